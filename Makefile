@@ -1,0 +1,36 @@
+# Everything runs in .venv, which is made when it is missing and reused otherwise.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check fix clean
+help:
+	@echo "make demo   fit, evaluate and predict offline; results in demo/"
+	@echo "make test   run the tests"
+	@echo "make check  ruff, basedpyright, import-linter, inventory of public names"
+	@echo "make fix    format and mend what ruff can"
+
+$(BIN)/.ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+demo: $(BIN)/.ready
+	$(BIN)/sppnet demo --out demo
+
+test: $(BIN)/.ready
+	$(BIN)/python -m pytest
+
+check: $(BIN)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python tests/inventory.py
+
+fix: $(BIN)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf demo runs build dist .pytest_cache .ruff_cache .hypothesis
