@@ -1,1 +1,46 @@
-"""sppnet"""
+"""Spatial pyramid pooling: features, classifiers and detectors for images of any size."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sppnet.classify import Classifier
+    from sppnet.detect import Detector
+    from sppnet.nn import RegionPyramidPool2d, SpatialPyramidPool2d
+
+    __version__: str
+
+__all__ = [
+    "Classifier",
+    "Detector",
+    "RegionPyramidPool2d",
+    "SpatialPyramidPool2d",
+    "__version__",
+]
+
+_ROOMS = {
+    "Classifier": "sppnet.classify",
+    "Detector": "sppnet.detect",
+    "RegionPyramidPool2d": "sppnet.nn",
+    "SpatialPyramidPool2d": "sppnet.nn",
+}
+
+
+def __getattr__(name: str) -> object:
+    # torch takes seconds to import: names are fetched when they are asked for.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        found: object = version("sppnet")
+    elif name in _ROOMS:
+        found = getattr(import_module(_ROOMS[name]), name)
+    else:
+        raise AttributeError(f"module 'sppnet' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

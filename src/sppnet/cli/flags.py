@@ -1,0 +1,99 @@
+"""Words of the command line to a dataclass; a TOML file gives the defaults where ``--config`` names one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import tyro
+
+from sppnet.config import from_config, read_toml
+from sppnet.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Flags = TypeVar("Flags", bound=DataclassInstance)
+else:
+    Flags = TypeVar("Flags")
+
+__all__ = ["ConfigFile", "UsageError", "read_flags"]
+
+ConfigFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml")]
+"""The type of a ``config`` flag."""
+
+
+class UsageError(UserError):
+    """Words on the command line that make no sense together."""
+
+    def __init__(self, command: str, problem: str) -> None:
+        super().__init__(command, "its flags as --help tells them", problem, f"See {command} --help.")
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.got}. {self.todo}"
+
+
+def read_flags(kind: type[Flags], command: str, words: Sequence[str]) -> Flags:
+    """The dataclass that ``words`` fill in.
+
+    Args:
+        kind: a documented dataclass; each field is a flag or, with ``tyro.conf.Positional``, a word.
+        command: what help and errors call it, such as ``"sppnet fit detect"``.
+        words: the command line after the command.
+
+    Raises:
+        UserError: words that do not fit, or a config file that does not.
+        SystemExit: with 0, after printing the help that was asked for.
+    """
+    config = _config_file(words)
+    if config is None:
+        return _parse(kind, command, words, tyro.MISSING)
+    default = from_config(kind, read_toml(config), config, missing=tyro.MISSING)
+    return _parse(kind, command, words, default)
+
+
+def _parse(kind: type[Flags], command: str, words: Sequence[str], default: object) -> Flags:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind,
+                prog=command,
+                args=list(words),
+                default=default,  # pyright: ignore[reportArgumentType]
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(command, _one_line(said.getvalue())) from None
+    finally:
+        if said.getvalue() and sys.exc_info()[0] is None:
+            sys.stderr.write(said.getvalue())
+
+
+def _config_file(words: Sequence[str]) -> Path | None:
+    for i, word in enumerate(words):
+        if word.startswith("--config="):
+            return Path(word.removeprefix("--config="))
+        if word == "--config" and i + 1 < len(words):
+            return Path(words[i + 1])
+    return None
+
+
+def _one_line(box: str) -> str:
+    """What a framed message of tyro's says, without frame, title and the pointers to the help."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("╭╮╰╯│─ ") for line in plain.splitlines() if not line.startswith("╭")]
+    said: list[str] = []
+    for line in lines:
+        if line.startswith(("For full helptext", "Argument helptext")):
+            break
+        if line:
+            said.append(line)
+    return " ".join(said).rstrip(".") or "unreadable flags"

@@ -1,0 +1,78 @@
+"""What a verb says: tables for the eye, or one JSON document on stdout and all else on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from sppnet.runs import json_text
+
+__all__ = ["Screen", "number", "opened_screen", "summary_rows"]
+
+
+class Screen:
+    """Where a verb speaks.
+
+    Args:
+        json: one document on stdout and everything else on stderr, or everything on stdout.
+    """
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self._stdout = sys.stdout
+        self._console = Console(stderr=json, highlight=False, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """One line for the eye."""
+        self._console.print(line, markup=False)
+
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table for the eye; numbers stand at the right."""
+        table = Table(title=title, title_justify="left")
+        for column, name in enumerate(head):
+            numeric = any(isinstance(row[column], (int, float)) for row in rows)
+            table.add_column(name, justify="right" if numeric else "left")
+        for row in rows:
+            table.add_row(*(number(cell) for cell in row))
+        self._console.print(table, markup=False)
+
+    def document(self, content: Mapping[str, object]) -> None:
+        """The JSON document, where one was asked for."""
+        if self.json:
+            self._stdout.write(json_text(content) + "\n")
+            self._stdout.flush()
+
+
+@contextlib.contextmanager
+def opened_screen(*, json: bool) -> Iterator[Screen]:
+    """A screen; with ``json``, what other code prints goes to stderr as long as it is open."""
+    screen = Screen(json=json)
+    if not json:
+        yield screen
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        yield screen
+
+
+def number(value: object) -> str:
+    """A cell of a table: four digits of a number, everything else as it is."""
+    if isinstance(value, bool) or value is None:
+        return "-" if value is None else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def summary_rows(summary: Mapping[str, object]) -> list[tuple[str, object]]:
+    """The numbers and words of a mapping as rows, those of mappings inside it with a dotted name."""
+    rows: list[tuple[str, object]] = []
+    for name, value in summary.items():
+        if isinstance(value, Mapping):
+            rows += [(f"{name}.{inner}", content) for inner, content in summary_rows(value)]  # pyright: ignore[reportUnknownArgumentType]
+        elif not isinstance(value, (list, tuple)):
+            rows.append((name, value))
+    return rows

@@ -1,0 +1,164 @@
+"""Dataclasses to TOML tables and back, checked field by field against their annotations."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from sppnet.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Value = TypeVar("Value", bound=DataclassInstance)
+else:
+    Value = TypeVar("Value")
+
+__all__ = ["as_config", "from_config", "read_toml"]
+
+_NONE = "none"  # TOML has no null; only written where None is not the field's default
+_REFUSE = object()
+
+
+def as_config(value: DataclassInstance) -> dict[str, object]:
+    """The constructor arguments of a dataclass as a TOML table, nested dataclasses as tables in it.
+
+    Fields that are None by default and still None are left out; paths become text, tuples become
+    lists. `from_config` is the inverse.
+    """
+    table: dict[str, object] = {}
+    for field in dataclasses.fields(value):
+        if not field.init:
+            continue
+        content = getattr(value, field.name)
+        if content is None and field.default is None:
+            continue
+        table[field.name] = _plain(content)
+    return table
+
+
+def _plain(content: object) -> object:
+    if content is None:
+        return _NONE
+    if isinstance(content, Path):
+        return str(content)
+    if dataclasses.is_dataclass(content) and not isinstance(content, type):
+        return as_config(content)
+    if isinstance(content, (tuple, list)):
+        return [_plain(item) for item in content]
+    assert isinstance(content, (bool, int, float, str)), f"{type(content).__name__} has no place in a config"
+    return content
+
+
+def from_config(
+    kind: type[Value], table: Mapping[str, object], where: object, missing: object = _REFUSE
+) -> Value:
+    """The dataclass ``kind`` that a TOML table describes; what the table leaves out keeps its default.
+
+    Args:
+        kind: a dataclass whose fields are bool, int, float, str, Path, Literal, tuples and unions of
+            these, or dataclasses of the same sort.
+        table: names and values, as `read_toml` gives them.
+        where: the file or argument that errors name.
+        missing: what stands for a field without default that the table leaves out.
+
+    Raises:
+        UserError: an unknown name, a value of another type, or, without ``missing``, a field that is
+            left out and has no default.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    for name in table:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, 1)
+            todo = f"Did you mean {close[0]!r}?" if close else ""
+            raise UserError(where, "one of the names " + ", ".join(fields), repr(name), todo)
+    given: dict[str, object] = {}
+    for name, field in fields.items():
+        if name in table:
+            given[name] = _typed(table[name], hints[name], f"{where}: {name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            if missing is _REFUSE:
+                raise UserError(where, f"a value for {name!r}", "none")
+            given[name] = missing
+    return kind(**given)
+
+
+def _typed(value: object, hint: object, where: str) -> object:
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
+    if origin is typing.Union or origin is types.UnionType:
+        return _one_of(value, arguments, where)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise UserError(where, "one of " + ", ".join(map(repr, arguments)), repr(value))
+    if origin is tuple:
+        return _tuple(value, arguments, where)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        if isinstance(value, Mapping):
+            return from_config(hint, typing.cast("Mapping[str, object]", value), where)
+        raise UserError(where, "a table", repr(value))
+    return _scalar(value, hint, where)
+
+
+def _scalar(value: object, hint: object, where: str) -> object:
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint in (str, bool) and isinstance(value, typing.cast("type", hint)):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    named = {float: "a number", int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
+    assert isinstance(hint, type)
+    assert hint in named, f"{hint} has no place in a config"
+    raise UserError(where, named[hint], repr(value))
+
+
+def _one_of(value: object, hints: Sequence[object], where: str) -> object:
+    if value == _NONE and types.NoneType in hints:
+        return None
+    refused: list[UserError] = []
+    for hint in hints:
+        if hint is types.NoneType:
+            continue
+        try:
+            return _typed(value, hint, where)
+        except UserError as error:
+            refused.append(error)
+    raise UserError(where, " or ".join(error.wanted for error in refused), repr(value))
+
+
+def _tuple(value: object, hints: Sequence[object], where: str) -> tuple[object, ...]:
+    if not isinstance(value, list):
+        raise UserError(where, "a list", repr(value))
+    items = typing.cast("list[object]", value)
+    each = [hints[0]] * len(items) if len(hints) == 2 and hints[1] is Ellipsis else list(hints)
+    if len(each) != len(items):
+        raise UserError(where, f"a list of {len(each)}", repr(items))
+    return tuple(
+        _typed(item, hint, f"{where}[{i}]") for i, (item, hint) in enumerate(zip(items, each, strict=True))
+    )
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """The table in a TOML file.
+
+    Raises:
+        UserError: no such file, or no TOML.
+    """
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        raise UserError(path, "a TOML file", "no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(path, "a TOML file", str(error)) from error

@@ -1,0 +1,1 @@
+"""Scripts that make what the package ships and shows: the demonstration data and the builtin network."""
