@@ -1,0 +1,6 @@
+"""Networks that turn pictures of any size into feature maps."""
+
+from sppnet.backbones.base import Backbone, LayerInfo
+from sppnet.backbones.load import backbone_from_spec, load_backbone
+
+__all__ = ["Backbone", "LayerInfo", "backbone_from_spec", "load_backbone"]

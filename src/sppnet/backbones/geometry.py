@@ -1,0 +1,252 @@
+"""Where a network's cells lie on its input, found by measuring.
+
+The network is run with every operation replaced by its shape: convolutions and max pools become plain
+averages over the same windows, normalisations and activations do nothing, gates over the whole picture
+(squeeze and excite) are held at one. What a cell then averages is its receptive field, and the centroid
+of its gradient is the field's centre. No table of kernels, paddings or ceil modes is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from sppnet.errors import UserError
+from sppnet.structures import Grid, ImageSize
+
+# Functions that leave every value where it is, by the names that torch gives them.
+_NORMALISATIONS = {
+    "batch_norm",
+    "layer_norm",
+    "group_norm",
+    "instance_norm",
+    "rms_norm",
+    "local_response_norm",
+}
+_ACTIVATIONS = {
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "celu",
+    "gelu",
+    "silu",
+    "mish",
+    "prelu",
+    "softplus",
+}
+_SQUASHES = {"hardswish", "hardtanh", "hardsigmoid", "sigmoid", "tanh", "clamp"}
+_DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout"}
+_POINTWISE = _NORMALISATIONS | _ACTIVATIONS | _SQUASHES | _DROPOUTS
+_MAX_POOLS = {"max_pool2d", "_max_pool2d"}
+_PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
+_SUMS = {"add_", "__iadd__"}
+_LENGTHS = {"norm", "vector_norm", "linalg_vector_norm"}
+_CENTRAL_CELLS = 2
+_TOLERANCE = 0.25
+# What networks raise when a picture's size does not suit them.
+_REFUSALS = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
+_ANY_SIZE = "a network that takes pictures of any size and gives maps [B, C, h, w]"
+_TODO = "Take a convolutional network, such as a resnet or convnext"
+
+
+def _average_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """The convolution with equal positive weights; one channel is computed, the others are the same."""
+    if x.shape[-2:].numel() == 1:  # a gate over the whole picture
+        return x.new_ones(x.shape[0], weight.shape[0], 1, 1)
+    kernel = x.new_full((1, 1, *weight.shape[2:]), 1.0 / weight[0, 0].numel())
+    mean = x.mean(1, keepdim=True)
+    return functional.conv2d(mean, kernel, None, stride, padding, dilation).expand(
+        -1, weight.shape[0], -1, -1
+    )
+
+
+def _average_linear(x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
+    shape = (*x.shape[:-1], weight.shape[0])
+    if x.shape[1:-1].numel() == 1:  # a gate over the whole picture
+        return x.new_ones(shape)
+    return x.mean(-1, keepdim=True).expand(shape)
+
+
+def _average_pool(
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor:
+    return functional.avg_pool2d(x, kernel_size, stride or kernel_size, padding, ceil_mode)
+
+
+class _Shapes(TorchFunctionMode):
+    """Replaces what is computed by where it is computed from."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name == "conv2d":
+            return _average_convolution(*args, **given)
+        if name == "linear":
+            return _average_linear(*args, **given)
+        if name == "conv1d":  # only gates are convolved along one axis
+            return torch.ones_like(args[0])
+        if name in _MAX_POOLS:
+            return _average_pool(*args, **given)
+        if name.removesuffix("_") in _POINTWISE:
+            return args[0] if args else given["input"]
+        if name in _SUMS:  # averages share memory between channels, which cannot be written to
+            return args[0] + args[1]
+        if name in _LENGTHS:  # a statistic of the whole picture has no place
+            return func(*args, **given).detach()
+        if name in _PRODUCTS and isinstance(args[1], nn.Parameter):
+            return args[0]
+        if name in _PRODUCTS and isinstance(args[0], nn.Parameter):
+            return args[1]
+        return func(*args, **given)
+
+
+def _centre(cell: Tensor, image: Tensor, axis: int) -> float:
+    """The centroid of what ``cell`` depends on, along ``axis``, in continuous pixels."""
+    (gradient,) = torch.autograd.grad(cell, image, retain_graph=True)
+    weight = gradient.abs().sum(dim=[d for d in range(4) if d != axis])
+    places = torch.arange(len(weight), dtype=weight.dtype, device=weight.device) + 0.5
+    return float((weight * places).sum() / weight.sum())
+
+
+def _axis_grid(line: Tensor, image: Tensor, axis: int, where: str) -> Grid:
+    middle = len(line) // 2
+    cells = range(max(middle - _CENTRAL_CELLS, 0), min(middle + _CENTRAL_CELLS, len(line) - 1) + 1)
+    if len(cells) < 2:
+        raise UserError(where, "a layer with several cells on a large picture", f"{len(line)} cells")
+    centres = [_centre(line[i], image, axis) for i in (cells[0], cells[-1])]
+    measured = (centres[1] - centres[0]) / (cells[-1] - cells[0])
+    if not measured > 0.5:
+        raise UserError(where, "cells on a regular grid", f"centres at {centres} pixels")
+    # Borders reach the middle of a very deep network, and shift its centroids a little.
+    stride = float(round(measured)) if abs(measured - round(measured)) < 0.02 * measured else measured
+    first = sum(c - i * stride for c, i in zip(centres, (cells[0], cells[-1]), strict=True)) / 2
+    return Grid(stride, round(first, 4))
+
+
+def _axis_grids(trunk: nn.Module, axis: int, long: int, short: int, where: str) -> list[Grid]:
+    shape = [1, 3, short, short]
+    shape[axis] = long
+    device = next(trunk.parameters()).device
+    image = torch.ones(shape, dtype=torch.float64, device=device, requires_grad=True)
+    with torch.enable_grad(), _Shapes():
+        maps = trunk(image)
+    return [_axis_grid(m[0].mean(0).mean(3 - axis), image, axis, where) for m in maps]
+
+
+def measure_grids(
+    trunk: nn.Module, where: str, long: int = 512, short: int = 64
+) -> tuple[tuple[Grid, ...], int]:
+    """The grid of every map that ``trunk`` gives.
+
+    Args:
+        trunk: normalised ``[B, 3, H, W]`` to a tuple of maps; its weights play no part.
+        where: the network's name, for messages.
+        long: pixels of the side that is measured along, a power of two: a few receptive fields.
+        short: pixels of the other side.
+
+    Returns:
+        The grids, and what the sides of an input must be multiples of for them to hold: 1, or the
+        largest stride where padding depends on the input's size (TensorFlow's "same").
+
+    Raises:
+        UserError: the cells lie on no regular grid, or differ between the two axes.
+    """
+    rows = _axis_grids(trunk, 2, long, short, where)
+    if _agree(rows, _axis_grids(trunk, 3, long - 1, short, where)):
+        return tuple(rows), 1
+    columns = _axis_grids(trunk, 3, long, short, where)
+    if not _agree(rows, columns):
+        raise UserError(where, "the same grid down and across", f"{rows} down and {columns} across")
+    return tuple(rows), round(max(grid.stride for grid in rows))
+
+
+def _agree(ours: list[Grid], theirs: list[Grid]) -> bool:
+    return all(
+        a.stride == b.stride and abs(a.first - b.first) < _TOLERANCE
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def run_zeros(trunk: nn.Module, size: ImageSize) -> tuple[Tensor, ...]:
+    """The trunk's maps of one empty picture, without gradients."""
+    weight = next(trunk.parameters())
+    image = torch.zeros(1, 3, size.height, size.width, dtype=weight.dtype, device=weight.device)
+    with torch.inference_mode():
+        return tuple(trunk(image))
+
+
+def try_size(trunk: nn.Module, size: ImageSize, where: str) -> tuple[Tensor, ...]:
+    """The trunk's maps of one empty picture of a size that it may not be made for.
+
+    Raises:
+        UserError: the network fails; the message names the network and its own reason.
+    """
+    try:
+        return run_zeros(trunk, size)
+    except _REFUSALS as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        got = f"an error from it at {size.height} x {size.width}: {line}"
+        raise UserError(where, _ANY_SIZE, got, _TODO) from error
+
+
+def count_channels(trunk: nn.Module, where: str) -> list[int]:
+    """Run the trunk at two odd sizes; the number of channels of each layer's map.
+
+    Raises:
+        UserError: the network fails at either, or its maps are not ``[B, C, h, w]`` growing with the picture.
+    """
+    sizes = (ImageSize(97, 131), ImageSize(161, 115))  # no factor in common with each other or any stride
+    shapes = [[list(m.shape) for m in try_size(trunk, size, where)] for size in sizes]
+    for wide, high in zip(*shapes, strict=True):
+        maps = len(wide) == len(high) == 4 and wide[1] == high[1]
+        if not maps or wide[2] > wide[3] or high[2] < high[3] or wide[2] >= high[2]:
+            raise UserError(where, _ANY_SIZE, f"shapes {wide} and {high} at 97 x 131 and 161 x 115", _TODO)
+    return [shape[1] for shape in shapes[0]]
+
+
+def smallest_side(trunk: nn.Module, largest: int = 128) -> int:
+    """The side of the smallest square that the trunk turns into at least one cell a layer, by bisection.
+
+    Args:
+        trunk: normalised ``[B, 3, H, W]`` to a tuple of maps.
+        largest: a side that is known to do.
+    """
+
+    def takes(side: int) -> bool:
+        try:
+            return all(0 not in m.shape for m in run_zeros(trunk, ImageSize(side, side)))
+        except _REFUSALS:  # what torch raises for a window larger than its input
+            return False
+
+    low, high = 0, largest
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if takes(middle) else (middle, high)
+    return high

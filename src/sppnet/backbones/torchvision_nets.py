@@ -1,0 +1,159 @@
+"""Networks of torchvision, cut after the last layer that is wanted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sppnet.backbones.geometry import try_size
+from sppnet.backbones.weights import download, fill, read_weights
+from sppnet.errors import UserError
+from sppnet.structures import ImageSize
+
+# All of torchvision's classifiers were trained with these.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+# SqueezeNet 1.0 is strongest, for transfer, before its last pool; the others after stride 16.
+_DEFAULT_LAYERS = {"squeezenet1_0": ("stride8",)}
+_PROBE = ImageSize(256, 256)
+
+
+class TorchvisionTrunk(nn.Module):
+    """The part of a torchvision network up to the last wanted layer.
+
+    Args:
+        net: what ``create_feature_extractor`` made: normalised pictures to a dict of maps.
+        names: the dict's keys in the order in which the maps are given.
+    """
+
+    def __init__(self, net: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.net = net
+        self.names = names
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Normalised ``[B, 3, H, W]`` to one map a layer."""
+        maps = self.net(images)
+        return tuple(maps[name] for name in self.names)
+
+
+def _make(name: str) -> nn.Module:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        some = "squeezenet1_0, resnet18, resnet50, mobilenet_v3_large, convnext_tiny"
+        raise UserError(
+            f"torchvision:{name}", f"a classifier of torchvision, such as {some}", "no such network"
+        )
+    # Both would spend a minute on a truncated normal distribution that nobody needs.
+    slow = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return models.get_model(name, weights=None, **slow).eval()
+
+
+def _stages(net: nn.Module) -> list[str]:
+    """Names of the network's coarse steps: its children, and the children of its sequences."""
+    names: list[str] = []
+    for name, child in net.named_children():
+        if isinstance(child, nn.Sequential) and name in ("features", "trunk_output"):
+            names += [f"{name}.{inner}" for inner, _ in child.named_children()]
+        else:
+            names.append(name)
+    return names
+
+
+def _last_at_stride(net: nn.Module, stride: int, where: str) -> str:
+    """The last coarse step whose map has one cell for ``stride`` pixels."""
+    heights: dict[str, int] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def note(module: nn.Module, given: tuple[Tensor, ...], out: object) -> None:
+            if isinstance(out, Tensor) and out.ndim == 4:
+                heights[name] = out.shape[2]
+
+        return note
+
+    hooks = [net.get_submodule(name).register_forward_hook(watch(name)) for name in _stages(net)]
+    try:
+        try_size(net, _PROBE, where)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # An unpadded network loses a few cells at the border, but never reaches the next power of two.
+    fitting = [n for n, h in heights.items() if stride * 0.75 < _PROBE.height / h < stride * 1.5]
+    if not fitting:
+        known = ", ".join(f"{n} ({_PROBE.height / h:.1f})" for n, h in heights.items())
+        raise UserError(where, f"a network with a map of stride {stride}", f"layers (strides) {known}")
+    return fitting[-1]
+
+
+def _check_layer(net: nn.Module, name: str, where: str) -> None:
+    try:
+        net.get_submodule(name)
+    except AttributeError:
+        known = ", ".join(_stages(net))
+        raise UserError(where, f"a layer of it: {known}, or stride8, stride16", name) from None
+
+
+def make_trunk(
+    name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """A torchvision classifier up to the last of ``layers``.
+
+    Args:
+        name: torchvision's name, such as ``"squeezenet1_0"``.
+        layers: module paths inside it, such as ``"features.10"``, or ``"stride8"`` and the like for the
+            last coarse step at that stride; None takes stride 16 (SqueezeNet 1.0: stride 8).
+        weights: a safetensors file with torchvision's parameter names.
+        pretrained: without a file, download weights; otherwise keep the random start.
+
+    Returns:
+        The trunk and the names of its layers, ``stride8`` and the like replaced by module paths.
+
+    Raises:
+        UserError: no such network or layer, or weights that cannot be had or do not fit.
+    """
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    where = f"torchvision:{name}"
+    net = _make(name)
+    wanted = layers or _DEFAULT_LAYERS.get(name, ("stride16",))
+    names: list[str] = []
+    for layer in wanted:
+        if layer.startswith("stride") and layer[6:].isdigit():
+            names.append(_last_at_stride(net, int(layer[6:]), where))
+        else:
+            _check_layer(net, layer, where)
+            names.append(layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # on nodes of the training mode, which is not used
+        try:
+            extractor = create_feature_extractor(net, names)
+        except (ValueError, TypeError, torch.fx.proxy.TraceError) as error:
+            raise UserError(where, "a network whose layers can be cut out", str(error)) from error
+    extractor.eval()
+    if weights is not None:
+        fill(extractor, read_weights(weights), weights)
+    elif pretrained:
+        path = _download(name)
+        fill(extractor, read_weights(path), path)
+    return TorchvisionTrunk(extractor, tuple(names)), tuple(names)
+
+
+def _download(name: str) -> Path:
+    """Torchvision's own weights, which timm publishes as safetensors for some networks."""
+    import timm
+
+    tag = f"{name}.tv_in1k"
+    if not timm.is_model_pretrained(tag):
+        raise UserError(
+            f"torchvision:{name}",
+            "weights in a .safetensors file",
+            "none published (torchvision's own downloads are pickles, which are never loaded)",
+            "Convert them once with safetensors.torch.save_file and pass --weights FILE.safetensors, or "
+            "take a timm: network",
+        )
+    return download(f"timm/{tag}", f"torchvision:{name}")

@@ -1,0 +1,21 @@
+"""From images and boxes to feature maps, cells and rows of fixed length."""
+
+from sppnet.features.cells import TARGET_AREA, cells, choose_scale
+from sppnet.features.extract import extract, extract_batch, resize, resized_size
+from sppnet.features.pool import LEVELS, image_rows, iter_rows, pool_rows, row_length, score_rows
+
+__all__ = [
+    "LEVELS",
+    "TARGET_AREA",
+    "cells",
+    "choose_scale",
+    "extract",
+    "extract_batch",
+    "image_rows",
+    "iter_rows",
+    "pool_rows",
+    "resize",
+    "resized_size",
+    "row_length",
+    "score_rows",
+]

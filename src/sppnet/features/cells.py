@@ -1,0 +1,90 @@
+"""From boxes on the image to cells of a map: one rule, and the choice of the scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sppnet.errors import UserError
+from sppnet.structures import Boxes, FeatureMap, Grid
+
+TARGET_AREA = 224.0 * 224.0
+
+
+def _first_at_or_after(edges: Tensor, resized: int, original: int, grid: Grid) -> Tensor:
+    """The number of the first cell whose centre lies at or after each edge (image pixels, float64).
+
+    The comparison ``edge * resized >= (first + i * stride) * original`` is exact: coordinates are
+    float32 and sizes small integers, so both sides are exact in float64 for strides and offsets of few
+    bits. Only the quotient is rounded, and then mended by one where that crossed a whole number.
+    """
+    reach = edges * resized - grid.first * original
+    step = grid.stride * original
+    cell = torch.ceil(reach / step)
+    return cell + (cell * step < reach) - ((cell - 1) * step >= reach).to(cell.dtype)
+
+
+def _axis_cells(
+    low: Tensor, high: Tensor, resized: int, original: int, grid: Grid, count: int
+) -> tuple[Tensor, Tensor]:
+    start = _first_at_or_after(low, resized, original, grid).clamp(0, count)
+    stop = _first_at_or_after(high, resized, original, grid).clamp(0, count)
+    middle = (low + high) / 2 * (resized / original)
+    nearest = torch.floor((middle - grid.first) / grid.stride + 0.5).clamp(0, count - 1)
+    empty = stop <= start
+    start = torch.where(empty, nearest, start)
+    return start.to(torch.int64), torch.where(empty, nearest + 1, stop).to(torch.int64)
+
+
+def cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
+    """The cells of a map that belong to each box: those whose centres lie in it (paper section 3.3).
+
+    A centre on the left or top edge lies in the box, one on the right or bottom edge does not, so that
+    boxes that share an edge share no cell. Where an axis has no centre inside, it gets the one cell
+    nearest to the box's middle. The rule holds for each axis by itself, and only cells of the map count.
+
+    Args:
+        boxes: on the image, in its pixels; they may reach over its border.
+        fmap: a map of the same image.
+
+    Returns:
+        int64 ``[N, 4]`` on the boxes' device, ``(x0, y0, x1, y1)`` in cells, half open; inside the map,
+        never empty.
+
+    Raises:
+        UserError: boxes of an image of another size.
+    """
+    if boxes.size != fmap.image:
+        raise UserError("boxes.size", f"the size of the map's image, {fmap.image}", boxes.size)
+    height, width = fmap.values.shape[1:]
+    x0, y0, x1, y1 = boxes.xyxy.to(torch.float64).unbind(1)
+    left, right = _axis_cells(x0, x1, fmap.resized.width, fmap.image.width, fmap.grid, width)
+    top, bottom = _axis_cells(y0, y1, fmap.resized.height, fmap.image.height, fmap.grid, height)
+    return torch.stack([left, top, right, bottom], 1)
+
+
+def choose_scale(boxes: Boxes, maps: Sequence[FeatureMap], target_area: float = TARGET_AREA) -> Tensor:
+    """The scale at which each box's area comes nearest to a target (paper section 3.2).
+
+    Args:
+        boxes: on the image.
+        maps: one map a scale, all of one layer.
+        target_area: square pixels of the network's input; the paper's is 224 x 224.
+
+    Returns:
+        int64 ``[N]``, positions in ``maps``; the first of equally near ones.
+
+    Raises:
+        UserError: no maps, or a target of 0 or less.
+    """
+    if not maps:
+        raise UserError("maps", "at least one map", "none")
+    if not target_area > 0:
+        raise UserError("target_area", "square pixels above 0", target_area)
+    factors = [m.scale[0] * m.scale[1] for m in maps]
+    areas = boxes.areas.to(torch.float64)
+    scaled = areas[:, None] * areas.new_tensor(factors)
+    # argmin promises nothing about ties; a stable sort does.
+    return torch.sort((scaled - target_area).abs(), dim=1, stable=True).indices[:, 0]
