@@ -50,6 +50,7 @@ _SUMS = {"add_", "__iadd__"}
 _LENGTHS = {"norm", "vector_norm", "linalg_vector_norm"}
 _CENTRAL_CELLS = 2
 _TOLERANCE = 0.25
+_BORDER = 0.02
 # What networks raise when a picture's size does not suit them.
 _REFUSALS = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
 _ANY_SIZE = "a network that takes pictures of any size and gives maps [B, C, h, w]"
@@ -145,9 +146,10 @@ def _axis_grid(line: Tensor, image: Tensor, axis: int, where: str) -> Grid:
     if not measured > 0.5:
         raise UserError(where, "cells on a regular grid", f"centres at {centres} pixels")
     # Borders reach the middle of a very deep network, and shift its centroids a little.
-    stride = float(round(measured)) if abs(measured - round(measured)) < 0.02 * measured else measured
+    stride = float(round(measured)) if abs(measured - round(measured)) < _BORDER * measured else measured
     first = sum(c - i * stride for c, i in zip(centres, (cells[0], cells[-1]), strict=True)) / 2
-    return Grid(stride, round(first, 4))
+    half = round(2 * first) / 2
+    return Grid(stride, half if abs(first - half) < _BORDER else round(first, 4))
 
 
 def _axis_grids(trunk: nn.Module, axis: int, long: int, short: int, where: str) -> list[Grid]:

@@ -40,8 +40,9 @@ def _features_only(name: str, out_indices: tuple[int, ...] | None) -> nn.Module:
         some = ", ".join(near or ["resnet18", "convnext_atto", "efficientnet_b0"])
         raise UserError(where, "a network of timm", "no such network", f"Some that exist: {some}")
     try:
-        chosen = {} if out_indices is None else {"out_indices": out_indices}
-        return timm.create_model(name, pretrained=False, features_only=True, **chosen).eval()
+        if out_indices is None:
+            return timm.create_model(name, features_only=True).eval()
+        return timm.create_model(name, features_only=True, out_indices=out_indices).eval()
     except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError) as error:
         raise UserError(where, "a network that timm gives feature maps of", f"{error}") from error
 

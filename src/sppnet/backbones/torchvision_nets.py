@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from sppnet.backbones.geometry import try_size
@@ -116,6 +115,7 @@ def make_trunk(
     Raises:
         UserError: no such network or layer, or weights that cannot be had or do not fit.
     """
+    from torch.fx.proxy import TraceError
     from torchvision.models.feature_extraction import create_feature_extractor
 
     where = f"torchvision:{name}"
@@ -132,7 +132,7 @@ def make_trunk(
         warnings.simplefilter("ignore", UserWarning)  # on nodes of the training mode, which is not used
         try:
             extractor = create_feature_extractor(net, names)
-        except (ValueError, TypeError, torch.fx.proxy.TraceError) as error:
+        except (ValueError, TypeError, TraceError) as error:
             raise UserError(where, "a network whose layers can be cut out", str(error)) from error
     extractor.eval()
     if weights is not None:

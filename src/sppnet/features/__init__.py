@@ -2,10 +2,9 @@
 
 from sppnet.features.cells import TARGET_AREA, cells, choose_scale
 from sppnet.features.extract import extract, extract_batch, resize, resized_size
-from sppnet.features.pool import LEVELS, image_rows, iter_rows, pool_rows, row_length, score_rows
+from sppnet.features.pool import image_rows, iter_rows, pool_rows, row_length, score_rows
 
 __all__ = [
-    "LEVELS",
     "TARGET_AREA",
     "cells",
     "choose_scale",

@@ -10,11 +10,11 @@ from torch import Tensor
 from sppnet.errors import UserError
 from sppnet.features.cells import TARGET_AREA, cells, choose_scale
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores
+from sppnet.ops.pyramid import LEVELS, Mode
 from sppnet.structures import Boxes, FeatureMap, FeatureMaps
 
 # Looking for equal windows costs about as much as pooling a few hundred of them.
 _WORTH_MERGING = 256
-LEVELS = (6, 3, 2, 1)
 
 
 def row_length(maps: FeatureMaps, levels: Sequence[int]) -> int:
@@ -57,7 +57,7 @@ def pool_rows(
     maps: FeatureMaps,
     boxes: Boxes,
     levels: Sequence[int] = LEVELS,
-    mode: str = "max",
+    mode: Mode = "max",
     target_area: float = TARGET_AREA,
 ) -> Tensor:
     """One row a box: the pyramid of its cells, layer after layer.
@@ -105,7 +105,7 @@ def score_rows(
     weight: Tensor,
     bias: Tensor,
     levels: Sequence[int] = LEVELS,
-    mode: str = "max",
+    mode: Mode = "max",
     target_area: float = TARGET_AREA,
 ) -> Tensor:
     """``pool_rows(maps, boxes, ...) @ weight.T + bias``, without the rows ever lying in memory.
@@ -139,10 +139,9 @@ def score_rows(
         of_layer = maps.of_layer(layer)
         stop = start + of_layer[0].values.shape[0] * sum(n * n for n in levels)
         part = weight[:, start:stop].to(device, torch.float32)
-        nothing = torch.zeros(len(weight), device=device)
         for fmap, index, regions in _windows(placed, of_layer, target_area):
             different, inverse = _merge(regions, fmap)
-            some = region_pyramid_scores(fmap.values[None], [different], part, nothing, levels, mode)
+            some = region_pyramid_scores(fmap.values[None], [different], part, None, levels, mode)
             scores[index] += some if inverse is None else some[inverse]
         start = stop
     return scores
@@ -152,7 +151,7 @@ def iter_rows(
     maps: FeatureMaps,
     boxes: Boxes,
     levels: Sequence[int] = LEVELS,
-    mode: str = "max",
+    mode: Mode = "max",
     target_area: float = TARGET_AREA,
     limit_bytes: int = 256 * 2**20,
 ) -> Iterator[tuple[slice, Tensor]]:
@@ -175,7 +174,7 @@ def iter_rows(
         yield piece, pool_rows(maps, boxes[piece], levels, mode, target_area)
 
 
-def image_rows(maps: FeatureMaps, levels: Sequence[int] = LEVELS, mode: str = "max") -> Tensor:
+def image_rows(maps: FeatureMaps, levels: Sequence[int] = LEVELS, mode: Mode = "max") -> Tensor:
     """The full-image view: one row a scale, the pyramid of the whole map (paper section 2).
 
     Args:
