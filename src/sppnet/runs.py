@@ -40,6 +40,7 @@ __all__ = [
     "check_out",
     "json_text",
     "load_run",
+    "replace_text",
     "run_kind",
     "save_run",
     "write_metrics",
@@ -137,8 +138,8 @@ def save_run(
         for name in (_MODEL, _METRICS, _REPORT, _LOG):
             (folder / name).unlink(missing_ok=True)
         _replace(folder / _TENSORS, lambda part: save_file(plain, part))
-        _replace(folder / _CONFIG, lambda part: part.write_text(tomli_w.dumps(config), encoding="utf-8"))
-        _replace(folder / _MODEL, lambda part: part.write_text(json_text(described), encoding="utf-8"))
+        replace_text(folder / _CONFIG, tomli_w.dumps(config))
+        replace_text(folder / _MODEL, json_text(described))
     except OSError as error:
         raise UserError(folder, "a folder that can be written", error.strerror or error) from error
     return folder
@@ -188,7 +189,7 @@ def write_metrics(folder: Path | str, metrics: Mapping[str, object]) -> Path:
         The path of the file.
     """
     path = Path(folder) / _METRICS
-    _replace(path, lambda part: part.write_text(json_text(metrics), encoding="utf-8"))
+    replace_text(path, json_text(metrics))
     return path
 
 
@@ -197,6 +198,11 @@ def append_log(folder: Path | str, record: Mapping[str, object]) -> None:
     line = json_text({"time": datetime.now(UTC).isoformat(timespec="seconds"), **record}, indent=None)
     with (Path(folder) / _LOG).open("a", encoding="utf-8") as stream:
         stream.write(line + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file beside its place and rename it: a reader sees the old one or the new one, whole."""
+    _replace(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def json_text(value: object, indent: int | None = 2) -> str:

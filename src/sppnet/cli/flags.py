@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -29,13 +28,13 @@ ConfigFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml")]
 
 
 class UsageError(UserError):
-    """Words on the command line that make no sense together."""
+    """Words on the command line that make no sense to ``command``."""
 
     def __init__(self, command: str, problem: str) -> None:
-        super().__init__(command, "its flags as --help tells them", problem, f"See {command} --help.")
+        super().__init__(command, "what --help tells", problem, f"See {command} --help.")
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.got}. {self.todo}"
+        return f"{self.got}. {self.todo}"
 
 
 def read_flags(kind: type[Flags], command: str, words: Sequence[str]) -> Flags:
@@ -51,30 +50,18 @@ def read_flags(kind: type[Flags], command: str, words: Sequence[str]) -> Flags:
         SystemExit: with 0, after printing the help that was asked for.
     """
     config = _config_file(words)
-    if config is None:
-        return _parse(kind, command, words, tyro.MISSING)
-    default = from_config(kind, read_toml(config), config, missing=tyro.MISSING)
-    return _parse(kind, command, words, default)
-
-
-def _parse(kind: type[Flags], command: str, words: Sequence[str], default: object) -> Flags:
+    default = None if config is None else from_config(kind, read_toml(config), config, missing=tyro.MISSING)
+    markers = (tyro.conf.FlagCreatePairsOff,)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                kind,
-                prog=command,
-                args=list(words),
-                default=default,  # pyright: ignore[reportArgumentType]
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
+            if default is None:
+                return tyro.cli(kind, prog=command, args=list(words), config=markers)
+            return tyro.cli(kind, prog=command, args=list(words), config=markers, default=default)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UsageError(command, _one_line(said.getvalue())) from None
-    finally:
-        if said.getvalue() and sys.exc_info()[0] is None:
-            sys.stderr.write(said.getvalue())
 
 
 def _config_file(words: Sequence[str]) -> Path | None:
@@ -89,11 +76,12 @@ def _config_file(words: Sequence[str]) -> Path | None:
 def _one_line(box: str) -> str:
     """What a framed message of tyro's says, without frame, title and the pointers to the help."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("╭╮╰╯│─ ") for line in plain.splitlines() if not line.startswith("╭")]
     said: list[str] = []
-    for line in lines:
-        if line.startswith(("For full helptext", "Argument helptext")):
+    for line in plain.splitlines()[1:]:
+        words = line.strip("╭╮╰╯│─ ")
+        if words.startswith(("For full helptext", "Argument helptext")):
             break
-        if line:
-            said.append(line)
+        # Under the name of a flag stands its help, further in.
+        if words and not line.startswith("│" + " " * 9):
+            said.append(words)
     return " ".join(said).rstrip(".") or "unreadable flags"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sppnet.runs import json_text
 
@@ -31,14 +32,16 @@ class Screen:
         self._console.print(line, markup=False)
 
     def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table for the eye; numbers stand at the right."""
+        """A table for the eye, columns of numbers to the right; the JSON document stands for it."""
+        if self.json:
+            return
         table = Table(title=title, title_justify="left")
         for column, name in enumerate(head):
-            numeric = any(isinstance(row[column], (int, float)) for row in rows)
+            numeric = all(isinstance(row[column], (int, float, type(None))) for row in rows)
             table.add_column(name, justify="right" if numeric else "left")
         for row in rows:
-            table.add_row(*(number(cell) for cell in row))
-        self._console.print(table, markup=False)
+            table.add_row(*(Text(number(cell)) for cell in row))
+        self._console.print(table)
 
     def document(self, content: Mapping[str, object]) -> None:
         """The JSON document, where one was asked for."""
@@ -48,7 +51,7 @@ class Screen:
 
 
 @contextlib.contextmanager
-def opened_screen(*, json: bool) -> Iterator[Screen]:
+def opened_screen(*, json: bool) -> Generator[Screen]:
     """A screen; with ``json``, what other code prints goes to stderr as long as it is open."""
     screen = Screen(json=json)
     if not json:

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = words[0]
     try:
         if verb not in VERBS:
-            raise UserError("sppnet", "one of the verbs " + ", ".join(VERBS), repr(verb), _close(verb))
+            raise UserError("verb", "one of " + ", ".join(VERBS), repr(verb), _close(verb))
         room = importlib.import_module(f"sppnet.cli.{verb}")
         return int(room.run(words[1:]))
     except UserError as error:

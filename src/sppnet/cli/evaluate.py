@@ -1,0 +1,68 @@
+"""``sppnet evaluate``: how good a run is on labelled pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, cast
+
+import tyro
+
+from sppnet.cli.estimators import Device, load_estimator
+from sppnet.cli.flags import read_flags
+from sppnet.cli.screen import Screen, opened_screen, summary_rows
+from sppnet.runs import append_log, write_metrics
+
+__all__ = ["EvaluateFlags", "run", "show_metrics"]
+
+
+@dataclass(frozen=True)
+class EvaluateFlags:
+    """Evaluate a run on labelled pictures; writes metrics.json and report.html into it.
+
+    Attributes:
+        run: a folder that sppnet fit wrote.
+        data: a folder of labelled pictures; its layout is recognised by looking.
+        split: which part of the data; the part for evaluation when left out.
+        format: the layout of the data, where looking is not enough: voc, coco, yolo or folders.
+        device: where to compute.
+        json: one JSON document on stdout, everything else on stderr.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    split: str | None = None
+    format: str | None = None
+    device: Device = "auto"
+    json: bool = False
+
+
+def run(words: list[str]) -> int:
+    """Evaluate, show and write."""
+    flags = read_flags(EvaluateFlags, "sppnet evaluate", words)
+    with opened_screen(json=flags.json) as screen:
+        estimator = load_estimator(flags.run, flags.device)
+        metrics = estimator.evaluate(flags.data, flags.split, layout=flags.format)
+        written = {**metrics, "data": str(flags.data), "split": flags.split}
+        write_metrics(flags.run, written)
+        append_log(flags.run, {"verb": "evaluate", **dict(summary_rows(written))})
+        show_metrics(screen, f"{flags.run} on {flags.data}", metrics)
+        screen.document(metrics)
+    return 0
+
+
+def show_metrics(screen: Screen, title: str, metrics: Mapping[str, object]) -> None:
+    """The metrics as a table, and one row a class beside it."""
+    per_class = cast("Mapping[str, object]", metrics.get("per_class", {}))
+    whole = {name: value for name, value in metrics.items() if name != "per_class"}
+    screen.table(title, ("", "value"), summary_rows(whole))
+    classes = [(name, dict(summary_rows(_as_mapping(value)))) for name, value in per_class.items()]
+    if classes:
+        head = list(dict.fromkeys(column for _, values in classes for column in values))
+        rows = [[name, *(values.get(column) for column in head)] for name, values in classes]
+        screen.table("classes", ("class", *head), rows)
+
+
+def _as_mapping(value: object) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {"value": value}

@@ -1,0 +1,101 @@
+"""``sppnet fit detect | classify``: linear heads on frozen features."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from sppnet.cli.estimators import Device
+from sppnet.cli.flags import ConfigFile, UsageError
+from sppnet.cli.screen import opened_screen, summary_rows
+from sppnet.runs import append_log, check_out
+
+if TYPE_CHECKING:
+    from sppnet.classify import Classifier
+    from sppnet.detect import Detector
+
+__all__ = ["JOBS", "FitFlags", "fit_and_save", "run"]
+
+JOBS = {
+    "detect": "SVMs and box regressors on windows of pictures with boxes (VOC, COCO, YOLO)",
+    "classify": "linear SVM on whole pictures (class folders)",
+}
+
+
+@dataclass(frozen=True)
+class FitFlags:
+    """What both jobs take.
+
+    Attributes:
+        data: a folder of labelled pictures; its layout is recognised by looking.
+        out: the run folder to write.
+        split: which part of the data to learn from; the part for training when left out.
+        format: the layout of the data, where looking is not enough: voc, coco, yolo or folders.
+        backbone: builtin, torchvision:NAME or timm:NAME.
+        weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
+        device: where to compute.
+        seed: of everything random.
+        config: a TOML file with values for these flags; flags on the command line win.
+        json: one JSON document on stdout, everything else on stderr.
+        overwrite: replace the run that is in OUT.
+    """
+
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    out: Path
+    split: str | None = None
+    format: str | None = None
+    backbone: str = "builtin"
+    weights: Path | None = None
+    device: Device = "auto"
+    seed: int = 0
+    config: ConfigFile = None
+    json: bool = False
+    overwrite: bool = False
+
+
+def run(words: list[str]) -> int:
+    """Dispatch on the job."""
+    if not words or words[0] in ("-h", "--help"):
+        lines = [f"  {job:<9} {what}" for job, what in JOBS.items()]
+        print(
+            "\n".join(
+                [
+                    "usage: sppnet fit JOB DATA --out RUN ...",
+                    "",
+                    *lines,
+                    "",
+                    "sppnet fit JOB --help tells more.",
+                ]
+            )
+        )
+        return 0
+    if words[0] not in JOBS:
+        raise UsageError("sppnet fit", f"{words[0]!r} is none of the jobs " + ", ".join(JOBS))
+    return int(importlib.import_module(f"sppnet.cli.fit_{words[0]}").run(words[1:]))
+
+
+def fit_and_save(estimator: Detector | Classifier, flags: FitFlags) -> int:
+    """Fit, write the run and say what was learned from.
+
+    Raises:
+        UserError: an OUT that may not be written, found before any work is done, or what fitting finds.
+    """
+    check_out(flags.out, overwrite=flags.overwrite)
+    with opened_screen(json=flags.json) as screen:
+        estimator.fit(flags.data, flags.split, layout=flags.format)
+        estimator.save(flags.out, overwrite=flags.overwrite)
+        learned = {
+            "run": flags.out,
+            "data": flags.data,
+            "classes": list(estimator.names_),
+            **estimator.summary_,
+        }
+        append_log(flags.out, {"verb": "fit", **learned})
+        screen.table(f"{flags.out}: {len(estimator.names_)} classes", ("", "value"), summary_rows(learned))
+        screen.say(f"Next: sppnet evaluate {flags.out} DATA, or sppnet predict {flags.out} PICTURE")
+        screen.document(learned)
+    return 0

@@ -1,0 +1,38 @@
+"""``sppnet fit classify``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from sppnet.classify import Classifier, ClassifierOptions
+from sppnet.cli.fit import FitFlags, fit_and_save
+from sppnet.cli.flags import read_flags
+
+__all__ = ["FitClassify", "run"]
+
+
+@dataclass(frozen=True)
+class FitClassify(FitFlags):
+    """Fit a classifier: linear SVM on the pooled features of whole pictures, at any size and shape.
+
+    Attributes:
+        options: how pictures are scaled and pooled, and how the SVM is trained.
+    """
+
+    options: Annotated[ClassifierOptions, tyro.conf.arg(name="")] = field(default_factory=ClassifierOptions)
+
+
+def run(words: list[str]) -> int:
+    """Fit a classifier and write its run."""
+    flags = read_flags(FitClassify, "sppnet fit classify", words)
+    classifier = Classifier(
+        backbone=flags.backbone,
+        weights=flags.weights,
+        device=flags.device,
+        seed=flags.seed,
+        options=flags.options,
+    )
+    return fit_and_save(classifier, flags)

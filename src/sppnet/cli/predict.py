@@ -1,0 +1,124 @@
+"""``sppnet predict``: drawn pictures and predictions for pictures, folders and globs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from sppnet.cli.estimators import Device, load_estimator
+from sppnet.cli.flags import read_flags
+from sppnet.cli.screen import Screen, opened_screen
+from sppnet.errors import UserError
+from sppnet.progress import track
+from sppnet.runs import json_text, replace_text
+
+if TYPE_CHECKING:
+    from sppnet.classify import ClassificationResult, Classifier
+    from sppnet.detect import DetectionResult, Detector
+
+    Result = DetectionResult | ClassificationResult
+
+__all__ = ["PredictFlags", "free_names", "predict_pictures", "run"]
+
+
+@dataclass(frozen=True)
+class PredictFlags:
+    """Predict on pictures, write them with what was found drawn on them, and predictions.json.
+
+    A picture that cannot be read is named on stderr and left out; the exit code is 2 then.
+
+    Attributes:
+        run: a folder that sppnet fit wrote.
+        sources: pictures, folders and globs.
+        out: where the drawn pictures and the predictions go.
+        formats: further files with the predictions of a detector: coco (COCO results), csv.
+        threshold: leave out what scores below it.
+        device: where to compute.
+        json: one JSON document on stdout, everything else on stderr.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
+    out: Path = Path("predictions")
+    formats: tuple[Literal["coco", "csv"], ...] = ()
+    threshold: float | None = None
+    device: Device = "auto"
+    json: bool = False
+
+
+def run(words: list[str]) -> int:
+    """Predict, draw and write; 2 when a picture had to be left out."""
+    flags = read_flags(PredictFlags, "sppnet predict", words)
+    with opened_screen(json=flags.json) as screen:
+        from sppnet.data import find_pictures
+
+        estimator = load_estimator(flags.run, flags.device)
+        pictures = find_pictures(flags.sources)
+        found, failed = predict_pictures(estimator, pictures, flags.out, flags.threshold)
+        document = {
+            "run": flags.run,
+            "out": flags.out,
+            "pictures": [
+                {"path": path, "drawn": drawn, **result.to_dict()} for path, (drawn, result) in found.items()
+            ],
+            "failed": [{"path": path, "error": str(error)} for path, error in failed.items()],
+        }
+        replace_text(flags.out / "predictions.json", json_text(document))
+        _show(screen, found)
+        screen.say(f"{len(found)} pictures drawn in {flags.out}, {len(failed)} left out")
+        screen.document(document)
+    return 2 if failed else 0
+
+
+def predict_pictures(
+    estimator: Detector | Classifier, pictures: list[Path], out: Path, threshold: float | None = None
+) -> tuple[dict[Path, tuple[Path, Result]], dict[Path, UserError]]:
+    """Predict on each picture and draw it into ``out``; what cannot be read is said on stderr.
+
+    Returns:
+        the drawn picture and the result of every picture, and the errors of those left out.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    names = free_names(pictures)
+    found: dict[Path, tuple[Path, Result]] = {}
+    failed: dict[Path, UserError] = {}
+    for path in track(pictures, "pictures", quiet=len(pictures) == 1):
+        try:
+            result = estimator.predict(path, threshold=threshold)
+        except UserError as error:
+            failed[path] = error
+            print(f"sppnet: {error}", file=sys.stderr)
+            continue
+        assert not isinstance(result, list)
+        result.save(out / names[path])
+        found[path] = (out / names[path], result)
+    return found, failed
+
+
+def free_names(pictures: list[Path]) -> dict[Path, str]:
+    """A file name for each drawn picture: its own with .jpg, and a number where that is taken."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in pictures:
+        name, number = f"{path.stem}.jpg", 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{path.stem}-{number}.jpg"
+        taken.add(name.lower())
+        names[path] = name
+    return names
+
+
+def _show(screen: Screen, found: dict[Path, tuple[Path, Result]]) -> None:
+    rows: list[tuple[object, ...]] = []
+    for path, (_, result) in found.items():
+        best = [
+            f"{result.names[label]} {score:.2f}"
+            for label, score in zip(result.labels.tolist(), result.scores.tolist())
+        ]
+        rows.append((path.name, len(best), ", ".join(best[:5])))
+    screen.table("found", ("picture", "labels", "best"), rows)

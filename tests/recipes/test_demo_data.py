@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from sppnet.recipes import demo_data
+from sppnet.recipes.demo_data import PARTS, DemoPicture, PartName, class_pictures, detection_pictures
+
+MAKERS = (detection_pictures, class_pictures)
+
+
+def overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def test_the_parts_cover_disjoint_digits_and_regions() -> None:
+    for one, other in itertools.combinations(PARTS.values(), 2):
+        assert set(range(*one.digits)).isdisjoint(range(*other.digits))
+        assert not overlap(one.region, other.region)
+
+
+def test_training_and_test_share_neither_digit_nor_crop() -> None:
+    drawn = {part: [p for make in MAKERS for p in make(part, 12, 5)] for part in PARTS}
+    for one, other in itertools.combinations(drawn.values(), 2):
+        digits = [{d for p in pictures for d in p.digits} for pictures in (one, other)]
+        assert min(map(len, digits)) > 20
+        assert digits[0].isdisjoint(digits[1])
+        assert not any(a.photograph == b.photograph and overlap(a.crop, b.crop) for a in one for b in other)
+
+
+@pytest.mark.parametrize("part", list(PARTS))
+def test_detection_pictures(part: PartName) -> None:
+    pictures = list(detection_pictures(part, 25, 1))
+    assert len({p.truth.boxes.size for p in pictures}) > 15, "pictures of many shapes"
+    counts = [len(p.truth) for p in pictures]
+    assert min(counts) >= 3
+    assert max(counts) <= 9
+    for picture in pictures:
+        size = picture.truth.boxes.size
+        assert picture.image.size == (size.width, size.height)
+        assert 280 <= size.short_side <= max(size.height, size.width) <= 480
+        sides = picture.truth.boxes.xyxy[:, 2:] - picture.truth.boxes.xyxy[:, :2]
+        assert sides[:, 1].min() >= 20
+        assert sides.max() <= 200
+        assert bool((picture.truth.boxes.clip().xyxy == picture.truth.boxes.xyxy).all())
+        boxes = picture.truth.boxes.xyxy.tolist()
+        for a, b in itertools.combinations(boxes, 2):
+            inner = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+            areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
+            assert inner / (sum(areas) - inner) < 0.15
+
+
+def test_labels_are_the_digits() -> None:
+    from sklearn.datasets import load_digits
+
+    target = load_digits().target
+    for picture in itertools.chain(detection_pictures("test", 10, 2), class_pictures("test", 20, 2)):
+        assert picture.truth.labels.tolist() == target[list(picture.digits)].tolist()
+
+
+def test_boxes_hold_the_ink_tightly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a black ground with white ink, what is bright is what is boxed."""
+
+    def black(rng: object, part: object, size: demo_data.ImageSize) -> object:
+        return np.zeros((size.height, size.width, 3), np.float32), 0, (0, 0, 1, 1)
+
+    def white(rng: object, canvas: demo_data.Pixels, mask: demo_data.Pixels, place: tuple[int, int]) -> None:
+        x, y = place
+        canvas[y : y + mask.shape[0], x : x + mask.shape[1]] += mask[..., None]
+
+    monkeypatch.setattr(demo_data, "_backdrop", black)
+    monkeypatch.setattr(demo_data, "_paste", white)
+    for picture in class_pictures("train", 30, 3):
+        bright = np.asarray(picture.image.convert("L")) > 150
+        rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
+        ink = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+        assert np.abs(picture.truth.boxes.xyxy[0].numpy() - ink).max() <= 2
+
+
+def test_digits_do_not_repeat_before_all_were_used() -> None:
+    used = Counter(d for p in detection_pictures("train", 30, 0) for d in p.digits)
+    assert max(used.values()) == 1
+
+
+def test_classes_take_turns() -> None:
+    labels = [int(p.truth.labels[0]) for p in class_pictures("new", 30, 0)]
+    assert labels == [*range(10)] * 3
+
+
+def same(a: DemoPicture, b: DemoPicture) -> bool:
+    return a.image.tobytes() == b.image.tobytes() and a.digits == b.digits
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_the_seed_decides(make: Callable[..., Iterator[DemoPicture]]) -> None:
+    first, again, other = (list(make("train", 4, seed)) for seed in (0, 0, 1))
+    assert all(map(same, first, again))
+    assert not any(map(same, first, other))
