@@ -1,0 +1,50 @@
+"""Pictures and labelled folders: decoding, layouts recognised by looking, writing."""
+
+from sppnet.data.batches import batches_of_equal_size
+from sppnet.data.layouts import (
+    LAYOUTS,
+    Layout,
+    classification_for,
+    default_split,
+    detection_for,
+    read_classification,
+    read_detection,
+    recognise,
+    splits,
+)
+from sppnet.data.pictures import (
+    PICTURE_ENDINGS,
+    PictureSource,
+    Pixels,
+    find_pictures,
+    image_size,
+    pixels_to_image,
+    read_image,
+    read_pixels,
+)
+from sppnet.data.writers import PREDICTION_FORMATS, PredictionFormat, write_predictions, write_voc
+
+__all__ = [
+    "LAYOUTS",
+    "Layout",
+    "PICTURE_ENDINGS",
+    "PREDICTION_FORMATS",
+    "PictureSource",
+    "Pixels",
+    "PredictionFormat",
+    "batches_of_equal_size",
+    "classification_for",
+    "default_split",
+    "detection_for",
+    "find_pictures",
+    "image_size",
+    "pixels_to_image",
+    "read_classification",
+    "read_detection",
+    "read_image",
+    "read_pixels",
+    "recognise",
+    "splits",
+    "write_predictions",
+    "write_voc",
+]

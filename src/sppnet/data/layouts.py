@@ -1,0 +1,203 @@
+"""Reading a labelled folder whatever its layout: recognised by looking, not by being told."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+import torch
+
+from sppnet.data.coco import coco_splits, is_coco, read_coco
+from sppnet.data.folders import folder_splits, is_folders, read_folders
+from sppnet.data.pictures import pictures_under
+from sppnet.data.splits import Purpose, choose_split, pick_split
+from sppnet.data.voc import is_voc, read_voc, voc_splits
+from sppnet.data.yolo import is_yolo, read_yolo, yolo_splits
+from sppnet.errors import UserError
+from sppnet.structures import ClassificationSet, DetectionSet
+
+Layout: TypeAlias = Literal["voc", "coco", "yolo", "folders"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+"""The layouts, in the order in which `recognise` looks for them."""
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+_LOOKED_FOR = (
+    "JPEGImages with Annotations (VOC), annotations/*.json (COCO), data.yaml or images with labels (YOLO), "
+    "or a folder of pictures for each class"
+)
+
+
+def recognise(path: PathLike) -> Layout:
+    """The layout of a labelled folder, or of a YOLO yaml.
+
+    Raises:
+        UserError: no such path, an empty folder, or one where nothing fits; it lists what was looked for.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise UserError(root, "a folder of labelled pictures", "no such folder")
+    if root.is_file():
+        if is_yolo(root):
+            return "yolo"
+        raise UserError(root, "a folder of labelled pictures", "a file")
+    if not any(root.iterdir()):
+        raise UserError(root, "a folder of labelled pictures", "an empty folder")
+    if is_voc(root):
+        return "voc"
+    if is_coco(root):
+        return "coco"
+    if is_yolo(root):
+        return "yolo"
+    if is_folders(root):
+        return "folders"
+    got = "pictures without labels" if pictures_under(root) else "none of these"
+    raise UserError(root, _LOOKED_FOR, got)
+
+
+def splits(path: PathLike, layout: str | None = None) -> tuple[str, ...]:
+    """The names of a data set's splits; none where it is not divided.
+
+    Args:
+        path: the data set.
+        layout: one of `LAYOUTS`; recognised when None.
+
+    Raises:
+        UserError: as `recognise`; an unknown layout.
+    """
+    root = Path(path)
+    match _layout(root, layout):
+        case "voc":
+            return voc_splits(root)
+        case "coco":
+            return coco_splits(root)
+        case "yolo":
+            return yolo_splits(root)
+        case "folders":
+            return folder_splits(root)
+
+
+def default_split(path: PathLike, purpose: Purpose, layout: str | None = None) -> str:
+    """The split to use when the user names none; ``""`` where the data set is not divided.
+
+    For ``"fit"`` it is train, else trainval; for ``"evaluate"`` val, else test (years and other
+    spellings allowed: train2017, valid). A single split of another name serves both.
+
+    Raises:
+        UserError: no such split; it lists those that there are.
+    """
+    return choose_split(path, splits(path, layout), purpose)
+
+
+def read_detection(path: PathLike, split: str | None = None, layout: str | None = None) -> DetectionSet:
+    """Pictures with boxes, in VOC, COCO or YOLO layout.
+
+    Args:
+        path: the data set: a folder, or a YOLO yaml.
+        split: one of `splits`, years and other spellings allowed; None is ``default_split(path, "fit")``.
+        layout: ``"voc"``, ``"coco"`` or ``"yolo"``; recognised when None.
+
+    Raises:
+        UserError: an unknown layout or split, class folders, no picture, or a file at fault: the message
+            names it and the object in it.
+    """
+    root = Path(path)
+    found = _layout(root, layout)
+    if found == "folders":
+        wanted = "pictures with boxes in VOC, COCO or YOLO layout"
+        raise UserError(root, wanted, "class folders", "They are for classification")
+    part = _split(root, split, found)
+    match found:
+        case "voc":
+            read = read_voc(root, part)
+        case "coco":
+            read = read_coco(root, part)
+        case "yolo":
+            read = read_yolo(root, part)
+    if not read.items:
+        raise UserError(root, f"pictures in {_said(part)}", "none")
+    return read
+
+
+def read_classification(
+    path: PathLike, split: str | None = None, layout: str | None = None
+) -> ClassificationSet:
+    """Pictures of one class each, in class folders.
+
+    Args:
+        path: the folder.
+        split: one of `splits`, other spellings allowed; None is ``default_split(path, "fit")``.
+        layout: ``"folders"``; recognised when None.
+
+    Raises:
+        UserError: an unknown layout or split, another layout, fewer than two classes, or a class folder
+            without pictures.
+    """
+    root = Path(path)
+    found = _layout(root, layout)
+    if found != "folders":
+        raise UserError(root, "a folder of pictures for each class", f"boxes in {found.upper()} layout")
+    part = _split(root, split, found)
+    read = read_folders(root, part)
+    if not read.items:
+        raise UserError(root, f"pictures in {_said(part)}", "none")
+    return read
+
+
+def detection_for(dataset: DetectionSet, names: tuple[str, ...]) -> DetectionSet:
+    """The same objects with the class numbers of ``names``: a detector's, say, that was taught elsewhere.
+
+    Raises:
+        UserError: it has objects of classes that ``names`` lacks; it lists them.
+    """
+    used = {label for item in dataset.items for label in item.truth.labels.tolist()}
+    numbers = torch.tensor(_numbers(dataset.root, dataset.names, used, names), dtype=torch.int64)
+    ids = dict(zip(dataset.names, dataset.category_ids, strict=True))
+    for name in names:
+        ids.setdefault(name, max(ids.values(), default=0) + 1)
+    items = tuple(
+        replace(item, truth=replace(item.truth, labels=numbers[item.truth.labels], names=names))
+        for item in dataset.items
+    )
+    return replace(dataset, names=names, category_ids=tuple(ids[name] for name in names), items=items)
+
+
+def classification_for(dataset: ClassificationSet, names: tuple[str, ...]) -> ClassificationSet:
+    """The same pictures with the class numbers of ``names``: a classifier's that was taught elsewhere.
+
+    Raises:
+        UserError: it has pictures of classes that ``names`` lacks; it lists them.
+    """
+    numbers = _numbers(dataset.root, dataset.names, {item.label for item in dataset.items}, names)
+    items = tuple(replace(item, label=numbers[item.label]) for item in dataset.items)
+    return replace(dataset, names=names, items=items)
+
+
+def _numbers(root: Path, names: tuple[str, ...], used: set[int], wanted: tuple[str, ...]) -> list[int]:
+    """By own class number the wanted one; -1 for a class that is unknown there but not used here."""
+    unknown = [names[number] for number in sorted(used) if names[number] not in wanted]
+    if unknown:
+        raise UserError(root, f"only the classes {', '.join(wanted)}", f"also {', '.join(unknown)}")
+    return [wanted.index(name) if name in wanted else -1 for name in names]
+
+
+def _layout(root: Path, layout: str | None) -> Layout:
+    if layout is None:
+        return recognise(root)
+    if layout not in LAYOUTS:
+        raise UserError("layout", f"one of {', '.join(LAYOUTS)}", repr(layout))
+    if not root.exists():
+        raise UserError(root, "a folder of labelled pictures", "no such folder")
+    return layout
+
+
+def _split(root: Path, split: str | None, layout: Layout) -> str:
+    if split is None:
+        return default_split(root, "fit", layout)
+    return pick_split(root, split, splits(root, layout))
+
+
+def _said(split: str) -> str:
+    return f"the split {split}" if split else "it"

@@ -1,0 +1,66 @@
+"""The names of a data set's parts, and which of them is meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from sppnet.errors import UserError
+
+Purpose: TypeAlias = Literal["fit", "evaluate"]
+
+WHOLE = ""
+"""The name of the only part of a data set without splits: everything."""
+
+SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
+"""Folder names that hold a part of a data set, not a class of it."""
+
+_SAME = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
+
+def plain_name(split: str) -> str:
+    """A split's name without its year and in one spelling: ``train2017`` is train, ``valid`` is val."""
+    name = re.sub(r"[-_]?\d{4}$", "", split.lower())
+    return _SAME.get(name, name)
+
+
+def pick_split(where: object, wanted: str, available: Sequence[str]) -> str:
+    """The split that a user means: the one of exactly this name, or the only one like it.
+
+    Raises:
+        UserError: there is none, or several are like it; it lists those that there are.
+    """
+    if wanted in available or (wanted == WHOLE and not available):
+        return wanted
+    alike = [name for name in available if wanted and plain_name(name) == plain_name(wanted)]
+    if len(alike) == 1:
+        return alike[0]
+    if not available:
+        raise UserError(where, "no split, as the data set is not divided", repr(wanted), "Leave it out")
+    raise UserError(where, f"one of the splits {', '.join(available)}", repr(wanted))
+
+
+def choose_split(where: object, available: Sequence[str], purpose: Purpose) -> str:
+    """The split for a purpose when none is named; `WHOLE` where the data set is not divided.
+
+    For ``fit`` it is train, else trainval; for ``evaluate`` val, else test. A data set with one split of
+    another name, as labelling tools write it, has that one for both.
+
+    Raises:
+        UserError: no such split, or several; it lists those that there are.
+    """
+    if not available:
+        return WHOLE
+    order = ("train", "trainval") if purpose == "fit" else ("val", "test")
+    for name in order:
+        if name in available:
+            return name
+        alike = [split for split in available if plain_name(split) == name]
+        if len(alike) == 1:
+            return alike[0]
+    others = [s for s in available if plain_name(s) not in {"train", "trainval", "val", "test"}]
+    if len(available) == 1 and others:
+        return others[0]
+    job = "fit on" if purpose == "fit" else "evaluate on"
+    raise UserError(where, f"a split {' or '.join(order)} to {job}", ", ".join(available), "Name one of them")
