@@ -156,10 +156,11 @@ def _axis_grids(trunk: nn.Module, axis: int, long: int, short: int, where: str) 
     shape = [1, 3, short, short]
     shape[axis] = long
     device = next(trunk.parameters()).device
-    image = torch.ones(shape, dtype=torch.float64, device=device, requires_grad=True)
-    with torch.enable_grad(), _Shapes():
-        maps = trunk(image)
-    return [_axis_grid(m[0].mean(0).mean(3 - axis), image, axis, where) for m in maps]
+    with torch.inference_mode(False), torch.enable_grad():
+        image = torch.ones(shape, dtype=torch.float64, device=device, requires_grad=True)
+        with _Shapes():
+            maps = trunk(image)
+        return [_axis_grid(m[0].mean(0).mean(3 - axis), image, axis, where) for m in maps]
 
 
 def measure_grids(

@@ -29,7 +29,7 @@ def load_backbone(
         weights: a safetensors file with the library's own parameter names, in any floating precision;
             None takes the bundled weights (builtin) or downloads them.
         layers: which layers to give, by the library's names or as ``stride8``, ``stride16``; None takes
-            the network's default, one layer.
+            the network's default: one layer, both of builtin.
         seed: for random weights.
 
     Raises:
@@ -80,6 +80,11 @@ def _make(
 ) -> tuple[nn.Module, tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
     """Trunk, layer names, mean and standard deviation."""
     library, _, net = name.partition(":")
+    if name == "builtin":
+        from sppnet.backbones import builtin_trunk
+
+        trunk, names = builtin_trunk.make_trunk(layers, weights, pretrained=pretrained)
+        return trunk, names, builtin_trunk.BuiltinNet.MEAN, builtin_trunk.BuiltinNet.STD
     if library == "torchvision" and net:
         from sppnet.backbones import torchvision_nets
 
