@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from sppnet.data.splits import SPLIT_FOLDERS, WHOLE, plain_name
+from sppnet.data.splits import SPLIT_FOLDERS, plain_name
 from sppnet.data.truth import Annotated, make_truth, size_of_annotated
 from sppnet.errors import UserError
 from sppnet.progress import track
@@ -49,7 +49,9 @@ def read_coco(root: Path, split: str) -> DetectionSet:
             outside its picture; it names the file and the annotation.
     """
     files = _annotation_files(root)
-    if split == WHOLE or split not in files:
+    if not files:
+        raise UserError(root, "annotations/*.json with images, annotations and categories", "none")
+    if split not in files:
         raise UserError(root, f"one of the splits {', '.join(files)}", repr(split))
     file = files[split]
     content = _load(file)

@@ -96,9 +96,11 @@ def image_size(path: str | os.PathLike[str]) -> ImageSize:
 def picture_shape(path: str | os.PathLike[str]) -> tuple[ImageSize, bool]:
     """As `image_size`, and whether EXIF rotation swapped the file's own height and width."""
     with _open(Path(path)) as picture:
-        # Pillow swaps a rotated TIFF's sides by itself, at opening or at loading by its version.
+        width, height = picture.size
         tags = getattr(picture, "tag_v2", None)
-        width, height = (tags[256], tags[257]) if tags is not None else picture.size
+        if tags is not None:
+            # Pillow swaps a rotated TIFF's sides by itself, at opening or at loading by its version.
+            width, height = tags.get(256, width), tags.get(257, height)
         turned = _orientation(picture) >= 5
     return (ImageSize(width, height), True) if turned else (ImageSize(height, width), False)
 
