@@ -1,0 +1,151 @@
+"""Windows that another program proposed, read from a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from sppnet.errors import UserError
+from sppnet.structures import Boxes, ImageSize, Proposals
+
+_SIDES = ("x0", "y0", "x1", "y1")
+
+
+def read_proposals(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Proposed windows by picture: float32 ``[N, 4]``, (x0, y0, x1, y1) in pixels, continuous edges.
+
+    - JSON: ``{"image.jpg": [[x0, y0, x1, y1], ...], ...}`` or
+      ``[{"image": "image.jpg", "boxes": [[x0, y0, x1, y1], ...]}, ...]``.
+    - CSV: a first line that names the columns image, x0, y0, x1, y1 and perhaps score, in any order;
+      other columns are passed over.
+
+    A box may have a fifth number, its score. Where every box of a picture has one, they are ordered by
+    it, best first, ties as in the file; else they keep the order of the file.
+
+    Args:
+        path: a file that ends in ``.json`` or ``.csv``.
+
+    Returns:
+        The windows by picture. A key is the picture's file name as the file has it, without folders
+        unless two pictures share a name. `proposals_for` looks a picture up.
+
+    Raises:
+        UserError: no such file, another ending, broken content, or no window at all; it names the entry.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(file, "a file of proposals, .json or .csv", "no such file")
+    if file.suffix.lower() not in {".json", ".csv"}:
+        raise UserError(file, "a file that ends in .json or .csv", file.suffix or "no ending")
+    rows: dict[str, list[list[float]]] = {}
+    for where, image, box in _json_rows(file) if file.suffix.lower() == ".json" else _csv_rows(file):
+        boxes = rows.setdefault(image.replace("\\", "/"), [])
+        if box is not None:
+            boxes.append(_checked(where, box))
+    if not any(rows.values()):
+        raise UserError(file, "proposed windows", "none")
+    shared = Counter(PurePosixPath(image).name for image in rows)
+    return {
+        image if shared[PurePosixPath(image).name] > 1 else PurePosixPath(image).name: _ordered(boxes)
+        for image, boxes in rows.items()
+    }
+
+
+def proposals_for(table: Mapping[str, Tensor], picture: str | os.PathLike[str], size: ImageSize) -> Proposals:
+    """The windows of one picture, clipped to it; their scores are 0, as their order says what is known.
+
+    The picture's key is the longest end of its path that the table has, else its name without ending.
+
+    Args:
+        table: what `read_proposals` read.
+        picture: the path of the picture.
+        size: its size.
+
+    Raises:
+        UserError: no entry for the picture, or a window that lies wholly outside it.
+    """
+    path = Path(picture)
+    ends = ["/".join(path.parts[start:]) for start in range(len(path.parts))]
+    key = next((end for end in [*ends, path.stem] if end in table), None)
+    if key is None:
+        some = ", ".join(list(table)[:3])
+        raise UserError(path, "an entry in the file of proposals", f"entries for {some} and the like")
+    xyxy = table[key]
+    outside = (xyxy[:, 0] >= size.width) | (xyxy[:, 1] >= size.height) | (xyxy[:, 2:] <= 0).any(1)
+    if bool(outside.any()):
+        first = int(outside.nonzero()[0, 0])
+        wanted = f"windows inside the picture of {size.width} x {size.height} (width x height)"
+        raise UserError(path, wanted, f"window {xyxy[first].tolist()}")
+    return Proposals(Boxes(xyxy, size).clip(), torch.zeros(len(xyxy)))
+
+
+def _json_rows(file: Path) -> Iterator[tuple[str, str, object]]:
+    try:
+        content: object = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise UserError(file, "well-formed JSON", error) from error
+    for where, image, boxes in _json_entries(file, content):
+        if not isinstance(boxes, list):
+            raise UserError(where, "a list of boxes", type(boxes).__name__)
+        yield where, image, None
+        for number, box in enumerate(cast(list[Any], boxes)):
+            yield f"{where}, box {number}", image, box
+
+
+def _json_entries(file: Path, content: object) -> Iterator[tuple[str, str, object]]:
+    if isinstance(content, dict):
+        for image, boxes in cast(dict[str, object], content).items():
+            yield f"{file}, {image}", image, boxes
+    elif isinstance(content, list):
+        for number, entry in enumerate(cast(list[Any], content)):
+            if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or "boxes" not in entry:
+                raise UserError(f"{file}, entry {number}", 'an object with "image" and "boxes"', entry)
+            yield f"{file}, {entry['image']}", entry["image"], entry["boxes"]
+    else:
+        raise UserError(file, "an object or a list", type(content).__name__)
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[str, str, object]]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            columns = reader.fieldnames or ()
+            if not {"image", *_SIDES} <= set(columns):
+                wanted = f"a first line with the columns image, {', '.join(_SIDES)}"
+                raise UserError(file, wanted, ", ".join(columns) or "an empty file")
+            sides = [*_SIDES, *(["score"] if "score" in columns else [])]
+            for row in reader:
+                where = f"{file}, line {reader.line_num}"
+                if not row["image"]:
+                    raise UserError(where, "the name of an image", "none")
+                yield where, row["image"], [row[side] for side in sides]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(file, "a CSV file in UTF-8", error) from error
+
+
+def _checked(where: str, box: object) -> list[float]:
+    values = cast(list[Any], box) if isinstance(box, list) else []
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in {4, 5} or not all(map(math.isfinite, numbers)):
+        raise UserError(where, "finite numbers x0, y0, x1, y1 and perhaps a score", box)
+    if numbers[2] <= numbers[0] or numbers[3] <= numbers[1]:
+        raise UserError(where, "a window with x0 < x1 and y0 < y1", box)
+    return numbers
+
+
+def _ordered(boxes: list[list[float]]) -> Tensor:
+    if all(len(box) == 5 for box in boxes):
+        boxes = sorted(boxes, key=lambda box: -box[4])
+    return torch.tensor([box[:4] for box in boxes], dtype=torch.float32).reshape(-1, 4)

@@ -1,0 +1,76 @@
+"""Selective search by OpenCV, made to give the same windows in the same order for the same picture."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sppnet.errors import MissingExtraError, UserError
+from sppnet.structures import Boxes, ImageSize, Proposals
+
+
+def selective_search(picture: Tensor | NDArray[np.uint8], k: int = 50, min_side: float = 20) -> Proposals:
+    """Windows that may hold an object, by selective search in its fast mode: some 2,000 a picture.
+
+    With the defaults these are the paper's proposals (section 4.1): colours HSV and Lab; similarities
+    colour + texture + size + fill and texture + size + fill; first segmentations at ``k`` and ``2 * k``
+    with sigma 0.8; the picture is not resized. Sorted by (x0, y0, x1, y1): OpenCV's own order changes
+    from call to call. It takes a second or several.
+
+    Args:
+        picture: float32 ``[3, H, W]``, RGB, 0..1, or uint8 ``[H, W, 3]`` in RGB or ``[H, W]`` in grey.
+        k: how coarse the first segmentation is, at least 1.
+        min_side: windows narrower or lower than this many pixels are dropped.
+
+    Returns:
+        The windows, each once, scores 0; none where the picture is too small for any.
+
+    Raises:
+        MissingExtraError: OpenCV's contributed modules are not installed.
+        UserError: a picture of another shape or type, or ``k`` below 1.
+    """
+    if k < 1:
+        raise UserError("k", "at least 1", k)
+    pixels = _bgr(picture)
+    search: Any = _segmentation().createSelectiveSearchSegmentation()
+    search.setBaseImage(pixels)
+    search.switchToSelectiveSearchFast(k, k, 0.8)
+    found = np.asarray(search.process(), dtype=np.int64).reshape(-1, 4)
+    large = found[(found[:, 2] >= min_side) & (found[:, 3] >= min_side)]
+    corners = np.concatenate([large[:, :2], large[:, :2] + large[:, 2:]], axis=1)
+    # unique sorts the rows too.
+    boxes = torch.from_numpy(np.unique(corners, axis=0)).to(torch.float32)
+    return Proposals(Boxes(boxes, ImageSize(pixels.shape[0], pixels.shape[1])), torch.zeros(len(boxes)))
+
+
+def _segmentation() -> Any:
+    try:
+        return importlib.import_module("cv2").ximgproc.segmentation
+    except (ImportError, AttributeError) as error:
+        package = "opencv-contrib-python-headless"
+        raise MissingExtraError(package, "selective-search", "selective search") from error
+
+
+def _bgr(picture: Tensor | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What OpenCV wants; other types and channel numbers raise there, or give other windows."""
+    if isinstance(picture, Tensor):
+        if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
+            got = f"{picture.dtype} {list(picture.shape)}"
+            raise UserError("picture", "a floating tensor [3, H, W] with values 0..1", got)
+        planes = (picture.detach().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
+        rgb = planes.permute(1, 2, 0).numpy()
+    elif picture.dtype == np.uint8 and picture.ndim == 2:
+        rgb = np.repeat(picture[:, :, None], 3, axis=2)
+    elif picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
+        rgb = picture
+    else:
+        got = f"{picture.dtype} {list(picture.shape)}"
+        raise UserError("picture", "uint8 [H, W, 3] in RGB or [H, W] in grey", got)
+    if 0 in rgb.shape:
+        raise UserError("picture", "at least one pixel", list(rgb.shape))
+    return np.ascontiguousarray(rgb[:, :, ::-1])
