@@ -1,15 +1,19 @@
-"""Progress bars with the time left, on stderr, for every loop that may take over two seconds."""
+"""Progress bars with the time left, on stderr, for every loop that may take over two seconds; a stopwatch."""
 
 from __future__ import annotations
 
+import resource
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], title: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Item]:
+def track(
+    items: Iterable[Item], title: str, total: int | None = None, *, quiet: bool = False
+) -> Iterator[Item]:
     """Yield ``items`` behind a bar that shows the share done, the time spent and the time left.
 
     Nothing is drawn when ``quiet``, or when stderr is no terminal: then one line says the stage and
@@ -25,7 +29,14 @@ def track(items: Iterable[Item], title: str, total: int | None = None, *, quiet:
         yield from items
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -45,3 +56,32 @@ def track(items: Iterable[Item], title: str, total: int | None = None, *, quiet:
     )
     with Progress(*columns, console=console) as bars:
         yield from bars.track(items, total=total, description=title)
+
+
+class Stopwatch:
+    """Seconds by stage, and the peak memory of the process.
+
+    It starts when it is made.
+    """
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = {}
+        self._start = self._last = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        """Add the time since the last call to ``stage``."""
+        now = time.perf_counter()
+        self.stages[stage] = self.stages.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def seconds(self) -> dict[str, float]:
+        """Every stage's seconds, and ``"total"`` since the watch was made."""
+        rounded = {stage: round(value, 3) for stage, value in self.stages.items()}
+        return {**rounded, "total": round(time.perf_counter() - self._start, 3)}
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has held so far, in MiB."""
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)

@@ -1,0 +1,39 @@
+"""What can be chosen about a classifier, field by field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sppnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """How a picture becomes a row, and how rows are told apart.
+
+    Attributes:
+        scales: short sides, in pixels, that a picture is resized to before the network; its rows are
+            joined. None keeps its own size.
+        long_side: limit of the long side after resizing, in pixels.
+        levels: bins along each side of each level of the pyramid.
+        mirror: pool the mirrored picture too, and add up the two rows.
+        C: the SVMs' cost of a unit of loss, for rows of norm 1.
+    """
+
+    scales: tuple[int, ...] | None = None
+    long_side: int = 1333
+    levels: tuple[int, ...] = (6, 3, 2, 1)
+    mirror: bool = False
+    C: float = 10.0
+
+    def check(self) -> None:
+        """Raise `UserError` for the first value out of its range."""
+        sides = "None, or short sides of at least 16 pixels"
+        if self.scales is not None and (not self.scales or min(self.scales) < 16):
+            raise UserError("options.scales", sides, self.scales)
+        if self.long_side < 16:
+            raise UserError("options.long_side", "at least 16 pixels", self.long_side)
+        if not self.levels or min(self.levels) < 1:
+            raise UserError("options.levels", "whole numbers of at least 1", self.levels)
+        if not self.C > 0:
+            raise UserError("options.C", "a number above 0", self.C)

@@ -1,0 +1,68 @@
+"""What `Classifier.predict` returns for a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from sppnet.data import PictureSource, read_pixels
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class ClassificationResult:
+    """The classes of one picture, likeliest first.
+
+    Attributes:
+        labels: int64 ``[n]``, positions in ``names``.
+        scores: float32 ``[n]``, probabilities, descending.
+        names: the classifier's classes.
+        source: the picture as it was given.
+    """
+
+    labels: Tensor
+    scores: Tensor
+    names: tuple[str, ...]
+    source: PictureSource
+
+    @property
+    def name(self) -> str:
+        """The likeliest class; empty where all were below the threshold."""
+        return self.names[int(self.labels[0])] if len(self.labels) else ""
+
+    def plot(self) -> Image:
+        """The picture with its likeliest classes written on it."""
+        from sppnet.draw import draw_labels
+
+        lines = [
+            f"{self.names[label]} {score:.2f}"
+            for label, score in zip(self.labels[:3].tolist(), self.scores[:3].tolist(), strict=True)
+        ]
+        return draw_labels(read_pixels(self.source), lines)
+
+    def to_dict(self) -> dict[str, object]:
+        """``{"classes": [{"label", "name", "score"}]}``, as JSON takes it."""
+        pairs = zip(self.labels.tolist(), self.scores.tolist(), strict=True)
+        classes = [
+            {"label": label, "name": self.names[label], "score": round(score, 4)} for label, score in pairs
+        ]
+        return {"classes": classes}
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the drawn picture or, where the path ends in ``.json``, `to_dict`; returns the path."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".part-{target.name}")
+        if target.suffix.lower() == ".json":
+            part.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
+        else:
+            self.plot().save(part)
+        os.replace(part, target)
+        return target

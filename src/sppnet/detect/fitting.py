@@ -1,0 +1,155 @@
+"""The stages of fitting a detector: maps, windows, SVMs, regressors, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sppnet.backbones import Backbone
+from sppnet.data import read_image
+from sppnet.detect.mining import fit_svms, make_scene
+from sppnet.detect.options import DetectorOptions
+from sppnet.detect.postprocess import Heads, margins_and_boxes
+from sppnet.detect.regression import RegressionSample, Regressors, fit_regressors
+from sppnet.detect.samples import choose_for_regression, class_overlaps
+from sppnet.errors import UserError
+from sppnet.features import extract
+from sppnet.features.store import MapStore
+from sppnet.learn import LinearModel, fit_sigmoid
+from sppnet.progress import Stopwatch, track
+from sppnet.proposals import dense_windows, proposals_for, shapes_from_boxes
+from sppnet.structures import Boxes, DetectionSet, FeatureMaps, GroundTruth, ImageSize
+
+_REGRESSED_PER_OBJECT = 8
+_CALIBRATION_PICTURES = 40
+_MATCH_IOU = 0.5
+
+
+def scales_of(options: DetectorOptions) -> tuple[int, ...] | None:
+    """What `extract` takes: the short side, or None for a picture's own size."""
+    return (options.short_side,) if options.short_side else None
+
+
+def maps_of(network: Backbone, image: Tensor, options: DetectorOptions) -> FeatureMaps:
+    """The maps of one image at the detector's scale."""
+    return extract(network, image, scales_of(options), long_side=options.long_side)
+
+
+def windows_of(
+    size: ImageSize,
+    shapes: Tensor,
+    options: DetectorOptions,
+    given: Mapping[str, Tensor] | None,
+    path: Path | None,
+) -> Boxes:
+    """The windows of a picture: its boxes in the proposals file, or dense ones."""
+    if given is not None:
+        if path is None:
+            wanted = "a picture by its path, to find its boxes in the proposals file"
+            raise UserError("source", wanted, "a picture in memory")
+        return proposals_for(given, path, size).boxes
+    return dense_windows(size, shapes, step=options.window_step, most=options.windows)
+
+
+def learn_shapes(dataset: DetectionSet, most: int) -> Tensor:
+    """Window shapes from all boxes; every class weighs the same, however many boxes it has."""
+    counts = torch.zeros(len(dataset.names))
+    for item in dataset.items:
+        counts += torch.bincount(item.truth.labels, minlength=len(counts))
+    if not counts.any():
+        raise UserError(dataset.root, "annotated objects to learn from", "pictures without any")
+    share = 1 / counts.clamp(min=1)
+    items = [item.truth for item in dataset.items]
+    return shapes_from_boxes([t.boxes for t in items], [share[t.labels] for t in items], most=most)
+
+
+def fit_heads(
+    network: Backbone,
+    dataset: DetectionSet,
+    shapes: Tensor,
+    options: DetectorOptions,
+    given: Mapping[str, Tensor] | None,
+    seed: int,
+    watch: Stopwatch,
+    *,
+    quiet: bool,
+) -> tuple[Heads, dict[str, object]]:
+    """Everything that is learned from the pictures of a data set.
+
+    Returns:
+        The heads, and counts: ``"pictures"``, ``"windows"`` (of all pictures), ``"rows"``, ...
+    """
+    draw = torch.Generator().manual_seed(seed)
+    with MapStore(options.cache_mb * 2**20) as store:
+        for item in track(dataset.items, "Feature maps", quiet=quiet):
+            store.add(maps_of(network, read_image(item.path), options))
+        watch("features")
+        truths = [item.truth for item in dataset.items]
+        windows = [
+            windows_of(item.truth.boxes.size, shapes, options, given, item.path) for item in dataset.items
+        ]
+        scenes = [make_scene(some, truth) for some, truth in zip(windows, truths, strict=True)]
+        _check_examples(dataset, [scene.targets for scene in scenes])
+        watch("windows")
+        svm, counts = fit_svms(store, scenes, options, draw, seconds=watch, quiet=quiet)
+        chosen = [
+            RegressionSample(some[index], owner)
+            for some, (index, owner) in (
+                (w, choose_for_regression(w, t, _REGRESSED_PER_OBJECT, draw))
+                for w, t in zip(windows, truths, strict=True)
+            )
+        ]
+        regressors = fit_regressors(store, chosen, truths, options.ridge)
+        watch("regression")
+        calibration = _calibrate(store, windows, truths, svm, regressors, options)
+        watch("calibration")
+        facts: dict[str, object] = {
+            "pictures": len(dataset),
+            "objects": sum(map(len, truths)),
+            "windows": sum(map(len, windows)),
+            **counts,
+            "maps_mb": round((store.bytes_in_memory + store.bytes_on_disk) / 2**20, 1),
+        }
+    return Heads(dataset.names, svm, regressors, calibration), facts
+
+
+def _check_examples(dataset: DetectionSet, targets: Sequence[Tensor]) -> None:
+    """Every class needs something to be told apart from something else."""
+    for number, name in enumerate(dataset.names):
+        if not any(bool((t[:, number] > 0).any()) for t in targets):
+            wanted = f"objects of class {name!r} in split {dataset.split!r}"
+            todo = "Annotate some, remove the class, or fit on another split."
+            raise UserError(dataset.root, wanted, "none", todo)
+
+
+def _calibrate(
+    store: MapStore,
+    windows: Sequence[Boxes],
+    truths: Sequence[GroundTruth],
+    svm: LinearModel,
+    regressors: Regressors,
+    options: DetectorOptions,
+) -> Tensor:
+    """Slope and offset ``[K, 2]`` that turn a margin into the chance of an IoU of 0.5 or more."""
+    names = truths[0].names
+    plain = Heads(names, svm, regressors, torch.tensor([[1.0, 0.0]]).repeat(len(names), 1))
+    margins: list[Tensor] = []
+    right: list[Tensor] = []
+    labels: list[Tensor] = []
+    step = max(1, len(truths) // _CALIBRATION_PICTURES)
+    for i in range(0, len(truths), step):
+        boxes, margin, label = margins_and_boxes(store[i], windows[i], plain, options)
+        overlaps = class_overlaps(boxes, truths[i])
+        margins.append(margin)
+        labels.append(label)
+        right.append(overlaps[torch.arange(len(label)), label] >= _MATCH_IOU)
+    margin, label, hit = torch.cat(margins), torch.cat(labels), torch.cat(right)
+    table = plain.calibration.clone()
+    for number in range(len(names)):
+        mine = label == number
+        if bool(hit[mine].any()) and not bool(hit[mine].all()):
+            table[number] = torch.tensor(fit_sigmoid(margin[mine], hit[mine]))
+    return table

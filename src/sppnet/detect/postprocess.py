@@ -1,0 +1,91 @@
+"""From windows to detections: score, move, score again, merge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sppnet.detect.options import DetectorOptions
+from sppnet.detect.regression import Regressors
+from sppnet.features import score_rows
+from sppnet.learn import LinearModel
+from sppnet.ops.boxes import nms, vote
+from sppnet.structures import Boxes, Detections, FeatureMaps
+
+# The first pass keeps what may still become a detection: low scores, near-duplicates thinned out.
+_FIRST_SCORE = -1.3
+_FIRST_NMS = 0.75
+_FIRST_BEST = 2000
+_FIRST_KEPT = 150
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a fitted detector knows beside its backbone.
+
+    Attributes:
+        names: class names.
+        svm: weight ``[K, D]``, bias ``[K]``, for unscaled rows.
+        regressors: one a class.
+        calibration: ``[K, 2]``: slope a and offset b of each class's probability, ``sigmoid(a * s + b)``.
+    """
+
+    names: tuple[str, ...]
+    svm: LinearModel
+    regressors: Regressors
+    calibration: Tensor
+
+
+def margins_and_boxes(
+    maps: FeatureMaps, windows: Boxes, heads: Heads, options: DetectorOptions
+) -> tuple[Boxes, Tensor, Tensor]:
+    """Candidates of all classes after regression: boxes, SVM margins ``[N]`` and labels ``[N]``."""
+    scores = score_rows(maps, windows, heads.svm.weight, heads.svm.bias, options.levels)
+    index, labels = _first_pass(windows, scores)
+    boxes = windows[index]
+    margins = scores[index, labels]
+    if options.regressions and len(index):
+        projected = heads.regressors.projection(maps)
+        for _ in range(options.regressions):
+            boxes = heads.regressors(projected, boxes, labels)
+        again = score_rows(maps, boxes, heads.svm.weight, heads.svm.bias, options.levels)
+        margins = (margins + again[torch.arange(len(labels)), labels]) / 2
+    return boxes, margins, labels
+
+
+def _first_pass(windows: Boxes, scores: Tensor) -> tuple[Tensor, Tensor]:
+    index: list[Tensor] = []
+    labels: list[Tensor] = []
+    for number in range(scores.shape[1]):
+        mine = scores[:, number]
+        best = torch.topk(mine, min(_FIRST_BEST, len(mine))).indices
+        best = best[mine[best] > _FIRST_SCORE]
+        kept = best[nms(windows.xyxy[best], mine[best], _FIRST_NMS)][:_FIRST_KEPT]
+        index.append(kept)
+        labels.append(torch.full((len(kept),), number, dtype=torch.int64))
+    return torch.cat(index), torch.cat(labels)
+
+
+def merge(
+    boxes: Boxes, probabilities: Tensor, labels: Tensor, names: tuple[str, ...], options: DetectorOptions
+) -> Detections:
+    """Suppression and voting class by class; at most ``per_class`` a class, best first."""
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for number in range(len(names)):
+        mine = (labels == number).nonzero()[:, 0]
+        place, chance = boxes.xyxy[mine], probabilities[mine]
+        kept = nms(place, chance, options.nms)[: options.per_class]
+        merged = place[kept] if options.vote >= 1 else vote(place[kept], place, chance, options.vote)
+        parts.append((merged, chance[kept], labels[mine][kept]))
+    place, chance, label = (torch.cat(column) for column in zip(*parts, strict=True))
+    order = torch.sort(chance, descending=True, stable=True).indices
+    return Detections(Boxes(place[order], boxes.size), chance[order], label[order], names)
+
+
+def detect(maps: FeatureMaps, windows: Boxes, heads: Heads, options: DetectorOptions) -> Detections:
+    """The detections of one image; scores are probabilities."""
+    boxes, margins, labels = margins_and_boxes(maps, windows, heads, options)
+    slope, offset = heads.calibration[labels].unbind(1)
+    return merge(boxes, torch.sigmoid(slope * margins + offset), labels, heads.names, options)

@@ -1,0 +1,86 @@
+"""What `Detector.predict` returns for a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from sppnet.data import PictureSource, read_pixels
+from sppnet.structures import Detections
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """The detections of one picture, best first.
+
+    Attributes:
+        detections: boxes, scores, labels and names together.
+        source: the picture as it was given.
+    """
+
+    detections: Detections
+    source: PictureSource
+
+    @property
+    def boxes(self) -> Tensor:
+        """float32 ``[N, 4]``, ``(x0, y0, x1, y1)`` in pixels of the picture."""
+        return self.detections.boxes.xyxy
+
+    @property
+    def scores(self) -> Tensor:
+        """float32 ``[N]``, probabilities, descending."""
+        return self.detections.scores
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 ``[N]``, positions in ``names``."""
+        return self.detections.labels
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The detector's classes."""
+        return self.detections.names
+
+    def __len__(self) -> int:
+        return len(self.detections)
+
+    def plot(self) -> Image:
+        """The picture with the boxes drawn on it."""
+        from sppnet.draw import draw_boxes
+
+        return draw_boxes(read_pixels(self.source), self.detections)
+
+    def to_dict(self) -> dict[str, object]:
+        """``{"height", "width", "detections": [{"box", "score", "label", "name"}]}``, as JSON takes it."""
+        size = self.detections.boxes.size
+        columns = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
+        found = [
+            {
+                "box": [round(v, 2) for v in box],
+                "score": round(score, 4),
+                "label": label,
+                "name": self.names[label],
+            }
+            for box, score, label in columns
+        ]
+        return {"height": size.height, "width": size.width, "detections": found}
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the drawn picture or, where the path ends in ``.json``, `to_dict`; returns the path."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".part-{target.name}")
+        if target.suffix.lower() == ".json":
+            part.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
+        else:
+            self.plot().save(part)
+        os.replace(part, target)
+        return target

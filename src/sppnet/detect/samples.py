@@ -1,0 +1,82 @@
+"""Which windows teach what: overlaps with the truth turned into targets, and a fair choice among them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sppnet.ops.boxes import covered, iou
+from sppnet.structures import Boxes, GroundTruth
+
+POSITIVE_IOU = 0.6
+NEGATIVE_IOU = 0.3
+REGRESSION_IOU = 0.5
+_CROWD_SHARE = 0.5
+
+
+def class_overlaps(boxes: Boxes, truth: GroundTruth) -> Tensor:
+    """The largest IoU ``[N, K]`` of each box with an object of each class; crowds do not count."""
+    best = torch.zeros(len(boxes), len(truth.names))
+    for number in range(len(truth.names)):
+        of_class = (truth.labels == number) & ~truth.crowd
+        if bool(of_class.any()):
+            best[:, number] = iou(boxes.xyxy, truth.boxes.xyxy[of_class]).amax(1)
+    return best
+
+
+def svm_targets(boxes: Boxes, truth: GroundTruth) -> Tensor:
+    """What each box is for each class's SVM (paper section 3.4, with well-placed windows as positives).
+
+    Args:
+        boxes: N windows of an image.
+        truth: its objects; what lies in a crowd, or on a difficult object, teaches nothing.
+
+    Returns:
+        int8 ``[N, K]``: +1 from an IoU of 0.6 with an object of the class, -1 below 0.3 (objects of
+        other classes included), 0 between.
+    """
+    best = class_overlaps(boxes, truth)
+    targets = (best >= POSITIVE_IOU).to(torch.int8) - (best < NEGATIVE_IOU).to(torch.int8)
+    for number in range(len(truth.names)):
+        of_class = truth.labels == number
+        crowd, hard = of_class & truth.crowd, of_class & truth.difficult
+        if bool(crowd.any()):
+            inside = covered(boxes.xyxy, truth.boxes.xyxy[crowd]).amax(1) >= _CROWD_SHARE
+            targets[inside & (targets[:, number] < 0), number] = 0
+        if bool(hard.any()):
+            near = iou(boxes.xyxy, truth.boxes.xyxy[hard]).amax(1) >= NEGATIVE_IOU
+            targets[near, number] = 0
+    return targets
+
+
+def choose_positives(windows: Boxes, truth: GroundTruth, per_object: int, draw: torch.Generator) -> Tensor:
+    """Up to ``per_object`` windows of IoU 0.6 or more for each object: int64 positions, ascending."""
+    return _choose(windows, truth, POSITIVE_IOU, per_object, draw)[0]
+
+
+def choose_for_regression(
+    windows: Boxes, truth: GroundTruth, per_object: int, draw: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Up to ``per_object`` windows of IoU 0.5 or more for each object, and which object each one is on."""
+    return _choose(windows, truth, REGRESSION_IOU, per_object, draw)
+
+
+def _choose(
+    windows: Boxes, truth: GroundTruth, least: float, per_object: int, draw: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    if not len(truth) or not len(windows):
+        none = torch.zeros(0, dtype=torch.int64)
+        return none, none
+    overlaps = iou(windows.xyxy, truth.boxes.xyxy)
+    overlaps[:, truth.crowd | truth.difficult] = 0
+    best, owner = overlaps.max(1)
+    able = (best >= least).nonzero()[:, 0]
+    able = able[torch.randperm(len(able), generator=draw)]
+    # The rank of each window among those of its object, in random order; the first few stay.
+    order = torch.sort(owner[able], stable=True).indices
+    sorted_owner = owner[able][order]
+    _, counts = torch.unique_consecutive(sorted_owner, return_counts=True)
+    starts = counts.cumsum(0) - counts
+    rank = torch.arange(len(able)) - starts.repeat_interleave(counts)
+    chosen = able[order][rank < per_object].sort().values
+    return chosen, owner[chosen]

@@ -1,0 +1,108 @@
+"""Dense windows: a few shapes learned from the training boxes, slid over the whole image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sppnet.errors import UserError
+from sppnet.structures import Boxes, ImageSize
+
+# Shapes are looked for on a logarithmic lattice of this ratio from one side to the next.
+_LATTICE = 1.15
+_TOUCHES = 1.5
+
+
+def shapes_from_boxes(
+    boxes: list[Boxes], weights: list[Tensor], *, overlap: float = 0.75, most: int = 24
+) -> Tensor:
+    """A few window shapes that between them fit the training boxes.
+
+    Greedy cover: the shape that fits the most boxes (by weight) not yet fitted comes next, until 99% of
+    the weight is fitted. A shape fits a box when, laid centre on centre, their IoU is at least
+    ``overlap``. Boxes that touch the border of their image show cut objects and take no part, unless
+    there are no others.
+
+    Args:
+        boxes: of each training image.
+        weights: float ``[N_i]`` of each image, how much each box counts.
+        overlap: the IoU of a fit.
+        most: the number of shapes is at most this.
+
+    Returns:
+        float32 ``[S, 2]``, heights and widths in units of the image's short side, best first.
+
+    Raises:
+        UserError: no boxes at all.
+    """
+    whole: list[Tensor] = []
+    cut: list[Tensor] = []
+    for some, weight in zip(boxes, weights, strict=True):
+        x = some.xyxy
+        sides = torch.stack([x[:, 3] - x[:, 1], x[:, 2] - x[:, 0]], 1)
+        row = torch.cat([sides / some.size.short_side, weight[:, None]], 1)
+        inside = (x[:, 0] > _TOUCHES) & (x[:, 1] > _TOUCHES)
+        inside &= (x[:, 2] < some.size.width - _TOUCHES) & (x[:, 3] < some.size.height - _TOUCHES)
+        real = (sides >= 1).all(1)
+        whole.append(row[inside & real])
+        cut.append(row[~inside & real])
+    table = torch.cat(whole) if sum(map(len, whole)) else torch.cat(cut)
+    if not len(table):
+        raise UserError("data", "at least one box of at least 1 x 1 pixel to learn shapes from", "none")
+    sides, weight = table[:, :2].double(), table[:, 2].double()
+    base = torch.tensor(_LATTICE, dtype=torch.float64).log()
+    lattice = torch.unique((sides.log() / base).round(), dim=0)
+    candidates = (lattice * base).exp()
+    fits = _centred_iou(candidates, sides) >= overlap
+    chosen: list[int] = []
+    left = weight.clone()
+    while len(chosen) < most and float(left.sum()) > 0.01 * float(weight.sum()):
+        gain = fits.double() @ left
+        best = int(gain.argmax())
+        if float(gain[best]) <= 0:
+            break
+        chosen.append(best)
+        left[fits[best]] = 0
+    return candidates[chosen or [0]].float()
+
+
+def _centred_iou(ours: Tensor, theirs: Tensor) -> Tensor:
+    shared = torch.minimum(ours[:, None], theirs[None]).prod(2)
+    return shared / (ours.prod(1)[:, None] + theirs.prod(1)[None] - shared)
+
+
+def dense_windows(size: ImageSize, shapes: Tensor, *, step: float = 0.2, most: int = 10000) -> Boxes:
+    """Windows of every shape, slid over an image; deterministic.
+
+    A window's centre moves by ``step`` of its sides, from border to border; what reaches over the border
+    is clipped, so that cut objects have windows too. When that gives more than ``most`` windows, steps
+    grow together until it does not.
+
+    Args:
+        size: of the image.
+        shapes: ``[S, 2]``, heights and widths in units of the image's short side.
+        step: of the centres, in units of the window's sides.
+        most: windows an image.
+
+    Returns:
+        At most ``most`` boxes, at least one a shape.
+    """
+    sides = shapes.double() * size.short_side
+    while True:
+        counts = _counts(size, sides, step)
+        if int(counts.prod(1).sum()) <= max(most, len(shapes)) or int(counts.max()) == 1:
+            break
+        step *= 1.05
+    parts: list[Tensor] = []
+    for (height, width), (rows, columns) in zip(sides.tolist(), counts.tolist(), strict=True):
+        y = (torch.arange(rows, dtype=torch.float64) + 0.5) * size.height / rows
+        x = (torch.arange(columns, dtype=torch.float64) + 0.5) * size.width / columns
+        cy, cx = torch.meshgrid(y, x, indexing="ij")
+        box = torch.stack([cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2], 2)
+        parts.append(box.reshape(-1, 4))
+    return Boxes(torch.cat(parts).float(), size).clip()
+
+
+def _counts(size: ImageSize, sides: Tensor, step: float) -> Tensor:
+    span = torch.tensor([[size.height, size.width]], dtype=torch.float64)
+    return (span / (sides * step)).round().clamp(min=1).long()
