@@ -88,7 +88,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor | None =
 
 
 def vote(kept: Tensor, boxes: Tensor, weights: Tensor, threshold: float) -> Tensor:
-    """Box voting: each kept box becomes the weighted mean of the boxes that overlap it.
+    """Box voting: each kept box becomes the mean of the boxes that overlap it, by IoU times weight.
 
     Args:
         kept: ``[K, 4]``, what suppression left.
