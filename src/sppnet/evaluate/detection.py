@@ -1,0 +1,98 @@
+"""All measures of a detector in one mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from sppnet.errors import UserError
+from sppnet.evaluate.coco import coco_scores
+from sppnet.evaluate.voc import voc_curves
+from sppnet.structures import Detections, GroundTruth
+
+
+def detection_metrics(detections: Sequence[Detections], truths: Sequence[GroundTruth]) -> dict[str, Any]:
+    """COCO's and VOC's average precision of what was found in some pictures.
+
+    Args:
+        detections: one a picture, in any order within it.
+        truths: the objects of the same pictures, in the same order.
+
+    Returns:
+        A mapping that JSON can hold, numbers 0..1:
+
+        - "AP50", "AP75", "AP": COCO's, at IoU 0.50, 0.75 and the mean over 0.50, 0.55, ..., 0.95.
+        - "APs", "APm", "APl": "AP" of small, medium and large objects (32 and 96 pixels squared).
+        - "AR100": COCO's largest recall with 100 detections a class and picture.
+        - "VOC07_AP50": VOC 2007's 11-point AP at IoU 0.50; "VOC_AP50": the area AP of later years.
+        - "pictures", "objects": how many; neither difficult objects nor crowds are counted.
+        - "per_class": for each name its "AP50", "AP75", "AP", "VOC07_AP50", "VOC_AP50", "objects".
+
+        A class without objects that count has None and takes no part in the means; a mean of nothing
+        is None.
+
+    Raises:
+        UserError: no pictures, sequences of different lengths, class names that differ or repeat, or a
+            score that is not finite.
+    """
+    names = _check(detections, truths)
+    coco = coco_scores(detections, truths)
+    curves = voc_curves(detections, truths)
+    eleven = [curve.eleven_point for curve in curves]
+    area = [curve.area for curve in curves]
+    per_class = {
+        name: {
+            "AP50": coco.per_class[number].ap50,
+            "AP75": coco.per_class[number].ap75,
+            "AP": coco.per_class[number].ap,
+            "VOC07_AP50": eleven[number],
+            "VOC_AP50": area[number],
+            "objects": curves[number].objects,
+        }
+        for number, name in enumerate(names)
+    }
+    return {
+        "AP50": coco.ap50,
+        "AP75": coco.ap75,
+        "AP": coco.ap,
+        "APs": coco.ap_small,
+        "APm": coco.ap_medium,
+        "APl": coco.ap_large,
+        "AR100": coco.ar100,
+        "VOC07_AP50": _mean(eleven),
+        "VOC_AP50": _mean(area),
+        "pictures": len(truths),
+        "objects": sum(curve.objects for curve in curves),
+        "per_class": per_class,
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _check(detections: Sequence[Detections], truths: Sequence[GroundTruth]) -> tuple[str, ...]:
+    if len(detections) != len(truths):
+        raise UserError(
+            "detections", f"one for each of {len(truths)} pictures with truth", f"{len(detections)}"
+        )
+    if not truths:
+        raise UserError("truths", "at least one picture", "none")
+    names = truths[0].names
+    if len(set(names)) != len(names):
+        raise UserError("truths[0].names", "names that differ from each other", names)
+    for number, (found, truth) in enumerate(zip(detections, truths, strict=True)):
+        for where, got in (("truths", truth.names), ("detections", found.names)):
+            if tuple(got) != tuple(names):
+                raise UserError(
+                    f"{where}[{number}].names",
+                    f"the names of truths[0], {names}",
+                    got,
+                    "Read the data set with the detector's class names",
+                )
+        if not bool(torch.isfinite(found.scores).all()):
+            raise UserError(f"detections[{number}].scores", "finite scores", "NaN or infinity")
+    return names
