@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sppnet.backbones.builtin import BuiltinNet, load_builtin
+from sppnet.errors import UserError
+from sppnet.recipes import pretrain_builtin as recipe_module
+from sppnet.recipes.crops import UNKNOWN, TrainingPictures, list_pictures, make_batch, read_pictures
+from sppnet.recipes.distillation import Teacher, distillation_loss, explained, load_teacher
+from sppnet.recipes.muon import Muon, orthogonalise
+from sppnet.recipes.pretrain_builtin import Recipe, Run, examples, pretrain, save, start, train_step
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    # On batches this small, threads that wait for each other cost more than they bring.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _small(tmp_path: Path, **changes: object) -> Recipe:
+    recipe = Recipe(
+        data=tmp_path, out=tmp_path / "net.safetensors", teacher=tmp_path / "teacher.safetensors",
+        steps=8, batch=3, repeats=2, chunk=2, device="cpu", single_size=True,
+    )  # fmt: skip
+    return replace(recipe, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def _unlabelled(pixels: list[Tensor]) -> TrainingPictures:
+    return TrainingPictures(tuple(pixels), (UNKNOWN,) * len(pixels), ())
+
+
+def _pictures() -> TrainingPictures:
+    """Coloured gratings: smooth, so that a few steps can learn something of them."""
+    rows, columns = torch.meshgrid(torch.arange(150.0), torch.arange(170.0), indexing="ij")
+    waves = [torch.sin(rows / (3 + k)) * torch.cos(columns / (9 - k)) for k in range(6)]
+    pixels = [(torch.stack([w, -w, w.roll(5, 0)]) * 120 + 128).to(torch.uint8) for w in waves]
+    return TrainingPictures(tuple(pixels), (0, 0, 0, 1, 1, UNKNOWN), ("low", "high"))
+
+
+def _fake_teacher(images: Tensor) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    kernel = torch.randn(256, 3, 1, 1, generator=generator)
+    fine = F.conv2d(F.avg_pool2d(images, 8), kernel).relu()
+    return fine, F.avg_pool2d(fine, 2)
+
+
+def _write(path: Path, height: int = 100, width: int = 120, seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
+    Image.fromarray(values).resize((width, height)).save(path)
+
+
+@pytest.fixture(scope="module")
+def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from torchvision.models import squeezenet1_0
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("teacher") / "squeezenet.safetensors"
+    save_file({name: t.half() for name, t in squeezenet1_0(weights=None).state_dict().items()}, path)
+    return path
+
+
+def test_held_out_pictures_are_left_out(tmp_path: Path) -> None:
+    for name in ("train/cat/1.png", "test/cat/2.png", "loose.png", "skip/me.png"):
+        _write(tmp_path / name, 20, 20)
+    for name in ("a", "b"):
+        _write(tmp_path / f"voc/JPEGImages/{name}.png", 20, 20)
+    (tmp_path / "voc/ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "voc/ImageSets/Main/train.txt").write_text("a\n")
+    (tmp_path / "notes.txt").write_text("no picture")
+    found = {str(path.relative_to(tmp_path)) for path in list_pictures(tmp_path, ("skip/*",))}
+    assert found == {"train/cat/1.png", "loose.png", "voc/JPEGImages/a.png"}
+
+
+def test_classes_come_from_the_folders(tmp_path: Path) -> None:
+    for name in ("a/train/cat/1.png", "a/train/dog/2.png", "b/c/d/3.png", "loose.png"):
+        _write(tmp_path / name, 20, 30)
+    pictures = read_pictures(tmp_path)
+    assert pictures.names == ("cat", "dog")
+    assert pictures.labels == (0, 1, UNKNOWN, UNKNOWN)
+    assert {tuple(pixels.shape) for pixels in pictures.pixels} == {(3, 20, 30)}
+    assert read_pictures(tmp_path / "a/train").names == ("cat", "dog")
+
+
+def test_folders_without_pictures_are_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="pictures"):
+        list_pictures(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        list_pictures(tmp_path / "missing")
+
+
+def test_batches_change_size_and_keep_their_pixels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = []
+    for _ in range(12):
+        batch, labels = make_batch(_pictures(), 16, generator)
+        assert labels.shape == batch.shape[:1]
+        assert bool(torch.isfinite(batch).all())
+        assert float(batch.std()) > 0.1
+        shapes.append(tuple(batch.shape))
+    assert len({shape[2:] for shape in shapes}) > 4
+    assert all(h % 16 == 0 and w % 16 == 0 for *_, h, w in shapes)
+    pixels = [b * h * w / (16 * 128 * 128) for b, _, h, w in shapes]
+    assert 0.8 < min(pixels) <= max(pixels) < 1.25
+
+
+def test_tiny_and_narrow_pictures_make_crops() -> None:
+    pictures = [torch.randint(256, (3, *size), dtype=torch.uint8) for size in ((5, 5), (3, 400), (1, 1))]
+    generator = torch.Generator().manual_seed(1)
+    batch, labels = make_batch(_unlabelled(pictures), 8, generator, single_size=True)
+    assert labels.tolist() == [UNKNOWN] * 8
+    assert batch.shape == (8, 3, 128, 128)
+    assert bool(torch.isfinite(batch).all())
+
+
+def test_loss_and_explained_equal_plain_loops() -> None:
+    torch.manual_seed(0)
+    before, target = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(2, 3, 4, 5).relu()
+    wanted, wrong = 0.0, 0.0
+    for z, t in zip(before.flatten().tolist(), target.flatten().tolist(), strict=True):
+        wanted += (z - t) ** 2 if t > 0 else max(z, 0.0) ** 2
+        wrong += (max(z, 0.0) - t) ** 2
+    loss = distillation_loss(before, target)
+    assert float(loss.detach()) == pytest.approx(wanted / target.numel(), rel=1e-5)
+    spread = sum(float(((c - c.mean()) ** 2).sum()) for c in target.transpose(0, 1))
+    assert float(explained(before.detach(), target)) == pytest.approx(1 - wrong / spread, rel=1e-4)
+    # A cell that is off and should be on is still taught; one that is rightly off is left alone.
+    loss.backward()
+    assert before.grad is not None
+    assert bool((before.grad[(before < 0) & (target > 0)] != 0).all())
+    assert bool((before.grad[(before < 0) & (target == 0)] == 0).all())
+
+
+def test_teacher_cells_lie_on_the_students(squeezenet: Path) -> None:
+    from torchvision.models import squeezenet1_0
+
+    net = squeezenet1_0(weights=None).eval()
+    net.load_state_dict({name: tensor.float() for name, tensor in load_file(squeezenet).items()})
+    torch.manual_seed(1)
+    images = torch.randn(1, 3, 345, 361)
+    with torch.inference_mode():
+        plain = net.features[:11](images)[:, 256:]
+    # SqueezeNet's first cell is centred at 9.5: the student's first without 9 rows and columns.
+    teach = load_teacher(squeezenet, torch.device("cpu"))
+    fine, coarse = teach(images[..., 9:, 9:].contiguous())
+    assert fine.shape == (1, 256, 42, 44)
+    assert coarse.shape == (1, 256, 21, 22)
+    assert float(plain.std()) > 0
+    torch.testing.assert_close(fine[..., 9:30, 9:30], plain[..., 9:30, 9:30], rtol=1e-4, atol=1e-5)
+    with torch.inference_mode():
+        deep = net.features[:13](images)[:, 256:]
+    # And at stride 16 its first cell is centred at 17.5.
+    _, coarse = teach(images[..., 17:337, 17:353].contiguous())
+    torch.testing.assert_close(coarse[..., 6:14, 6:14], deep[..., 6:14, 6:14], rtol=1e-4, atol=1e-5)
+
+
+def test_orthogonalised_kernels_have_singular_values_near_1() -> None:
+    torch.manual_seed(0)
+    for shape in ((32, 3, 3, 3), (64, 16, 1, 1), (16, 64, 3, 3), (1, 5), (8, 8)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape) * 7).flatten(1))
+        assert float(values.max()) < 1.3
+        assert float(values.median()) > 0.6
+    assert bool((orthogonalise(torch.zeros(4, 4)) == 0).all())
+
+
+def test_muon_leaves_kernels_without_a_gradient_alone() -> None:
+    kernels = [torch.nn.Parameter(torch.ones(3, 4)) for _ in range(2)]
+    kernels[0].grad = torch.eye(3, 4)
+    Muon(kernels, decay=0.5).step(0.1)
+    assert torch.equal(kernels[1], torch.ones(3, 4))
+    # Decay takes 1 - 0.1 * 0.5; the diagonal also moves by about the rate.
+    assert float(kernels[0].detach()[0, 1]) == pytest.approx(0.95)
+    assert float(kernels[0].detach()[1, 1]) == pytest.approx(0.95 - 0.1, abs=0.03)
+
+
+def _train(run: Run, count: int, teacher: Teacher | None = _fake_teacher) -> list[float]:
+    losses = []
+    for example in examples(run, _pictures(), teacher):
+        if len(losses) == count:
+            break
+        losses.append(float(train_step(run, example)[0]))
+    return losses
+
+
+def test_training_reduces_the_loss(tmp_path: Path) -> None:
+    recipe = _small(tmp_path, steps=30, chunk=1, repeats=30, batch=4)
+    run = start(recipe, _pictures(), _fake_teacher)
+    losses = _train(run, 14)
+    assert losses[-1] < 0.8 * losses[0]
+    assert run.step == 14
+    assert run.head is None
+
+
+def test_labels_alone_reduce_the_loss(tmp_path: Path) -> None:
+    run = start(_small(tmp_path, steps=30, chunk=1, repeats=30, batch=4), _pictures(), None)
+    losses = _train(run, 6, None)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_labels_add_to_the_teachers_loss(tmp_path: Path) -> None:
+    losses = [
+        _train(start(_small(tmp_path, labels=w), _pictures(), _fake_teacher), 1)[0] for w in (0.0, 0.5, 1.0)
+    ]
+    assert losses[0] < losses[1] < losses[2]
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
+
+
+def test_nothing_to_learn_from_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="class folders"):
+        start(_small(tmp_path), _unlabelled([torch.zeros(3, 40, 40, dtype=torch.uint8)]), None)
+
+
+@pytest.mark.parametrize("labels", [0.0, 0.3])
+def test_resuming_continues_exactly(tmp_path: Path, labels: float) -> None:
+    recipe = _small(tmp_path, labels=labels)
+    whole = start(recipe, _pictures(), _fake_teacher)
+    straight = _train(whole, 6)
+    # Step 3 lies inside a chunk, so the order within it must be found again too.
+    half = start(recipe, _pictures(), _fake_teacher)
+    first = _train(half, 3)
+    save(half)
+    again = start(replace(recipe, resume=True), _pictures(), _fake_teacher)
+    assert again.step == 3
+    rest = _train(again, 3)
+    assert first + rest == straight
+    for name in ("net", "average"):
+        wanted = getattr(whole, name).state_dict()
+        for key, tensor in getattr(again, name).state_dict().items():
+            assert torch.equal(tensor, wanted[key]), key
+
+
+def test_a_checkpoint_of_another_recipe_is_a_mistake(tmp_path: Path) -> None:
+    save(start(_small(tmp_path), _pictures(), _fake_teacher))
+    with pytest.raises(UserError, match="a checkpoint of this recipe"):
+        start(_small(tmp_path, labels=1.0, resume=True), _pictures(), _fake_teacher)
+
+
+def test_resuming_without_a_checkpoint_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="checkpoint"):
+        start(_small(tmp_path, resume=True), _pictures(), _fake_teacher)
+
+
+def test_a_whole_run_leaves_weights_a_log_and_no_parts(
+    tmp_path: Path, squeezenet: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        _write(tmp_path / f"data/{number}.png", seed=number)
+    out = tmp_path / "out/net.safetensors"
+    flags = [
+        "--steps",
+        "20",
+        "--chunk",
+        "1",
+        "--batch",
+        "2",
+        "--repeats",
+        "20",
+        "--single-size",
+        "--device",
+        "cpu",
+    ]
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "pretrain",
+            "--data",
+            str(tmp_path / "data"),
+            "--out",
+            str(out),
+            "--teacher",
+            str(squeezenet),
+            *flags,
+        ],
+    )
+    recipe_module.main()
+    assert {path.name for path in out.parent.iterdir()} == {
+        "net.safetensors", "net.checkpoint.safetensors", "net.log.jsonl",
+    }  # fmt: skip
+    line = json.loads((out.parent / "net.log.jsonl").read_text().splitlines()[-1])
+    assert line["step"] == 20
+    assert line["loss"] > 0
+    assert "min left" in capsys.readouterr().err
+    with torch.inference_mode():
+        assert load_builtin(out)(torch.zeros(1, 3, 40, 50))[0].shape == (1, BuiltinNet.CHANNELS[0], 5, 7)
+
+
+def test_a_missing_teacher_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(tmp_path / "1.png")
+    missing = str(tmp_path / "none.safetensors")
+    arguments = ["--data", str(tmp_path), "--out", str(tmp_path / "o.safetensors"), "--teacher", missing]
+    monkeypatch.setattr("sys.argv", ["pretrain", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        recipe_module.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_pretrain_uses_the_average(tmp_path: Path, squeezenet: Path) -> None:
+    _write(tmp_path / "1.png")
+    run = pretrain(_small(tmp_path, teacher=squeezenet, steps=2))
+    written = load_file(tmp_path / "net.safetensors")
+    wanted = run.average.fold().state_dict()
+    assert all(torch.equal(tensor, wanted[name].half()) for name, tensor in written.items())
