@@ -61,7 +61,7 @@ def classification_metrics(scores: Tensor, labels: Tensor, names: Sequence[str])
 
 
 def mean_average_precision(scores: Tensor, relevant: Tensor) -> float:
-    """VOC 2007's mAP of classification, for pictures of several classes each (paper section 3.3).
+    """VOC 2007's mAP of classification, for pictures of several classes each (paper section 3.2).
 
     The pictures are ranked for each class, equal scores in the order given; AP is the mean over recalls
     0, 0.1, ..., 1 of the best precision at that recall or more.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sppnet.evaluate.pairs import paired_names
 from sppnet.structures import Boxes, Detections, GroundTruth
 
 # COCO ignores an object whose area lies outside the range that it looks at; its widest ends at 1e10.
@@ -70,11 +71,13 @@ def coco_scores(detections: Sequence[Detections], truths: Sequence[GroundTruth])
     Args:
         detections: one a picture.
         truths: the objects of the same pictures, with the same class names.
+
+    Raises:
+        UserError: detections and truths that do not belong together.
     """
-    assert len(detections) == len(truths) and truths
     from faster_coco_eval import COCO, COCOeval_faster
 
-    names = truths[0].names
+    names = paired_names(detections, truths)
     frame: dict[str, Any] = {
         "images": [
             {"id": number, "height": truth.boxes.size.height, "width": truth.boxes.size.width}

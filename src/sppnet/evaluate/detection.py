@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from sppnet.errors import UserError
 from sppnet.evaluate.coco import coco_scores
+from sppnet.evaluate.pairs import paired_names
 from sppnet.evaluate.voc import voc_curves
 from sppnet.structures import Detections, GroundTruth
 
@@ -37,7 +35,7 @@ def detection_metrics(detections: Sequence[Detections], truths: Sequence[GroundT
         UserError: no pictures, sequences of different lengths, class names that differ or repeat, or a
             score that is not finite.
     """
-    names = _check(detections, truths)
+    names = paired_names(detections, truths)
     coco = coco_scores(detections, truths)
     curves = voc_curves(detections, truths)
     eleven = [curve.eleven_point for curve in curves]
@@ -72,27 +70,3 @@ def detection_metrics(detections: Sequence[Detections], truths: Sequence[GroundT
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _check(detections: Sequence[Detections], truths: Sequence[GroundTruth]) -> tuple[str, ...]:
-    if len(detections) != len(truths):
-        raise UserError(
-            "detections", f"one for each of {len(truths)} pictures with truth", f"{len(detections)}"
-        )
-    if not truths:
-        raise UserError("truths", "at least one picture", "none")
-    names = truths[0].names
-    if len(set(names)) != len(names):
-        raise UserError("truths[0].names", "names that differ from each other", names)
-    for number, (found, truth) in enumerate(zip(detections, truths, strict=True)):
-        for where, got in (("truths", truth.names), ("detections", found.names)):
-            if tuple(got) != tuple(names):
-                raise UserError(
-                    f"{where}[{number}].names",
-                    f"the names of truths[0], {names}",
-                    got,
-                    "Read the data set with the detector's class names",
-                )
-        if not bool(torch.isfinite(found.scores).all()):
-            raise UserError(f"detections[{number}].scores", "finite scores", "NaN or infinity")
-    return names

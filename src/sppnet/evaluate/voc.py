@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sppnet.errors import UserError
+from sppnet.evaluate.pairs import paired_names
 from sppnet.ops.boxes import iou
 from sppnet.structures import Detections, GroundTruth
 
@@ -83,12 +85,17 @@ def voc_curves(
 
     Returns:
         One curve a class, in the order of ``names``.
+
+    Raises:
+        UserError: detections and truths that do not belong together, or an ``overlap`` outside 0..1.
     """
-    assert len(detections) == len(truths) and truths and overlap > 0
+    names = paired_names(detections, truths)
+    if not 0 < overlap <= 1:
+        raise UserError("overlap", "an IoU above 0, at most 1", overlap)
     joined = _join([_matches(*pair, overlap) for pair in zip(detections, truths, strict=True)])
     easy = torch.cat([truth.labels[~(truth.difficult | truth.crowd)].cpu() for truth in truths]).numpy()
     curves: list[PrecisionRecall] = []
-    for label in range(len(truths[0].names)):
+    for label in range(len(names)):
         own = joined.labels == label
         order = np.flatnonzero(own)[np.argsort(-joined.scores[own], kind="stable")]
         order = order[~joined.ignored[order]]
