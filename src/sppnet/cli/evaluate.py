@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import tyro
 
@@ -14,7 +14,11 @@ from sppnet.cli.flags import read_flags
 from sppnet.cli.screen import Screen, opened_screen, summary_rows
 from sppnet.runs import append_log, write_metrics
 
-__all__ = ["EvaluateFlags", "run", "show_metrics"]
+if TYPE_CHECKING:
+    from sppnet.classify import Classifier
+    from sppnet.detect import Detector
+
+__all__ = ["EvaluateFlags", "evaluate_run", "run", "show_metrics"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,26 @@ def run(words: list[str]) -> int:
     flags = read_flags(EvaluateFlags, "sppnet evaluate", words)
     with opened_screen(json=flags.json) as screen:
         estimator = load_estimator(flags.run, flags.device)
-        metrics = estimator.evaluate(flags.data, flags.split, layout=flags.format)
-        written = {**metrics, "data": str(flags.data), "split": flags.split}
-        write_metrics(flags.run, written)
-        append_log(flags.run, {"verb": "evaluate", **dict(summary_rows(written))})
+        metrics = evaluate_run(estimator, flags.run, flags.data, flags.split, flags.format)
         show_metrics(screen, f"{flags.run} on {flags.data}", metrics)
         screen.document(metrics)
     return 0
+
+
+def evaluate_run(
+    estimator: Detector | Classifier, run: Path, data: Path, split: str | None, layout: str | None = None
+) -> dict[str, Any]:
+    """What `Detector.evaluate` or `Classifier.evaluate` returns, also written into the run folder.
+
+    Raises:
+        UserError: data at fault.
+    """
+    metrics = estimator.evaluate(data, split, layout=layout)
+    written = {**metrics, "data": data, "split": split}
+    write_metrics(run, written)
+    whole = {name: value for name, value in written.items() if name != "per_class"}
+    append_log(run, {"verb": "evaluate", **whole})
+    return metrics
 
 
 def show_metrics(screen: Screen, title: str, metrics: Mapping[str, object]) -> None:

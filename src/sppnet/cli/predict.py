@@ -118,7 +118,7 @@ def _show(screen: Screen, found: dict[Path, tuple[Path, Result]]) -> None:
     for path, (_, result) in found.items():
         best = [
             f"{result.names[label]} {score:.2f}"
-            for label, score in zip(result.labels.tolist(), result.scores.tolist())
+            for label, score in zip(result.labels.tolist(), result.scores.tolist(), strict=True)
         ]
         rows.append((path.name, len(best), ", ".join(best[:5])))
     screen.table("found", ("picture", "labels", "best"), rows)

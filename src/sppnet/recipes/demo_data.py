@@ -12,6 +12,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,16 +20,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
+from sppnet.data import write_voc
+from sppnet.progress import track
 from sppnet.structures import Boxes, GroundTruth, ImageSize
 
 __all__ = [
     "DIGIT_NAMES",
     "PARTS",
     "DemoPicture",
+    "DemoSets",
     "DemoSize",
     "Part",
     "class_pictures",
     "detection_pictures",
+    "write_demo_data",
 ]
 
 DIGIT_NAMES = tuple("0123456789")
@@ -66,14 +71,33 @@ class DemoSize:
         test: pictures of the detection set to evaluate on.
         class_train: pictures a class of the classification set to learn from.
         class_test: pictures a class of the classification set to evaluate on.
-        new: pictures of several digits, and as many of one digit, to predict on.
+        new: pictures of several digits to predict on.
+        class_new: pictures of one digit to predict on.
     """
 
     train: int = 110
     test: int = 40
-    class_train: int = 60
+    class_train: int = 80
     class_test: int = 25
-    new: int = 6
+    new: int = 8
+    class_new: int = 10
+
+
+@dataclass(frozen=True)
+class DemoSets:
+    """Where the demonstration's pictures lie.
+
+    Attributes:
+        detection: VOC layout, splits train and test.
+        classification: class folders, splits train and test.
+        new: a folder of pictures of several digits, in no data set.
+        class_new: a folder of pictures of one digit, in no data set.
+    """
+
+    detection: Path
+    classification: Path
+    new: Path
+    class_new: Path
 
 
 @dataclass(frozen=True)
@@ -93,6 +117,41 @@ class DemoPicture:
     digits: tuple[int, ...]
     photograph: int
     crop: tuple[int, int, int, int]
+
+
+def write_demo_data(
+    folder: Path, seed: int = 0, size: DemoSize | None = None, *, quiet: bool = False
+) -> DemoSets:
+    """Make all of the demonstration's pictures.
+
+    Args:
+        folder: where to; made where missing, and what lies there under the same names is replaced.
+        seed: decides everything.
+        size: how many pictures; ``DemoSize()`` when None.
+        quiet: no progress bars.
+    """
+    size = size or DemoSize()
+    sets = DemoSets(folder / "detection", folder / "classification", folder / "new", folder / "new-classify")
+    detection: tuple[tuple[PartName, int], ...] = (("train", size.train), ("test", size.test))
+    for part, count in detection:
+        pictures = track(detection_pictures(part, count, seed), f"Pictures, {part}", count, quiet=quiet)
+        items = ((f"{part}-{i:04d}", np.asarray(p.image), p.truth) for i, p in enumerate(pictures))
+        write_voc(sets.detection, items, part)
+    classification: tuple[tuple[PartName, int], ...] = (
+        ("train", size.class_train),
+        ("test", size.class_test),
+    )
+    for part, count in classification:
+        whole = count * len(DIGIT_NAMES)
+        pictures = track(class_pictures(part, whole, seed), f"Digits, {part}", whole, quiet=quiet)
+        for i, picture in enumerate(pictures):
+            home = sets.classification / part / DIGIT_NAMES[int(picture.truth.labels[0])]
+            _save(picture.image, home / f"{part}-{i:04d}.jpg")
+    for i, picture in enumerate(detection_pictures("new", size.new, seed)):
+        _save(picture.image, sets.new / f"new-{i}.jpg")
+    for i, picture in enumerate(class_pictures("new", size.class_new, seed)):
+        _save(picture.image, sets.class_new / f"digit-{i}.jpg")
+    return sets
 
 
 def detection_pictures(part: PartName, count: int, seed: int = 0) -> Iterator[DemoPicture]:
@@ -125,8 +184,13 @@ def class_pictures(part: PartName, count: int, seed: int = 0) -> Iterator[DemoPi
         sides = int(short), int(short * ratio)
         size = ImageSize(*(sides if rng.random() < 0.5 else sides[::-1]))
         backdrop, photograph, crop = _backdrop(rng, part, size)
-        height = float(rng.uniform(0.5, 0.85) * size.short_side)
+        height = float(rng.uniform(0.65, 0.92) * size.short_side)
         yield _compose(rng, backdrop, [(next(orders[k % 10]), height)], photograph, crop)
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, quality=95)
 
 
 @functools.cache

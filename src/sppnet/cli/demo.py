@@ -1,0 +1,104 @@
+"""``sppnet demo``: the whole path on pictures made from what scikit-learn brings."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sppnet.cli.evaluate import evaluate_run
+from sppnet.cli.flags import read_flags
+from sppnet.cli.predict import predict_pictures
+from sppnet.cli.screen import opened_screen
+from sppnet.errors import UserError
+from sppnet.progress import Stopwatch
+from sppnet.runs import append_log, json_text, replace_text
+
+if TYPE_CHECKING:
+    from sppnet.classify import Classifier
+    from sppnet.detect import Detector
+
+__all__ = ["DemoFlags", "run"]
+
+_MARK = "demo.json"
+_PARTS = ("data", "detector", "classifier", "pictures")
+
+
+@dataclass(frozen=True)
+class DemoFlags:
+    """Fit a detector and a classifier, evaluate and predict; offline, a few minutes on two cores.
+
+    The pictures are real handwritten digits on crops of two real photographs, all from scikit-learn;
+    training and test share neither a digit nor a pixel of a photograph.
+
+    Attributes:
+        out: a folder for pictures, runs and report; what an earlier demo left there is replaced.
+        seed: decides the pictures and everything random.
+        json: one JSON document on stdout, everything else on stderr.
+    """
+
+    out: Path = Path("demo")
+    seed: int = 0
+    json: bool = False
+
+
+def run(words: list[str]) -> int:
+    """The whole path, and a folder to look at."""
+    flags = read_flags(DemoFlags, "sppnet demo", words)
+    _clear(flags.out)
+    with opened_screen(json=flags.json) as screen:
+        from sppnet.classify import Classifier
+        from sppnet.data import find_pictures
+        from sppnet.detect import Detector
+        from sppnet.recipes.demo_data import write_demo_data
+
+        watch = Stopwatch()
+        sets = write_demo_data(flags.out / "data", flags.seed)
+        watch("data")
+        detector = Detector(seed=flags.seed)
+        found = _learn(detector, sets.detection, flags.out / "detector", watch)
+        classifier = Classifier(seed=flags.seed)
+        named = _learn(classifier, sets.classification, flags.out / "classifier", watch)
+        pictures = flags.out / "pictures"
+        predict_pictures(detector, find_pictures([sets.new]), pictures)
+        predict_pictures(classifier, find_pictures([sets.class_new]), pictures)
+        watch("predict")
+        seconds = watch.seconds()
+        document: dict[str, object] = {
+            "AP50": found["AP50"],
+            "AP75": found["AP75"],
+            "AP": found["AP"],
+            "mean_class_accuracy": named["mean_class_accuracy"],
+            "seconds": seconds.pop("total"),
+        }
+        screen.table("demo", ("", "value"), list(document.items()))
+        screen.table("seconds", ("stage", "s"), list(seconds.items()))
+        screen.say(f"Look at the pictures in {pictures}, and at report.html in {flags.out / 'detector'}")
+        document |= {"out": flags.out, "stages": seconds}
+        replace_text(flags.out / _MARK, json_text(document))
+        screen.document(document)
+    return 0
+
+
+def _learn(estimator: Detector | Classifier, data: Path, run: Path, watch: Stopwatch) -> Mapping[str, Any]:
+    """Fit on the training part, write the run, evaluate on the test part."""
+    estimator.fit(data, "train")
+    append_log(estimator.save(run), {"verb": "fit", "data": data, **estimator.summary_})
+    watch(f"fit {run.name}")
+    metrics = evaluate_run(estimator, run, data, "test")
+    watch(f"evaluate {run.name}")
+    return metrics
+
+
+def _clear(out: Path) -> None:
+    """Make the folder, or empty it of an earlier demo; its mark is there from the start."""
+    if out.exists() and not (out / _MARK).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            out, "a new folder, or one of an earlier demo", "other things", "Name another with --out."
+        )
+    for name in _PARTS:
+        shutil.rmtree(out / name, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    replace_text(out / _MARK, "{}")
