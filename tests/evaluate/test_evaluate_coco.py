@@ -1,0 +1,322 @@
+"""COCO's AP against its rules written as plain loops, and against pycocotools where it is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sppnet.evaluate import coco_scores
+from sppnet.structures import Boxes, Detections, GroundTruth, ImageSize
+
+SIZE = ImageSize(400, 400)
+NAMES = ("ant", "bee", "cat")
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+RANGES = {
+    "ap": (0, 1e10),
+    "ap_small": (0, 32**2),
+    "ap_medium": (32**2, 96**2),
+    "ap_large": (96**2, 1e10),
+}
+
+
+def extent(box):
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def shared(a, b):
+    return max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+
+
+def coco_verdicts(objects, rows, threshold, span, limit):
+    """(score, right) of one class in one picture, ignored detections left out, and its objects' number."""
+    outside = [o["hard"] or o["crowd"] or not span[0] <= extent(o["box"]) <= span[1] for o in objects]
+    free = [True] * len(objects)
+    verdicts = []
+    for row in sorted(rows, key=lambda r: -r["score"])[:limit]:
+        choice = {}
+        for ignored in (False, True):  # objects that count come first; the others only where none fits
+            for number, thing in enumerate(objects):
+                if outside[number] != ignored or not (free[number] or thing["crowd"]):
+                    continue
+                inside = shared(row["box"], thing["box"])
+                union = extent(row["box"]) + (0 if thing["crowd"] else extent(thing["box"]) - inside)
+                share = inside / union if union > 0 else 0.0
+                if share >= max(threshold, choice.get("share", 0.0)):
+                    choice = {"share": share, "number": number}
+            if choice:
+                break
+        if choice:
+            free[choice["number"]] = False
+            if not outside[choice["number"]]:
+                verdicts.append((row["score"], True))
+        elif span[0] <= extent(row["box"]) <= span[1]:
+            verdicts.append((row["score"], False))
+    return verdicts, outside.count(False)
+
+
+def coco_curve(pictures, label, threshold, span, limit=100):
+    """Precision at the 101 recalls and the last recall; None without objects."""
+    verdicts, count = [], 0
+    for objects, rows in pictures:
+        one, number = coco_verdicts(
+            [o for o in objects if o["label"] == label],
+            [r for r in rows if r["label"] == label],
+            threshold,
+            span,
+            limit,
+        )
+        verdicts += one
+        count += number
+    if not count:
+        return None
+    verdicts.sort(key=lambda v: -v[0])
+    hits, points = 0, []
+    for rank, (_, right) in enumerate(verdicts, 1):
+        hits += right
+        points.append((hits / count, hits / rank))
+    best = []
+    for recall in RECALLS:
+        best.append(max((p for r, p in points if r >= recall), default=0.0))
+    return best, hits / count
+
+
+def plain_coco(pictures):
+    """All numbers of CocoScores but the per-class ones, and those beside them."""
+
+    def mean(values):
+        known = [v for v in values if v is not None]
+        return sum(known) / len(known) if known else None
+
+    def of(label, thresholds, span):
+        curves = [coco_curve(pictures, label, t, span) for t in thresholds]
+        return None if curves[0] is None else float(np.mean([best for best, _ in curves]))
+
+    def recall(label, limit):
+        ends = [coco_curve(pictures, label, t, RANGES["ap"], limit) for t in THRESHOLDS]
+        return None if ends[0] is None else float(np.mean([end for _, end in ends]))
+
+    labels = range(len(NAMES))
+    numbers = {name: mean([of(k, THRESHOLDS, span) for k in labels]) for name, span in RANGES.items()}
+    classes = [
+        [of(k, part, RANGES["ap"]) for part in (THRESHOLDS, THRESHOLDS[:1], THRESHOLDS[5:6])] for k in labels
+    ]
+    numbers["ap50"], numbers["ap75"] = mean([c[1] for c in classes]), mean([c[2] for c in classes])
+    for limit in (1, 10, 100):
+        numbers[f"ar{limit}"] = mean([recall(k, limit) for k in labels])
+    return numbers, classes
+
+
+def as_values(pictures):
+    def boxes(rows):
+        return Boxes(torch.tensor([r["box"] for r in rows], dtype=torch.float32).reshape(-1, 4), SIZE)
+
+    def column(rows, name, dtype):
+        return torch.tensor([row[name] for row in rows], dtype=dtype)
+
+    truths = [
+        GroundTruth(
+            boxes(objects),
+            column(objects, "label", torch.int64),
+            NAMES,
+            column(objects, "hard", torch.bool),
+            column(objects, "crowd", torch.bool),
+        )
+        for objects, _ in pictures
+    ]
+    found = [
+        Detections(
+            boxes(rows), column(rows, "score", torch.float32), column(rows, "label", torch.int64), NAMES
+        )
+        for _, rows in pictures
+    ]
+    return found, truths
+
+
+def agree(pictures):
+    ours = coco_scores(*as_values(pictures))
+    numbers, classes = plain_coco(pictures)
+    for name, value in numbers.items():
+        assert getattr(ours, name) == (None if value is None else pytest.approx(value, abs=1e-9)), name
+    for label, (ap, ap50, ap75) in enumerate(classes):
+        mine = ours.per_class[label]
+        for got, wanted in ((mine.ap, ap), (mine.ap50, ap50), (mine.ap75, ap75)):
+            assert got == (None if wanted is None else pytest.approx(wanted, abs=1e-9))
+
+
+def thing(box, label=0, hard=False, crowd=False):
+    return {"box": tuple(map(float, box)), "label": label, "hard": hard, "crowd": crowd}
+
+
+def finding(box, score, label=0):
+    return {"box": tuple(map(float, box)), "label": label, "score": float(np.float32(score))}
+
+
+def random_pictures(seed, pictures=12):
+    """Objects of all sizes, detections near them and anywhere, crowds, difficult ones, ties."""
+    rng = np.random.default_rng(seed)
+
+    def anywhere():
+        low = rng.integers(0, 200, 2)
+        return np.concatenate([low, low + rng.integers(4, 180, 2)])
+
+    made = []
+    for _ in range(pictures):
+        objects = [
+            thing(anywhere(), int(rng.integers(2)), rng.random() < 0.1, rng.random() < 0.15)
+            for _ in range(rng.integers(0, 8))
+        ]
+        rows = []
+        for one in objects:
+            for _ in range(rng.integers(0, 4)):
+                moved = np.array(one["box"]) + np.round(rng.normal(0, 4, 4) * 4) / 4
+                if (moved[2:] > moved[:2]).all():
+                    rows.append(finding(moved, np.round(rng.random(), 1), one["label"]))
+        rows += [
+            finding(anywhere(), np.round(rng.random(), 1), int(rng.integers(2)))
+            for _ in range(rng.integers(0, 5))
+        ]
+        made.append((objects, rows))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_agrees_with_plain_loops(seed):
+    agree(random_pictures(seed))
+
+
+corner = st.integers(0, 6)
+small_box = st.tuples(corner, corner, st.integers(1, 5), st.integers(1, 5)).map(
+    lambda b: (b[0] * 20, b[1] * 20, (b[0] + b[2]) * 20, (b[1] + b[3]) * 20)
+)
+an_object = st.builds(
+    thing, small_box, st.integers(0, 1), st.booleans(), st.sampled_from([False, False, True])
+)
+a_detection = st.builds(finding, small_box, st.sampled_from([-1.0, 0.0, 0.5, 0.75]), st.integers(0, 1))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.lists(an_object, max_size=4), st.lists(a_detection, max_size=6)), min_size=1, max_size=3
+    )
+)
+def test_agrees_with_plain_loops_on_a_coarse_grid(pictures):
+    agree(pictures)
+
+
+def test_only_the_hundred_best_of_a_picture_count():
+    """The hundred and first detection is the right one: it comes too late."""
+    box = (10, 10, 60, 60)
+    rows = [finding((100, 100, 120, 120), 1 - i / 1000) for i in range(100)] + [finding(box, 0.1)]
+    assert coco_scores(*as_values([([thing(box)], rows)])).ap == 0.0
+    assert coco_scores(*as_values([([thing(box)], rows[1:])])).ar100 == 1.0
+    agree([([thing(box)], rows)])
+
+
+def test_a_crowd_takes_any_number_of_detections():
+    rows = [finding((10 * i, 10, 10 * i + 9, 60), 0.9) for i in range(8)] + [
+        finding((200, 200, 260, 260), 0.5)
+    ]
+    objects = [thing((0, 0, 150, 150), crowd=True), thing((200, 200, 260, 260))]
+    scores = coco_scores(*as_values([(objects, rows)]))
+    assert scores.ap == pytest.approx(1.0)
+    without = coco_scores(*as_values([(objects[1:], rows)]))
+    assert without.ap == pytest.approx(1 / 9)
+
+
+def test_a_difficult_object_excuses_the_detection_that_matches_it():
+    box, other = (10, 10, 60, 60), (200, 200, 260, 260)
+    rows = [finding(box, 0.9), finding(other, 0.5)]
+    easy, hard = thing(other), thing(box, hard=True)
+    assert coco_scores(*as_values([([hard, easy], rows)])).ap == pytest.approx(1.0)
+    assert coco_scores(*as_values([([easy], rows)])).ap == pytest.approx(0.5)
+    assert coco_scores(*as_values([([hard], rows)])).ap is None
+
+
+def test_areas_are_told_apart():
+    """Each object found exactly, in its own picture; the medium one not at all."""
+    small, medium, large = (0, 0, 31, 31), (0, 0, 64, 64), (0, 0, 120, 120)
+    pictures = [
+        ([thing(small)], [finding(small, 0.9)]),
+        ([thing(medium)], []),
+        ([thing(large)], [finding(large, 0.9)]),
+    ]
+    scores = coco_scores(*as_values(pictures))
+    assert (scores.ap_small, scores.ap_medium, scores.ap_large) == (pytest.approx(1), 0.0, pytest.approx(1))
+    assert scores.ar1 == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("pictures", [[([], [])], [([], [finding((0, 0, 9, 9), 0.5)])]])
+def test_nothing_to_find(pictures):
+    scores = coco_scores(*as_values(pictures))
+    assert scores.ap is None
+    assert scores.ar100 is None
+    assert [c.ap50 for c in scores.per_class] == [None] * 3
+
+
+def test_nothing_found():
+    scores = coco_scores(*as_values([([thing((0, 0, 9, 9))], [])]))
+    assert scores.ap == scores.ap50 == scores.ap_small == scores.ar100 == 0.0
+    assert scores.ap_large is None
+
+
+def test_it_prints_nothing(capfd):
+    coco_scores(*as_values(random_pictures(1, 2)))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_pycocotools(seed):
+    pytest.importorskip("pycocotools")
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    # pycocotools knows no difficult objects.
+    pictures = [
+        ([{**o, "hard": False} for o in objects], rows) for objects, rows in random_pictures(seed, 25)
+    ]
+
+    def rows_of(part):
+        rows = []
+        for number, picture in enumerate(pictures, 1):
+            for row in picture[part]:
+                x0, y0, x1, y1 = row["box"]
+                rows.append(
+                    {
+                        "id": len(rows) + 1,
+                        "image_id": number,
+                        "category_id": row["label"] + 1,
+                        "bbox": [x0, y0, x1 - x0, y1 - y0],
+                        "area": extent(row["box"]),
+                        "iscrowd": int(row.get("crowd", False)),
+                        "score": row.get("score"),
+                    }
+                )
+        return rows
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = {
+            "images": [{"id": number} for number in range(1, len(pictures) + 1)],
+            "categories": [{"id": number} for number in range(1, 4)],
+            "annotations": rows_of(0),
+        }
+        truth.createIndex()
+        found = COCO()
+        found.dataset = {**truth.dataset, "annotations": rows_of(1)}
+        found.createIndex()
+        peer = COCOeval(truth, found, "bbox")
+        peer.evaluate()
+        peer.accumulate()
+        peer.summarize()
+    ours = coco_scores(*as_values(pictures))
+    mine = [ours.ap, ours.ap50, ours.ap75, ours.ap_small, ours.ap_medium, ours.ap_large]
+    mine += [ours.ar1, ours.ar10, ours.ar100]
+    assert mine == pytest.approx(peer.stats[:9].tolist(), abs=1e-6)

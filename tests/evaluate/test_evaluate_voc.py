@@ -1,0 +1,244 @@
+"""VOC's AP against the rules written as plain loops over VOC's own inclusive pixel boxes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sppnet.errors import UserError
+from sppnet.evaluate import precision_recall, voc_curves
+from sppnet.structures import Boxes, Detections, GroundTruth, ImageSize
+
+SIZE = ImageSize(12, 12)
+NAMES = ("ant", "bee", "cat")
+
+
+def voc_overlap(a, b):
+    """VOCevaldet.m: sides count the last pixel, so each has one pixel added."""
+    wide = min(a[2], b[2]) - max(a[0], b[0]) + 1
+    high = min(a[3], b[3]) - max(a[1], b[1]) + 1
+    if wide <= 0 or high <= 0:
+        return Fraction(0)
+
+    def pixels(box):
+        return (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
+
+    return Fraction(wide * high, pixels(a) + pixels(b) - wide * high)
+
+
+def voc_verdicts(pictures, label, overlap=Fraction(1, 2)):
+    """(score, "right" | "wrong") down the ranking, and the number of objects, of one class."""
+    rows = [
+        (score, picture, box)
+        for picture, (_, found) in enumerate(pictures)
+        for box, kind, score in found
+        if kind == label
+    ]
+    rows.sort(key=lambda row: row[0], reverse=True)  # stable
+    claimed = set()
+    verdicts = []
+    for score, picture, box in rows:
+        largest, winner = Fraction(-1), None
+        for number, (other, kind, *_) in enumerate(pictures[picture][0]):
+            if kind == label and voc_overlap(box, other) > largest:
+                largest, winner = voc_overlap(box, other), number
+        if winner is None or largest < overlap:
+            verdicts.append((score, False))
+        elif pictures[picture][0][winner][2] or pictures[picture][0][winner][3]:
+            continue
+        else:
+            verdicts.append((score, (picture, winner) not in claimed))
+            claimed.add((picture, winner))
+    count = sum(
+        1
+        for objects, _ in pictures
+        for _, kind, hard, crowd in objects
+        if kind == label and not (hard or crowd)
+    )
+    return verdicts, count
+
+
+def exact_aps(verdicts, count):
+    """11-point and area AP in fractions."""
+    if count == 0:
+        return None, None
+    points, hits = [], 0
+    for rank, (_, right) in enumerate(verdicts, 1):
+        hits += right
+        points.append((Fraction(hits, count), Fraction(hits, rank)))
+    best_from = [max((p for r, p in points if r >= Fraction(t, 10)), default=Fraction(0)) for t in range(11)]
+    area, before = Fraction(0), Fraction(0)
+    for number, (recall, _) in enumerate(points):
+        area += (recall - before) * max(p for _, p in points[number:])
+        before = recall
+    return sum(best_from) / 11, area
+
+
+def as_values(pictures):
+    """The same pictures as sppnet's types; VOC's (xmin, ymin, xmax, ymax) has its first edges one lower."""
+    found, truths = [], []
+
+    def boxes(rows):
+        corners = [[r[0][0] - 1, r[0][1] - 1, r[0][2], r[0][3]] for r in rows]
+        return Boxes(torch.tensor(corners, dtype=torch.float32).reshape(-1, 4), SIZE)
+
+    def column(rows, place, dtype):
+        return torch.tensor([row[place] for row in rows], dtype=dtype)
+
+    for objects, rows in pictures:
+        truths.append(
+            GroundTruth(
+                boxes(objects),
+                column(objects, 1, torch.int64),
+                NAMES,
+                column(objects, 2, torch.bool),
+                column(objects, 3, torch.bool),
+            )
+        )
+        found.append(
+            Detections(boxes(rows), column(rows, 2, torch.float32), column(rows, 1, torch.int64), NAMES)
+        )
+    return found, truths
+
+
+def agree(pictures):
+    curves = voc_curves(*as_values(pictures))
+    assert len(curves) == len(NAMES)
+    for label, curve in enumerate(curves):
+        verdicts, count = voc_verdicts(pictures, label)
+        eleven, area = exact_aps(verdicts, count)
+        assert curve.objects == count
+        assert curve.scores.tolist() == [score for score, _ in verdicts]
+        hits = np.cumsum([right for _, right in verdicts])
+        np.testing.assert_allclose(curve.precision * np.arange(1, len(hits) + 1), hits, rtol=1e-12)
+        if eleven is None:
+            assert curve.eleven_point is None
+            assert curve.area is None
+            assert np.isnan(curve.recall).all()
+        else:
+            assert curve.eleven_point == pytest.approx(float(eleven), abs=1e-12)
+            assert curve.area == pytest.approx(float(area), abs=1e-12)
+
+
+side = st.integers(1, 6)
+box = st.tuples(side, side, st.integers(0, 5), st.integers(0, 5)).map(
+    lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
+)
+label = st.integers(0, 1)  # the third class stays empty
+an_object = st.tuples(box, label, st.booleans(), st.sampled_from([False, False, False, True]))
+score = st.sampled_from([-1.5, -0.5, 0.0, 0.25, 0.5, 1.0])  # few values, many ties
+a_detection = st.tuples(box, label, score)
+a_picture = st.tuples(st.lists(an_object, max_size=5), st.lists(a_detection, max_size=8))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(a_picture, min_size=1, max_size=4))
+def test_agrees_with_plain_loops(pictures):
+    agree(pictures)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(a_picture, min_size=1, max_size=3), st.data())
+def test_agrees_where_detections_copy_objects(pictures, data):
+    """Duplicates of the objects themselves, so that most detections fit and many fight over one."""
+    copied = []
+    for objects, rows in pictures:
+        again = [(o[0], o[1], data.draw(score)) for o in objects for _ in range(data.draw(st.integers(0, 3)))]
+        copied.append((objects, data.draw(st.permutations(rows + again))))
+    agree(copied)
+
+
+def test_agrees_on_many_random_pictures():
+    rng = np.random.default_rng(0)
+
+    def boxes(count):
+        low = rng.integers(1, 7, (count, 2))
+        return np.concatenate([low, low + rng.integers(0, 6, (count, 2))], 1).tolist()
+
+    pictures = []
+    for _ in range(60):
+        objects = [
+            (tuple(b), int(rng.integers(3)), bool(rng.random() < 0.2), False) for b in boxes(rng.integers(7))
+        ]
+        rows = [
+            (tuple(b), int(rng.integers(3)), float(np.float32(rng.normal()))) for b in boxes(rng.integers(30))
+        ]
+        pictures.append((objects, rows))
+    agree(pictures)
+
+
+def test_an_overlap_of_exactly_one_half_fits():
+    """10 x 10 pixels against their upper half: 50 / 100."""
+    whole, half, less = (1, 1, 10, 10), (1, 1, 10, 5), (1, 1, 10, 4)
+    for found, wanted in ((half, 1.0), (less, 0.0)):
+        curve = voc_curves(*as_values([([(whole, 0, False, False)], [(found, 0, 0.5)])]))[0]
+        assert curve.eleven_point == wanted
+        assert curve.area == wanted
+
+
+def test_the_largest_overlap_alone_decides():
+    """The second detection also overlaps the free object by more than half, but the claimed one by more."""
+    near, free = (1, 1, 10, 10), (1, 3, 10, 12)
+    objects = [(near, 0, False, False), (free, 0, False, False)]
+    rows = [((1, 1, 10, 10), 0, 0.9), ((1, 1, 10, 11), 0, 0.8)]
+    assert voc_overlap(rows[1][0], free) > Fraction(1, 2)
+    curve = voc_curves(*as_values([(objects, rows)]))[0]
+    assert curve.precision.tolist() == [1.0, 0.5]
+    assert curve.recall.tolist() == [0.5, 0.5]
+
+
+def test_difficult_objects_excuse_any_number_of_detections():
+    objects = [((1, 1, 6, 6), 0, True, False), ((8, 8, 10, 10), 0, False, False)]
+    rows = [((1, 1, 6, 6), 0, 0.9), ((1, 1, 6, 5), 0, 0.8), ((8, 8, 10, 10), 0, 0.7)]
+    curve = voc_curves(*as_values([(objects, rows)]))[0]
+    assert curve.objects == 1
+    assert curve.eleven_point == 1.0
+    assert curve.scores.tolist() == [pytest.approx(0.7)]
+
+
+def test_equal_scores_keep_the_order_given():
+    """Right first, then wrong, and the reverse: the ranking is not decided by anything else."""
+    objects = [((1, 1, 4, 4), 0, False, False)]
+    right, wrong = ((1, 1, 4, 4), 0, 0.5), ((8, 8, 9, 9), 0, 0.5)
+    for rows, wanted in (([right] + [wrong] * 20, 1.0), ([wrong] * 20 + [right], 1 / 21)):
+        assert voc_curves(*as_values([(objects, rows)]))[0].area == pytest.approx(wanted)
+
+
+def test_closed_forms_of_the_two_averages():
+    """Of four objects two are found, by the first and the third detection."""
+    curve = precision_recall(np.array([4.0, 3.0, 2.0, 1.0]), np.array([True, False, True, False]), 4)
+    assert curve.precision.tolist() == [1.0, 0.5, pytest.approx(2 / 3), 0.5]
+    assert curve.recall.tolist() == [0.25, 0.25, 0.5, 0.5]
+    # Recalls 0, 0.1, 0.2 at precision 1; 0.3, 0.4, 0.5 at 2/3; the other five never reached.
+    assert curve.eleven_point == pytest.approx((3 + 3 * 2 / 3) / 11)
+    assert curve.area == pytest.approx(0.25 + 0.25 * 2 / 3)
+
+
+@pytest.mark.parametrize("found", range(11))
+def test_a_recall_of_whole_tenths_is_reached(found):
+    """With ten objects the recalls are the eleven points themselves; binary fractions must not miss one."""
+    curve = precision_recall(-np.arange(found, dtype=np.float64), np.ones(found, dtype=bool), 10)
+    wanted = (found + 1) / 11 if found else 0.0
+    assert curve.eleven_point == pytest.approx(wanted)
+
+
+def test_pictures_do_not_share_objects():
+    """The same box in two pictures is two objects; a detection claims that of its own picture."""
+    thing = ((1, 1, 5, 5), 0, False, False)
+    hit = ((1, 1, 5, 5), 0, 0.5)
+    curve = voc_curves(*as_values([([thing], [hit, hit]), ([thing], [])]))[0]
+    assert curve.recall.tolist() == [0.5, 0.5]
+
+
+def test_another_overlap():
+    pictures = [([((1, 1, 10, 10), 0, False, False)], [((1, 1, 10, 7), 0, 0.5)])]
+    found, truths = as_values(pictures)
+    assert voc_curves(found, truths, 0.7)[0].area == 1.0
+    assert voc_curves(found, truths, 0.75)[0].area == 0.0
+    with pytest.raises(UserError, match="overlap"):
+        voc_curves(found, truths, 0.0)
