@@ -1,0 +1,178 @@
+"""Plots as PNG bytes, by matplotlib, which is loaded when the first one is drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sppnet.draw.palette import PALETTE
+from sppnet.errors import MissingExtraError, UserError
+
+_DASHES = ("-", "--", ":", "-.")
+_MOST_NAMES = 80  # beyond this, tick labels would touch
+
+
+def plot_precision_recall(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    average_precisions: Mapping[str, float | None] | None = None,
+    title: str = "Precision and recall",
+) -> bytes:
+    """Precision over recall, one line a class.
+
+    Args:
+        curves: by class name, recall ``[M]`` and precision ``[M]``, 0..1, recall not falling; a class
+            without points, or with a NaN among its recalls, is named but has no line.
+        average_precisions: by class name the number that the legend adds.
+        title: what stands above.
+
+    Returns:
+        A PNG file.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        UserError: no class, or recall and precision of different lengths.
+    """
+    if not curves:
+        raise UserError("curves", "at least one class", "none")
+    columns = -(-len(curves) // 24)
+    figure, axes = _figure(6.4 + 2.1 * columns, 5.2, title, "recall", "precision")
+    for number, (name, (recalls, precisions)) in enumerate(curves.items()):
+        recall, precision = _pair(f"curves[{name!r}]", recalls, precisions)
+        value = None if average_precisions is None else average_precisions.get(name)
+        label = name if value is None else f"{name}  {value:.3f}"
+        if np.isnan(recall).any():
+            recall, precision = recall[:0], precision[:0]
+        if len(recall):
+            # From recall 0 on, with the precision of the best detection.
+            recall = np.concatenate([[0.0], recall])
+            precision = np.concatenate([precision[:1], precision])
+        axes.plot(recall, precision, label=_plain(label), **_style(number))
+    axes.set(xlim=(0, 1.005), ylim=(0, 1.02))
+    heading = None if average_precisions is None else "average precision"
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9, ncols=columns, title=heading
+    )
+    return _png(figure)
+
+
+def plot_lines(
+    series: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str, x_label: str, y_label: str
+) -> bytes:
+    """One line a name over shared axes, a learning curve say; short ones with a dot a point.
+
+    Args:
+        series: by name, x ``[M]`` and y ``[M]``; a NaN breaks the line.
+        title: what stands above.
+        x_label: the quantity along the line, with its unit.
+        y_label: the quantity drawn, with its unit.
+
+    Returns:
+        A PNG file.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        UserError: no series, or x and y of different lengths.
+    """
+    if not series:
+        raise UserError("series", "at least one line", "none")
+    figure, axes = _figure(7.2, 4.6, title, x_label, y_label)
+    for number, (name, (xs, ys)) in enumerate(series.items()):
+        x, y = _pair(f"series[{name!r}]", xs, ys)
+        axes.plot(
+            x, y, label=_plain(name), marker="o" if len(x) <= 30 else "", markersize=4, **_style(number)
+        )
+    axes.margins(x=0.02)
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def plot_confusion(matrix: ArrayLike, names: Sequence[str], title: str = "Confusion matrix") -> bytes:
+    """Which class was taken for which: rows are the true classes, columns the predicted ones.
+
+    Each cell is as dark as its share of its row; up to 20 classes it shows its count.
+
+    Args:
+        matrix: counts ``[K, K]``.
+        names: K class names.
+        title: what stands above.
+
+    Returns:
+        A PNG file.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        UserError: a matrix that is not square, empty, or has negative entries, or another number of names.
+    """
+    counts = np.asarray(matrix)
+    if counts.ndim != 2 or counts.shape != (len(names), len(names)) or not len(names):
+        raise UserError("matrix", f"counts [{len(names)}, {len(names)}] of at least one class", counts.shape)
+    if counts.min() < 0:
+        raise UserError("matrix", "counts of at least 0", counts.min())
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(max(4.4, 0.42 * len(names) + 2.4), 14.0)
+    figure, axes = _figure(side + 0.9, side, title, "predicted", "true")
+    axes.grid(visible=False)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046, pad=0.03)
+    if len(names) <= _MOST_NAMES:
+        size = min(9.0, 560 / len(names) / 4 + 3)
+        ticks = range(len(names))
+        shown = [_plain(name) for name in names]
+        axes.set_xticks(ticks, shown, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
+        axes.set_yticks(ticks, shown, fontsize=size)
+    if len(names) <= 20:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                ink = "white" if share[row, column] > 0.55 else "#222222"
+                axes.text(column, row, f"{count:g}", ha="center", va="center", color=ink, fontsize=8)
+    return _png(figure)
+
+
+def _figure(width: float, height: float, title: str, x_label: str, y_label: str) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot", "plots") from error
+    # Not by pyplot, which keeps figures and chooses a window system.
+    figure: Any = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
+    axes: Any = figure.add_subplot()
+    axes.set_title(_plain(title), loc="left", fontsize=12, fontweight="bold")
+    axes.set_xlabel(_plain(x_label))
+    axes.set_ylabel(_plain(y_label))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _style(number: int) -> dict[str, Any]:
+    """A colour, and from one round of the palette to the next another dash."""
+    # Yellow and sand are too light for a line on white.
+    dark = [colour for colour in PALETTE if sum(colour) < 520]
+    red, green, blue = dark[number % len(dark)]
+    dash = _DASHES[number // len(dark) % len(_DASHES)]
+    return {"color": (red / 255, green / 255, blue / 255), "linestyle": dash, "linewidth": 1.8}
+
+
+def _plain(text: str) -> str:
+    """A dollar sign would start a formula, and a legend leaves out names that start with an underscore."""
+    shown = text.replace("$", r"\$")
+    return "\u200b" + shown if shown.startswith("_") else shown
+
+
+def _pair(where: str, xs: ArrayLike, ys: ArrayLike) -> tuple[Any, Any]:
+    x, y = np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise UserError(where, "two lists of one length", f"shapes {list(x.shape)} and {list(y.shape)}")
+    return x, y
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
