@@ -2,5 +2,6 @@
 
 from sppnet.backbones.base import Backbone, LayerInfo
 from sppnet.backbones.load import backbone_from_spec, load_backbone
+from sppnet.backbones.prepare import prepare
 
-__all__ = ["Backbone", "LayerInfo", "backbone_from_spec", "load_backbone"]
+__all__ = ["Backbone", "LayerInfo", "backbone_from_spec", "load_backbone", "prepare"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sppnet.backbones.builtin import BuiltinNet, load_builtin
 from sppnet.errors import UserError
 
-LAYERS = ("stride8", "stride16")
+LAYERS: tuple[str, ...] = ("stride8", "stride16")
 
 
 class BuiltinTrunk(nn.Module):

@@ -46,7 +46,7 @@ _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout"}
 _POINTWISE = _NORMALISATIONS | _ACTIVATIONS | _SQUASHES | _DROPOUTS
 _MAX_POOLS = {"max_pool2d", "_max_pool2d"}
 _PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
-_SUMS = {"add_", "__iadd__"}
+_SUMS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 _LENGTHS = {"norm", "vector_norm", "linalg_vector_norm"}
 _CENTRAL_CELLS = 2
 _TOLERANCE = 0.25
@@ -57,46 +57,16 @@ _ANY_SIZE = "a network that takes pictures of any size and gives maps [B, C, h, 
 _TODO = "Take a convolutional network, such as a resnet or convnext"
 
 
-def _average_convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    """The convolution with equal positive weights; one channel is computed, the others are the same."""
-    if x.shape[-2:].numel() == 1:  # a gate over the whole picture
-        return x.new_ones(x.shape[0], weight.shape[0], 1, 1)
-    kernel = x.new_full((1, 1, *weight.shape[2:]), 1.0 / weight[0, 0].numel())
-    mean = x.mean(1, keepdim=True)
-    return functional.conv2d(mean, kernel, None, stride, padding, dilation).expand(
-        -1, weight.shape[0], -1, -1
-    )
-
-
-def _average_linear(x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
-    shape = (*x.shape[:-1], weight.shape[0])
-    if x.shape[1:-1].numel() == 1:  # a gate over the whole picture
-        return x.new_ones(shape)
-    return x.mean(-1, keepdim=True).expand(shape)
-
-
-def _average_pool(
-    x: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Tensor:
-    return functional.avg_pool2d(x, kernel_size, stride or kernel_size, padding, ceil_mode)
-
-
 class _Shapes(TorchFunctionMode):
-    """Replaces what is computed by where it is computed from."""
+    """Replaces what is computed by where it is computed from.
+
+    With equal weights all channels of a map are the same, so one is computed and the others are views of
+    it; ``_singles`` knows that one, so that the next convolution need not average over the copies.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._singles: dict[int, tuple[Tensor, Tensor]] = {}  # by id; the second keeps the id taken
 
     def __torch_function__(
         self,
@@ -108,24 +78,91 @@ class _Shapes(TorchFunctionMode):
         given = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name == "conv2d":
-            return _average_convolution(*args, **given)
+            return self._convolution(*args, **given)
         if name == "linear":
             return _average_linear(*args, **given)
         if name == "conv1d":  # only gates are convolved along one axis
             return torch.ones_like(args[0])
         if name in _MAX_POOLS:
-            return _average_pool(*args, **given)
+            return self._pool(*args, **given)
+        if name == "cat":
+            return self._join(func, *args, **given)
         if name.removesuffix("_") in _POINTWISE:
             return args[0] if args else given["input"]
-        if name in _SUMS:  # averages share memory between channels, which cannot be written to
-            return args[0] + args[1]
+        if name in _SUMS:
+            return self._sum(args[0], args[1])
         if name in _LENGTHS:  # a statistic of the whole picture has no place
             return func(*args, **given).detach()
-        if name in _PRODUCTS and isinstance(args[1], nn.Parameter):
+        if name in _PRODUCTS and _is_factor(args[1]):
             return args[0]
-        if name in _PRODUCTS and isinstance(args[0], nn.Parameter):
+        if name in _PRODUCTS and _is_factor(args[0]):
             return args[1]
         return func(*args, **given)
+
+    def _single(self, x: Tensor) -> Tensor:
+        known = self._singles.get(id(x))
+        return x.mean(1, keepdim=True) if known is None else known[0]
+
+    def _spread(self, single: Tensor, channels: int) -> Tensor:
+        out = single.expand(-1, channels, -1, -1)
+        self._singles[id(out)] = (single, out)
+        return out
+
+    def _convolution(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        if x.shape[-2:].numel() == 1:  # a gate over the whole picture
+            return x.new_ones(x.shape[0], weight.shape[0], 1, 1)
+        kernel = x.new_full((1, 1, *weight.shape[2:]), 1.0 / weight[0, 0].numel())
+        out = functional.conv2d(self._single(x), kernel, None, stride, padding, dilation)
+        return self._spread(out, weight.shape[0])
+
+    def _pool(
+        self,
+        x: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Tensor:
+        out = functional.avg_pool2d(self._single(x), kernel_size, stride or kernel_size, padding, ceil_mode)
+        return self._spread(out, x.shape[1])
+
+    def _join(self, func: Callable[..., Any], tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+        if dim != 1 or any(id(t) not in self._singles for t in tensors):
+            return func(tensors, dim)
+        channels = sum(t.shape[1] for t in tensors)
+        weighted = [self._single(t) * (t.shape[1] / channels) for t in tensors]
+        return self._spread(torch.stack(weighted).sum(0), channels)
+
+    def _sum(self, one: Any, other: Any) -> Any:
+        """Never in place: views of one channel cannot be written to."""
+        if id(one) in self._singles and id(other) in self._singles:
+            return self._spread(self._single(one) + self._single(other), one.shape[1])
+        return one + other
+
+
+def _is_factor(value: Any) -> bool:
+    """Whether a factor is the same everywhere on the map: a parameter, or a gate over the whole picture."""
+    return isinstance(value, nn.Parameter) or (
+        isinstance(value, Tensor) and value.ndim == 4 and value.shape[2:].numel() == 1
+    )
+
+
+def _average_linear(x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
+    shape = (*x.shape[:-1], weight.shape[0])
+    if x.shape[1:-1].numel() == 1:  # a gate over the whole picture
+        return x.new_ones(shape)
+    return x.mean(-1, keepdim=True).expand(shape)
 
 
 def _centre(cell: Tensor, image: Tensor, axis: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,24 @@ def load_backbone(
         torch.manual_seed(seed)
         trunk, names, mean, std = _make(name.removeprefix(_RANDOM), weights, layers, pretrained=not random)
     trunk.eval()
-    channels = count_channels(trunk, name)
-    grids, multiple = measure_grids(trunk, name)
+    with _one_thread():
+        channels = count_channels(trunk, name)
+        grids, multiple = measure_grids(trunk, name)
+        side = smallest_side(trunk)
     infos = tuple(LayerInfo(n, c, g) for n, c, g in zip(names, channels, grids, strict=True))
-    side = smallest_side(trunk)
     side = -(-side // multiple) * multiple
     return Backbone(name, trunk, infos, ImageSize(side, side), mean, std, multiple)
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """The probes are too small to share: on a busy machine threads would wait longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def backbone_from_spec(spec: dict[str, Any]) -> Backbone:

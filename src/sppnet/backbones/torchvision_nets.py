@@ -115,6 +115,7 @@ def make_trunk(
     Raises:
         UserError: no such network or layer, or weights that cannot be had or do not fit.
     """
+    from torch.fx import GraphModule
     from torch.fx.proxy import TraceError
     from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -131,10 +132,11 @@ def make_trunk(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # on nodes of the training mode, which is not used
         try:
-            extractor = create_feature_extractor(net, names)
+            cut = create_feature_extractor(net, names).eval()
         except (ValueError, TypeError, TraceError) as error:
             raise UserError(where, "a network whose layers can be cut out", str(error)) from error
-    extractor.eval()
+    # One graph, not torchvision's pair of them, whose copies come out in training mode.
+    extractor = GraphModule(cut, cut.graph).eval()
     if weights is not None:
         fill(extractor, read_weights(weights), weights)
     elif pretrained:
