@@ -1,161 +1,210 @@
-"""Pyramid pooling on the CPU: compiled loops over channels-last rows, on threads of our own."""
+"""Pyramid pooling on the CPU: what `sppnet.ops._kernels` needs, prepared, and shared among threads."""
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import ctypes
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from sppnet.ops.bins import count_bins
+from sppnet.ops import _kernels
+from sppnet.ops._plan import (
+    WIDTH,
+    Boxes,
+    Plan,
+    Words,
+    map_table,
+    region_plan,
+    units_of,
+    weight_blocks,
+    whole_plan,
+)
+from sppnet.ops._threads import share
+
+_STREAM_BYTES = 8 << 20
+"""Outputs from here on are written past the caches, which they would only flush."""
+_GROUPS = 8
+_HUGE_PAGES = 14
+
+_KEYS: dict[torch.dtype, tuple[Any, Any]] = {
+    torch.float16: (np.int16(0), np.int16((1 << 10) - 1)),
+    torch.bfloat16: (np.int16(0), np.int16((1 << 7) - 1)),
+    torch.float32: (np.int32(0), np.int32((1 << 23) - 1)),
+    torch.float64: (np.int64(0), np.int64((1 << 52) - 1)),
+}
+"""For each type an integer as wide and the number of its NaNs of either sign."""
 
 
-def _compile(function: Callable[..., None]) -> Callable[..., None]:
-    """Machine code, kept on disk where numba finds a folder to write to."""
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:
-        return numba.njit(nogil=True, error_model="numpy")(function)
+def _new_rows(count: int, length: int, dtype: torch.dtype) -> Tensor:
+    """Memory for the output, in pages of 2 MiB where Linux grants them: a quarter of the time to get it."""
+    rows = torch.empty(count, length, dtype=dtype)
+    size = rows.numel() * rows.element_size()
+    if sys.platform == "linux" and size >= _STREAM_BYTES:
+        start, stop = -(-rows.data_ptr() // 4096) * 4096, (rows.data_ptr() + size) // 4096 * 4096
+        # A refusal changes nothing but the time.
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _HUGE_PAGES)
+    return rows
 
 
-class _Pool:
-    """Worker threads, made on first use and again after a fork."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.executor: ThreadPoolExecutor | None = None
-        os.register_at_fork(after_in_child=self.forget)
-
-    def forget(self) -> None:
-        self.lock = threading.Lock()
-        self.executor = None
-
-    def get(self) -> ThreadPoolExecutor:
-        with self.lock:
-            if self.executor is None:
-                self.executor = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sppnet")
-            return self.executor
+def _shape(
+    plan: Plan, channels: int, *, streamed: bool = False, by_bin: bool = False, together: int = 0
+) -> Words:
+    numbers = [channels, plan.bins, *plan.doublings, plan.across, streamed, by_bin, together]
+    return np.array(numbers, np.int64)
 
 
-_pool = _Pool()
+def _share(count: int, scratch: int, call: Callable[[int, int, int], None]) -> None:
+    """Share ``call(scratch address, first, last)`` over units, each thread with ``scratch`` bytes of its own."""
+
+    def job(runs: Iterator[tuple[int, int]]) -> None:
+        memory = torch.empty(scratch, dtype=torch.uint8)
+        for first, last in runs:
+            call(memory.data_ptr(), first, last)
+
+    share(count, job)
 
 
-def _share(work: Callable[[int, int], None], count: int) -> None:
-    """Call ``work(start, stop)`` over ``range(count)``, split among ``torch.get_num_threads()`` threads."""
-    threads = min(torch.get_num_threads(), count)
-    if threads <= 1:
-        work(0, count)
-        return
-    cuts = [count * i // threads for i in range(threads + 1)]
-    others: list[Future[None]] = [_pool.get().submit(work, a, b) for a, b in zip(cuts[1:], cuts[2:], strict=False)]
-    try:
-        work(cuts[0], cuts[1])
-    finally:
-        for other in others:
-            other.result()
-
-
-@_compile
-def _pool_kernel(rows, boxes, levels, largest, out, start, stop):  # type: ignore[no-untyped-def]
-    channels = rows.shape[1]
-    best = np.empty(channels, rows.dtype)
-    for r in range(start, stop):
-        base, width = boxes[r, 0], boxes[r, 1]
-        x0, y0 = boxes[r, 2], boxes[r, 3]
-        w, h = boxes[r, 4] - x0, boxes[r, 5] - y0
-        at = 0
-        for n in levels:
-            for i in range(n):
-                top, bottom = y0 + i * h // n, y0 - (-(i + 1) * h // n)
-                for j in range(n):
-                    left, right = x0 + j * w // n, x0 - (-(j + 1) * w // n)
-                    cell = base + top * width + left
-                    for c in range(channels):
-                        best[c] = rows[cell, c]
-                    for y in range(top, bottom):
-                        for x in range(left, right):
-                            cell = base + y * width + x
-                            if y == top and x == left:
-                                continue
-                            for c in range(channels):
-                                value = rows[cell, c]
-                                if largest:
-                                    best[c] = value if value > best[c] or value != value else best[c]
-                                else:
-                                    best[c] += value
-                    scale = 1.0 if largest else 1.0 / ((bottom - top) * (right - left))
-                    for c in range(channels):
-                        out[r, at + c * n * n + i * n + j] = best[c] * scale
-            at += n * n * channels
-
-
-@_compile
-def _gradient_kernel(rows, boxes, levels, largest, grad, out, start, stop):  # type: ignore[no-untyped-def]
-    channels = rows.shape[1]
-    for r in range(boxes.shape[0]):
-        base, width = boxes[r, 0], boxes[r, 1]
-        x0, y0 = boxes[r, 2], boxes[r, 3]
-        w, h = boxes[r, 4] - x0, boxes[r, 5] - y0
-        at = 0
-        for n in levels:
-            for i in range(n):
-                top, bottom = y0 + i * h // n, y0 - (-(i + 1) * h // n)
-                for j in range(n):
-                    left, right = x0 + j * w // n, x0 - (-(j + 1) * w // n)
-                    share = 1.0 / ((bottom - top) * (right - left))
-                    for c in range(start, stop):
-                        given = grad[r, at + c * n * n + i * n + j]
-                        first = base + top * width + left
-                        best = rows[first, c]
-                        for y in range(top, bottom):
-                            for x in range(left, right):
-                                cell = base + y * width + x
-                                if not largest:
-                                    out[cell, c] += given * share
-                                elif rows[cell, c] > best or rows[cell, c] != rows[cell, c]:
-                                    best = rows[cell, c]
-                                    first = cell
-                        if largest:
-                            out[first, c] += given
-            at += n * n * channels
-
-
-def _as_rows(maps: Sequence[Tensor]) -> np.ndarray:
-    kept = torch.float64 if maps[0].dtype == torch.float64 else torch.float32
-    rows = [m.permute(1, 2, 0).reshape(-1, m.shape[0]) for m in maps]
-    return torch.cat(rows).to(kept).numpy()
-
-
-def _as_boxes(maps: Sequence[Tensor], owners: Tensor, boxes: Tensor) -> np.ndarray:
-    cells = torch.tensor([0, *(m.shape[1] * m.shape[2] for m in maps)]).cumsum(0)
-    widths = torch.tensor([m.shape[2] for m in maps])
-    return torch.cat([cells[owners, None], widths[owners, None], boxes], 1).numpy()
-
-
-def pool(maps: Sequence[Tensor], owners: Tensor, boxes: Tensor, levels: Sequence[int], mode: str) -> Tensor:
-    """Rows ``[N, C * bins]`` of ``boxes`` int64 ``[N, 4]``, box i on ``maps[owners[i]]``."""
+def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -> Tensor:
+    """Rows of the boxes of ``plan``, in the type of the maps."""
     first = maps[0]
-    rows = _as_rows(maps)
-    out = torch.empty(len(boxes), first.shape[0] * count_bins(levels), dtype=torch.from_numpy(rows[:0]).dtype)
-    target, places, sides = out.numpy(), _as_boxes(maps, owners, boxes), np.asarray(levels, np.int64)
-    _share(lambda a, b: _pool_kernel(rows, places, sides, mode == "max", target, a, b), len(boxes))
-    return out.to(first.dtype)
+    channels, dtype = first.shape[0], first.dtype
+    if mode == "mean" and dtype in (torch.float16, torch.bfloat16):
+        return _pool_widened(maps, plan, by_bin).to(dtype)
+    out = _new_rows(len(plan.boxes), channels * plan.bins, dtype)
+    like, turn = _KEYS[dtype]
+    lanes = WIDTH // first.element_size()
+    streamed = out.numel() * out.element_size() >= _STREAM_BYTES and channels % lanes == 0
+    shape = _shape(plan, channels, streamed=streamed and out.data_ptr() % WIDTH == 0, by_bin=by_bin)
+    units = units_of(plan, channels, lanes, 2 * torch.get_num_threads())
+    places = [x.ctypes.data for x in (plan.maps, plan.boxes, units, plan.levels)]
+    depth, target, shaped = len(plan.levels), out.data_ptr(), shape.ctypes.data
+    scratch = 3 * plan.bins * WIDTH + plan.table_bytes
+
+    def call(memory: int, start: int, stop: int) -> None:
+        if mode == "max":
+            _kernels.max_units(like, *places, depth, target, shaped, turn, memory, start, stop)
+        else:
+            real = like.dtype.type(0).astype(f"f{first.element_size()}")
+            _kernels.mean_units(like, real, *places, depth, target, shaped, memory, start, stop)
+
+    _share(len(units), scratch, call)
+    return out
+
+
+def _pool_widened(maps: Sequence[Tensor] | Tensor, plan: Plan, by_bin: bool) -> Tensor:
+    """The means of half floats, as float32."""
+    wide = maps.float() if isinstance(maps, Tensor) else [m.float() for m in maps]
+    return pool(wide, replace(plan, maps=map_table(wide)), "mean", by_bin)
 
 
 def pool_backward(
-    grad: Tensor, maps: Sequence[Tensor], owners: Tensor, boxes: Tensor, levels: Sequence[int], mode: str
-) -> list[Tensor]:
-    """The gradient of `pool` for each map."""
-    rows = _as_rows(maps)
-    given = grad.to(torch.from_numpy(rows[:0]).dtype).contiguous().numpy()
-    total = np.zeros_like(rows)
-    places, sides = _as_boxes(maps, owners, boxes), np.asarray(levels, np.int64)
-    work = lambda a, b: _gradient_kernel(rows, places, sides, mode == "max", given, total, a, b)  # noqa: E731
-    _share(work, rows.shape[1])
-    parts = torch.from_numpy(total).to(maps[0].dtype).split([m.shape[1] * m.shape[2] for m in maps])
-    return [p.reshape(*m.shape[1:], -1).permute(2, 0, 1) for p, m in zip(parts, maps, strict=True)]
+    grad: Tensor, maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool
+) -> list[Tensor] | Tensor:
+    """The gradient of `pool`: float32 (float64 for float64) and with the strides of the maps."""
+    first = maps[0]
+    channels, total = first.shape[0], torch.float64 if first.dtype == torch.float64 else torch.float32
+    given = grad.to(total).contiguous()
+    result = (
+        torch.empty_like(maps, dtype=total)
+        if isinstance(maps, Tensor)
+        else [torch.empty_like(m, dtype=total) for m in maps]
+    )
+    real = np.float64(0) if total == torch.float64 else np.float32(0)
+    targets = map_table(result)
+    shape = _shape(plan, channels, by_bin=by_bin)
+    depth, rows, shaped = len(plan.levels), given.data_ptr(), shape.ctypes.data
+    if mode == "mean":
+        units = units_of(plan, channels, WIDTH // given.element_size(), 0)
+        places = [x.ctypes.data for x in (targets, targets, plan.boxes, units, plan.levels)]
+
+        def call(memory: int, start: int, stop: int) -> None:
+            _kernels.mean_gradient_units(real, *places, depth, rows, shaped, memory, start, stop)
+
+        _share(len(units), plan.cells * WIDTH + WIDTH, call)
+        return result
+    source, bits, turn = (maps, *_KEYS[first.dtype])
+    if first.dtype == torch.float64:
+        source, bits, turn = _ranks(maps), np.int32(0), np.int32(0)
+    like = np.int32(0) if bits.itemsize == 2 and plan.cells < 1 << 16 else np.int64(0)
+    lanes = WIDTH // like.itemsize
+    units = units_of(plan, channels, lanes, 0)
+    origins = map_table(source)
+    places = [x.ctypes.data for x in (origins, targets, plan.boxes, units, plan.levels)]
+    scratch = plan.bins * WIDTH + plan.table_bytes + plan.cells * lanes * given.element_size() + WIDTH
+
+    def call_max(memory: int, start: int, stop: int) -> None:
+        _kernels.max_gradient_units(bits, like, real, *places, depth, rows, shaped, turn, memory, start, stop)
+
+    _share(len(units), scratch, call_max)
+    return result
+
+
+def _ranks(maps: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    """The place of each value among all values, int32: what float64 needs to leave room for cell numbers."""
+    several = list(maps)
+    flat = torch.cat([m.reshape(-1) for m in several])
+    ranks = np.unique(flat.numpy(), return_inverse=True)[1].reshape(-1).astype(np.int32)
+    parts = torch.from_numpy(ranks).split([m.numel() for m in several])
+    return [part.view(m.shape) for part, m in zip(parts, several, strict=True)]
+
+
+def score(maps: Tensor, plan: Plan, weight: Tensor, levels: Sequence[int]) -> Tensor:
+    """Products float32 ``[N, K]`` of max pooled rows and ``weight`` ``[K, C * bins]``."""
+    channels, classes = maps.shape[1], weight.shape[0]
+    like, turn = _KEYS[maps.dtype]
+    lanes = WIDTH // maps.element_size()
+    weights = weight_blocks(weight, channels, levels, lanes)
+    fours, blocks, parts = weights.shape[1], weights.shape[0], lanes // 16
+    # Sums of groups of blocks are added in one order, so that threads do not change the result.
+    groups = max(1, min(_GROUPS, blocks, channels * plan.bins // (16 * classes)))
+    counts = np.diff(plan.starts)
+    slots = np.concatenate([[0], np.cumsum(-(-counts // 4) * 4)])
+    sums = torch.empty(groups, int(slots[-1]) // 4, fours, 4, 4)
+    together = max(4, min(32, (16 << 10) // (plan.bins * parts * WIDTH) // 4 * 4))
+    units = _score_units(plan, slots, groups, blocks, lanes)
+    shape = _shape(plan, channels, together=together)
+    places = [x.ctypes.data for x in (plan.maps, plan.boxes, units, plan.levels)]
+    depth, heads, target, shaped = len(plan.levels), weights.data_ptr(), sums.data_ptr(), shape.ctypes.data
+    half = maps.dtype == torch.float16
+
+    def call(memory: int, start: int, stop: int) -> None:
+        _kernels.score_units(
+            like, half, *places, depth, heads, fours, target, shaped, turn, memory, start, stop
+        )
+
+    scratch = plan.bins * WIDTH * (1 + together * parts) + plan.table_bytes
+    _share(len(units), scratch, call)
+    total = sums[0] if groups == 1 else sums.sum(0)
+    rows = total.permute(0, 2, 1, 3).reshape(-1, fours * 4)[:, :classes]
+    if len(counts) == 1:
+        return rows[: len(plan.boxes)]
+    return rows[
+        torch.from_numpy(np.concatenate([np.arange(n) + s for n, s in zip(counts, slots, strict=False)]))
+    ]
+
+
+def _score_units(plan: Plan, slots: Words, groups: int, blocks: int, lanes: int) -> Words:
+    """Units ``[U, 6]`` of `sppnet.ops._kernels.score_units`: groups of blocks, and runs of boxes by fours."""
+    counts = np.diff(plan.starts)
+    least = 2 * torch.get_num_threads()
+    runs = max(1, min(-(-least // (groups * len(counts))), int(counts.max(initial=0)) // 128))
+    units: list[list[int]] = []
+    for group in range(groups):
+        head, tail = (blocks * group // groups) * lanes, (blocks * (group + 1) // groups) * lanes
+        for one, count in enumerate(counts.tolist()):
+            cuts = [min(count, -(-count * i // runs // 4) * 4) for i in range(runs + 1)]
+            for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+                place = (int(slots[one]) + a + group * int(slots[-1])) // 4
+                if b > a:
+                    units.append(
+                        [one, head, tail, int(plan.starts[one]) + a, int(plan.starts[one]) + b, place]
+                    )
+    return np.array(units, np.int64).reshape(-1, 6)
+
+
+__all__ = ["Boxes", "pool", "pool_backward", "region_plan", "score", "whole_plan"]

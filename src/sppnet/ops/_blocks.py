@@ -1,0 +1,276 @@
+"""How a compiled kernel lays out a map and pools a box of it: the parts of `sppnet.ops._kernels`.
+
+A *block* is as many channels as a vector has lanes. The channels of one block of one map are laid out as
+one vector a cell, so that pooling is loads and maxima of whole vectors, whatever the strides of the map.
+Floats are compared as integers of the same order (`sppnet.ops._simd.to_key`), which makes NaN the largest
+value, as torch has it, and costs half floats no conversion.
+
+Two ways lead to a bin: directly over its cells, or through *tables* of the maxima of 2^i x 2^j cells from
+every cell on, of which four, overlapping, cover a bin: the time of a bin then no longer depends on its
+area. A level that divides another one is made from that one's bins.
+
+Addresses are integers; the callers in `sppnet.ops._cpu` answer for their range. Shapes used below:
+
+- ``one`` int64 ``[6]``: a map: address, height, width, and the strides of channel, row and cell.
+- ``box`` int64 ``[3]``: the offset of the first cell in a block, and the addresses of the bin edges
+  along its columns and along its rows.
+- Bin edges, int64 ``[bins a side, 2]``: the offsets of the first and the last place to read; one reads in
+  steps of ``across`` between columns and ``down`` between rows, the last step being shorter.
+- ``levels`` int64 ``[L, 4]``, larger levels first: n, the row of the level that it is made from (or its
+  own), its first place in the bin edges, and the bins before it in the public order.
+
+Offsets, strides and steps are in bytes. Tables of numbers are passed by address, see `sppnet.ops._simd.word`.
+"""
+
+# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from sppnet.ops._simd import (
+    from_key,
+    lanes,
+    load,
+    peek,
+    poke,
+    store,
+    stream,
+    to_key,
+    transpose,
+    vmax,
+    word,
+)
+
+WIDTH = 64
+
+
+def part(function):
+    """Machine code that only other machine code calls, which spares its way in from Python."""
+    return numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
+        function
+    )
+
+
+@part
+def gather(like, target, one, channel, channels):
+    """Lay out a block of the map ``one``, from ``channel`` on, one vector a cell."""
+    source, height, width = word(one, 0), word(one, 1), word(one, 2)
+    by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
+    source += channel * by_channel
+    count, size = lanes(like), WIDTH // lanes(like)
+    valid = min(count, channels - channel)
+    cells = height * width
+    if valid == count and by_channel == size:
+        for y in range(height):
+            for x in range(width):
+                store(target + (y * width + x) * WIDTH, load(like, source + y * by_row + x * by_cell))
+        return
+    if valid == count and by_cell == size and by_row == width * size and cells >= count:
+        for at in range(0, cells, count):
+            start = min(at, cells - count)
+            transpose(like, 32, source + start * size, by_channel, target + start * WIDTH, WIDTH)
+        return
+    for lane in range(valid):
+        for y in range(height):
+            for x in range(width):
+                value = peek(like, source + lane * by_channel + y * by_row + x * by_cell)
+                poke(target + (y * width + x) * WIDTH + lane * size, value)
+    for lane in range(valid, count):
+        for cell in range(cells):
+            poke(target + cell * WIDTH + lane * size, like)
+
+
+@part
+def to_keys(like, base, cells, turn):
+    """Turn a block's bits of floats into ordered integers, in place."""
+    for at in range(base, base + cells * WIDTH, WIDTH):
+        store(at, to_key(load(like, at), turn))
+
+
+@part
+def gather_places(bits, like, target, one, channel, channels, turn):
+    """A block of integers ordered by value, and among equals by how early the cell comes.
+
+    The upper half of each is the key of the value, with one zero and one NaN; the lower half counts down
+    along the cells: the largest integer of a bin names the first cell of its maximum. ``turn`` is as in
+    `sppnet.ops._simd.to_key`.
+    """
+    source, height, width = word(one, 0), word(one, 1), word(one, 2)
+    by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
+    source += channel * by_channel
+    count, size = lanes(like), WIDTH // lanes(like)
+    half = np.int64(size * 4)
+    low = (np.int64(1) << half) - 1
+    sign = (np.int64(1) << (WIDTH * 8 // lanes(bits) - 1)) - 1
+    valid = min(count, channels - channel)
+    for lane in range(count):
+        for y in range(height):
+            for x in range(width):
+                cell = y * width + x
+                value = np.int64(0)
+                if lane < valid:
+                    raw = np.int64(peek(bits, source + lane * by_channel + y * by_row + x * by_cell))
+                    if raw == -sign - 1:
+                        raw = np.int64(0)
+                    if (raw & sign) > sign - turn:
+                        raw = sign
+                    value = ((raw ^ ((raw >> 63) & sign)) << half) | (low - cell)
+                place = target + cell * WIDTH + lane * size
+                poke(place, like + value)
+
+
+@part
+def build_tables(like, base, height, width, ky, kx):
+    """From the block at ``base`` the maxima of 2^i x 2^j cells, at ``(i * kx + j)`` planes behind it."""
+    plane = height * width * WIDTH
+    for j in range(1, kx):
+        near, here = base + (j - 1) * plane, base + j * plane
+        step = (1 << (j - 1)) * WIDTH
+        for y in range(height):
+            row = y * width * WIDTH
+            for x in range(row, row + (width - (1 << j) + 1) * WIDTH, WIDTH):
+                store(here + x, vmax(load(like, near + x), load(like, near + x + step)))
+    for i in range(1, ky):
+        step = (1 << (i - 1)) * width * WIDTH
+        for j in range(kx):
+            near, here = base + ((i - 1) * kx + j) * plane, base + (i * kx + j) * plane
+            for y in range(height - (1 << i) + 1):
+                row = y * width * WIDTH
+                for x in range(row, row + (width - (1 << j) + 1) * WIDTH, WIDTH):
+                    store(here + x, vmax(load(like, near + x), load(like, near + x + step)))
+
+
+@part
+def _derive(like, first, parent, quotient, target, n):
+    """The bins of a level from those of one ``quotient`` times as fine, ``parent`` a side."""
+    line = parent * WIDTH
+    for i in range(n):
+        for j in range(n):
+            at = first + (i * parent + j) * quotient * WIDTH
+            upper = vmax(load(like, at), load(like, at + WIDTH))
+            lower = vmax(load(like, at + line), load(like, at + line + WIDTH))
+            best = vmax(upper, lower)
+            if quotient > 2:
+                for a in range(quotient):
+                    for b in range(quotient):
+                        best = vmax(best, load(like, at + a * line + b * WIDTH))
+            store(target + (i * n + j) * WIDTH, best)
+
+
+@part
+def _pool_four(like, corner, columns, rows, target, n):
+    """The bins of a level, each from the four places that its edges name."""
+    for i in range(n):
+        top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
+        for j in range(n):
+            left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
+            upper = vmax(load(like, top + left), load(like, top + right))
+            lower = vmax(load(like, bottom + left), load(like, bottom + right))
+            store(target, vmax(upper, lower))
+            target += WIDTH
+
+
+@part
+def _pool_steps(like, corner, columns, rows, target, n, across, down):
+    """The bins of a level, each from all places from its first edges to its last."""
+    for i in range(n):
+        top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
+        for j in range(n):
+            left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
+            best = load(like, bottom + right)
+            row = top
+            while True:
+                cell = row + left
+                while cell < row + right:
+                    best = vmax(best, load(like, cell))
+                    cell += across
+                best = vmax(best, load(like, row + right))
+                if row >= bottom:
+                    break
+                row = min(row + down, bottom)
+            store(target, best)
+            target += WIDTH
+
+
+@part
+def pool_box(like, tile, base, box, levels, depth, across, down):
+    """The maxima of all bins of one box, one vector a bin, in the public order of the bins.
+
+    ``across`` is 0 where four places cover every bin.
+    """
+    corner = base + word(box, 0)
+    for k in range(depth):
+        n, parent, place = word(levels, 4 * k), word(levels, 4 * k + 1), 16 * word(levels, 4 * k + 2)
+        target = tile + word(levels, 4 * k + 3) * WIDTH
+        if parent != k:
+            m = word(levels, 4 * parent)
+            _derive(like, tile + word(levels, 4 * parent + 3) * WIDTH, m, m // n, target, n)
+        elif across == 0:
+            _pool_four(like, corner, word(box, 1) + place, word(box, 2) + place, target, n)
+        else:
+            _pool_steps(like, corner, word(box, 1) + place, word(box, 2) + place, target, n, across, down)
+
+
+@part
+def turn_tile(like, tile, stage, levels, depth):
+    """From one vector a bin to, level by level, the bins of one channel side by side."""
+    size = WIDTH // lanes(like)
+    for k in range(depth):
+        squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
+        source, target = tile + before * WIDTH, stage + before * WIDTH
+        if squares == 1:
+            store(target, load(like, source))
+            continue
+        step, left = squares * size, squares
+        while left >= 16:
+            transpose(like, 16, source, WIDTH, target, step)
+            source, target, left = source + 16 * WIDTH, target + 16 * size, left - 16
+        if left & 8:
+            transpose(like, 8, source, WIDTH, target, step)
+            source, target = source + 8 * WIDTH, target + 8 * size
+        if left & 4:
+            transpose(like, 4, source, WIDTH, target, step)
+            source, target = source + 4 * WIDTH, target + 4 * size
+        if left & 2:
+            transpose(like, 2, source, WIDTH, target, step)
+            source, target = source + 2 * WIDTH, target + 2 * size
+        if left & 1:
+            transpose(like, 1, source, WIDTH, target, step)
+
+
+@part
+def _write(like, source, target, count, turn, streamed):
+    """Write ``count`` keys as bits of floats."""
+    size = WIDTH // lanes(like)
+    end = target + count * size
+    if streamed:
+        while target < end:
+            stream(target, from_key(load(like, source), turn))
+            source, target = source + WIDTH, target + WIDTH
+        return
+    while target + WIDTH <= end:
+        store(target, from_key(load(like, source), turn))
+        source, target = source + WIDTH, target + WIDTH
+    if target < end:
+        store(source, from_key(load(like, source), turn))
+        while target < end:
+            poke(target, peek(like, source))
+            source, target = source + size, target + size
+
+
+@part
+def emit(like, stage, row, levels, depth, channels, channel, turn, streamed, by_bin):
+    """Write one block's staged bins into an output row."""
+    size = WIDTH // lanes(like)
+    valid = min(lanes(like), channels - channel)
+    for k in range(depth):
+        squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
+        if by_bin:
+            for b in range(before, before + squares):
+                _write(like, stage + b * WIDTH, row + (b * channels + channel) * size, valid, turn, streamed)
+        else:
+            target = row + (before * channels + channel * squares) * size
+            _write(like, stage + before * WIDTH, target, valid * squares, turn, streamed)

@@ -1,0 +1,330 @@
+"""The compiled loops of pyramid pooling on the CPU, one for each job; `sppnet.ops._blocks` says how.
+
+A *unit* is the work on one block of one map with a run of its boxes, int64 ``[4]``: map, first channel,
+first box, the one past the last. Every kernel takes the units ``first`` to ``last`` and memory of its own,
+``scratch``, so that threads share nothing but what they read. ``shape`` is int64 ``[8]``:
+
+====  ==========================================================================================
+0, 1  channels, bins
+2, 3  how many doublings of rows and of columns the tables hold: 1, 1 for no more than the block
+4     across, in bytes, or 0 where four places cover every bin
+5     whether to stream the output past the caches
+6     whether output rows run bin by bin, ``[bins, C]``, and not in the public order
+7     how many boxes are scored together
+====  ==========================================================================================
+"""
+
+# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from sppnet.ops._blocks import (
+    WIDTH,
+    build_tables,
+    emit,
+    gather,
+    gather_places,
+    part,
+    pool_box,
+    to_keys,
+    turn_tile,
+)
+from sppnet.ops._simd import (
+    fence,
+    floats,
+    fma,
+    from_key,
+    lanes,
+    load,
+    narrow,
+    peek,
+    poke,
+    scaled,
+    store,
+    sums,
+    vadd,
+    widen,
+    word,
+    zero,
+)
+
+
+def _kernel(function):
+    """Machine code, kept on disk where numba finds a folder to write to."""
+    try:
+        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:
+        return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+@part
+def _down(one, shape):
+    return (word(one, 2) * WIDTH) << (word(shape, 2) - 1)
+
+
+@part
+def _lay_keys(like, base, one, channel, shape, turn):
+    height, width = word(one, 1), word(one, 2)
+    gather(like, base, one, channel, word(shape, 0))
+    to_keys(like, base, height * width, turn)
+    build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
+
+
+@_kernel
+def max_units(like, maps, boxes, units, levels, depth, out, shape, turn, scratch, first, last):
+    """Pool for max, into ``out``; ``like`` is an integer as wide as the floats."""
+    channels, bins, across = word(shape, 0), word(shape, 1), word(shape, 4)
+    streamed, by_bin = word(shape, 5) != 0, word(shape, 6) != 0
+    stages = scratch + bins * WIDTH
+    base = stages + 2 * bins * WIDTH
+    length = channels * bins * (WIDTH // lanes(like))
+    for unit in range(first, last):
+        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
+        _lay_keys(like, base, one, channel, shape, turn)
+        # Rows are written one behind: reading what was stored a moment ago in other pieces stalls.
+        for r in range(start, stop + 1):
+            if r < stop:
+                stage = stages + (r & 1) * bins * WIDTH
+                tile = stage if by_bin else scratch
+                pool_box(like, tile, base, boxes + 24 * r, levels, depth, across, _down(one, shape))
+                if not by_bin:
+                    turn_tile(like, tile, stage, levels, depth)
+            if r > start:
+                other = stages + ((r - 1) & 1) * bins * WIDTH
+                row = out + (r - 1) * length
+                emit(like, other, row, levels, depth, channels, channel, turn, streamed, by_bin)
+    fence()
+
+
+@part
+def _scatter(like, total, tile, values, totals, levels, depth, row, channel, shape):
+    """Add one box's gradient to the cells that its bins' maxima name."""
+    count, size = lanes(like), WIDTH // lanes(like)
+    channels, by_bin = word(shape, 0), word(shape, 6) != 0
+    item = 8 * WIDTH // (8 * lanes(total))
+    half = np.int64(size * 4)
+    low = (np.int64(1) << half) - 1
+    for k in range(depth):
+        squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
+        for lane in range(min(count, channels - channel)):
+            given, step = row + (before * channels + (channel + lane) * squares) * item, item
+            if by_bin:
+                given, step = row + (before * channels + channel + lane) * item, channels * item
+            named = tile + before * WIDTH + lane * size
+            for b in range(squares):
+                cell = low - (np.int64(peek(like, named + b * WIDTH)) & low)
+                place = totals + (cell * count + lane) * item
+                poke(place, peek(total, place) + peek(total, given + b * step))
+
+
+@part
+def _spread_out(like, total, totals, one, channel, channels):
+    """Write a block's gradient to its map."""
+    target, height, width = word(one, 0), word(one, 1), word(one, 2)
+    by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
+    target += channel * by_channel
+    count, item = lanes(like), WIDTH // lanes(total)
+    for y in range(height):
+        for lane in range(min(count, channels - channel)):
+            for x in range(width):
+                value = peek(total, totals + ((y * width + x) * count + lane) * item)
+                poke(target + lane * by_channel + y * by_row + x * by_cell, value)
+
+
+@_kernel
+def max_gradient_units(
+    bits, like, total, maps, grads, boxes, units, levels, depth, rows, shape, turn, scratch, first, last
+):
+    """From the gradient of the rows that of the maps, each value to the first maximum of its bin.
+
+    ``bits`` is an integer as wide as the floats, ``like`` one twice as wide, ``total`` a float of the type
+    of ``rows`` and ``grads``. A unit must hold all boxes of its map.
+    """
+    channels, bins, across = word(shape, 0), word(shape, 1), word(shape, 4)
+    item = WIDTH // lanes(total)
+    length = channels * bins * item
+    for unit in range(first, last):
+        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
+        height, width = word(one, 1), word(one, 2)
+        totals = scratch + bins * WIDTH
+        size = (height * width * lanes(like) * item + WIDTH - 1) // WIDTH * WIDTH
+        base = totals + size
+        for at in range(totals, base, WIDTH):
+            store(at, zero(total))
+        gather_places(bits, like, base, one, channel, channels, turn)
+        build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
+        for r in range(start, stop):
+            pool_box(like, scratch, base, boxes + 24 * r, levels, depth, across, _down(one, shape))
+            _scatter(like, total, scratch, rows, totals, levels, depth, rows + r * length, channel, shape)
+        _spread_out(like, total, totals, grads + 48 * word(units, 4 * unit), channel, channels)
+
+
+@part
+def _mean_box(like, tile, base, width, box, levels, depth):
+    """The means of all bins of one box, from sums in float64."""
+    corner = base + word(box, 0)
+    for k in range(depth):
+        n, place = word(levels, 4 * k), 16 * word(levels, 4 * k + 2)
+        target = tile + word(levels, 4 * k + 3) * WIDTH
+        columns, rows = word(box, 1) + place, word(box, 2) + place
+        for i in range(n):
+            top, bottom = word(rows, 2 * i), word(rows, 2 * i + 1)
+            for j in range(n):
+                left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
+                low, high = widen(zero(like), 0), widen(zero(like), 1)
+                row = corner + top
+                while row <= corner + bottom:
+                    for cell in range(row + left, row + right + WIDTH, WIDTH):
+                        low = vadd(low, widen(load(like, cell), 0))
+                        high = vadd(high, widen(load(like, cell), 1))
+                    row += width * WIDTH
+                count = ((bottom - top) // (width * WIDTH) + 1) * ((right - left) // WIDTH + 1)
+                store(target, narrow(like, scaled(low, 1.0 / count), scaled(high, 1.0 / count)))
+                target += WIDTH
+
+
+@_kernel
+def mean_units(bits, like, maps, boxes, units, levels, depth, out, shape, scratch, first, last):
+    """Pool for mean, into ``out``; ``like`` is a float, ``bits`` an integer as wide."""
+    channels, bins = word(shape, 0), word(shape, 1)
+    streamed, by_bin = word(shape, 5) != 0, word(shape, 6) != 0
+    stages = scratch + bins * WIDTH
+    base = stages + 2 * bins * WIDTH
+    length = channels * bins * (WIDTH // lanes(like))
+    for unit in range(first, last):
+        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
+        gather(like, base, one, channel, channels)
+        for r in range(start, stop + 1):
+            if r < stop:
+                stage = stages + (r & 1) * bins * WIDTH
+                tile = stage if by_bin else scratch
+                _mean_box(like, tile, base, word(one, 2), boxes + 24 * r, levels, depth)
+                to_keys(bits, tile, bins, bits)
+                if not by_bin:
+                    turn_tile(bits, tile, stage, levels, depth)
+            if r > start:
+                other = stages + ((r - 1) & 1) * bins * WIDTH
+                row = out + (r - 1) * length
+                emit(bits, other, row, levels, depth, channels, channel, bits, streamed, by_bin)
+    fence()
+
+
+@part
+def _share_out(like, totals, width, box, levels, depth, row, channel, shape, buffer):
+    """Add one box's gradient, divided by the cells of each bin, to all of them."""
+    channels, by_bin = word(shape, 0), word(shape, 6) != 0
+    count, item = lanes(like), WIDTH // lanes(like)
+    valid = min(count, channels - channel)
+    corner = totals + word(box, 0)
+    for k in range(depth):
+        n, place, before = word(levels, 4 * k), 16 * word(levels, 4 * k + 2), word(levels, 4 * k + 3)
+        columns, rows = word(box, 1) + place, word(box, 2) + place
+        given, step, stride = row + (before * channels + channel * n * n) * item, item, n * n * item
+        if by_bin:
+            given, step, stride = row + (before * channels + channel) * item, channels * item, item
+        for i in range(n):
+            top, bottom = word(rows, 2 * i), word(rows, 2 * i + 1)
+            for j in range(n):
+                left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
+                for lane in range(valid):
+                    poke(buffer + lane * item, peek(like, given + lane * stride))
+                cells = ((bottom - top) // (width * WIDTH) + 1) * ((right - left) // WIDTH + 1)
+                share = scaled(load(like, buffer), like + 1.0 / cells)
+                for y in range(corner + top, corner + bottom + width * WIDTH, width * WIDTH):
+                    for cell in range(y + left, y + right + WIDTH, WIDTH):
+                        store(cell, vadd(load(like, cell), share))
+                given += step
+
+
+@_kernel
+def mean_gradient_units(like, maps, grads, boxes, units, levels, depth, rows, shape, scratch, first, last):
+    """From the gradient of the rows that of the maps; a unit must hold all boxes of its map."""
+    channels, bins = word(shape, 0), word(shape, 1)
+    length = channels * bins * (WIDTH // lanes(like))
+    totals = scratch + WIDTH
+    for unit in range(first, last):
+        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        height, width = word(one, 1), word(one, 2)
+        for at in range(scratch, totals + height * width * WIDTH, WIDTH):
+            store(at, zero(like))
+        for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
+            row = rows + r * length
+            _share_out(like, totals, width, boxes + 24 * r, levels, depth, row, channel, shape, scratch)
+        _spread_out(like, like, totals, grads + 48 * word(units, 4 * unit), channel, channels)
+
+
+@part
+def _dots(bins, rows, weights, target, fresh):
+    """4 x 4 dot products of rows, one behind the other, with interleaved weights, as one vector of sums."""
+    one = np.float32(0)
+    r0, r1, r2, r3 = rows, rows + bins * WIDTH, rows + 2 * bins * WIDTH, rows + 3 * bins * WIDTH
+    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = zero(one)
+    a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = zero(one)
+    for at in range(0, bins * WIDTH, WIDTH):
+        w0, w1 = load(one, weights + 4 * at), load(one, weights + 4 * at + WIDTH)
+        w2, w3 = load(one, weights + 4 * at + 2 * WIDTH), load(one, weights + 4 * at + 3 * WIDTH)
+        x = load(one, r0 + at)
+        a00, a01, a02, a03 = fma(x, w0, a00), fma(x, w1, a01), fma(x, w2, a02), fma(x, w3, a03)
+        x = load(one, r1 + at)
+        a10, a11, a12, a13 = fma(x, w0, a10), fma(x, w1, a11), fma(x, w2, a12), fma(x, w3, a13)
+        x = load(one, r2 + at)
+        a20, a21, a22, a23 = fma(x, w0, a20), fma(x, w1, a21), fma(x, w2, a22), fma(x, w3, a23)
+        x = load(one, r3 + at)
+        a30, a31, a32, a33 = fma(x, w0, a30), fma(x, w1, a31), fma(x, w2, a32), fma(x, w3, a33)
+    total = sums(a00, a01, a02, a03, a10, a11, a12, a13, a20, a21, a22, a23, a30, a31, a32, a33)
+    store(target, total if fresh else vadd(load(one, target), total))
+
+
+@_kernel
+def score_units(
+    like, half, maps, boxes, units, levels, depth, weights, fours, out, shape, turn, scratch, first, last
+):
+    """Score boxes by max pooled rows without keeping these.
+
+    A unit here is int64 ``[6]``: map, first channel, channel past the last, first box, the one past the
+    last, and the place in ``out`` of the first box's sums. ``weights`` float32
+    ``[blocks, fours, bins * parts, 4, 16]``, a part being 16 lanes of a block, is ``fours`` times 4
+    classes. ``out`` float32 ``[..., fours, 4, 4]``, one for every 4 boxes.
+    """
+    bins, across, together = word(shape, 1), word(shape, 4), word(shape, 7)
+    parts = lanes(like) // 16
+    tile = scratch
+    rows = tile + bins * WIDTH
+    base = rows + together * bins * parts * WIDTH
+    for unit in range(first, last):
+        one, start, stop = (
+            maps + 48 * word(units, 6 * unit),
+            word(units, 6 * unit + 3),
+            word(units, 6 * unit + 4),
+        )
+        opening = word(units, 6 * unit + 1)
+        for channel in range(opening, word(units, 6 * unit + 2), lanes(like)):
+            _lay_keys(like, base, one, channel, shape, turn)
+            head = weights + channel // lanes(like) * fours * bins * parts * 4 * WIDTH
+            for r in range(start, stop, together):
+                target = out + (word(units, 6 * unit + 5) + (r - start) // 4) * fours * WIDTH
+                some = min(together, stop - r)
+                for i in range(some):
+                    pool_box(like, tile, base, boxes + 24 * (r + i), levels, depth, across, _down(one, shape))
+                    at = rows + i * bins * parts * WIDTH
+                    for b in range(tile, tile + bins * WIDTH, WIDTH):
+                        value = from_key(load(like, b), turn)
+                        store(at, floats(value, 0, half))
+                        at += WIDTH
+                        if parts == 2:
+                            store(at, floats(value, 1, half))
+                            at += WIDTH
+                for k in range(fours):
+                    for i in range(0, some, 4):
+                        four = target + (i // 4 * fours + k) * WIDTH
+                        place = rows + i * bins * parts * WIDTH
+                        _dots(
+                            bins * parts, place, head + k * bins * parts * 4 * WIDTH, four, channel == opening
+                        )

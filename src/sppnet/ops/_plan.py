@@ -1,0 +1,188 @@
+"""What a compiled kernel is told of a call: tables of numbers, and the way that costs least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sppnet.ops.bins import count_bins, parents
+
+WIDTH = 64
+_TABLE_BYTES = 64 << 20
+"""What the tables of one thread may take."""
+
+Words = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes sorted by map: ``owners`` ``[N]`` and, in cells, ``x0``, ``y0``, ``widths``, ``heights`` ``[N]``."""
+
+    owners: Words
+    x0: Words
+    y0: Words
+    widths: Words
+    heights: Words
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tables that `sppnet.ops._kernels` describes; ``edges`` only keeps alive what ``boxes`` points to."""
+
+    maps: Words
+    boxes: Words
+    starts: Words
+    levels: Words
+    bins: int
+    doublings: tuple[int, int]
+    across: int
+    edges: tuple[Words, Words]
+
+    @property
+    def cells(self) -> int:
+        """Cells of the largest map."""
+        return int((self.maps[:, 1] * self.maps[:, 2]).max())
+
+    @property
+    def table_bytes(self) -> int:
+        """Memory for a block and its tables, in bytes."""
+        return self.cells * WIDTH * self.doublings[0] * self.doublings[1]
+
+
+def _level_table(levels: Sequence[int], derived: bool) -> tuple[Words, list[int]]:
+    """The table of levels, and the levels that are pooled from cells."""
+    before = np.cumsum([0, *(n * n for n in levels)])
+    order = sorted(range(len(levels)), key=lambda i: (-levels[i], i))
+    made_from = parents(levels) if derived else list(range(len(levels)))
+    roots = [i for i in order if made_from[i] == i]
+    places = dict(zip(roots, np.cumsum([0, *(levels[i] for i in roots)]), strict=False))
+    rows = [[levels[i], order.index(made_from[i]), places.get(i, 0), before[i]] for i in order]
+    return np.array(rows, np.int64), [levels[i] for i in roots]
+
+
+def _bins_of(sizes: Words, roots: Sequence[int]) -> tuple[Words, Words]:
+    """First cells and lengths ``[S, bins a side]`` of the bins of sides of ``sizes`` cells."""
+    n = np.concatenate([np.full(root, root, np.int64) for root in roots])
+    i = np.concatenate([np.arange(root, dtype=np.int64) for root in roots])
+    first = i * sizes[:, None] // n
+    return first, -(-(i + 1) * sizes[:, None] // n) - first
+
+
+def _log2(values: Words) -> Words:
+    return np.frexp(values)[1].astype(np.int64) - 1
+
+
+def _edges(first: Words, length: Words, doublings: int, step: Words | int, table: int) -> Words:
+    """Bin edges in bytes: ``step`` between cells, ``table`` between the tables of one doubling more."""
+    power = np.minimum(_log2(length), doublings - 1)
+    last = first + length - (1 << power)
+    return np.stack([first * step + power * table, last * step + power * table], -1)
+
+
+def _choose(boxes: Boxes, roots: Sequence[int], height: int, width: int, count: int) -> tuple[int, int]:
+    """How many doublings of rows and columns to tabulate, 1 and 1 for none, by the work that remains.
+
+    The costs of a load, a bin and a table entry were measured as 1.6, 6 and 2 processor cycles.
+    """
+    sizes = np.arange(1, max(height, width) + 1)
+    _, lengths = _bins_of(sizes, roots)
+    splits = np.cumsum(roots)[:-1]
+    sums = np.stack([part.sum(1) for part in np.split(lengths, splits, 1)], 1)
+    loads = int((sums[boxes.heights - 1] * sums[boxes.widths - 1]).sum())
+    direct = 1.6 * loads
+    tall, wide = int(boxes.heights.max()), int(boxes.widths.max())
+    ky, kx = int(_log2(lengths[tall - 1].max())) + 1, int(_log2(lengths[wide - 1].max())) + 1
+    while ky * kx * height * width * WIDTH > _TABLE_BYTES and ky * kx > 1:
+        ky, kx = (ky - 1, kx) if ky >= kx else (ky, kx - 1)
+    tabled = 2.0 * height * width * (ky * kx - 1) * count + 6.0 * len(boxes) * count_bins(roots)
+    return (ky, kx) if tabled < direct else (1, 1)
+
+
+def map_table(maps: Sequence[Tensor] | Tensor) -> Words:
+    """Address, height, width and strides in bytes of each map ``[C, H, W]``."""
+    if isinstance(maps, Tensor):
+        size = maps.element_size()
+        strides = [step * size for step in maps.stride()]
+        table = np.empty((len(maps), 6), np.int64)
+        table[:, 0] = maps.data_ptr() + np.arange(len(maps)) * strides[0]
+        table[:, 1:] = [maps.shape[2], maps.shape[3], *strides[1:]]
+        return table
+    size = maps[0].element_size()
+    rows = [[m.data_ptr(), *m.shape[1:], *(step * size for step in m.stride())] for m in maps]
+    return np.array(rows, np.int64)
+
+
+def whole_plan(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str) -> Plan:
+    """One box a map, covering it."""
+    table, roots = _level_table(levels, mode == "max")
+    places = map_table(maps)
+    heights, widths = places[:, 1], places[:, 2]
+    columns = _edges(*_bins_of(widths, roots), 1, WIDTH, 0)
+    rows = _edges(*_bins_of(heights, roots), 1, (widths * WIDTH)[:, None], 0)
+    row = columns.shape[1] * 16
+    numbers = np.arange(len(places) + 1)
+    boxes = np.zeros((len(places), 3), np.int64)
+    boxes[:, 1] = columns.ctypes.data + row * numbers[:-1]
+    boxes[:, 2] = rows.ctypes.data + row * numbers[:-1]
+    return Plan(places, boxes, numbers, table, count_bins(levels), (1, 1), WIDTH, (columns, rows))
+
+
+def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str) -> Plan:
+    """``boxes`` of ``maps`` ``[B, C, H, W]``."""
+    table, roots = _level_table(levels, mode == "max")
+    height, width = maps.shape[2:]
+    doublings = _choose(boxes, roots, height, width, len(maps)) if mode == "max" and len(boxes) else (1, 1)
+    plane = height * width * WIDTH
+    sizes = np.arange(1, max(height, width) + 1)
+    first, length = _bins_of(sizes, roots)
+    columns = _edges(first, length, doublings[1], WIDTH, plane)
+    rows = _edges(first, length, doublings[0], width * WIDTH, plane * doublings[1])
+    row = columns.shape[1] * 16
+    lines = np.empty((len(boxes), 3), np.int64)
+    lines[:, 0] = (boxes.y0 * width + boxes.x0) * WIDTH
+    lines[:, 1] = columns.ctypes.data + row * (boxes.widths - 1)
+    lines[:, 2] = rows.ctypes.data + row * (boxes.heights - 1)
+    across = WIDTH << (doublings[1] - 1)
+    if doublings != (1, 1):
+        tall = int(length[boxes.heights.max() - 1].max()) >> doublings[0]
+        wide = int(length[boxes.widths.max() - 1].max()) >> doublings[1]
+        across = across if tall or wide else 0
+    starts = np.searchsorted(boxes.owners, np.arange(len(maps) + 1))
+    return Plan(map_table(maps), lines, starts, table, count_bins(levels), doublings, across, (columns, rows))
+
+
+def units_of(plan: Plan, channels: int, lanes: int, least: int) -> Words:
+    """Units ``[U, 4]``: each block of each map, its boxes in runs where there are fewer than ``least``."""
+    blocks = np.arange(0, channels, lanes)
+    maps = len(plan.maps)
+    counts = np.diff(plan.starts)
+    runs = 1
+    if len(blocks) * maps < least:
+        runs = max(1, min(-(-least // max(1, len(blocks) * maps)), int(counts.max(initial=0)) // 128))
+    units = np.empty((maps, len(blocks), runs, 4), np.int64)
+    units[..., 0] = np.arange(maps)[:, None, None]
+    units[..., 1] = blocks[:, None]
+    cuts = plan.starts[:-1, None] + counts[:, None] * np.arange(runs + 1) // runs
+    units[..., 2], units[..., 3] = cuts[:, None, :-1], cuts[:, None, 1:]
+    return units.reshape(-1, 4)
+
+
+def weight_blocks(weight: Tensor, channels: int, levels: Sequence[int], lanes: int) -> Tensor:
+    """A head's weight ``[K, C * bins]`` as float32 ``[blocks, fours, bins * parts, 4, 16]``; zeros fill up."""
+    classes = weight.shape[0]
+    split = weight.to(torch.float32).split([channels * n * n for n in levels], 1)
+    by_channel = torch.cat([w.reshape(classes, channels, -1) for w in split], 2)
+    bins, parts = by_channel.shape[2], lanes // 16
+    fours, blocks = -(-classes // 4), -(-channels // lanes)
+    padded = torch.zeros(fours * 4, blocks * lanes, bins)
+    padded[:classes, :channels] = by_channel
+    shaped = padded.view(fours, 4, blocks, parts, 16, bins).permute(2, 0, 5, 3, 1, 4)
+    return shaped.reshape(blocks, fours, bins * parts, 4, 16).contiguous()

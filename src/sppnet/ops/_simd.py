@@ -1,0 +1,380 @@
+"""Vectors of 64 bytes for compiled loops: a numba type, and the few instructions that pooling needs.
+
+A vector holds 64 bytes of one element type, 16 float32 for instance, whatever the processor has: the
+compiler splits it where registers are narrower. Memory is named by integer addresses, so whoever calls
+answers for their range. The first argument ``like`` of most functions is any scalar of the element type.
+"""
+
+# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# pyright: basic, reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportUnknownParameterType=false
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.core.extending import intrinsic, register_model
+
+BYTES = 64
+
+_ITEMS = {
+    types.int16: ir.IntType(16),
+    types.int32: ir.IntType(32),
+    types.int64: ir.IntType(64),
+    types.float32: ir.FloatType(),
+    types.float64: ir.DoubleType(),
+}
+
+
+class Vector(types.Type):
+    """64 bytes of one element type."""
+
+    def __init__(self, item) -> None:
+        super().__init__(name=f"Vector({item})")
+        self.item = item
+        self.lanes = BYTES * 8 // item.bitwidth
+        self.llvm = ir.VectorType(_ITEMS[item], self.lanes)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm, fe_type) -> None:
+        super().__init__(dmm, fe_type, fe_type.llvm)
+
+
+def _splat(vector: ir.VectorType, value) -> ir.Constant:
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def _broadcast(builder, vector: ir.VectorType, scalar):
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return builder.shuffle_vector(first, first, zeros)
+
+
+def _shuffle(builder, a, b, lanes: list[int]):
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
+
+def _at(builder, address, kind, offset=None):
+    if offset is not None:
+        address = builder.add(address, offset)
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+@intrinsic
+def lanes(typingctx, like):
+    """How many elements of the type of ``like`` a vector holds."""
+    count = Vector(like).lanes
+    return types.int64(like), lambda context, builder, sig, args: ir.Constant(ir.IntType(64), count)
+
+
+@intrinsic
+def peek(typingctx, like, address):
+    """The scalar of the type of ``like`` at ``address``."""
+
+    def codegen(context, builder, sig, args):
+        item = _ITEMS[sig.args[0]]
+        return builder.load(_at(builder, args[1], item), align=item_bytes)
+
+    item_bytes = like.bitwidth // 8
+    return like(like, types.int64), codegen
+
+
+@intrinsic
+def word(typingctx, address, index):
+    """Number ``index`` of the int64 at ``address``.
+
+    Kernels take tables by address because numba counts references to arrays with locked instructions,
+    and these wait for all streams on their way to memory.
+    """
+
+    def codegen(context, builder, sig, args):
+        place = builder.add(args[0], builder.shl(args[1], ir.Constant(ir.IntType(64), 3)))
+        return builder.load(_at(builder, place, ir.IntType(64)), align=8)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def poke(typingctx, address, value):
+    """Write a scalar to ``address``."""
+    item_bytes = value.bitwidth // 8
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[1], _at(builder, args[0], _ITEMS[sig.args[1]]), align=item_bytes)
+        return context.get_dummy_value()
+
+    return types.none(types.int64, value), codegen
+
+
+@intrinsic
+def load(typingctx, like, address):
+    """The vector at ``address``, which need only suit one element."""
+    result = Vector(like)
+
+    def codegen(context, builder, sig, args):
+        return builder.load(_at(builder, args[1], result.llvm), align=like.bitwidth // 8)
+
+    return result(like, types.int64), codegen
+
+
+@intrinsic
+def store(typingctx, address, vector):
+    """Write ``vector`` to ``address``, which need only suit one element."""
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[1], _at(builder, args[0], vector.llvm), align=vector.item.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.none(types.int64, vector), codegen
+
+
+@intrinsic
+def stream(typingctx, address, vector):
+    """Write ``vector`` past the caches to ``address``, a multiple of 64; `fence` before others may read it."""
+
+    def codegen(context, builder, sig, args):
+        written = builder.store(args[1], _at(builder, args[0], vector.llvm), align=BYTES)
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.none(types.int64, vector), codegen
+
+
+@intrinsic
+def fence(typingctx):
+    """Order everything written before, streams too, ahead of what comes after."""
+
+    def codegen(context, builder, sig, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+@intrinsic
+def zero(typingctx, like):
+    """A vector of zeros."""
+    result = Vector(like)
+    return result(like), lambda context, builder, sig, args: ir.Constant(result.llvm, None)
+
+
+@intrinsic
+def vmax(typingctx, a, b):
+    """The larger of each pair of integers."""
+
+    def codegen(context, builder, sig, args):
+        return builder.select(builder.icmp_signed(">", args[0], args[1]), args[0], args[1])
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def vadd(typingctx, a, b):
+    """The sum of each pair of floats."""
+    return a(a, b), lambda context, builder, sig, args: builder.fadd(args[0], args[1])
+
+
+@intrinsic
+def scaled(typingctx, a, factor):
+    """Each float times a scalar."""
+
+    def codegen(context, builder, sig, args):
+        return builder.fmul(args[0], _broadcast(builder, a.llvm, args[1]))
+
+    return a(a, a.item), codegen
+
+
+@intrinsic
+def fma(typingctx, a, b, c):
+    """``a * b + c``, fused where the processor can."""
+
+    def codegen(context, builder, sig, args):
+        name = f"llvm.fmuladd.v{a.lanes}f{a.item.bitwidth}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.llvm, [a.llvm] * 3), name)
+        return builder.call(function, args)
+
+    return a(a, b, c), codegen
+
+
+def _fold(builder, kind, vector):
+    """Flip all but the sign of the negative ones: floats' bits to integers of the same order, and back."""
+    bits = kind.item.bitwidth
+    sign = builder.ashr(vector, _splat(kind.llvm, bits - 1))
+    return builder.xor(vector, builder.and_(sign, _splat(kind.llvm, (1 << (bits - 1)) - 1)))
+
+
+@intrinsic
+def to_key(typingctx, vector, turn):
+    """Bits of floats to integers that order as the floats do, every NaN above all.
+
+    ``turn`` is the number of NaNs of either sign: turning the scale by it moves the negative ones from
+    the bottom to the top.
+    """
+
+    def codegen(context, builder, sig, args):
+        return builder.sub(_fold(builder, vector, args[0]), _broadcast(builder, vector.llvm, args[1]))
+
+    return vector(vector, vector.item), codegen
+
+
+@intrinsic
+def from_key(typingctx, vector, turn):
+    """The inverse of `to_key`."""
+
+    def codegen(context, builder, sig, args):
+        return _fold(builder, vector, builder.add(args[0], _broadcast(builder, vector.llvm, args[1])))
+
+    return vector(vector, vector.item), codegen
+
+
+def _zip_words(builder, vectors: list, lanes_: int) -> list:
+    """Interleave vectors of 4 or 8 byte words until each lane's elements lie side by side."""
+    low = [j // 2 + (j % 2) * lanes_ for j in range(lanes_)]
+    high = [lane + lanes_ // 2 for lane in low]
+    half = len(vectors) // 2
+    for _ in range(len(vectors).bit_length() - 1):
+        pairs = [(vectors[i], vectors[i + half]) for i in range(half)]
+        vectors = [_shuffle(builder, a, b, mask) for a, b in pairs for mask in (low, high)]
+    return vectors
+
+
+def _columns(builder, kind: Vector, vectors: list) -> list:
+    """For each lane a short vector of its elements in ``vectors``, whose number is a power of two."""
+    rows = len(vectors)
+    if rows == 1:
+        return [_shuffle(builder, vectors[0], vectors[0], [lane]) for lane in range(kind.lanes)]
+    if kind.item.bitwidth > 16:
+        share = kind.lanes // rows
+        return [
+            _shuffle(builder, v, v, list(range(part * rows, (part + 1) * rows)))
+            for v in _zip_words(builder, vectors, kind.lanes)
+            for part in range(share)
+        ]
+    # 2-byte shuffles across 16 bytes are slow: pair neighbours inside them, then move pairs as words.
+    words = ir.VectorType(ir.IntType(32), kind.lanes // 2)
+    result = [None] * kind.lanes
+    for side in (0, 4):
+        mask = [8 * (j // 8) + side + (j % 8) // 2 + (j % 2) * kind.lanes for j in range(kind.lanes)]
+        pairs = [_shuffle(builder, vectors[i], vectors[i + 1], mask) for i in range(0, rows, 2)]
+        zipped = _zip_words(builder, [builder.bitcast(p, words) for p in pairs], words.count)
+        share = words.count // len(pairs)
+        for i, vector in enumerate(zipped):
+            whole = builder.bitcast(vector, kind.llvm)
+            for part in range(share):
+                word = i * share + part
+                lane = 8 * (word // 4) + side + word % 4
+                result[lane] = _shuffle(builder, whole, whole, list(range(part * rows, (part + 1) * rows)))
+    return result
+
+
+def _transpose(builder, kind: Vector, rows: int, places) -> None:
+    source, source_step, target, target_step = places
+    align, word = kind.item.bitwidth // 8, ir.IntType(64)
+    vectors = []
+    for i in range(rows):
+        offset = builder.mul(source_step, ir.Constant(word, i))
+        vectors.append(builder.load(_at(builder, source, kind.llvm, offset), align=align))
+    piece = ir.VectorType(kind.llvm.element, rows)
+    for lane, column in enumerate(_columns(builder, kind, vectors)):
+        offset = builder.mul(target_step, ir.Constant(word, lane))
+        builder.store(column, _at(builder, target, piece, offset), align=align)
+
+
+@intrinsic(prefer_literal=True)
+def transpose(typingctx, like, count, source, source_step, target, target_step):
+    """Turn ``count`` vectors into as many columns.
+
+    Reads vectors at ``source + i * source_step`` and writes, for each lane, ``count`` elements side by
+    side at ``target + lane * target_step``. ``count`` is a literal power of two, at most the lanes.
+    """
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    kind = Vector(like)
+
+    def codegen(context, builder, sig, args):
+        _transpose(builder, kind, min(count.literal_value, kind.lanes), args[2:])
+        return context.get_dummy_value()
+
+    return types.none(like, count, *[types.int64] * 4), codegen
+
+
+@intrinsic
+def widen(typingctx, vector, part):
+    """Half of a vector of float32, the first where ``part`` is 0, as float64; float64 as it is."""
+    kind, double = vector, Vector(types.float64)
+
+    def codegen(context, builder, sig, args):
+        if kind.item == types.float64:
+            return args[0]
+        low = _shuffle(builder, args[0], args[0], list(range(8)))
+        high = _shuffle(builder, args[0], args[0], list(range(8, 16)))
+        first = builder.icmp_signed("==", args[1], ir.Constant(args[1].type, 0))
+        return builder.fpext(builder.select(first, low, high), double.llvm)
+
+    return double(vector, types.int64), codegen
+
+
+@intrinsic
+def narrow(typingctx, like, low, high):
+    """The inverse of `widen`: two halves as float32, or the first as it is for float64."""
+    result = Vector(like)
+
+    def codegen(context, builder, sig, args):
+        if like == types.float64:
+            return args[1]
+        short = ir.VectorType(ir.FloatType(), 8)
+        halves = [builder.fptrunc(half, short) for half in args[1:]]
+        return _shuffle(builder, *halves, list(range(16)))
+
+    return result(like, low, high), codegen
+
+
+@intrinsic
+def floats(typingctx, vector, part, half):
+    """Bits of floats as float32: of int16 the lanes of half ``part``, as float16 where ``half``, else bfloat16.
+
+    Of int32 all lanes are taken, and ``part`` and ``half`` mean nothing.
+    """
+    result = Vector(types.float32)
+
+    def codegen(context, builder, sig, args):
+        if vector.item == types.int32:
+            return builder.bitcast(args[0], result.llvm)
+        low = _shuffle(builder, args[0], args[0], list(range(16)))
+        high = _shuffle(builder, args[0], args[0], list(range(16, 32)))
+        some = builder.select(builder.icmp_signed("==", args[1], ir.Constant(args[1].type, 0)), low, high)
+        words = ir.VectorType(ir.IntType(32), 16)
+        shifted = builder.shl(builder.zext(some, words), _splat(words, 16))
+        brain = builder.bitcast(shifted, result.llvm)
+        short = builder.bitcast(some, ir.VectorType(ir.HalfType(), 16))
+        return builder.select(args[2], builder.fpext(short, result.llvm), brain)
+
+    return result(vector, types.int64, types.boolean), codegen
+
+
+@intrinsic
+def sums(typingctx, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p):  # noqa: E741
+    """The sums of the lanes of 16 vectors of float32, one a lane."""
+    result = Vector(types.float32)
+
+    def codegen(context, builder, sig, args):
+        # Lane i of what is left holds a part of the sum of vector names[i].
+        left = [(args[i], [i] * 16) for i in range(16)]
+        run = 16
+        while len(left) > 1:
+            run //= 2
+            merged = []
+            for (a, names_a), (b, names_b) in zip(left[::2], left[1::2], strict=True):
+                starts = range(0, 16, 2 * run)
+                low = [s + base + i for s in starts for base in (0, 16) for i in range(run)]
+                high = [lane + run for lane in low]
+                both = builder.fadd(_shuffle(builder, a, b, low), _shuffle(builder, a, b, high))
+                merged.append((both, [(names_a + names_b)[lane] for lane in low]))
+            left = merged
+        total, names = left[0]
+        return _shuffle(builder, total, total, [names.index(i) for i in range(16)])
+
+    return result(*[result] * 16), codegen
