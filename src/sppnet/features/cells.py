@@ -13,26 +13,31 @@ from sppnet.structures import Boxes, FeatureMap, Grid
 TARGET_AREA = 224.0 * 224.0
 
 
-def _first_at_or_after(edges: Tensor, resized: int, original: int, grid: Grid) -> Tensor:
-    """The number of the first cell whose centre lies at or after each edge (image pixels, float64).
+def _floor_quotient(numerator: Tensor, denominator: float) -> Tensor:
+    """floor(numerator / denominator) of exact float64 numbers; the denominator is above 0.
 
-    The comparison ``edge * resized >= (first + i * stride) * original`` is exact: coordinates are
-    float32 and sizes small integers, so both sides are exact in float64 for strides and offsets of few
-    bits. Only the quotient is rounded, and then mended by one where that crossed a whole number.
+    Only the quotient is rounded, which can carry it over a whole number; multiplying back, which is
+    exact here, tells, and mends it by one.
     """
-    reach = edges * resized - grid.first * original
-    step = grid.stride * original
-    cell = torch.ceil(reach / step)
-    return cell + (cell * step < reach) - ((cell - 1) * step >= reach).to(cell.dtype)
+    whole = torch.floor(numerator / denominator)
+    return (
+        whole + ((whole + 1) * denominator <= numerator).double() - (whole * denominator > numerator).double()
+    )
 
 
 def _axis_cells(
     low: Tensor, high: Tensor, resized: int, original: int, grid: Grid, count: int
 ) -> tuple[Tensor, Tensor]:
-    start = _first_at_or_after(low, resized, original, grid).clamp(0, count)
-    stop = _first_at_or_after(high, resized, original, grid).clamp(0, count)
-    middle = (low + high) / 2 * (resized / original)
-    nearest = torch.floor((middle - grid.first) / grid.stride + 0.5).clamp(0, count - 1)
+    """The cells between two edges (image pixels, float64) along one axis: start and stop.
+
+    Everything is multiplied by the image's side, so that no scale factor is rounded: coordinates are
+    float32 and sizes small integers, and their products are exact in float64.
+    """
+    step, offset = grid.stride * original, grid.first * original
+    # The first cell at or after an edge: the ceiling, as the floor of the negative.
+    start = (-_floor_quotient(offset - low * resized, step)).clamp(0, count)
+    stop = (-_floor_quotient(offset - high * resized, step)).clamp(0, count)
+    nearest = _floor_quotient((low + high) * resized - 2 * offset + step, 2 * step).clamp(0, count - 1)
     empty = stop <= start
     start = torch.where(empty, nearest, start)
     return start.to(torch.int64), torch.where(empty, nearest + 1, stop).to(torch.int64)
@@ -43,7 +48,8 @@ def cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
 
     A centre on the left or top edge lies in the box, one on the right or bottom edge does not, so that
     boxes that share an edge share no cell. Where an axis has no centre inside, it gets the one cell
-    nearest to the box's middle. The rule holds for each axis by itself, and only cells of the map count.
+    nearest to the box's middle, the later of two. The rule holds for each axis by itself, and only
+    cells of the map count.
 
     Args:
         boxes: on the image, in its pixels; they may reach over its border.
