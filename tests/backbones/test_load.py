@@ -214,3 +214,19 @@ def test_a_stride_that_a_network_lacks() -> None:
 def test_a_description_that_lacks_something() -> None:
     with pytest.raises(UserError, match="layers"):
         backbone_from_spec({"name": "builtin"})
+
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "weights" / "squeezenet1_0-imagenet.fp16.safetensors"
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_file(), reason="no pretrained weights beside the repository")
+def test_published_weights_load_and_differ_from_a_random_start() -> None:
+    backbone = load_backbone("torchvision:squeezenet1_0", SHARED)
+    start = load_backbone(SQUEEZE)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        (trained,), (random,) = backbone(images), start(images)
+    assert torch.isfinite(trained).all()
+    # ReLU features of a trained network are sparse; those of a random start are not.
+    assert float((trained == 0).float().mean()) > float((random == 0).float().mean())
