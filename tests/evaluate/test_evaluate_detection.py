@@ -90,8 +90,7 @@ def test_nothing_found_and_nothing_to_find():
     nothing = [Detections.empty(SIZE, NAMES)] * 2
     metrics = detection_metrics(nothing, TRUTHS)
     assert (metrics["AP"], metrics["VOC07_AP50"], metrics["VOC_AP50"]) == (0.0, 0.0, 0.0)
-    bare = truth([], torch.zeros(0, dtype=torch.int64).tolist())
-    bare = GroundTruth.make(bare.boxes, torch.zeros(0, dtype=torch.int64), NAMES)
+    bare = GroundTruth.make(Boxes.empty(SIZE), torch.zeros(0, dtype=torch.int64), NAMES)
     metrics = detection_metrics(FOUND, [bare, bare])
     assert metrics["objects"] == 0
     assert metrics["AP50"] is None
@@ -124,8 +123,9 @@ def test_the_order_of_the_classes_does_not_matter():
         (
             [found([[0, 0, 9, 9]], [0], [0.5], ("ant", "ant"))],
             [truth([[0, 0, 9, 9]], [0], ("ant", "ant"))],
-            "names that differ",
+            "each a different one",
         ),
+        ([Detections.empty(SIZE, ())], [GroundTruth.make(Boxes.empty(SIZE), torch.zeros(0), ())], "one name"),
     ],
 )
 def test_mistakes(detections, truths, where):

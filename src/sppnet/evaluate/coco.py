@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sppnet.evaluate.pairs import paired_names
 from sppnet.structures import Boxes, Detections, GroundTruth
@@ -75,27 +77,13 @@ def coco_scores(detections: Sequence[Detections], truths: Sequence[GroundTruth])
     Raises:
         UserError: detections and truths that do not belong together.
     """
-    from faster_coco_eval import COCO, COCOeval_faster
-
     names = paired_names(detections, truths)
-    frame: dict[str, Any] = {
-        "images": [
-            {"id": number, "height": truth.boxes.size.height, "width": truth.boxes.size.width}
-            for number, truth in enumerate(truths, 1)
-        ],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
-    }
-    objects = _numbered([_objects(number, truth) for number, truth in enumerate(truths, 1)])
-    found = _numbered([_found(number, part) for number, part in enumerate(detections, 1)])
-    evaluation = COCOeval_faster(
-        COCO({**frame, "annotations": objects}), COCO({**frame, "annotations": found}), "bbox"
-    )
-    evaluation.evaluate()
-    evaluation.accumulate()
-    # Thresholds, recalls, classes, areas, limits; -1 where a class has no objects.
-    precision: NDArray[np.float64] = np.asarray(evaluation.eval["precision"])
-    recall: NDArray[np.float64] = np.asarray(evaluation.eval["recall"])
-    precision = precision[:, :, :, :, -1]
+    objects, found = _objects(truths), _found(detections)
+    # Class by class, so that the rows of one class at a time are held as mappings.
+    parts = [_evaluate(truths, objects.of(label), found.of(label)) for label in range(len(names))]
+    # Thresholds, recalls, classes, areas; and thresholds, classes, areas, limits.
+    precision = np.concatenate([part[0] for part in parts], 2)[..., -1]
+    recall = np.concatenate([part[1] for part in parts], 1)
     return CocoScores(
         ap=_mean(precision[..., _ALL]),
         ap50=_mean(precision[0, ..., _ALL]),
@@ -119,42 +107,80 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(known.mean()) if known.size else None
 
 
-def _corner_and_sides(boxes: Boxes) -> list[list[float]]:
-    xyxy = boxes.xyxy.detach().cpu().double().numpy()
-    return np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], 1).tolist()
+@dataclass(frozen=True)
+class _Rows:
+    """Boxes of all pictures: the picture's number from 1, class, corner and sides, and what COCO asks for."""
+
+    pictures: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    crowds: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+
+    def of(self, label: int) -> list[dict[str, Any]]:
+        """The rows of one class, numbered from 1: the evaluation takes a match with number 0 for none."""
+        own = self.labels == label
+        columns = (self.pictures, self.boxes, self.areas, self.crowds, self.scores)
+        rows = zip(*(column[own].tolist() for column in columns), strict=True)
+        return [
+            {
+                "id": number,
+                "image_id": picture,
+                "category_id": 1,
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(crowd),
+                "score": score,
+            }
+            for number, (picture, box, area, crowd, score) in enumerate(rows, 1)
+        ]
 
 
-def _objects(picture: int, truth: GroundTruth) -> list[dict[str, Any]]:
-    flags = zip(truth.labels.tolist(), truth.difficult.tolist(), truth.crowd.tolist(), strict=True)
-    return [
-        {
-            "image_id": picture,
-            "category_id": label + 1,
-            "bbox": box,
-            "area": _AREA_OUTSIDE_EVERY_RANGE if difficult else box[2] * box[3],
-            "iscrowd": int(crowd),
-        }
-        for box, (label, difficult, crowd) in zip(_corner_and_sides(truth.boxes), flags, strict=True)
-    ]
+def _evaluate(
+    truths: Sequence[GroundTruth], objects: list[dict[str, Any]], found: list[dict[str, Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """COCO's tables of precision and recall of one class; -1 where it has no objects that count."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    frame: dict[str, Any] = {
+        "images": [
+            {"id": number, "height": truth.boxes.size.height, "width": truth.boxes.size.width}
+            for number, truth in enumerate(truths, 1)
+        ],
+        "categories": [{"id": 1, "name": "object"}],
+    }
+    evaluation = COCOeval_faster(
+        COCO({**frame, "annotations": objects}), COCO({**frame, "annotations": found}), "bbox"
+    )
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
 
 
-def _found(picture: int, found: Detections) -> list[dict[str, Any]]:
-    boxes = _corner_and_sides(found.boxes)
-    rows = zip(boxes, found.labels.tolist(), found.scores.tolist(), strict=True)
-    return [
-        {
-            "image_id": picture,
-            "category_id": label + 1,
-            "bbox": box,
-            "area": box[2] * box[3],
-            "score": score,
-            "iscrowd": 0,
-        }
-        for box, label, score in rows
-    ]
+def _objects(truths: Sequence[GroundTruth]) -> _Rows:
+    pictures, boxes = _places([truth.boxes for truth in truths])
+    difficult = _joined([truth.difficult for truth in truths])
+    labels = _joined([truth.labels for truth in truths])
+    areas = np.where(difficult, _AREA_OUTSIDE_EVERY_RANGE, boxes[:, 2] * boxes[:, 3])
+    crowds = _joined([truth.crowd for truth in truths])
+    return _Rows(pictures, labels, boxes, areas, crowds, np.ones(len(boxes)))
 
 
-def _numbered(parts: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """One list, numbered from 1: the evaluation takes a match with number 0 for none."""
-    flat = [row for part in parts for row in part]
-    return [{**row, "id": number} for number, row in enumerate(flat, 1)]
+def _found(detections: Sequence[Detections]) -> _Rows:
+    pictures, boxes = _places([found.boxes for found in detections])
+    labels = _joined([found.labels for found in detections])
+    scores = _joined([found.scores for found in detections]).astype(np.float64)
+    crowds = np.zeros(len(boxes), dtype=np.bool_)
+    return _Rows(pictures, labels, boxes, boxes[:, 2] * boxes[:, 3], crowds, scores)
+
+
+def _places(parts: Sequence[Boxes]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The number of each box's picture, from 1, and its corner and sides ``[M, 4]``."""
+    xyxy = _joined([part.xyxy for part in parts]).astype(np.float64)
+    pictures = np.repeat(np.arange(1, len(parts) + 1), [len(part) for part in parts])
+    return pictures, np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], 1)
+
+
+def _joined(parts: Sequence[Tensor]) -> NDArray[Any]:
+    return torch.cat([part.detach().cpu() for part in parts]).numpy()

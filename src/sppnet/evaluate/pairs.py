@@ -14,16 +14,16 @@ def paired_names(detections: Sequence[Detections], truths: Sequence[GroundTruth]
     """The class names that all pictures share.
 
     Raises:
-        UserError: no pictures, sequences of different lengths, class names that differ or repeat, or a
-            score that is not finite; it names the first offending picture.
+        UserError: no pictures, sequences of different lengths, no class names, names that differ or repeat,
+            or a score that is not finite; it names the first offending picture.
     """
     if len(detections) != len(truths):
         raise UserError("detections", f"one for each of the {len(truths)} truths", len(detections))
     if not truths:
         raise UserError("truths", "at least one picture", "none")
     names = tuple(truths[0].names)
-    if len(set(names)) != len(names):
-        raise UserError("truths[0].names", "names that differ from each other", names)
+    if not names or len(set(names)) != len(names):
+        raise UserError("truths[0].names", "one name or more, each a different one", names)
     for number, (found, truth) in enumerate(zip(detections, truths, strict=True)):
         for where, got in (("truths", truth.names), ("detections", found.names)):
             if tuple(got) != names:
