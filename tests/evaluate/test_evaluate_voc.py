@@ -242,3 +242,15 @@ def test_another_overlap():
     assert voc_curves(found, truths, 0.75)[0].area == 0.0
     with pytest.raises(UserError, match="overlap"):
         voc_curves(found, truths, 0.0)
+
+
+def test_an_overlap_just_below_one_half_does_not_fit():
+    """25,007,500 of 50,015,001 pixels: in float32 the quotient would round up to one half."""
+    size = ImageSize(6000, 11000)
+    truth = GroundTruth.make(
+        Boxes(torch.tensor([[0.0, 0.0, 10001.0, 5001.0]]), size), torch.tensor([0]), NAMES
+    )
+    for wide, wanted in ((7145.0, 0.0), (7146.0, 1.0)):
+        place = Boxes(torch.tensor([[0.0, 0.0, wide, 3500.0]]), size)
+        found = Detections(place, torch.tensor([0.5]), torch.tensor([0]), NAMES)
+        assert voc_curves([found], [truth])[0].area == wanted
