@@ -35,6 +35,10 @@ def fit_sigmoid(scores: Tensor, positive: Tensor, weight: Tensor | None = None) 
         raise UserError("scores", "finite numbers", "a NaN or an infinity")
     x, yes = scores.double(), positive.bool()
     w = torch.ones_like(x) if weight is None else weight.double()
+    if w.shape != x.shape or not bool((w >= 0).all()):
+        raise UserError(
+            "weight", f"{len(x)} numbers of at least 0", f"shape {list(w.shape)} or a number below"
+        )
     ups, downs = float(w[yes].sum()), float(w[~yes].sum())
     if ups <= 0 or downs <= 0:
         raise UserError("positive", "both positives and negatives", f"weights {ups:g} and {downs:g}")

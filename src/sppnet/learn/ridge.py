@@ -8,11 +8,14 @@ from torch import Tensor
 from sppnet.errors import UserError
 from sppnet.learn.linear import LinearModel, check_rows
 
+_CHUNK = 4096  # rows or columns that are centred at a time
+
 
 def fit_ridge(rows: Tensor, targets: Tensor, penalty: float, weight: Tensor | None = None) -> LinearModel:
     """Minimise ``sum_i weight_i |rows_i W + b - targets_i|^2 + penalty |W|^2``; b is not penalised.
 
-    Solved by Cholesky on the smaller of the two Gram matrices (paper section 3.6 of the release).
+    Solved by Cholesky in float64 on the smaller of the two matrices of inner products, whose parts are
+    computed in the rows' dtype (the release's box regressor, paper section 3.6).
 
     Args:
         rows: ``[N, D]``, any floating dtype.
@@ -28,27 +31,52 @@ def fit_ridge(rows: Tensor, targets: Tensor, penalty: float, weight: Tensor | No
     """
     rows = check_rows(rows)
     if targets.ndim != 2 or len(targets) != len(rows):
-        raise UserError("targets", f"a matrix [{len(rows)}, T]", f"shape {list(targets.shape)}")
+        raise UserError(
+            "targets", f"a matrix [{len(rows)}, T], one line a row", f"shape {list(targets.shape)}"
+        )
     if not 0 < penalty < float("inf"):
         raise UserError("penalty", "a finite number above 0", penalty)
-    goal = targets.to(rows.dtype)
     if weight is None:
         weight = rows.new_ones(len(rows))
-    if weight.shape != (len(rows),) or bool((weight < 0).any()) or not bool(weight.any()):
-        raise UserError("weight", f"{len(rows)} numbers of at least 0, not all 0", f"shape {list(weight.shape)}")
-    share = (weight / weight.sum()).to(rows.dtype)[:, None]
-    row_mean, goal_mean = (rows * share).sum(0), (goal * share).sum(0)
-    root = weight.sqrt().to(rows.dtype)[:, None]
-    centred, wanted = (rows - row_mean) * root, (goal - goal_mean) * root
+    if weight.shape != (len(rows),):
+        raise UserError("weight", f"a tensor [{len(rows)}]", f"shape {list(weight.shape)}")
+    if not bool((weight >= 0).all()) or not 0 < float(weight.sum()) < float("inf"):
+        raise UserError("weight", "finite numbers of at least 0, not all 0", weight.tolist()[:5])
+    wide = weight.double()
+    share = wide / wide.sum()
+    row_mean = _mean(rows, share)
+    goal = targets.double()
+    goal_mean = share @ goal
+    goal, root = goal - goal_mean, wide.sqrt()[:, None]
     if len(rows) < rows.shape[1]:
-        solved = centred.T @ _solve(centred @ centred.T, wanted, penalty)
+        gram = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
+        for part, middle in zip(rows.split(_CHUNK, 1), row_mean.split(_CHUNK), strict=True):
+            centred = (part - middle) * root.to(rows.dtype)
+            gram += centred @ centred.T
+        dual = _solve(gram, goal * root, penalty) * root
+        # Centred rows times dual weights, without a centred copy of all rows.
+        solved = rows.T @ dual.to(rows.dtype) - torch.outer(row_mean, dual.sum(0).to(rows.dtype))
     else:
-        solved = _solve(centred.T @ centred, centred.T @ wanted, penalty)
-    return LinearModel(solved.T.contiguous(), goal_mean - row_mean @ solved)
+        gram = rows.new_zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+        right = rows.new_zeros(rows.shape[1], targets.shape[1], dtype=torch.float64)
+        for part, scale, wanted in zip(
+            rows.split(_CHUNK), root.split(_CHUNK), (goal * root).split(_CHUNK), strict=True
+        ):
+            centred = (part - row_mean) * scale.to(rows.dtype)
+            gram += centred.T @ centred
+            right += centred.T @ wanted.to(rows.dtype)
+        solved = _solve(gram, right, penalty).to(rows.dtype)
+    return LinearModel(solved.T.contiguous(), goal_mean.to(rows.dtype) - row_mean @ solved)
+
+
+def _mean(rows: Tensor, share: Tensor) -> Tensor:
+    """The weighted mean ``[D]`` of the rows, summed up in float64."""
+    total = rows.new_zeros(rows.shape[1], dtype=torch.float64)
+    for part, own in zip(rows.split(_CHUNK), share.split(_CHUNK), strict=True):
+        total += own @ part.double()
+    return total.to(rows.dtype)
 
 
 def _solve(gram: Tensor, right: Tensor, penalty: float) -> Tensor:
-    # Products of thousands of float32 rows leave a Gram matrix too rough for a small penalty.
-    matrix = gram.double()
-    matrix.diagonal().add_(penalty)
-    return torch.cholesky_solve(right.double(), torch.linalg.cholesky(matrix)).to(right.dtype)
+    gram.diagonal().add_(penalty)
+    return torch.cholesky_solve(right, torch.linalg.cholesky(gram))

@@ -1,0 +1,8 @@
+"""Linear heads on rows of features: matrices in, matrices out."""
+
+from sppnet.learn.calibration import fit_sigmoid
+from sppnet.learn.linear import LinearModel, one_versus_rest
+from sppnet.learn.ridge import fit_ridge
+from sppnet.learn.svm import SvmOptions, fit_linear_svm
+
+__all__ = ["LinearModel", "SvmOptions", "fit_linear_svm", "fit_ridge", "fit_sigmoid", "one_versus_rest"]
