@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from sppnet.recipes import demo_data
-from sppnet.recipes.demo_data import PARTS, DemoPicture, PartName, class_pictures, detection_pictures
+from sppnet.recipes import digits
+from sppnet.recipes.digits import PARTS, DemoPicture, PartName, class_pictures, detection_pictures
 
 MAKERS = (detection_pictures, class_pictures)
 
@@ -65,15 +65,15 @@ def test_labels_are_the_digits() -> None:
 def test_boxes_hold_the_ink_tightly(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a black ground with white ink, what is bright is what is boxed."""
 
-    def black(rng: object, part: object, size: demo_data.ImageSize) -> object:
+    def black(rng: object, part: object, size: digits.ImageSize) -> object:
         return np.zeros((size.height, size.width, 3), np.float32), 0, (0, 0, 1, 1)
 
-    def white(rng: object, canvas: demo_data.Pixels, mask: demo_data.Pixels, place: tuple[int, int]) -> None:
+    def white(rng: object, canvas: digits.Pixels, mask: digits.Pixels, place: tuple[int, int]) -> None:
         x, y = place
         canvas[y : y + mask.shape[0], x : x + mask.shape[1]] += mask[..., None]
 
-    monkeypatch.setattr(demo_data, "_backdrop", black)
-    monkeypatch.setattr(demo_data, "_paste", white)
+    monkeypatch.setattr(digits, "_backdrop", black)
+    monkeypatch.setattr(digits, "_paste", white)
     for picture in class_pictures("train", 30, 3):
         bright = np.asarray(picture.image.convert("L")) > 150
         rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
