@@ -39,8 +39,10 @@ from sppnet.ops._simd import (
     store,
     stream,
     to_key,
+    to_plain_key,
     transpose,
     vmax,
+    with_place,
     word,
 )
 
@@ -84,6 +86,32 @@ def gather(like, target, one, channel, channels):
 
 
 @part
+def spread(like, source, one, channel, channels):
+    """The inverse of `gather`: write a block to the map ``one``, from ``channel`` on."""
+    target, height, width = word(one, 0), word(one, 1), word(one, 2)
+    by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
+    target += channel * by_channel
+    count, size = lanes(like), WIDTH // lanes(like)
+    valid = min(count, channels - channel)
+    cells = height * width
+    if valid == count and by_channel == size:
+        for y in range(height):
+            for x in range(width):
+                store(target + y * by_row + x * by_cell, load(like, source + (y * width + x) * WIDTH))
+        return
+    if valid == count and by_cell == size and by_row == width * size and cells >= count:
+        for at in range(0, cells, count):
+            start = min(at, cells - count)
+            transpose(like, 32, source + start * WIDTH, WIDTH, target + start * size, by_channel)
+        return
+    for lane in range(valid):
+        for y in range(height):
+            for x in range(width):
+                value = peek(like, source + (y * width + x) * WIDTH + lane * size)
+                poke(target + lane * by_channel + y * by_row + x * by_cell, value)
+
+
+@part
 def to_keys(like, base, cells, turn):
     """Turn a block's bits of floats into ordered integers, in place."""
     for at in range(base, base + cells * WIDTH, WIDTH):
@@ -91,35 +119,23 @@ def to_keys(like, base, cells, turn):
 
 
 @part
-def gather_places(bits, like, target, one, channel, channels, turn):
-    """A block of integers ordered by value, and among equals by how early the cell comes.
+def to_plain_keys(bits, base, cells, turn):
+    """As `to_keys`, with one key for both zeros and one for every NaN."""
+    for at in range(base, base + cells * WIDTH, WIDTH):
+        store(at, to_plain_key(load(bits, at), turn))
 
-    The upper half of each is the key of the value, with one zero and one NaN; the lower half counts down
-    along the cells: the largest integer of a bin names the first cell of its maximum. ``turn`` is as in
-    `sppnet.ops._simd.to_key`.
+
+@part
+def to_places(bits, like, source, target, cells, number):
+    """Lanes of part ``number`` of a block of keys as integers twice as wide, or more.
+
+    The upper half of each is the key, the lower half counts down along the cells: the largest integer of a
+    bin names the first cell of its maximum.
     """
-    source, height, width = word(one, 0), word(one, 1), word(one, 2)
-    by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
-    source += channel * by_channel
-    count, size = lanes(like), WIDTH // lanes(like)
-    half = np.int64(size * 4)
-    low = (np.int64(1) << half) - 1
-    sign = (np.int64(1) << (WIDTH * 8 // lanes(bits) - 1)) - 1
-    valid = min(count, channels - channel)
-    for lane in range(count):
-        for y in range(height):
-            for x in range(width):
-                cell = y * width + x
-                value = np.int64(0)
-                if lane < valid:
-                    raw = np.int64(peek(bits, source + lane * by_channel + y * by_row + x * by_cell))
-                    if raw == -sign - 1:
-                        raw = np.int64(0)
-                    if (raw & sign) > sign - turn:
-                        raw = sign
-                    value = ((raw ^ ((raw >> 63) & sign)) << half) | (low - cell)
-                place = target + cell * WIDTH + lane * size
-                poke(place, like + value)
+    low = (np.int64(1) << np.int64(WIDTH * 4 // lanes(like))) - 1
+    for cell in range(cells):
+        keys = load(bits, source + cell * WIDTH)
+        store(target + cell * WIDTH, with_place(like, keys, number, low - cell))
 
 
 @part

@@ -28,7 +28,7 @@ from sppnet.ops._threads import share
 
 _STREAM_BYTES = 8 << 20
 """Outputs from here on are written past the caches, which they would only flush."""
-_GROUPS = 8
+_GROUPS = 4
 _HUGE_PAGES = 14
 
 _KEYS: dict[torch.dtype, tuple[Any, Any]] = {
@@ -131,11 +131,11 @@ def pool_backward(
     if first.dtype == torch.float64:
         source, bits, turn = _ranks(maps), np.int32(0), np.int32(0)
     like = np.int32(0) if bits.itemsize == 2 and plan.cells < 1 << 16 else np.int64(0)
-    lanes = WIDTH // like.itemsize
-    units = units_of(plan, channels, lanes, 0)
+    units = units_of(plan, channels, WIDTH // bits.itemsize, 0)
     origins = map_table(source)
     places = [x.ctypes.data for x in (origins, targets, plan.boxes, units, plan.levels)]
-    scratch = plan.bins * WIDTH + plan.table_bytes + plan.cells * lanes * given.element_size() + WIDTH
+    blocks = 1 + given.element_size() // bits.itemsize
+    scratch = plan.bins * WIDTH + plan.table_bytes + blocks * plan.cells * WIDTH
 
     def call_max(memory: int, start: int, stop: int) -> None:
         _kernels.max_gradient_units(bits, like, real, *places, depth, rows, shaped, turn, memory, start, stop)
@@ -179,7 +179,8 @@ def score(maps: Tensor, plan: Plan, weight: Tensor, levels: Sequence[int]) -> Te
 
     scratch = plan.bins * WIDTH * (1 + together * parts) + plan.table_bytes
     _share(len(units), scratch, call)
-    total = sums[0] if groups == 1 else sums.sum(0)
+    # numpy, because threads that torch wakes spin for a while on the cores that ours need.
+    total = torch.from_numpy(sums.numpy().sum(0))
     rows = total.permute(0, 2, 1, 3).reshape(-1, fours * 4)[:, :classes]
     if len(counts) == 1:
         return rows[: len(plan.boxes)]

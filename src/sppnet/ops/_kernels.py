@@ -27,10 +27,12 @@ from sppnet.ops._blocks import (
     build_tables,
     emit,
     gather,
-    gather_places,
     part,
     pool_box,
+    spread,
     to_keys,
+    to_places,
+    to_plain_keys,
     turn_tile,
 )
 from sppnet.ops._simd import (
@@ -43,6 +45,7 @@ from sppnet.ops._simd import (
     narrow,
     peek,
     poke,
+    prefetch,
     scaled,
     store,
     sums,
@@ -102,38 +105,35 @@ def max_units(like, maps, boxes, units, levels, depth, out, shape, turn, scratch
 
 
 @part
-def _scatter(like, total, tile, values, totals, levels, depth, row, channel, shape):
-    """Add one box's gradient to the cells that its bins' maxima name."""
-    count, size = lanes(like), WIDTH // lanes(like)
-    channels, by_bin = word(shape, 0), word(shape, 6) != 0
-    item = 8 * WIDTH // (8 * lanes(total))
-    half = np.int64(size * 4)
-    low = (np.int64(1) << half) - 1
+def _ask_for(like, total, levels, depth, row, channel, shape):
+    """Have a block's part of a row of gradients fetched: too short a run for the processor to foresee."""
+    channels, item = word(shape, 0), WIDTH // lanes(total)
+    if word(shape, 6) != 0:
+        return
     for k in range(depth):
         squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
-        for lane in range(min(count, channels - channel)):
+        start = row + (before * channels + channel * squares) * item
+        for at in range(start, start + lanes(like) * squares * item, WIDTH):
+            prefetch(at)
+
+
+@part
+def _scatter(like, total, tile, totals, levels, depth, row, channel, shape):
+    """Add one box's gradient to the cells that its bins' maxima name, of one vector of ``total`` a cell."""
+    size, item = WIDTH // lanes(like), WIDTH // lanes(total)
+    channels, by_bin = word(shape, 0), word(shape, 6) != 0
+    low = (np.int64(1) << np.int64(size * 4)) - 1
+    for k in range(depth):
+        squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
+        for lane in range(min(lanes(like), channels - channel)):
             given, step = row + (before * channels + (channel + lane) * squares) * item, item
             if by_bin:
                 given, step = row + (before * channels + channel + lane) * item, channels * item
             named = tile + before * WIDTH + lane * size
             for b in range(squares):
                 cell = low - (np.int64(peek(like, named + b * WIDTH)) & low)
-                place = totals + (cell * count + lane) * item
+                place = totals + cell * WIDTH + lane * item
                 poke(place, peek(total, place) + peek(total, given + b * step))
-
-
-@part
-def _spread_out(like, total, totals, one, channel, channels):
-    """Write a block's gradient to its map."""
-    target, height, width = word(one, 0), word(one, 1), word(one, 2)
-    by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
-    target += channel * by_channel
-    count, item = lanes(like), WIDTH // lanes(total)
-    for y in range(height):
-        for lane in range(min(count, channels - channel)):
-            for x in range(width):
-                value = peek(total, totals + ((y * width + x) * count + lane) * item)
-                poke(target + lane * by_channel + y * by_row + x * by_cell, value)
 
 
 @_kernel
@@ -142,27 +142,37 @@ def max_gradient_units(
 ):
     """From the gradient of the rows that of the maps, each value to the first maximum of its bin.
 
-    ``bits`` is an integer as wide as the floats, ``like`` one twice as wide, ``total`` a float of the type
-    of ``rows`` and ``grads``. A unit must hold all boxes of its map.
+    ``bits`` is an integer as wide as the floats and counts the lanes of a unit, ``like`` one twice as wide
+    or more, ``total`` a float of the type of ``rows`` and ``grads``. A unit must hold all boxes of its map.
     """
     channels, bins, across = word(shape, 0), word(shape, 1), word(shape, 4)
-    item = WIDTH // lanes(total)
-    length = channels * bins * item
+    length = channels * bins * (WIDTH // lanes(total))
+    keys = scratch + bins * WIDTH
     for unit in range(first, last):
-        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
-        start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
+        one, opening = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
         height, width = word(one, 1), word(one, 2)
-        totals = scratch + bins * WIDTH
-        size = (height * width * lanes(like) * item + WIDTH - 1) // WIDTH * WIDTH
-        base = totals + size
+        block = height * width * WIDTH
+        totals = keys + block
+        base = totals + lanes(bits) // lanes(total) * block
         for at in range(totals, base, WIDTH):
             store(at, zero(total))
-        gather_places(bits, like, base, one, channel, channels, turn)
-        build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
-        for r in range(start, stop):
-            pool_box(like, scratch, base, boxes + 24 * r, levels, depth, across, _down(one, shape))
-            _scatter(like, total, scratch, rows, totals, levels, depth, rows + r * length, channel, shape)
-        _spread_out(like, total, totals, grads + 48 * word(units, 4 * unit), channel, channels)
+        gather(bits, keys, one, opening, channels)
+        to_plain_keys(bits, keys, height * width, turn)
+        for number in range(lanes(bits) // lanes(like)):
+            lane = number * lanes(like)
+            channel = opening + lane
+            if channel >= channels:
+                break
+            to_places(bits, like, keys, base, height * width, number)
+            build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
+            mine = totals + lane // lanes(total) * block + lane % lanes(total) * (WIDTH // lanes(total))
+            for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
+                _ask_for(like, total, levels, depth, rows + (r + 2) * length, channel, shape)
+                pool_box(like, scratch, base, boxes + 24 * r, levels, depth, across, _down(one, shape))
+                _scatter(like, total, scratch, mine, levels, depth, rows + r * length, channel, shape)
+        for lane in range(0, min(lanes(bits), channels - opening), lanes(total)):
+            target = grads + 48 * word(units, 4 * unit)
+            spread(total, totals + lane // lanes(total) * block, target, opening + lane, channels)
 
 
 @part
@@ -257,7 +267,7 @@ def mean_gradient_units(like, maps, grads, boxes, units, levels, depth, rows, sh
         for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
             row = rows + r * length
             _share_out(like, totals, width, boxes + 24 * r, levels, depth, row, channel, shape, scratch)
-        _spread_out(like, like, totals, grads + 48 * word(units, 4 * unit), channel, channels)
+        spread(like, totals, grads + 48 * word(units, 4 * unit), channel, channels)
 
 
 @part

@@ -178,11 +178,13 @@ def units_of(plan: Plan, channels: int, lanes: int, least: int) -> Words:
 def weight_blocks(weight: Tensor, channels: int, levels: Sequence[int], lanes: int) -> Tensor:
     """A head's weight ``[K, C * bins]`` as float32 ``[blocks, fours, bins * parts, 4, 16]``; zeros fill up."""
     classes = weight.shape[0]
-    split = weight.to(torch.float32).split([channels * n * n for n in levels], 1)
-    by_channel = torch.cat([w.reshape(classes, channels, -1) for w in split], 2)
+    # numpy, because threads that torch wakes spin for a while on the cores that ours need.
+    given = weight.detach().to(torch.float32).numpy()
+    split = np.split(given, np.cumsum([channels * n * n for n in levels])[:-1], 1)
+    by_channel = np.concatenate([w.reshape(classes, channels, -1) for w in split], 2)
     bins, parts = by_channel.shape[2], lanes // 16
     fours, blocks = -(-classes // 4), -(-channels // lanes)
-    padded = torch.zeros(fours * 4, blocks * lanes, bins)
+    padded = np.zeros((fours * 4, blocks * lanes, bins), np.float32)
     padded[:classes, :channels] = by_channel
-    shaped = padded.view(fours, 4, blocks, parts, 16, bins).permute(2, 0, 5, 3, 1, 4)
-    return shaped.reshape(blocks, fours, bins * parts, 4, 16).contiguous()
+    shaped = padded.reshape(fours, 4, blocks, parts, 16, bins).transpose(2, 0, 5, 3, 1, 4)
+    return torch.from_numpy(np.ascontiguousarray(shaped).reshape(blocks, fours, bins * parts, 4, 16))

@@ -155,6 +155,21 @@ def fence(typingctx):
 
 
 @intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at ``address``, which may lie anywhere."""
+
+    def codegen(context, builder, sig, args):
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        hints = [ir.Constant(number, value) for value in (0, 3, 1)]
+        builder.call(function, [_at(builder, args[0], ir.IntType(8)), *hints])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), codegen
+
+
+@intrinsic
 def zero(typingctx, like):
     """A vector of zeros."""
     result = Vector(like)
@@ -228,6 +243,45 @@ def from_key(typingctx, vector, turn):
         return _fold(builder, vector, builder.add(args[0], _broadcast(builder, vector.llvm, args[1])))
 
     return vector(vector, vector.item), codegen
+
+
+@intrinsic
+def to_plain_key(typingctx, vector, turn):
+    """As `to_key`, but with one key for both zeros and one, the largest, for every NaN."""
+
+    def codegen(context, builder, sig, args):
+        kind = vector.llvm
+        most = _splat(kind, (1 << (vector.item.bitwidth - 1)) - 1)
+        key = _fold(builder, vector, args[0])
+        key = builder.select(builder.icmp_signed("==", key, _splat(kind, -1)), ir.Constant(kind, None), key)
+        infinity = builder.sub(most, _broadcast(builder, kind, args[1]))
+        odd = builder.icmp_signed(">", builder.and_(args[0], most), infinity)
+        return builder.select(odd, most, key)
+
+    return vector(vector, vector.item), codegen
+
+
+@intrinsic
+def with_place(typingctx, like, keys, part, place):
+    """Part ``part`` of the lanes of ``keys``, each above ``place`` in an integer of the type of ``like``."""
+    result = Vector(like)
+    shift = like.bitwidth // 2
+
+    def codegen(context, builder, sig, args):
+        _, all_keys, number, low = args
+        some = _shuffle(builder, all_keys, all_keys, list(range(result.lanes)))
+        for i in range(1, keys.lanes // result.lanes):
+            other = _shuffle(
+                builder, all_keys, all_keys, list(range(i * result.lanes, (i + 1) * result.lanes))
+            )
+            here = builder.icmp_signed("==", number, ir.Constant(number.type, i))
+            some = builder.select(here, other, some)
+        high = builder.shl(builder.sext(some, result.llvm), _splat(result.llvm, shift))
+        if like.bitwidth < 64:
+            low = builder.trunc(low, result.llvm.element)
+        return builder.or_(high, _broadcast(builder, result.llvm, low))
+
+    return result(like, keys, types.int64, types.int64), codegen
 
 
 def _zip_words(builder, vectors: list, lanes_: int) -> list:
