@@ -1,0 +1,148 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from shape_pictures import NAMES, OPTIONS, picture
+
+from sppnet.data import read_detection, read_pixels, write_voc
+from sppnet.detect import Detector, DetectorOptions
+from sppnet.errors import UserError
+from sppnet.ops.boxes import iou
+from sppnet.structures import Boxes, GroundTruth
+
+
+def test_it_learns_to_find_what_it_was_shown(detector, shapes_set):
+    metrics = detector.evaluate(shapes_set, quiet=True)
+    assert metrics["pictures"] == 8
+    assert metrics["AP50"] >= 0.9
+    assert set(metrics["per_class"]) == set(NAMES)
+
+
+def test_boxes_are_moved_onto_the_objects(detector, shapes_set):
+    item = read_detection(shapes_set, "val").items[0]
+    found = detector.predict(item.path)
+    overlaps = iou(item.truth.boxes.xyxy, found.boxes)
+    same = item.truth.labels[:, None] == found.labels[None]
+    assert float((overlaps * same).amax(1).min()) >= 0.7
+
+
+def test_what_was_learned_is_told(detector):
+    assert detector.names_ == NAMES
+    summary = detector.summary_
+    assert {"features", "mining", "svm", "regression", "total"} <= set(summary["seconds"])
+    assert summary["pictures"] == 16
+    assert summary["windows"] > 16 * 100
+    assert summary["peak_memory_mb"] > 0
+
+
+def test_a_run_gives_the_same_answers(detector, shapes_set, tmp_path):
+    folder = detector.save(tmp_path / "run")
+    again = Detector.load(folder, device="cpu")
+    path = read_detection(shapes_set, "val").items[1].path
+    first, second = detector.predict(path, threshold=0.0), again.predict(path, threshold=0.0)
+    assert len(first) > 0
+    torch.testing.assert_close(first.boxes, second.boxes)
+    torch.testing.assert_close(first.scores, second.scores)
+    assert torch.equal(first.labels, second.labels)
+    assert again.options == OPTIONS
+    assert not [p for p in folder.iterdir() if p.suffix in {".pkl", ".pt", ".pth", ".part"}]
+
+
+def test_two_fits_are_equal(detector, shapes_set):
+    again = Detector(device="cpu", options=OPTIONS).fit(shapes_set, quiet=True)
+    torch.testing.assert_close(again.heads_.svm.weight, detector.heads_.svm.weight)
+    torch.testing.assert_close(again.heads_.calibration, detector.heads_.calibration)
+
+
+def test_every_kind_of_source(detector, shapes_set):
+    path = read_detection(shapes_set, "val").items[0].path
+    pixels = np.array(read_pixels(path))
+    results = detector.predict([path, str(path), Image.fromarray(pixels), pixels])
+    assert isinstance(results, list)
+    for result in results:
+        torch.testing.assert_close(result.boxes, results[0].boxes)
+
+
+def test_results_can_be_drawn_and_written(detector, shapes_set, tmp_path):
+    path = read_detection(shapes_set, "val").items[0].path
+    result = detector.predict(path)
+    assert result.plot().size == Image.open(path).size
+    assert not np.array_equal(np.asarray(result.plot()), read_pixels(path))
+    written = json.loads(result.save(tmp_path / "deep" / "result.json").read_text())
+    assert written == result.to_dict()
+    assert Image.open(result.save(tmp_path / "drawn.png")).size == result.plot().size
+    assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["drawn.png", "result.json"]
+
+
+def test_a_threshold_leaves_out_the_less_probable(detector, shapes_set):
+    path = read_detection(shapes_set, "val").items[0].path
+    everything = detector.predict(path, threshold=0.0)
+    some = detector.predict(path, threshold=0.5)
+    assert len(some) == int((everything.scores >= 0.5).sum()) < len(everything)
+    assert everything.scores.tolist() == sorted(everything.scores.tolist(), reverse=True)
+    assert bool(((everything.scores >= 0) & (everything.scores <= 1)).all())
+
+
+def test_proposals_from_a_file_replace_dense_windows(shapes_set, proposals_file):
+    options = replace(OPTIONS, proposals=proposals_file, regressions=1)
+    fitted = Detector(device="cpu", options=options).fit(shapes_set, quiet=True)
+    assert fitted.evaluate(shapes_set, quiet=True)["AP50"] >= 0.9
+    with pytest.raises(UserError, match="picture in memory"):
+        fitted.predict(np.zeros((50, 50, 3), np.uint8))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (17, 19), (1, 400)])
+def test_any_picture_size_can_be_predicted(detector, size):
+    found = detector.predict(np.full((*size, 3), 120, np.uint8), threshold=0.0)
+    assert bool(torch.isfinite(found.boxes).all())
+
+
+def test_a_picture_smaller_than_its_windows(detector):
+    assert isinstance(detector.predict(np.zeros((8, 8, 3), np.uint8)).to_dict()["detections"], list)
+
+
+def test_unfitted_detectors_say_so():
+    for act in (lambda d: d.predict("x.jpg"), lambda d: d.save("x"), lambda d: d.evaluate("x")):
+        with pytest.raises(UserError, match="fit or load"):
+            act(Detector())
+
+
+def test_a_class_without_objects_is_named(shapes_set, tmp_path):
+    pixels, truth = picture(0)
+    only = GroundTruth.make(Boxes(truth.boxes.xyxy[:1], truth.boxes.size), truth.labels[:1], NAMES)
+    write_voc(tmp_path, [("a", pixels, only)], "train")
+    write_voc(tmp_path, [("b", pixels, truth)], "val")
+    with pytest.raises(UserError, match="square"):
+        Detector(device="cpu", options=OPTIONS).fit(tmp_path, quiet=True)
+
+
+def test_an_unknown_class_in_the_test_data_is_named(detector, tmp_path):
+    pixels, truth = picture(0)
+    other = GroundTruth.make(truth.boxes, truth.labels, ("disc", "zebra"))
+    write_voc(tmp_path, [("a", pixels, other)], "val")
+    with pytest.raises(UserError, match="zebra"):
+        detector.evaluate(tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize(
+    "field", ["short_side", "levels", "windows", "C", "nms", "vote", "rows", "ridge", "window_step"]
+)
+def test_options_out_of_range_are_named(field, tmp_path):
+    bad = replace(DetectorOptions(), **{field: () if field == "levels" else -1})
+    with pytest.raises(UserError, match=f"options.{field}"):
+        Detector(options=bad).fit(tmp_path)
+
+
+def test_a_run_of_another_kind_or_half_a_run(detector, tmp_path):
+    folder = detector.save(tmp_path / "run")
+    model = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**model, "kind": "classifier"}))
+    with pytest.raises(UserError, match="classifier"):
+        Detector.load(folder)
+    del model["layers"]
+    (folder / "model.json").write_text(json.dumps(model))
+    with pytest.raises(UserError, match="layers"):
+        Detector.load(folder)
