@@ -2,7 +2,17 @@
 
 from sppnet.learn.calibration import fit_sigmoid
 from sppnet.learn.linear import LinearModel, one_versus_rest
+from sppnet.learn.negatives import NegativeCache, NegativeRule
 from sppnet.learn.ridge import fit_ridge
 from sppnet.learn.svm import SvmOptions, fit_linear_svm
 
-__all__ = ["LinearModel", "SvmOptions", "fit_linear_svm", "fit_ridge", "fit_sigmoid", "one_versus_rest"]
+__all__ = [
+    "LinearModel",
+    "NegativeCache",
+    "NegativeRule",
+    "SvmOptions",
+    "fit_linear_svm",
+    "fit_ridge",
+    "fit_sigmoid",
+    "one_versus_rest",
+]

@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sppnet.learn._cholesky import solve_positive
+
 _CHUNK = 4096  # rows gathered at a time
 
 
@@ -108,7 +110,9 @@ class RowSpace:
     def newton_step(self, gradient: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
         rows = self._rows(index)
         gram = (rows @ rows.T).double().add_(self.bias_feature**2)
-        change = solve_positive(gram, inverse, rows @ gradient[:-1] + self.bias_feature * gradient[-1])
+        gram.diagonal().add_(inverse.double())
+        right = rows @ gradient[:-1] + self.bias_feature * gradient[-1]
+        change = solve_positive(gram, right.double()[:, None])[:, 0].to(self.dtype)
         step = -gradient
         step[:-1] += change @ rows
         step[-1] += self.bias_feature * change.sum()
@@ -160,29 +164,7 @@ class GramSpace:
 
     def newton_step(self, gradient: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
         block = self.gram.index_select(0, index)
-        change = solve_positive(block.index_select(1, index).double(), inverse, block @ gradient)
-        return (-gradient).index_add_(0, index, change)
-
-
-def solve_positive(gram: Tensor, diagonal: Tensor, right: Tensor) -> Tensor:
-    """Solve ``(gram + diag(diagonal)) x = right`` by Cholesky's factors in float64; ``gram`` is overwritten.
-
-    Inner products rounded to float32 may leave ``gram`` slightly indefinite where ``diagonal`` is tiny;
-    then the smallest sufficient multiple of the identity is added.
-
-    Args:
-        gram: float64 ``[n, n]``, positive semi-definite but for rounding.
-        diagonal: ``[n]``, positive.
-        right: ``[n]``.
-
-    Returns:
-        ``[n]``, of ``right``'s dtype.
-    """
-    gram.diagonal().add_(diagonal.double())
-    extra = 1e-7 * float(gram.diagonal().mean()) if len(gram) else 0.0
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    while bool(failed):
-        gram.diagonal().add_(extra)
-        extra *= 4
-        factor, failed = torch.linalg.cholesky_ex(gram)
-    return torch.cholesky_solve(right.double()[:, None], factor)[:, 0].to(right.dtype)
+        gram = block.index_select(1, index).double()
+        gram.diagonal().add_(inverse.double())
+        change = solve_positive(gram, (block @ gradient).double()[:, None])[:, 0]
+        return (-gradient).index_add_(0, index, change.to(gradient.dtype))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sppnet.errors import UserError
+from sppnet.learn._cholesky import solve_positive
 from sppnet.learn.linear import LinearModel, check_rows
 
 _CHUNK = 4096  # rows or columns that are centred at a time
@@ -27,13 +28,16 @@ def fit_ridge(rows: Tensor, targets: Tensor, penalty: float, weight: Tensor | No
         weight ``[T, D]`` and bias ``[T]`` in the rows' dtype.
 
     Raises:
-        UserError: shapes that do not fit, a row that is not finite, a penalty or weights out of range.
+        UserError: shapes that do not fit, a row or target that is not finite, a penalty or weights out
+            of range.
     """
     rows = check_rows(rows)
     if targets.ndim != 2 or len(targets) != len(rows):
         raise UserError(
             "targets", f"a matrix [{len(rows)}, T], one line a row", f"shape {list(targets.shape)}"
         )
+    if not bool(torch.isfinite(targets).all()):
+        raise UserError("targets", "finite values", "a NaN or an infinity")
     if not 0 < penalty < float("inf"):
         raise UserError("penalty", "a finite number above 0", penalty)
     if weight is None:
@@ -53,7 +57,8 @@ def fit_ridge(rows: Tensor, targets: Tensor, penalty: float, weight: Tensor | No
         for part, middle in zip(rows.split(_CHUNK, 1), row_mean.split(_CHUNK), strict=True):
             centred = (part - middle) * root.to(rows.dtype)
             gram += centred @ centred.T
-        dual = _solve(gram, goal * root, penalty) * root
+        gram.diagonal().add_(penalty)
+        dual = solve_positive(gram, goal * root) * root
         # Centred rows times dual weights, without a centred copy of all rows.
         solved = rows.T @ dual.to(rows.dtype) - torch.outer(row_mean, dual.sum(0).to(rows.dtype))
     else:
@@ -65,7 +70,8 @@ def fit_ridge(rows: Tensor, targets: Tensor, penalty: float, weight: Tensor | No
             centred = (part - row_mean) * scale.to(rows.dtype)
             gram += centred.T @ centred
             right += centred.T @ wanted.to(rows.dtype)
-        solved = _solve(gram, right, penalty).to(rows.dtype)
+        gram.diagonal().add_(penalty)
+        solved = solve_positive(gram, right).to(rows.dtype)
     return LinearModel(solved.T.contiguous(), goal_mean.to(rows.dtype) - row_mean @ solved)
 
 
@@ -75,8 +81,3 @@ def _mean(rows: Tensor, share: Tensor) -> Tensor:
     for part, own in zip(rows.split(_CHUNK), share.split(_CHUNK), strict=True):
         total += own @ part.double()
     return total.to(rows.dtype)
-
-
-def _solve(gram: Tensor, right: Tensor, penalty: float) -> Tensor:
-    gram.diagonal().add_(penalty)
-    return torch.cholesky_solve(right, torch.linalg.cholesky(gram))

@@ -170,12 +170,13 @@ def _hinge(space: Space, batch: Batch, options: SvmOptions) -> Solution:
     """The hinge by the method of multipliers: each stage minimises it rounded, around the last pulls.
 
     A class is finished when the duality gap proves the tolerance, or when a stage of the final width
-    moves its weights by less than that and the gap is as small beside the objective. Where the weights
-    rest but the gap does not close, float32 is too short, and float64 takes over.
+    moves its weights by less than that and the gap is as small beside the objective. A gap that does not
+    close calls for float64, and there for a narrower rounding.
     """
     vectors = torch.empty_like(batch.vectors)
     converged = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
     numbers = torch.arange(len(vectors), device=vectors.device)
+    last = torch.full_like(batch.scores[:, 0], torch.inf)
     # Neither the conditioning of the steps nor the convergence of the stages suffers when the curvature,
     # cost / width, is some hundred times one over the rows' squared norm.
     narrowest = max(0.001, 0.005 * options.C * space.mean_square())
@@ -184,20 +185,22 @@ def _hinge(space: Space, batch: Batch, options: SvmOptions) -> Solution:
         loss = Loss(1 / width, 1.0, direct=2500)
         solution = minimise(space, batch, loss, loose, options.max_iterations)
         step = solution.vectors - batch.vectors
-        moved = space.dot(step, step)
         batch = batch.moved(solution.vectors, space.scores(solution.vectors))
         pull = batch.pull(loss, batch.shortfall())
         norm = space.dot(batch.vectors, batch.vectors)
         value, gap = _hinge_gap(space, batch, pull)
-        final = width == narrowest and loose <= options.tolerance
-        resting = (moved <= options.tolerance**2 * norm) & final
+        final = width <= narrowest and loose <= options.tolerance
+        resting = (space.dot(step, step) <= options.tolerance**2 * norm) & final
         done = (gap <= options.tolerance**2 * norm / 2) | (resting & (gap <= options.tolerance * value))
         vectors[numbers], converged[numbers] = batch.vectors.to(vectors.dtype), done
-        resting, numbers, batch = resting[~done], numbers[~done], replace(batch, centre=pull).pick(~done)
+        stuck = bool(((resting | (gap > last / 2)) & ~done).any()) and final
+        numbers, batch, last = numbers[~done], replace(batch, centre=pull).pick(~done), gap[~done]
         if not len(numbers):
             break
-        if bool(resting.any()) and isinstance(space, RowSpace) and space.dtype != torch.float64:
-            space, batch = replace(space, dtype=torch.float64), batch.double()
+        if stuck and isinstance(space, RowSpace) and space.dtype != torch.float64:
+            space, batch, last = replace(space, dtype=torch.float64), batch.double(), last.double()
+        elif stuck:
+            narrowest /= 4
         width, loose = max(width / 10, narrowest), max(loose / 10, options.tolerance / 1000)
     return Solution(vectors, converged)
 
