@@ -23,9 +23,12 @@ Offsets, strides and steps are in bytes. Tables of numbers are passed by address
 """
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
-# pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
+# pyright: basic
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -49,11 +52,10 @@ from sppnet.ops._simd import (
 WIDTH = 64
 
 
-def part(function):
+def part(function: Callable[..., Any]) -> Callable[..., Any]:
     """Machine code that only other machine code calls, which spares its way in from Python."""
-    return numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
-        function
-    )
+    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(nogil=True, error_model="numpy", **options)(function)
 
 
 @part

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sppnet.ops import _kernels
+from sppnet.ops._memory import LARGE, new_rows
 from sppnet.ops._plan import (
     WIDTH,
     Boxes,
@@ -26,10 +26,7 @@ from sppnet.ops._plan import (
 )
 from sppnet.ops._threads import share
 
-_STREAM_BYTES = 8 << 20
-"""Outputs from here on are written past the caches, which they would only flush."""
 _GROUPS = 4
-_HUGE_PAGES = 14
 
 _KEYS: dict[torch.dtype, tuple[Any, Any]] = {
     torch.float16: (np.int16(0), np.int16((1 << 10) - 1)),
@@ -40,17 +37,6 @@ _KEYS: dict[torch.dtype, tuple[Any, Any]] = {
 """For each type an integer as wide and the number of its NaNs of either sign."""
 
 
-def _new_rows(count: int, length: int, dtype: torch.dtype) -> Tensor:
-    """Memory for the output, in pages of 2 MiB where Linux grants them: a quarter of the time to get it."""
-    rows = torch.empty(count, length, dtype=dtype)
-    size = rows.numel() * rows.element_size()
-    if sys.platform == "linux" and size >= _STREAM_BYTES:
-        start, stop = -(-rows.data_ptr() // 4096) * 4096, (rows.data_ptr() + size) // 4096 * 4096
-        # A refusal changes nothing but the time.
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _HUGE_PAGES)
-    return rows
-
-
 def _shape(
     plan: Plan, channels: int, *, streamed: bool = False, by_bin: bool = False, together: int = 0
 ) -> Words:
@@ -59,7 +45,7 @@ def _shape(
 
 
 def _share(count: int, scratch: int, call: Callable[[int, int, int], None]) -> None:
-    """Share ``call(scratch address, first, last)`` over units, each thread with ``scratch`` bytes of its own."""
+    """Share ``call(scratch address, first, last)``, each thread with ``scratch`` bytes of its own."""
 
     def job(runs: Iterator[tuple[int, int]]) -> None:
         memory = torch.empty(scratch, dtype=torch.uint8)
@@ -75,10 +61,11 @@ def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -
     channels, dtype = first.shape[0], first.dtype
     if mode == "mean" and dtype in (torch.float16, torch.bfloat16):
         return _pool_widened(maps, plan, by_bin).to(dtype)
-    out = _new_rows(len(plan.boxes), channels * plan.bins, dtype)
+    out = new_rows(len(plan.boxes), channels * plan.bins, dtype)
     like, turn = _KEYS[dtype]
     lanes = WIDTH // first.element_size()
-    streamed = out.numel() * out.element_size() >= _STREAM_BYTES and channels % lanes == 0
+    # Large outputs are written past the caches, which they would only flush.
+    streamed = out.numel() * out.element_size() >= LARGE and channels % lanes == 0
     shape = _shape(plan, channels, streamed=streamed and out.data_ptr() % WIDTH == 0, by_bin=by_bin)
     units = units_of(plan, channels, lanes, 2 * torch.get_num_threads())
     places = [x.ctypes.data for x in (plan.maps, plan.boxes, units, plan.levels)]
@@ -104,44 +91,55 @@ def _pool_widened(maps: Sequence[Tensor] | Tensor, plan: Plan, by_bin: bool) -> 
 
 def pool_backward(
     grad: Tensor, maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool
-) -> list[Tensor] | Tensor:
-    """The gradient of `pool`: float32 (float64 for float64) and with the strides of the maps."""
-    first = maps[0]
-    channels, total = first.shape[0], torch.float64 if first.dtype == torch.float64 else torch.float32
+) -> list[Tensor]:
+    """The gradient of `pool` for the maps, with their types and strides; of a batch a list of one."""
+    dtype = maps[0].dtype
+    total = torch.float64 if dtype == torch.float64 else torch.float32
     given = grad.to(total).contiguous()
-    result = (
-        torch.empty_like(maps, dtype=total)
-        if isinstance(maps, Tensor)
-        else [torch.empty_like(m, dtype=total) for m in maps]
-    )
-    real = np.float64(0) if total == torch.float64 else np.float32(0)
-    targets = map_table(result)
-    shape = _shape(plan, channels, by_bin=by_bin)
-    depth, rows, shaped = len(plan.levels), given.data_ptr(), shape.ctypes.data
+    batch = isinstance(maps, Tensor)
+    result = [torch.empty_like(m, dtype=total) for m in ([maps] if batch else maps)]
+    targets = map_table(result[0] if batch else result)
     if mode == "mean":
-        units = units_of(plan, channels, WIDTH // given.element_size(), 0)
-        places = [x.ctypes.data for x in (targets, targets, plan.boxes, units, plan.levels)]
+        _mean_backward(given, maps[0].shape[0], plan, targets, by_bin)
+    else:
+        _max_backward(given, maps, plan, targets, by_bin)
+    return [g.to(dtype) for g in result]
 
-        def call(memory: int, start: int, stop: int) -> None:
-            _kernels.mean_gradient_units(real, *places, depth, rows, shaped, memory, start, stop)
 
-        _share(len(units), plan.cells * WIDTH + WIDTH, call)
-        return result
-    source, bits, turn = (maps, *_KEYS[first.dtype])
-    if first.dtype == torch.float64:
+def _mean_backward(given: Tensor, channels: int, plan: Plan, targets: Words, by_bin: bool) -> None:
+    real = np.float64(0) if given.dtype == torch.float64 else np.float32(0)
+    shape = _shape(plan, channels, by_bin=by_bin)
+    units = units_of(plan, channels, WIDTH // given.element_size(), 0)
+    places = [x.ctypes.data for x in (targets, targets, plan.boxes, units, plan.levels)]
+    depth, rows, shaped = len(plan.levels), given.data_ptr(), shape.ctypes.data
+
+    def call(memory: int, first: int, last: int) -> None:
+        _kernels.mean_gradient_units(real, *places, depth, rows, shaped, memory, first, last)
+
+    _share(len(units), plan.cells * WIDTH + WIDTH, call)
+
+
+def _max_backward(
+    given: Tensor, maps: Sequence[Tensor] | Tensor, plan: Plan, targets: Words, by_bin: bool
+) -> None:
+    channels, dtype = maps[0].shape[0], maps[0].dtype
+    real = np.float64(0) if dtype == torch.float64 else np.float32(0)
+    source, bits, turn = (maps, *_KEYS[dtype])
+    if dtype == torch.float64:
         source, bits, turn = _ranks(maps), np.int32(0), np.int32(0)
     like = np.int32(0) if bits.itemsize == 2 and plan.cells < 1 << 16 else np.int64(0)
+    shape = _shape(plan, channels, by_bin=by_bin)
     units = units_of(plan, channels, WIDTH // bits.itemsize, 0)
     origins = map_table(source)
     places = [x.ctypes.data for x in (origins, targets, plan.boxes, units, plan.levels)]
+    depth, rows, shaped = len(plan.levels), given.data_ptr(), shape.ctypes.data
     blocks = 1 + given.element_size() // bits.itemsize
     scratch = plan.bins * WIDTH + plan.table_bytes + blocks * plan.cells * WIDTH
 
-    def call_max(memory: int, start: int, stop: int) -> None:
-        _kernels.max_gradient_units(bits, like, real, *places, depth, rows, shaped, turn, memory, start, stop)
+    def call(memory: int, first: int, last: int) -> None:
+        _kernels.max_gradient_units(bits, like, real, *places, depth, rows, shaped, turn, memory, first, last)
 
-    _share(len(units), scratch, call_max)
-    return result
+    _share(len(units), scratch, call)
 
 
 def _ranks(maps: Sequence[Tensor] | Tensor) -> list[Tensor]:
@@ -199,7 +197,7 @@ def _score_units(plan: Plan, slots: Words, groups: int, blocks: int, lanes: int)
         head, tail = (blocks * group // groups) * lanes, (blocks * (group + 1) // groups) * lanes
         for one, count in enumerate(counts.tolist()):
             cuts = [min(count, -(-count * i // runs // 4) * 4) for i in range(runs + 1)]
-            for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+            for a, b in pairwise(cuts):
                 place = (int(slots[one]) + a + group * int(slots[-1])) // 4
                 if b > a:
                     units.append(

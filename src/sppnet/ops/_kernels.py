@@ -15,9 +15,12 @@ first box, the one past the last. Every kernel takes the units ``first`` to ``la
 """
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
-# pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
+# pyright: basic
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -56,7 +59,7 @@ from sppnet.ops._simd import (
 )
 
 
-def _kernel(function):
+def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Machine code, kept on disk where numba finds a folder to write to."""
     try:
         return numba.njit(nogil=True, cache=True, error_model="numpy")(function)

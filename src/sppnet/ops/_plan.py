@@ -21,7 +21,7 @@ Words = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes sorted by map: ``owners`` ``[N]`` and, in cells, ``x0``, ``y0``, ``widths``, ``heights`` ``[N]``."""
+    """Boxes sorted by map, in cells: each field is ``[N]``."""
 
     owners: Words
     x0: Words
@@ -35,7 +35,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Plan:
-    """The tables that `sppnet.ops._kernels` describes; ``edges`` only keeps alive what ``boxes`` points to."""
+    """The tables that `sppnet.ops._blocks` describes; ``edges`` keeps alive what ``boxes`` points to."""
 
     maps: Words
     boxes: Words
@@ -176,7 +176,7 @@ def units_of(plan: Plan, channels: int, lanes: int, least: int) -> Words:
 
 
 def weight_blocks(weight: Tensor, channels: int, levels: Sequence[int], lanes: int) -> Tensor:
-    """A head's weight ``[K, C * bins]`` as float32 ``[blocks, fours, bins * parts, 4, 16]``; zeros fill up."""
+    """A head's ``[K, C * bins]`` as float32 ``[blocks, fours, bins * parts, 4, 16]``, filled up with zeros."""
     classes = weight.shape[0]
     # numpy, because threads that torch wakes spin for a while on the cores that ours need.
     given = weight.detach().to(torch.float32).numpy()

@@ -41,7 +41,7 @@ def _cpu_boxes(maps: Tensor, regions: Sequence[Tensor]) -> _cpu.Boxes:
     return _cpu.Boxes(owners, x0, y0, boxes[:, 2] - x0, boxes[:, 3] - y0)
 
 
-def _no_rows(maps: Tensor, count: int, levels: Sequence[int]) -> bool:
+def _no_rows(maps: Tensor, count: int) -> bool:
     return count == 0 or maps.shape[-3] == 0
 
 
@@ -51,7 +51,7 @@ def _no_rows(maps: Tensor, count: int, levels: Sequence[int]) -> bool:
 @torch.library.custom_op("sppnet::pool_batch", mutates_args=())
 def pool_batch(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """``[B, C, H, W]`` to ``[B, C * bins]``."""
-    if _no_rows(maps, len(maps), levels):
+    if _no_rows(maps, len(maps)):
         return maps.new_empty(len(maps), maps.shape[1] * count_bins(levels))
     if maps.device.type == "cpu":
         return _cpu.pool(maps, _cpu.whole_plan(maps, levels, mode), mode, order == "bins")
@@ -66,11 +66,11 @@ def _(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
 @torch.library.custom_op("sppnet::pool_batch_backward", mutates_args=())
 def pool_batch_backward(grad: Tensor, maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """The gradient of `pool_batch` for the maps, with their strides."""
-    if _no_rows(maps, len(maps), levels):
+    if _no_rows(maps, len(maps)):
         return torch.zeros_like(maps)
     if maps.device.type == "cpu":
         plan = _cpu.whole_plan(maps, levels, mode)
-        return _cpu.pool_backward(grad, maps, plan, mode, order == "bins").to(maps.dtype)
+        return _cpu.pool_backward(grad, maps, plan, mode, order == "bins")[0]
     return _torch.backward(lambda x: _torch.pool_maps(x, levels, mode, order), maps, grad)
 
 
@@ -85,7 +85,7 @@ def _(grad: Tensor, maps: Tensor, levels: Sequence[int], mode: str, order: str) 
 @torch.library.custom_op("sppnet::pool_list", mutates_args=())
 def pool_list(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> Tensor:
     """B times ``[C, H_i, W_i]`` to ``[B, C * bins]``."""
-    if _no_rows(maps[0], len(maps), levels):
+    if _no_rows(maps[0], len(maps)):
         return maps[0].new_empty(len(maps), 0)
     if maps[0].device.type == "cpu":
         return _cpu.pool(maps, _cpu.whole_plan(maps, levels, mode), mode, order == "bins")
@@ -102,11 +102,11 @@ def pool_list_backward(
     grad: Tensor, maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> list[Tensor]:
     """The gradients of `pool_list` for the maps, with their strides."""
-    if _no_rows(maps[0], len(maps), levels):
+    if _no_rows(maps[0], len(maps)):
         return [torch.zeros_like(m) for m in maps]
     if maps[0].device.type == "cpu":
         plan = _cpu.whole_plan(maps, levels, mode)
-        return [g.to(maps[0].dtype) for g in _cpu.pool_backward(grad, maps, plan, mode, order == "bins")]
+        return _cpu.pool_backward(grad, maps, plan, mode, order == "bins")
     return [
         _torch.backward(lambda x: _torch.pool_maps(x[None], levels, mode, order), m, g[None])
         for m, g in zip(maps, grad, strict=True)
@@ -127,7 +127,7 @@ def pool_regions(
 ) -> Tensor:
     """``[B, C, H, W]`` and B times ``[N_i, 4]`` to ``[sum N_i, C * bins]``."""
     count = sum(_counts(regions))
-    if _no_rows(maps, count, levels):
+    if _no_rows(maps, count):
         return maps.new_empty(count, maps.shape[1] * count_bins(levels))
     if maps.device.type == "cpu":
         plan = _cpu.region_plan(maps, _cpu_boxes(maps, regions), levels, mode)
@@ -146,11 +146,11 @@ def pool_regions_backward(
     grad: Tensor, maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> Tensor:
     """The gradient of `pool_regions` for the maps, with their strides."""
-    if _no_rows(maps, sum(_counts(regions)), levels):
+    if _no_rows(maps, sum(_counts(regions))):
         return torch.zeros_like(maps)
     if maps.device.type == "cpu":
         plan = _cpu.region_plan(maps, _cpu_boxes(maps, regions), levels, mode)
-        return _cpu.pool_backward(grad, maps, plan, mode, order == "bins").to(maps.dtype)
+        return _cpu.pool_backward(grad, maps, plan, mode, order == "bins")[0]
     return _torch.backward(lambda x: _torch.pool_regions(x, regions, levels, mode, order), maps, grad)
 
 
@@ -175,7 +175,7 @@ def score_regions(
 ) -> Tensor:
     """The products ``[sum N_i, K]`` of the rows of `pool_regions` and ``weight`` ``[K, C * bins]``."""
     count = sum(_counts(regions))
-    if _no_rows(maps, count, levels) or not len(weight):
+    if _no_rows(maps, count) or not len(weight):
         return weight.new_zeros(count, len(weight))
     fused = maps.device.type == "cpu" and mode == "max" and maps.dtype != torch.float64
     if fused and weight.dtype != torch.float64:

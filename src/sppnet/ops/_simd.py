@@ -6,9 +6,12 @@ answers for their range. The first argument ``like`` of most functions is any sc
 """
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
-# pyright: basic, reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportUnknownParameterType=false
+# pyright: basic
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -25,6 +28,14 @@ _ITEMS = {
     types.float32: ir.FloatType(),
     types.float64: ir.DoubleType(),
 }
+
+
+def _instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    return intrinsic(function)
+
+
+def _literal_instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    return intrinsic(prefer_literal=True)(function)
 
 
 class Vector(types.Type):
@@ -63,14 +74,14 @@ def _at(builder, address, kind, offset=None):
     return builder.inttoptr(address, kind.as_pointer())
 
 
-@intrinsic
+@_instruction
 def lanes(typingctx, like):
     """How many elements of the type of ``like`` a vector holds."""
     count = Vector(like).lanes
     return types.int64(like), lambda context, builder, sig, args: ir.Constant(ir.IntType(64), count)
 
 
-@intrinsic
+@_instruction
 def peek(typingctx, like, address):
     """The scalar of the type of ``like`` at ``address``."""
 
@@ -82,7 +93,7 @@ def peek(typingctx, like, address):
     return like(like, types.int64), codegen
 
 
-@intrinsic
+@_instruction
 def word(typingctx, address, index):
     """Number ``index`` of the int64 at ``address``.
 
@@ -97,7 +108,7 @@ def word(typingctx, address, index):
     return types.int64(types.int64, types.int64), codegen
 
 
-@intrinsic
+@_instruction
 def poke(typingctx, address, value):
     """Write a scalar to ``address``."""
     item_bytes = value.bitwidth // 8
@@ -109,7 +120,7 @@ def poke(typingctx, address, value):
     return types.none(types.int64, value), codegen
 
 
-@intrinsic
+@_instruction
 def load(typingctx, like, address):
     """The vector at ``address``, which need only suit one element."""
     result = Vector(like)
@@ -120,7 +131,7 @@ def load(typingctx, like, address):
     return result(like, types.int64), codegen
 
 
-@intrinsic
+@_instruction
 def store(typingctx, address, vector):
     """Write ``vector`` to ``address``, which need only suit one element."""
 
@@ -131,9 +142,9 @@ def store(typingctx, address, vector):
     return types.none(types.int64, vector), codegen
 
 
-@intrinsic
+@_instruction
 def stream(typingctx, address, vector):
-    """Write ``vector`` past the caches to ``address``, a multiple of 64; `fence` before others may read it."""
+    """Write ``vector`` past the caches to ``address``, a multiple of 64; `fence` before others read it."""
 
     def codegen(context, builder, sig, args):
         written = builder.store(args[1], _at(builder, args[0], vector.llvm), align=BYTES)
@@ -143,7 +154,7 @@ def stream(typingctx, address, vector):
     return types.none(types.int64, vector), codegen
 
 
-@intrinsic
+@_instruction
 def fence(typingctx):
     """Order everything written before, streams too, ahead of what comes after."""
 
@@ -154,7 +165,7 @@ def fence(typingctx):
     return types.none(), codegen
 
 
-@intrinsic
+@_instruction
 def prefetch(typingctx, address):
     """Ask for the cache line at ``address``, which may lie anywhere."""
 
@@ -169,14 +180,14 @@ def prefetch(typingctx, address):
     return types.none(types.int64), codegen
 
 
-@intrinsic
+@_instruction
 def zero(typingctx, like):
     """A vector of zeros."""
     result = Vector(like)
     return result(like), lambda context, builder, sig, args: ir.Constant(result.llvm, None)
 
 
-@intrinsic
+@_instruction
 def vmax(typingctx, a, b):
     """The larger of each pair of integers."""
 
@@ -186,13 +197,13 @@ def vmax(typingctx, a, b):
     return a(a, b), codegen
 
 
-@intrinsic
+@_instruction
 def vadd(typingctx, a, b):
     """The sum of each pair of floats."""
     return a(a, b), lambda context, builder, sig, args: builder.fadd(args[0], args[1])
 
 
-@intrinsic
+@_instruction
 def scaled(typingctx, a, factor):
     """Each float times a scalar."""
 
@@ -202,7 +213,7 @@ def scaled(typingctx, a, factor):
     return a(a, a.item), codegen
 
 
-@intrinsic
+@_instruction
 def fma(typingctx, a, b, c):
     """``a * b + c``, fused where the processor can."""
 
@@ -221,7 +232,7 @@ def _fold(builder, kind, vector):
     return builder.xor(vector, builder.and_(sign, _splat(kind.llvm, (1 << (bits - 1)) - 1)))
 
 
-@intrinsic
+@_instruction
 def to_key(typingctx, vector, turn):
     """Bits of floats to integers that order as the floats do, every NaN above all.
 
@@ -235,7 +246,7 @@ def to_key(typingctx, vector, turn):
     return vector(vector, vector.item), codegen
 
 
-@intrinsic
+@_instruction
 def from_key(typingctx, vector, turn):
     """The inverse of `to_key`."""
 
@@ -245,7 +256,7 @@ def from_key(typingctx, vector, turn):
     return vector(vector, vector.item), codegen
 
 
-@intrinsic
+@_instruction
 def to_plain_key(typingctx, vector, turn):
     """As `to_key`, but with one key for both zeros and one, the largest, for every NaN."""
 
@@ -261,7 +272,7 @@ def to_plain_key(typingctx, vector, turn):
     return vector(vector, vector.item), codegen
 
 
-@intrinsic
+@_instruction
 def with_place(typingctx, like, keys, part, place):
     """Part ``part`` of the lanes of ``keys``, each above ``place`` in an integer of the type of ``like``."""
     result = Vector(like)
@@ -337,7 +348,7 @@ def _transpose(builder, kind: Vector, rows: int, places) -> None:
         builder.store(column, _at(builder, target, piece, offset), align=align)
 
 
-@intrinsic(prefer_literal=True)
+@_literal_instruction
 def transpose(typingctx, like, count, source, source_step, target, target_step):
     """Turn ``count`` vectors into as many columns.
 
@@ -355,7 +366,7 @@ def transpose(typingctx, like, count, source, source_step, target, target_step):
     return types.none(like, count, *[types.int64] * 4), codegen
 
 
-@intrinsic
+@_instruction
 def widen(typingctx, vector, part):
     """Half of a vector of float32, the first where ``part`` is 0, as float64; float64 as it is."""
     kind, double = vector, Vector(types.float64)
@@ -371,7 +382,7 @@ def widen(typingctx, vector, part):
     return double(vector, types.int64), codegen
 
 
-@intrinsic
+@_instruction
 def narrow(typingctx, like, low, high):
     """The inverse of `widen`: two halves as float32, or the first as it is for float64."""
     result = Vector(like)
@@ -380,17 +391,17 @@ def narrow(typingctx, like, low, high):
         if like == types.float64:
             return args[1]
         short = ir.VectorType(ir.FloatType(), 8)
-        halves = [builder.fptrunc(half, short) for half in args[1:]]
-        return _shuffle(builder, *halves, list(range(16)))
+        low, high = (builder.fptrunc(half, short) for half in args[1:])
+        return _shuffle(builder, low, high, list(range(16)))
 
     return result(like, low, high), codegen
 
 
-@intrinsic
+@_instruction
 def floats(typingctx, vector, part, half):
-    """Bits of floats as float32: of int16 the lanes of half ``part``, as float16 where ``half``, else bfloat16.
+    """Bits of floats as float32.
 
-    Of int32 all lanes are taken, and ``part`` and ``half`` mean nothing.
+    Of int16 the lanes of half ``part``, as float16 where ``half``, else bfloat16; of int32 all lanes.
     """
     result = Vector(types.float32)
 
@@ -409,7 +420,7 @@ def floats(typingctx, vector, part, half):
     return result(vector, types.int64, types.boolean), codegen
 
 
-@intrinsic
+@_instruction
 def sums(typingctx, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p):  # noqa: E741
     """The sums of the lanes of 16 vectors of float32, one a lane."""
     result = Vector(types.float32)

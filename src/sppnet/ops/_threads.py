@@ -55,7 +55,7 @@ class _Runs:
 
 
 def share(count: int, job: Job) -> None:
-    """Call ``job`` on `torch.get_num_threads` threads, the caller's among them, until ``count`` units are done.
+    """Call ``job`` on `torch.get_num_threads` threads, the caller's among them, until all units are done.
 
     ``job`` is called once a thread and takes runs of units, ``(first, last)``, from the iterator that it is
     given. What a unit computes must not depend on the run that it came in.

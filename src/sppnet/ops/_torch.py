@@ -14,7 +14,7 @@ from sppnet.ops.bins import count_bins
 
 
 def _places(sizes: Tensor, level: int, longest: int) -> tuple[Tensor, Tensor]:
-    """Cells ``[..., level, longest]`` of the bins of sides of ``sizes`` ``[...]`` cells, and which of them count.
+    """Cells ``[..., level, longest]`` of the bins of sides of ``sizes`` ``[...]`` cells, and which count.
 
     Cells past the end of a bin repeat its last.
     """
@@ -34,7 +34,7 @@ def _pool_side(values: Tensor, cells: Tensor, counted: Tensor, mode: str) -> Ten
 
 
 def pool_maps(maps: Tensor, levels: Sequence[int], mode: str = "max", order: str = "channels") -> Tensor:
-    """The values of `sppnet.ops.spatial_pyramid_pool` from plain tensor operations, which export to any graph.
+    """The values of `sppnet.ops.spatial_pyramid_pool` from plain tensor operations, for any graph.
 
     Args:
         maps: ``[B, C, H, W]``; H and W may be symbolic.
@@ -103,7 +103,7 @@ def _region_level(one: Tensor, boxes: Tensor, n: int, mode: str, order: str) -> 
 
 
 def backward(pool: Callable[[Tensor], Tensor], maps: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of ``pool(maps)``, computed again with torch's own gradients, with the strides of ``maps``."""
+    """The gradient of ``pool(maps)``, from torch's own gradients, with the strides of ``maps``."""
     with torch.enable_grad():
         again = maps.detach().requires_grad_()
         (given,) = torch.autograd.grad(pool(again), again, grad)

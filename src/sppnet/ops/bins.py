@@ -25,16 +25,18 @@ def count_bins(levels: Sequence[int]) -> int:
     return sum(level * level for level in levels)
 
 
-def check_levels(levels: Sequence[int]) -> list[int]:
+def check_levels(levels: Sequence[object]) -> list[int]:
     """The levels as a list.
 
     Raises:
         UserError: no level, or one that is not a whole number of at least 1.
     """
-    given = list(levels)
-    if not given or not all(isinstance(n, int) and n >= 1 for n in given):
-        raise UserError("levels", "one or more whole numbers of at least 1, such as (6, 3, 2, 1)", given)
-    return given
+    sides = [n for n in levels if isinstance(n, int) and not isinstance(n, bool) and n >= 1]
+    if not sides or len(sides) != len(levels):
+        raise UserError(
+            "levels", "one or more whole numbers of at least 1, such as (6, 3, 2, 1)", list(levels)
+        )
+    return sides
 
 
 def parents(levels: Sequence[int]) -> list[int]:

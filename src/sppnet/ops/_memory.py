@@ -1,0 +1,73 @@
+"""Memory for large outputs, kept for the next one when it is given back.
+
+The system hands out every page of a fresh output with a fault and fills it with zeros, which takes as long
+as pooling itself. So what an output of some size leaves behind is kept, and lent to the next one. Pages kept
+are marked as free to take: under pressure the system takes them, as if they had been given back.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+import threading
+import weakref
+from collections import deque
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LARGE = 8 << 20
+"""Outputs from this size on come from here, in bytes; the C library keeps smaller ones itself."""
+_KEPT = 256 << 20
+_PAGE = 2 << 20
+_BY_PAGES = sys.platform == "linux" and hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MADV_HUGEPAGE")
+
+
+class _Reserve:
+    """Memory that is waiting for its next use, at most ``_KEPT`` bytes of it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Returned memory comes from finalizers, which may run anywhere, even while the lock is held:
+        # appending to a deque needs none.
+        self._waiting: deque[mmap.mmap] = deque()
+
+    def lend(self, size: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+        """``size`` bytes whose content is arbitrary; they come back here when the array is collected."""
+        wanted = -(-size // _PAGE) * _PAGE
+        memory = self._find(wanted)
+        if memory is None:
+            memory = mmap.mmap(-1, wanted, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        array = np.frombuffer(memory, np.uint8, size)
+        weakref.finalize(array, self._take_back, memory).atexit = False
+        return array
+
+    def _find(self, wanted: int) -> mmap.mmap | None:
+        with self._lock:
+            for _ in range(len(self._waiting)):
+                memory = self._waiting.popleft()
+                if wanted <= len(memory) <= 2 * wanted:
+                    return memory
+                self._waiting.append(memory)
+        return None
+
+    def _take_back(self, memory: mmap.mmap) -> None:
+        if len(memory) > _KEPT:
+            return
+        memory.madvise(mmap.MADV_FREE)
+        self._waiting.append(memory)
+        while sum(len(m) for m in tuple(self._waiting)) > _KEPT:
+            self._waiting.popleft()
+
+
+_reserve = _Reserve()
+
+
+def new_rows(count: int, length: int, dtype: torch.dtype) -> Tensor:
+    """A tensor ``[count, length]`` of arbitrary content, on memory that may have been used before."""
+    size = count * length * dtype.itemsize
+    if size < LARGE or not _BY_PAGES:
+        return torch.empty(count, length, dtype=dtype)
+    return torch.from_numpy(_reserve.lend(size)).view(dtype).view(count, length)
