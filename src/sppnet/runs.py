@@ -137,7 +137,7 @@ def save_run(
         folder.mkdir(parents=True, exist_ok=True)
         for name in (_MODEL, _METRICS, _REPORT, _LOG):
             (folder / name).unlink(missing_ok=True)
-        _replace(folder / _TENSORS, lambda part: save_file(plain, part))
+        _replace(folder / _TENSORS, lambda part: _write_tensors(plain, part))
         replace_text(folder / _CONFIG, tomli_w.dumps(config))
         replace_text(folder / _MODEL, json_text(described))
     except OSError as error:
@@ -230,6 +230,14 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     part = path.with_name(path.name + ".part")
     write(part)
     os.replace(part, path)
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    # save_file makes files that only their owner may read; a run is as open as its folder's other files.
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path)
+    path.chmod(mode)
 
 
 def _package_version() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sppnet.cli.evaluate import evaluate_run
 from sppnet.cli.flags import read_flags
 from sppnet.cli.predict import predict_pictures
-from sppnet.cli.screen import opened_screen
+from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.errors import UserError
 from sppnet.progress import Stopwatch
 from sppnet.runs import append_log, json_text, replace_text
@@ -62,8 +62,8 @@ def run(words: list[str]) -> int:
         classifier = Classifier(seed=flags.seed)
         named = _learn(classifier, sets.classification, flags.out / "classifier", watch)
         pictures = flags.out / "pictures"
-        predict_pictures(detector, find_pictures([sets.new]), pictures)
-        predict_pictures(classifier, find_pictures([sets.class_new]), pictures)
+        drawn, _ = predict_pictures(detector, find_pictures([sets.new]), pictures)
+        written, _ = predict_pictures(classifier, find_pictures([sets.class_new]), pictures)
         watch("predict")
         seconds = watch.seconds()
         document: dict[str, object] = {
@@ -75,7 +75,9 @@ def run(words: list[str]) -> int:
         }
         screen.table("demo", ("", "value"), list(document.items()))
         screen.table("seconds", ("stage", "s"), list(seconds.items()))
-        screen.say(f"Look at the pictures in {pictures}, and at report.html in {flags.out / 'detector'}")
+        tables = [("Detection", found), ("Classification", named)]
+        _report(flags.out / "report.html", document, tables, [path for path, _ in (drawn | written).values()])
+        screen.say(f"Look at {flags.out / 'report.html'}, and at the pictures in {pictures}")
         document |= {"out": flags.out, "stages": seconds}
         replace_text(flags.out / _MARK, json_text(document))
         screen.document(document)
@@ -90,6 +92,20 @@ def _learn(estimator: Detector | Classifier, data: Path, run: Path, watch: Stopw
     metrics = evaluate_run(estimator, run, data, "test")
     watch(f"evaluate {run.name}")
     return metrics
+
+
+def _report(
+    path: Path, facts: Mapping[str, object], found: list[tuple[str, Mapping[str, Any]]], pictures: list[Path]
+) -> None:
+    from sppnet.draw import ReportPicture, ReportTable, write_report
+
+    tables = [
+        ReportTable(f"{name}: {title.lower()}", head, rows)
+        for name, metrics in found
+        for title, head, rows in metric_tables(metrics)
+    ]
+    shown = [ReportPicture(picture.read_bytes(), f"new: {picture.name}") for picture in pictures]
+    write_report(path, "Digits on photographs", facts, tables, shown)
 
 
 def _clear(out: Path) -> None:

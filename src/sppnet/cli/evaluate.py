@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from sppnet.cli.estimators import Device, load_estimator
 from sppnet.cli.flags import read_flags
-from sppnet.cli.screen import Screen, opened_screen, summary_rows
+from sppnet.cli.report import report_evaluation
+from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.runs import append_log, write_metrics
 
 if TYPE_CHECKING:
     from sppnet.classify import Classifier
     from sppnet.detect import Detector
 
-__all__ = ["EvaluateFlags", "evaluate_run", "run", "show_metrics"]
+__all__ = ["EvaluateFlags", "evaluate_run", "run"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ def run(words: list[str]) -> int:
     with opened_screen(json=flags.json) as screen:
         estimator = load_estimator(flags.run, flags.device)
         metrics = evaluate_run(estimator, flags.run, flags.data, flags.split, flags.format)
-        show_metrics(screen, f"{flags.run} on {flags.data}", metrics)
+        screen.say(f"{flags.run} on {flags.data}")
+        for title, head, rows in metric_tables(metrics):
+            screen.table(title, head, rows)
+        screen.say(f"Written: metrics.json and report.html in {flags.run}")
         screen.document(metrics)
     return 0
 
@@ -66,20 +69,5 @@ def evaluate_run(
     write_metrics(run, written)
     whole = {name: value for name, value in written.items() if name != "per_class"}
     append_log(run, {"verb": "evaluate", **whole})
+    report_evaluation(estimator, run, data, split, layout, metrics)
     return metrics
-
-
-def show_metrics(screen: Screen, title: str, metrics: Mapping[str, object]) -> None:
-    """The metrics as a table, and one row a class beside it."""
-    per_class = cast("Mapping[str, object]", metrics.get("per_class", {}))
-    whole = {name: value for name, value in metrics.items() if name != "per_class"}
-    screen.table(title, ("", "value"), summary_rows(whole))
-    classes = [(name, dict(summary_rows(_as_mapping(value)))) for name, value in per_class.items()]
-    if classes:
-        head = list(dict.fromkeys(column for _, values in classes for column in values))
-        rows = [[name, *(values.get(column) for column in head)] for name, values in classes]
-        screen.table("classes", ("class", *head), rows)
-
-
-def _as_mapping(value: object) -> Mapping[str, object]:
-    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {"value": value}

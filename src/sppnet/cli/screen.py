@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Generator, Mapping, Sequence
+from typing import cast
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from sppnet.runs import json_text
 
-__all__ = ["Screen", "number", "opened_screen", "summary_rows"]
+__all__ = ["Screen", "metric_tables", "number", "opened_screen", "summary_rows"]
 
 
 class Screen:
@@ -75,7 +76,22 @@ def summary_rows(summary: Mapping[str, object]) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = []
     for name, value in summary.items():
         if isinstance(value, Mapping):
-            rows += [(f"{name}.{inner}", content) for inner, content in summary_rows(value)]  # pyright: ignore[reportUnknownArgumentType]
+            inner = summary_rows(cast("Mapping[str, object]", value))
+            rows += [(f"{name}.{inside}", content) for inside, content in inner]
         elif not isinstance(value, (list, tuple)):
             rows.append((name, value))
     return rows
+
+
+def metric_tables(metrics: Mapping[str, object]) -> list[tuple[str, Sequence[str], list[Sequence[object]]]]:
+    """What an evaluation found as tables (title, head, rows): every figure, and a row a class."""
+    whole = {name: value for name, value in metrics.items() if name != "per_class"}
+    tables: list[tuple[str, Sequence[str], list[Sequence[object]]]] = [
+        ("Figures", ("", "value"), list(summary_rows(whole)))
+    ]
+    per_class = cast("Mapping[str, Mapping[str, object]]", metrics.get("per_class", {}))
+    if per_class:
+        head = list(dict.fromkeys(column for values in per_class.values() for column in values))
+        rows = [[name, *(values.get(column) for column in head)] for name, values in per_class.items()]
+        tables.append(("Classes", ["class", *head], list(rows)))
+    return tables

@@ -28,7 +28,7 @@ class DemoSize:
         class_new: pictures of one digit to predict on.
     """
 
-    train: int = 110
+    train: int = 120
     test: int = 40
     class_train: int = 80
     class_test: int = 25

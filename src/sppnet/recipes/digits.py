@@ -1,8 +1,8 @@
 """Pictures for the demonstration: real handwritten digits pasted on crops of two real photographs.
 
-scikit-learn brings both: 1,797 digits of 8 x 8 pixels and two photographs of 640 x 427. Three parts share
-neither a digit nor a pixel of a photograph: the digits are split by their number, the photographs by
-fixed regions. Everything comes from a seed.
+scikit-learn brings both: 1,797 digits of 8 x 8 pixels and two photographs of 640 x 427. The part for
+training shares neither a digit nor a pixel of a photograph with the parts for test and for new pictures:
+the digits are split by their number, the photographs at a column. Everything comes from a seed.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Part:
 
 
 PARTS: dict[PartName, Part] = {
-    "train": Part((0, 1200), (0, 0, 330, 427)),
-    "test": Part((1200, 1650), (330, 0, 640, 290)),
-    "new": Part((1650, 1797), (330, 290, 640, 427)),
+    "train": Part((0, 1200), (240, 0, 640, 427)),
+    "test": Part((1200, 1650), (0, 0, 240, 427)),
+    "new": Part((1650, 1797), (0, 0, 240, 427)),
 }
 
 
@@ -76,7 +76,7 @@ class DemoPicture:
 
 
 def detection_pictures(part: PartName, count: int, seed: int = 0) -> Iterator[DemoPicture]:
-    """``count`` pictures of 280 to 480 pixels a side with four to nine digits of 26 to 120 pixels.
+    """``count`` pictures of 280 to 480 pixels a side with four to nine digits of about 30 to 120 pixels.
 
     A digit comes again only when the part's digits are used up.
     """
@@ -88,7 +88,7 @@ def detection_pictures(part: PartName, count: int, seed: int = 0) -> Iterator[De
         size = ImageSize(*(sides if rng.random() < 0.6 else sides[::-1]))
         backdrop, photograph, crop = _backdrop(rng, part, size)
         wanted = int(rng.integers(4, 10))
-        heights = np.exp(rng.uniform(np.log(28), np.log(min(120, 0.4 * size.short_side)), wanted))
+        heights = np.exp(rng.uniform(np.log(32), np.log(min(120, 0.4 * size.short_side)), wanted))
         # The largest first: small digits still find room between large ones.
         chosen = [(next(order), float(height)) for height in sorted(heights, reverse=True)]
         yield _compose(rng, backdrop, chosen, photograph, crop)
@@ -141,7 +141,7 @@ def _backdrop(
     """A crop of a photograph, of the shape of ``size``, mirrored and relit by chance: ``[H, W, 3]``."""
     x0, y0, x1, y1 = PARTS[part].region
     room = min((y1 - y0) / size.height, (x1 - x0) / size.width)
-    zoom = room * rng.uniform(0.55, 1.0)
+    zoom = room * rng.uniform(0.65, 1.0)
     height, width = int(size.height * zoom), int(size.width * zoom)
     left = int(rng.integers(x0, x1 - width + 1))
     top = int(rng.integers(y0, y1 - height + 1))
@@ -196,7 +196,7 @@ def _finish(
 def _stretch(rng: np.random.Generator, digit: Pixels, height: float) -> Pixels:
     """The digit slanted, stretched and smoothed to about ``height`` pixels: opacities, trimmed to the ink."""
     slant = rng.uniform(-0.2, 0.2)
-    stretch = np.exp(rng.uniform(np.log(0.7), np.log(1.5)))
+    stretch = np.exp(rng.uniform(np.log(0.75), np.log(1.5)))
     scale = height / 8
     width = scale * stretch
     margin = 2
@@ -241,7 +241,7 @@ def _paste(rng: np.random.Generator, canvas: Pixels, mask: Pixels, place: tuple[
     inks = rng.uniform(0, 1, (12, 3)).astype(np.float32)
     # Nearly all of what lies behind must differ: a mean would let a digit vanish into half of it.
     contrasts = [float(np.quantile(np.abs(luma - ink @ weights), 0.15)) for ink in inks]
-    enough = np.flatnonzero(np.array(contrasts) > 0.3)
+    enough = np.flatnonzero(np.array(contrasts) > 0.35)
     ink = inks[enough[0] if len(enough) else int(np.argmax(contrasts))]
-    opacity = (mask * rng.uniform(0.85, 1.0))[..., None]
+    opacity = (mask * rng.uniform(0.9, 1.0))[..., None]
     behind[...] = behind * (1 - opacity) + ink * opacity

@@ -1,0 +1,90 @@
+"""``report.html`` of a run: the figures of an evaluation and some of its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from sppnet.cli.screen import metric_tables, summary_rows
+from sppnet.data import (
+    classification_for,
+    default_split,
+    detection_for,
+    read_classification,
+    read_detection,
+    read_pixels,
+)
+from sppnet.detect import DetectionResult, Detector
+from sppnet.draw import ReportPicture, ReportTable, draw_comparison, write_report
+
+if TYPE_CHECKING:
+    from sppnet.classify import Classifier
+
+Item = TypeVar("Item")
+
+__all__ = ["report_evaluation"]
+
+_SHOWN = 8
+_LARGE = ("AP50", "AP75", "AP", "accuracy", "mean_class_accuracy", "top5")
+
+
+def report_evaluation(
+    estimator: Detector | Classifier,
+    run: Path,
+    data: Path,
+    split: str | None,
+    layout: str | None,
+    metrics: Mapping[str, object],
+) -> Path:
+    """Write ``report.html``: main figures, every figure, a row a class, what was learned from, pictures.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: data at fault.
+    """
+    part = default_split(data, "evaluate", layout) if split is None else split
+    if isinstance(estimator, Detector):
+        pictures = _detected(estimator, data, part, layout)
+    else:
+        pictures = _classified(estimator, data, part, layout)
+    tables = [
+        *(ReportTable(title, head, rows) for title, head, rows in metric_tables(metrics)),
+        ReportTable("Fitting", ("", "value"), summary_rows(estimator.summary_)),
+    ]
+    large = {name: metrics[name] for name in _LARGE if name in metrics}
+    path = run / "report.html"
+    title = f"{run.name} on {data.name}" + (f", {part}" if part else "")
+    write_report(path, title, large, tables, pictures)
+    return path
+
+
+def _detected(detector: Detector, data: Path, part: str, layout: str | None) -> list[ReportPicture]:
+    """Pictures with what is annotated at the left and what was found at the right."""
+    dataset = detection_for(read_detection(data, part, layout), detector.names_)
+    pictures: list[ReportPicture] = []
+    for item in _some(dataset.items):
+        result = detector.predict(item.path)
+        assert isinstance(result, DetectionResult)
+        drawn = draw_comparison(read_pixels(item.path), item.truth, result.detections)
+        pictures.append(ReportPicture(drawn, item.path.name))
+    return pictures
+
+
+def _classified(classifier: Classifier, data: Path, part: str, layout: str | None) -> list[ReportPicture]:
+    """Pictures with their likeliest classes, the true one below."""
+    dataset = classification_for(read_classification(data, part, layout), classifier.names_)
+    pictures: list[ReportPicture] = []
+    for item in _some(dataset.items):
+        result = classifier.predict(item.path)
+        assert not isinstance(result, list)
+        pictures.append(ReportPicture(result.plot(), f"{item.path.name}: {dataset.names[item.label]}"))
+    return pictures
+
+
+def _some(items: Sequence[Item]) -> list[Item]:
+    """A few of many, evenly spread."""
+    count = min(_SHOWN, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
