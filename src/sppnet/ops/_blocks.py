@@ -235,7 +235,7 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
 @part
 def turn_tile(like, tile, stage, levels, depth):
     """From one vector a bin to, level by level, the bins of one channel side by side."""
-    size = WIDTH // lanes(like)
+    size, most = WIDTH // lanes(like), min(lanes(like), 16)
     for k in range(depth):
         squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
         source, target = tile + before * WIDTH, stage + before * WIDTH
@@ -243,9 +243,9 @@ def turn_tile(like, tile, stage, levels, depth):
             store(target, load(like, source))
             continue
         step, left = squares * size, squares
-        while left >= 16:
+        while left >= most:
             transpose(like, 16, source, WIDTH, target, step)
-            source, target, left = source + 16 * WIDTH, target + 16 * size, left - 16
+            source, target, left = source + most * WIDTH, target + most * size, left - most
         if left & 8:
             transpose(like, 8, source, WIDTH, target, step)
             source, target = source + 8 * WIDTH, target + 8 * size

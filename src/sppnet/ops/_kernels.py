@@ -20,6 +20,9 @@ first box, the one past the last. Every kernel takes the units ``first`` to ``la
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
+from importlib.resources import files
+from types import CellType, FunctionType
 from typing import Any
 
 import numba
@@ -59,12 +62,28 @@ from sppnet.ops._simd import (
 )
 
 
+def _hash_of_parts() -> str:
+    folder = files("sppnet.ops")
+    return sha256(
+        b"".join(folder.joinpath(name).read_bytes() for name in ("_simd.py", "_blocks.py"))
+    ).hexdigest()
+
+
+_PARTS = _hash_of_parts()
+
+
 def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Machine code, kept on disk where numba finds a folder to write to."""
+    """Machine code, kept on disk where numba finds a folder to write to.
+
+    Numba compiles again when this file changes, or what a function encloses: so each is made to enclose a
+    hash of the files that hold its parts.
+    """
+    code = function.__code__.replace(co_freevars=("parts",))
+    stamped = FunctionType(code, function.__globals__, function.__name__, None, (CellType(_PARTS),))
     try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+        return numba.njit(nogil=True, cache=True, error_model="numpy")(stamped)
     except RuntimeError:
-        return numba.njit(nogil=True, error_model="numpy")(function)
+        return numba.njit(nogil=True, error_model="numpy")(stamped)
 
 
 @part

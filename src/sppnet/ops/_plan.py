@@ -176,7 +176,7 @@ def units_of(plan: Plan, channels: int, lanes: int, least: int) -> Words:
 
 
 def weight_blocks(weight: Tensor, channels: int, levels: Sequence[int], lanes: int) -> Tensor:
-    """A head's ``[K, C * bins]`` as float32 ``[blocks, fours, bins * parts, 4, 16]``, filled up with zeros."""
+    """A head ``[K, C * bins]`` as float32 ``[blocks, fours, bins * parts, 4, 16]``, filled up with zeros."""
     classes = weight.shape[0]
     # numpy, because threads that torch wakes spin for a while on the cores that ours need.
     given = weight.detach().to(torch.float32).numpy()

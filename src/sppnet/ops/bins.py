@@ -48,10 +48,6 @@ def parents(levels: Sequence[int]) -> list[int]:
     """
     result: list[int] = []
     for own, n in enumerate(levels):
-        twin = next((i for i in range(own) if levels[i] == n), None)
-        if twin is not None:
-            result.append(twin)
-            continue
         larger = [(m, i) for i, m in enumerate(levels) if m > n and m % n == 0]
         result.append(min(larger)[1] if larger else own)
     return result
