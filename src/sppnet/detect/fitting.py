@@ -88,9 +88,7 @@ def fit_heads(
             store.add(maps_of(network, read_image(item.path), options))
         watch("features")
         truths = [item.truth for item in dataset.items]
-        windows = [
-            windows_of(item.truth.boxes.size, shapes, options, given, item.path) for item in dataset.items
-        ]
+        windows = _all_windows(dataset, shapes, options, given)
         scenes = [make_scene(some, truth) for some, truth in zip(windows, truths, strict=True)]
         _check_examples(dataset, [scene.targets for scene in scenes])
         watch("windows")
@@ -114,6 +112,17 @@ def fit_heads(
             "maps_mb": round((store.bytes_in_memory + store.bytes_on_disk) / 2**20, 1),
         }
     return Heads(dataset.names, svm, regressors, calibration), facts
+
+
+def _all_windows(
+    dataset: DetectionSet, shapes: Tensor, options: DetectorOptions, given: Mapping[str, Tensor] | None
+) -> list[Boxes]:
+    """The windows of every picture; pictures of one size share their dense ones."""
+    if given is not None:
+        return [windows_of(i.truth.boxes.size, shapes, options, given, i.path) for i in dataset.items]
+    sizes = {item.truth.boxes.size for item in dataset.items}
+    dense = {size: windows_of(size, shapes, options, None, None) for size in sizes}
+    return [dense[item.truth.boxes.size] for item in dataset.items]
 
 
 def _check_examples(dataset: DetectionSet, targets: Sequence[Tensor]) -> None:
