@@ -75,13 +75,13 @@ def _config_file(words: Sequence[str]) -> Path | None:
 
 def _one_line(box: str) -> str:
     """What a framed message of tyro's says, without frame, title and the pointers to the help."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     said: list[str] = []
-    for line in plain.splitlines()[1:]:
-        words = line.strip("╭╮╰╯│─ ")
-        if words.startswith(("For full helptext", "Argument helptext")):
+    for framed in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]:
+        # Where the terminal cannot show a frame's characters, it is made of | and -.
+        line = re.sub(r"^[│|] ?| ?[│|]$", "", framed).rstrip()
+        if line.strip().startswith(("For full helptext", "Argument helptext")):
             break
-        # Under the name of a flag stands its help, further in.
-        if words and not line.startswith("│" + " " * 9):
-            said.append(words)
+        # Rules have no letter; under the name of a flag stands its help, further in.
+        if re.search(r"\w", line) and not line.startswith(" " * 8):
+            said.append(line.strip())
     return " ".join(said).rstrip(".") or "unreadable flags"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from sppnet.cli.estimators import Device, load_estimator
-from sppnet.cli.flags import read_flags
+from sppnet.cli.flags import UsageError, read_flags
 from sppnet.cli.screen import Screen, opened_screen
 from sppnet.errors import UserError
 from sppnet.progress import track
@@ -54,9 +54,16 @@ def run(words: list[str]) -> int:
     """Predict, draw and write; 2 when a picture had to be left out."""
     flags = read_flags(PredictFlags, "sppnet predict", words)
     with opened_screen(json=flags.json) as screen:
-        from sppnet.data import find_pictures
+        from sppnet.data import find_pictures, write_predictions
+        from sppnet.detect import DetectionResult, Detector
 
+        if not flags.sources:
+            raise UsageError("sppnet predict", "Missing from sppnet predict: SOURCE...")
         estimator = load_estimator(flags.run, flags.device)
+        if flags.formats and not isinstance(estimator, Detector):
+            raise UsageError(
+                "sppnet predict", "--formats is for the boxes of a detector; this is a classifier"
+            )
         pictures = find_pictures(flags.sources)
         found, failed = predict_pictures(estimator, pictures, flags.out, flags.threshold)
         document = {
@@ -68,6 +75,10 @@ def run(words: list[str]) -> int:
             "failed": [{"path": path, "error": str(error)} for path, error in failed.items()],
         }
         replace_text(flags.out / "predictions.json", json_text(document))
+        boxes = [(path, r.detections) for path, (_, r) in found.items() if isinstance(r, DetectionResult)]
+        for format in flags.formats:
+            name = "predictions.coco.json" if format == "coco" else f"predictions.{format}"
+            write_predictions(flags.out / name, boxes, format)
         _show(screen, found)
         screen.say(f"{len(found)} pictures drawn in {flags.out}, {len(failed)} left out")
         screen.document(document)
@@ -82,7 +93,10 @@ def predict_pictures(
     Returns:
         the drawn picture and the result of every picture, and the errors of those left out.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(out, "a folder that can be written", error.strerror or error) from error
     names = free_names(pictures)
     found: dict[Path, tuple[Path, Result]] = {}
     failed: dict[Path, UserError] = {}

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sppnet.cli import main, shell
+from sppnet.cli.shell import VERBS
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sppnet", *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from sppnet.cli import main; code = main(['--help']);"
+        "heavy = {'torch', 'numpy', 'tyro', 'rich', 'PIL', 'numba'} & set(sys.modules);"
+        "print('heavy:', heavy, file=sys.stderr); sys.exit(code or bool(heavy))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    for verb, what in VERBS.items():
+        assert f"  {verb}" in said.stdout
+        assert what in said.stdout
+
+
+def test_every_verb_has_its_file_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in VERBS:
+        with contextlib.suppress(SystemExit):
+            assert main([verb, "--help"]) == 0
+        assert f"usage: sppnet {verb}" in capsys.readouterr().out
+
+
+def test_no_word_at_all_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "usage: sppnet" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import sppnet
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sppnet {sppnet.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predit"], "Did you mean 'predict'?"),
+        (["serve"], "got 'serve'"),
+        (["fit", "segment"], "'segment' is none of the jobs detect, classify. See sppnet fit --help."),
+        (["check", "--jsn"], "--jsn"),
+        (["check", "more"], "more"),
+        (["evaluate"], "RUN"),
+        (["fit", "detect"], "Missing from sppnet fit detect: DATA --out PATH. See"),
+        (["evaluate", "run", "data", "--split"], "--split"),
+        (
+            ["fit", "detect", "data"],
+            "Missing from sppnet fit detect: --out PATH. See sppnet fit detect --help.",
+        ),
+        (["fit", "detect", "data", "--out", "run", "--seed", "x"], "--seed"),
+        (["fit", "detect", "data", "--out", "run", "--device", "tpu"], "tpu"),
+        (["benchmark", "cooking"], "cooking"),
+    ],
+)
+def test_words_that_make_no_sense(refused, words: list[str], said: str) -> None:
+    assert said in refused(*words)
+
+
+def test_exit_codes_of_the_process() -> None:
+    """A user's mistake: 2 and one line. A failure of ours: 1 and a traceback."""
+    wrong = run("evaluate", "nowhere", "nothing")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.count("\n") == 1
+    assert "nowhere: wanted a run, got no such folder" in wrong.stderr
+    code = (
+        "import sys, types; from sppnet.cli import main, shell;"
+        "broken = types.ModuleType('sppnet.cli.check'); broken.run = lambda words: 1 // 0;"
+        "sys.modules['sppnet.cli.check'] = broken; sys.exit(main(['check']))"
+    )
+    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "Traceback" in failed.stderr
+    assert "ZeroDivisionError" in failed.stderr
+
+
+def test_an_interrupt_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shell.importlib, "import_module", interrupted)
+    assert main(["check"]) == 130
+    assert capsys.readouterr().err == "sppnet: interrupted\n"
+
+
+def test_a_reader_that_goes_away_makes_no_traceback() -> None:
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sppnet", "check"], stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(reading)
+    os.close(writing)
+    _, err = process.communicate()
+    assert process.returncode != 0
+    assert b"Traceback" not in err
