@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import sppnet
+
+
+def test_importing_the_package_is_quick() -> None:
+    code = "import sys, sppnet; sys.exit(', '.join({'torch', 'numpy', 'PIL'} & set(sys.modules)) or 0)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    for name in sppnet.__all__:
+        assert getattr(sppnet, name) is not None
+        assert name in dir(sppnet)
+    from sppnet import Classifier, Detector, RegionPyramidPool2d, SpatialPyramidPool2d
+
+    assert [c.__name__ for c in (Classifier, Detector, RegionPyramidPool2d, SpatialPyramidPool2d)] == [
+        "Classifier",
+        "Detector",
+        "RegionPyramidPool2d",
+        "SpatialPyramidPool2d",
+    ]
+
+
+def test_other_names_are_not() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Recogniser'"):
+        _ = sppnet.Recogniser  # type: ignore[attr-defined]
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    from importlib.metadata import version
+
+    assert sppnet.__version__ == version("sppnet")
