@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,9 +22,9 @@ def test_bins_cover_the_side_and_none_is_empty(size: int, level: int) -> None:
     assert edges[-1][1] == size
     assert all(stop > start for start, stop in edges)
     # Neighbours leave no gap, and share at most one cell where there are at least as many cells as bins.
-    assert all(b[0] <= a[1] for a, b in zip(edges, edges[1:], strict=False))
+    assert all(b[0] <= a[1] for a, b in itertools.pairwise(edges))
     if size >= level:
-        assert all(a[1] - b[0] <= 1 for a, b in zip(edges, edges[1:], strict=False))
+        assert all(a[1] - b[0] <= 1 for a, b in itertools.pairwise(edges))
 
 
 @given(size=st.integers(1, 200), level=st.integers(1, 40))

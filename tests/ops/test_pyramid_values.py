@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -41,15 +41,6 @@ def random_regions(count: int, height: int, width: int, generator: torch.Generat
     x = (corners[:, :2] * width).long().sort(1).values
     y = (corners[:, 2:] * height).long().sort(1).values
     return torch.stack([x[:, 0], y[:, 0], x[:, 1] + 1, y[:, 1] + 1], 1)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """For many small calls of torch, which only lose time by waking threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def by_torch(one: Tensor, levels: Sequence[int]) -> Tensor:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from sppnet.ops.bins import LEVELS, check_levels, count_bins
+from sppnet.ops.bins import LEVELS, check_levels, check_mode, count_bins
 from sppnet.ops.pyramid import Mode, region_pyramid_pool, spatial_pyramid_pool
 
 
 class _Pyramid(nn.Module):
     def __init__(self, levels: Sequence[int] = LEVELS, mode: Mode = "max") -> None:
         super().__init__()
+        check_mode(mode)
         self.levels = tuple(check_levels(levels))
         self.mode: Mode = mode
 

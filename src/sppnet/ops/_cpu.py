@@ -27,6 +27,8 @@ from sppnet.ops._plan import (
 from sppnet.ops._threads import share
 
 _GROUPS = 4
+_THREAD_BYTES = 512 << 10
+"""Less to read and write than this is done before another thread is awake."""
 
 _KEYS: dict[torch.dtype, tuple[Any, Any]] = {
     torch.float16: (np.int16(0), np.int16((1 << 10) - 1)),
@@ -44,15 +46,19 @@ def _shape(
     return np.array(numbers, np.int64)
 
 
-def _share(count: int, scratch: int, call: Callable[[int, int, int], None]) -> None:
-    """Share ``call(scratch address, first, last)``, each thread with ``scratch`` bytes of its own."""
+def _share(count: int, plan: Plan, size: int, scratch: int, call: Callable[[int, int, int], None]) -> None:
+    """Share ``call(scratch address, first, last)``, each thread with ``scratch`` bytes of its own.
+
+    ``size`` is that of a pooled value of all channels, in bytes.
+    """
 
     def job(runs: Iterator[tuple[int, int]]) -> None:
         memory = torch.empty(scratch, dtype=torch.uint8)
         for first, last in runs:
             call(memory.data_ptr(), first, last)
 
-    share(count, job)
+    work = size * (len(plan.boxes) * plan.bins + int((plan.maps[:, 1] * plan.maps[:, 2]).sum()))
+    share(count, job, 1 + work // _THREAD_BYTES)
 
 
 def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -> Tensor:
@@ -79,7 +85,7 @@ def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -
             real = like.dtype.type(0).astype(f"f{first.element_size()}")
             _kernels.mean_units(like, real, *places, depth, target, shaped, memory, start, stop)
 
-    _share(len(units), scratch, call)
+    _share(len(units), plan, channels * first.element_size(), scratch, call)
     return out
 
 
@@ -116,7 +122,7 @@ def _mean_backward(given: Tensor, channels: int, plan: Plan, targets: Words, by_
     def call(memory: int, first: int, last: int) -> None:
         _kernels.mean_gradient_units(real, *places, depth, rows, shaped, memory, first, last)
 
-    _share(len(units), plan.cells * WIDTH + WIDTH, call)
+    _share(len(units), plan, channels * given.element_size(), plan.cells * WIDTH + WIDTH, call)
 
 
 def _max_backward(
@@ -139,7 +145,7 @@ def _max_backward(
     def call(memory: int, first: int, last: int) -> None:
         _kernels.max_gradient_units(bits, like, real, *places, depth, rows, shaped, turn, memory, first, last)
 
-    _share(len(units), scratch, call)
+    _share(len(units), plan, channels * given.element_size(), scratch, call)
 
 
 def _ranks(maps: Sequence[Tensor] | Tensor) -> list[Tensor]:
@@ -176,7 +182,7 @@ def score(maps: Tensor, plan: Plan, weight: Tensor, levels: Sequence[int]) -> Te
         )
 
     scratch = plan.bins * WIDTH * (1 + together * parts) + plan.table_bytes
-    _share(len(units), scratch, call)
+    _share(len(units), plan, channels * maps.element_size(), scratch, call)
     # numpy, because threads that torch wakes spin for a while on the cores that ours need.
     total = torch.from_numpy(sums.numpy().sum(0))
     rows = total.permute(0, 2, 1, 3).reshape(-1, fours * 4)[:, :classes]

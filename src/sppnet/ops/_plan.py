@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -57,7 +58,8 @@ class Plan:
         return self.cells * WIDTH * self.doublings[0] * self.doublings[1]
 
 
-def _level_table(levels: Sequence[int], derived: bool) -> tuple[Words, list[int]]:
+@lru_cache(maxsize=64)
+def _level_table(levels: tuple[int, ...], derived: bool) -> tuple[Words, tuple[int, ...]]:
     """The table of levels, and the levels that are pooled from cells."""
     before = np.cumsum([0, *(n * n for n in levels)])
     order = sorted(range(len(levels)), key=lambda i: (-levels[i], i))
@@ -65,13 +67,19 @@ def _level_table(levels: Sequence[int], derived: bool) -> tuple[Words, list[int]
     roots = [i for i in order if made_from[i] == i]
     places = dict(zip(roots, np.cumsum([0, *(levels[i] for i in roots)]), strict=False))
     rows = [[levels[i], order.index(made_from[i]), places.get(i, 0), before[i]] for i in order]
-    return np.array(rows, np.int64), [levels[i] for i in roots]
+    return np.array(rows, np.int64), tuple(levels[i] for i in roots)
 
 
-def _bins_of(sizes: Words, roots: Sequence[int]) -> tuple[Words, Words]:
-    """First cells and lengths ``[S, bins a side]`` of the bins of sides of ``sizes`` cells."""
+@lru_cache(maxsize=64)
+def _numbers(roots: tuple[int, ...]) -> tuple[Words, Words]:
+    """For each bin of a side the bins of its level, and its own number among them."""
     n = np.concatenate([np.full(root, root, np.int64) for root in roots])
-    i = np.concatenate([np.arange(root, dtype=np.int64) for root in roots])
+    return n, np.concatenate([np.arange(root, dtype=np.int64) for root in roots])
+
+
+def _bins_of(sizes: Words, roots: tuple[int, ...]) -> tuple[Words, Words]:
+    """First cells and lengths ``[S, bins a side]`` of the bins of sides of ``sizes`` cells."""
+    n, i = _numbers(roots)
     first = i * sizes[:, None] // n
     return first, -(-(i + 1) * sizes[:, None] // n) - first
 
@@ -87,7 +95,7 @@ def _edges(first: Words, length: Words, doublings: int, step: Words | int, table
     return np.stack([first * step + power * table, last * step + power * table], -1)
 
 
-def _choose(boxes: Boxes, roots: Sequence[int], height: int, width: int, count: int) -> tuple[int, int]:
+def _choose(boxes: Boxes, roots: tuple[int, ...], height: int, width: int, count: int) -> tuple[int, int]:
     """How many doublings of rows and columns to tabulate, 1 and 1 for none, by the work that remains.
 
     The costs of a load, a bin and a table entry were measured as 1.6, 6 and 2 processor cycles.
@@ -122,7 +130,7 @@ def map_table(maps: Sequence[Tensor] | Tensor) -> Words:
 
 def whole_plan(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str) -> Plan:
     """One box a map, covering it."""
-    table, roots = _level_table(levels, mode == "max")
+    table, roots = _level_table(tuple(levels), mode == "max")
     places = map_table(maps)
     heights, widths = places[:, 1], places[:, 2]
     columns = _edges(*_bins_of(widths, roots), 1, WIDTH, 0)
@@ -137,7 +145,7 @@ def whole_plan(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str
 
 def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str) -> Plan:
     """``boxes`` of ``maps`` ``[B, C, H, W]``."""
-    table, roots = _level_table(levels, mode == "max")
+    table, roots = _level_table(tuple(levels), mode == "max")
     height, width = maps.shape[2:]
     doublings = _choose(boxes, roots, height, width, len(maps)) if mode == "max" and len(boxes) else (1, 1)
     plane = height * width * WIDTH

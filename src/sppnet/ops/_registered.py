@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,32 @@ from sppnet.ops import _cpu, _torch
 from sppnet.ops.bins import count_bins
 
 _ROWS = 256
+_library = torch.library.Library("sppnet", "FRAGMENT")
+
+
+def _operation(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function under its own name for all devices.
+
+    Not by ``torch.library.custom_op``, which imports torch's compiler on the first call: a second or two.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__
+        _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+        _library.impl(name, function, "CompositeExplicitAutograd")
+        return getattr(torch.ops.sppnet, name).default
+
+    return register
 
 
 def _counts(regions: Sequence[Tensor]) -> list[int]:
     return [one.shape[0] for one in regions]
+
+
+def check_count(regions: Sequence[Tensor], maps: Tensor) -> None:
+    """Raise a `UserError` unless there are as many tensors of regions as maps."""
+    if len(regions) != len(maps):
+        raise UserError("regions", f"one tensor for each of the {len(maps)} maps", len(regions))
 
 
 def check_regions(boxes: np.ndarray[Any, Any], counts: Sequence[int], height: int, width: int) -> None:
@@ -48,7 +70,7 @@ def _no_rows(maps: Tensor, count: int) -> bool:
 # Whole maps of one size.
 
 
-@torch.library.custom_op("sppnet::pool_batch", mutates_args=())
+@_operation("(Tensor maps, int[] levels, str mode, str order) -> Tensor")
 def pool_batch(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """``[B, C, H, W]`` to ``[B, C * bins]``."""
     if _no_rows(maps, len(maps)):
@@ -58,12 +80,12 @@ def pool_batch(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Te
     return _torch.pool_maps(maps, levels, mode, order)
 
 
-@pool_batch.register_fake
+@torch.library.register_fake("sppnet::pool_batch")
 def _(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     return maps.new_empty(maps.shape[0], maps.shape[1] * count_bins(levels))
 
 
-@torch.library.custom_op("sppnet::pool_batch_backward", mutates_args=())
+@_operation("(Tensor grad, Tensor maps, int[] levels, str mode, str order) -> Tensor")
 def pool_batch_backward(grad: Tensor, maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """The gradient of `pool_batch` for the maps, with their strides."""
     if _no_rows(maps, len(maps)):
@@ -74,7 +96,7 @@ def pool_batch_backward(grad: Tensor, maps: Tensor, levels: Sequence[int], mode:
     return _torch.backward(lambda x: _torch.pool_maps(x, levels, mode, order), maps, grad)
 
 
-@pool_batch_backward.register_fake
+@torch.library.register_fake("sppnet::pool_batch_backward")
 def _(grad: Tensor, maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     return torch.empty_like(maps)
 
@@ -82,7 +104,7 @@ def _(grad: Tensor, maps: Tensor, levels: Sequence[int], mode: str, order: str) 
 # Whole maps, each of its own size.
 
 
-@torch.library.custom_op("sppnet::pool_list", mutates_args=())
+@_operation("(Tensor[] maps, int[] levels, str mode, str order) -> Tensor")
 def pool_list(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> Tensor:
     """B times ``[C, H_i, W_i]`` to ``[B, C * bins]``."""
     if _no_rows(maps[0], len(maps)):
@@ -92,12 +114,12 @@ def pool_list(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: s
     return torch.cat([_torch.pool_maps(m[None], levels, mode, order) for m in maps])
 
 
-@pool_list.register_fake
+@torch.library.register_fake("sppnet::pool_list")
 def _(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> Tensor:
     return maps[0].new_empty(len(maps), maps[0].shape[0] * count_bins(levels))
 
 
-@torch.library.custom_op("sppnet::pool_list_backward", mutates_args=())
+@_operation("(Tensor grad, Tensor[] maps, int[] levels, str mode, str order) -> Tensor[]")
 def pool_list_backward(
     grad: Tensor, maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> list[Tensor]:
@@ -113,7 +135,7 @@ def pool_list_backward(
     ]
 
 
-@pool_list_backward.register_fake
+@torch.library.register_fake("sppnet::pool_list_backward")
 def _(grad: Tensor, maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> list[Tensor]:
     return [torch.empty_like(m) for m in maps]
 
@@ -121,11 +143,12 @@ def _(grad: Tensor, maps: Sequence[Tensor], levels: Sequence[int], mode: str, or
 # Regions.
 
 
-@torch.library.custom_op("sppnet::pool_regions", mutates_args=())
+@_operation("(Tensor maps, Tensor[] regions, int[] levels, str mode, str order) -> Tensor")
 def pool_regions(
     maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> Tensor:
     """``[B, C, H, W]`` and B times ``[N_i, 4]`` to ``[sum N_i, C * bins]``."""
+    check_count(regions, maps)
     count = sum(_counts(regions))
     if _no_rows(maps, count):
         return maps.new_empty(count, maps.shape[1] * count_bins(levels))
@@ -136,12 +159,12 @@ def pool_regions(
     return _torch.pool_regions(maps, regions, levels, mode, order)
 
 
-@pool_regions.register_fake
+@torch.library.register_fake("sppnet::pool_regions")
 def _(maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> Tensor:
     return maps.new_empty(sum(one.shape[0] for one in regions), maps.shape[1] * count_bins(levels))
 
 
-@torch.library.custom_op("sppnet::pool_regions_backward", mutates_args=())
+@_operation("(Tensor grad, Tensor maps, Tensor[] regions, int[] levels, str mode, str order) -> Tensor")
 def pool_regions_backward(
     grad: Tensor, maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> Tensor:
@@ -154,7 +177,7 @@ def pool_regions_backward(
     return _torch.backward(lambda x: _torch.pool_regions(x, regions, levels, mode, order), maps, grad)
 
 
-@pool_regions_backward.register_fake
+@torch.library.register_fake("sppnet::pool_regions_backward")
 def _(
     grad: Tensor, maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> Tensor:
@@ -169,11 +192,12 @@ def _check_on_device(maps: Tensor, regions: Sequence[Tensor]) -> None:
 # Regions, scored.
 
 
-@torch.library.custom_op("sppnet::score_regions", mutates_args=())
+@_operation("(Tensor maps, Tensor[] regions, Tensor weight, int[] levels, str mode) -> Tensor")
 def score_regions(
     maps: Tensor, regions: Sequence[Tensor], weight: Tensor, levels: Sequence[int], mode: str
 ) -> Tensor:
     """The products ``[sum N_i, K]`` of the rows of `pool_regions` and ``weight`` ``[K, C * bins]``."""
+    check_count(regions, maps)
     count = sum(_counts(regions))
     if _no_rows(maps, count) or not len(weight):
         return weight.new_zeros(count, len(weight))
@@ -190,7 +214,7 @@ def score_regions(
     return torch.cat(parts)
 
 
-@score_regions.register_fake
+@torch.library.register_fake("sppnet::score_regions")
 def _(maps: Tensor, regions: Sequence[Tensor], weight: Tensor, levels: Sequence[int], mode: str) -> Tensor:
     return weight.new_empty(sum(one.shape[0] for one in regions), weight.shape[0])
 
@@ -222,6 +246,14 @@ def _region_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return given, [None] * len(regions), None, None, None
 
 
-pool_batch.register_autograd(_batch_gradient, setup_context=_keep_maps)
-pool_list.register_autograd(_list_gradient, setup_context=_keep_maps)
-pool_regions.register_autograd(_region_gradient, setup_context=_keep_regions)
+torch.library.register_autograd("sppnet::pool_batch", _batch_gradient, setup_context=_keep_maps)
+torch.library.register_autograd("sppnet::pool_list", _list_gradient, setup_context=_keep_maps)
+torch.library.register_autograd("sppnet::pool_regions", _region_gradient, setup_context=_keep_regions)
+
+
+def _no_second(ctx: Any, *grads: Any) -> None:
+    raise RuntimeError("Pyramid pooling has no second derivatives: its gradient cannot be derived again.")
+
+
+for _name in ("pool_batch_backward", "pool_list_backward", "pool_regions_backward"):
+    torch.library.register_autograd(f"sppnet::{_name}", _no_second)

@@ -54,13 +54,15 @@ class _Runs:
         return start, stop
 
 
-def share(count: int, job: Job) -> None:
-    """Call ``job`` on `torch.get_num_threads` threads, the caller's among them, until all units are done.
+def share(count: int, job: Job, most: int) -> None:
+    """Call ``job`` on several threads, the caller's among them, until ``count`` units are done.
+
+    There are `torch.get_num_threads` of them, or fewer where there are fewer units, and at most ``most``.
 
     ``job`` is called once a thread and takes runs of units, ``(first, last)``, from the iterator that it is
     given. What a unit computes must not depend on the run that it came in.
     """
-    threads = min(torch.get_num_threads(), count)
+    threads = min(torch.get_num_threads(), count, most)
     if threads <= 1:
         job(iter([(0, count)] if count else []))
         return

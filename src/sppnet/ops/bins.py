@@ -39,6 +39,16 @@ def check_levels(levels: Sequence[object]) -> list[int]:
     return sides
 
 
+def check_mode(mode: str) -> None:
+    """Do nothing for a known mode.
+
+    Raises:
+        UserError: neither ``"max"`` nor ``"mean"``.
+    """
+    if mode not in ("max", "mean"):
+        raise UserError("mode", '"max" or "mean"', repr(mode))
+
+
 def parents(levels: Sequence[int]) -> list[int]:
     """For each level the position of the level that it can be derived from, or its own position.
 

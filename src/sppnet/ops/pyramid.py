@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sppnet.errors import UserError
 from sppnet.ops import _registered
-from sppnet.ops.bins import LEVELS, check_levels, count_bins
+from sppnet.ops._registered import check_count
+from sppnet.ops.bins import LEVELS, check_levels, check_mode, count_bins
 
 Mode = Literal["max", "mean"]
 Order = Literal["channels", "bins"]
@@ -123,8 +124,7 @@ def region_pyramid_scores(
 
 
 def _check_words(mode: str, order: str) -> None:
-    if mode not in ("max", "mean"):
-        raise UserError("mode", '"max" or "mean"', repr(mode))
+    check_mode(mode)
     if order not in ("channels", "bins"):
         raise UserError("order", '"channels" or "bins"', repr(order))
 
@@ -151,8 +151,9 @@ def _check_list(maps: list[Tensor]) -> None:
 
 def _check_regions(maps: Tensor, regions: list[Tensor]) -> None:
     """What shapes and types tell; values are checked in bulk where the data are read."""
-    if len(regions) != maps.shape[0]:
-        raise UserError("regions", f"one tensor for each of the {maps.shape[0]} maps", f"{len(regions)}")
+    if not torch.compiler.is_compiling():
+        # Compiled code must not fix the batch by a comparison: it is made again where the data are read.
+        check_count(regions, maps)
     for i, one in enumerate(regions):
         if one.ndim != 2 or one.shape[1] != 4:
             raise UserError(f"regions[{i}]", "a tensor [N, 4]", f"shape {list(one.shape)}")

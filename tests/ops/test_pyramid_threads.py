@@ -1,0 +1,76 @@
+"""Threads change nothing, many may call at once, and a forked child can pool as well."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
+
+
+def some_work(seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, a gradient and rows of whole maps, large enough to be shared among threads."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(2, 64, 24, 31, generator=generator).to(dtype).requires_grad_()
+    x = torch.randint(0, 31, (400, 2), generator=generator).sort(1).values
+    y = torch.randint(0, 24, (400, 2), generator=generator).sort(1).values
+    boxes = torch.stack([x[:, 0], y[:, 0], x[:, 1] + 1, y[:, 1] + 1], 1)
+    rows = region_pyramid_pool(maps, [boxes, boxes[:37]])
+    rows.backward(torch.randn(rows.shape, generator=generator).to(dtype))
+    assert maps.grad is not None
+    return rows.detach(), maps.grad, spatial_pyramid_pool(maps.detach(), mode="mean")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_results_are_identical_for_any_number_of_threads(dtype: torch.dtype) -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = some_work(1, dtype)
+        for count in (2, 3, 7):
+            torch.set_num_threads(count)
+            for got, wanted in zip(some_work(1, dtype), expected, strict=True):
+                assert torch.equal(got, wanted)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_eight_threads_call_at_once() -> None:
+    expected = [some_work(seed) for seed in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        for seed, got in enumerate(pool.map(some_work, [0, 1, 2, 3] * 6)):
+            for a, b in zip(got, expected[seed % 4], strict=True):
+                assert torch.equal(a, b)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_pools_after_its_parent_did() -> None:
+    code = """
+import os, torch
+from sppnet.ops import spatial_pyramid_pool
+torch.set_num_threads(2)
+maps = torch.randn(64, 64, 30, 30)
+expected = spatial_pyramid_pool(maps)
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(spatial_pyramid_pool(maps), expected) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
+    code = """
+import torch
+from sppnet.ops import spatial_pyramid_pool
+assert spatial_pyramid_pool(torch.ones(1, 1, 2, 2)).sum() == 50
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": "/proc/none"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment, cwd=tmp_path)
