@@ -15,7 +15,7 @@ from sppnet.config import as_config, from_config
 from sppnet.data import PictureSource, default_split, detection_for, read_detection, read_image
 from sppnet.detect.fitting import fit_heads, learn_shapes, maps_of, windows_of
 from sppnet.detect.options import DetectorOptions
-from sppnet.detect.postprocess import Heads, detect
+from sppnet.detect.postprocess import Heads, detect, one_each
 from sppnet.detect.regression import Projection, Regressors
 from sppnet.detect.result import DetectionResult
 from sppnet.errors import UserError
@@ -101,7 +101,7 @@ class Detector:
     def predict(
         self, source: PictureSource | Sequence[PictureSource], *, threshold: float | None = None
     ) -> DetectionResult | list[DetectionResult]:
-        """Detect objects in a picture, or in each of a list.
+        """Detect objects in a picture, or in each of a list; one answer an object (`one_each`).
 
         Args:
             source: a path, a PIL image, an array (RGB, uint8), or a list of them.
@@ -116,7 +116,8 @@ class Detector:
 
     def _predict_one(self, source: PictureSource, threshold: float | None) -> DetectionResult:
         found = self._detect(source)
-        return DetectionResult(found[found.scores >= (0.5 if threshold is None else threshold)], source)
+        likely = found[found.scores >= (0.5 if threshold is None else threshold)]
+        return DetectionResult(one_each(likely), source)
 
     def _detect(self, source: PictureSource) -> Detections:
         self._check_fitted()

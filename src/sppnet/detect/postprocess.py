@@ -11,7 +11,7 @@ from sppnet.detect.options import DetectorOptions
 from sppnet.detect.regression import Regressors
 from sppnet.features import score_rows
 from sppnet.learn import LinearModel
-from sppnet.ops.boxes import nms, vote
+from sppnet.ops.boxes import covered, iou, nms, vote
 from sppnet.structures import Boxes, Detections, FeatureMaps
 
 # The first pass keeps what may still become a detection: low scores, near-duplicates thinned out.
@@ -19,6 +19,9 @@ _FIRST_SCORE = -1.3
 _FIRST_NMS = 0.75
 _FIRST_BEST = 2000
 _FIRST_KEPT = 150
+# Two answers for one object: much the same box, or one of the same class inside the other.
+_SAME_BOX = 0.6
+_INSIDE = 0.85
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,20 @@ def detect(maps: FeatureMaps, windows: Boxes, heads: Heads, options: DetectorOpt
     boxes, margins, labels = margins_and_boxes(maps, windows, heads, options)
     slope, offset = heads.calibration[labels].unbind(1)
     return merge(boxes, torch.sigmoid(slope * margins + offset), labels, heads.names, options)
+
+
+def one_each(found: Detections) -> Detections:
+    """One answer for each object, for people to look at: what repeats a better detection goes.
+
+    It goes when its IoU with a better one is above 0.6, whatever the classes, or when one of the two, of
+    the same class, lies inside the other by 85% and more. Metrics are taken without this step, which
+    can only lower them.
+    """
+    place = found.boxes.xyxy
+    inside = torch.maximum(covered(place, place), covered(place, place).T) >= _INSIDE
+    same = (iou(place, place) > _SAME_BOX) | (inside & (found.labels[:, None] == found.labels[None]))
+    kept: list[int] = []
+    for i in range(len(found)):
+        if not bool(same[i, kept].any()):
+            kept.append(i)
+    return found[torch.tensor(kept, dtype=torch.int64)]
