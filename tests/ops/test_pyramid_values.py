@@ -123,12 +123,12 @@ def test_whole_maps_equal_plain_loops(case: tuple[Tensor, list[Tensor], list[int
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("channels", [16, 48, 64, 70])
+@pytest.mark.parametrize("channels", [32, 35])
 @pytest.mark.parametrize("mode", ["max", "mean"])
 def test_bins_order_holds_the_same_values(dtype: torch.dtype, channels: int, mode: str) -> None:
     generator = torch.Generator().manual_seed(3)
     maps = torch.randn(2, channels, 21, 18, generator=generator).to(dtype)
-    regions = [random_regions(n, 21, 18, generator) for n in (40, 3)]
+    regions = [random_regions(n, 21, 18, generator) for n in (6, 3)]
     levels = (6, 4, 3, 2, 1)
     for public, inner in (
         [region_pyramid_pool(maps, regions, levels, mode, order) for order in ("channels", "bins")],

@@ -144,92 +144,64 @@ def to_places(bits, like, source, target, cells, number):
 def build_tables(like, base, height, width, ky, kx):
     """From the block at ``base`` the maxima of 2^i x 2^j cells, at ``(i * kx + j)`` planes behind it."""
     plane = height * width * WIDTH
-    for j in range(1, kx):
-        near, here = base + (j - 1) * plane, base + j * plane
-        step = (1 << (j - 1)) * WIDTH
-        for y in range(height):
+    for number in range(1, ky * kx):
+        i, j = number // kx, number % kx
+        here, near, step = base + number * plane, base + (number - kx) * plane, (width * WIDTH << i) // 2
+        if i == 0:
+            near, step = here - plane, (WIDTH << j) // 2
+        length = (width - (1 << j) + 1) * WIDTH
+        for y in range(height - (1 << i) + 1):
             row = y * width * WIDTH
-            for x in range(row, row + (width - (1 << j) + 1) * WIDTH, WIDTH):
+            for x in range(row, row + length, WIDTH):
                 store(here + x, vmax(load(like, near + x), load(like, near + x + step)))
-    for i in range(1, ky):
-        step = (1 << (i - 1)) * width * WIDTH
-        for j in range(kx):
-            near, here = base + ((i - 1) * kx + j) * plane, base + (i * kx + j) * plane
-            for y in range(height - (1 << i) + 1):
-                row = y * width * WIDTH
-                for x in range(row, row + (width - (1 << j) + 1) * WIDTH, WIDTH):
-                    store(here + x, vmax(load(like, near + x), load(like, near + x + step)))
-
-
-@part
-def _derive(like, first, parent, quotient, target, n):
-    """The bins of a level from those of one ``quotient`` times as fine, ``parent`` a side."""
-    line = parent * WIDTH
-    for i in range(n):
-        for j in range(n):
-            at = first + (i * parent + j) * quotient * WIDTH
-            upper = vmax(load(like, at), load(like, at + WIDTH))
-            lower = vmax(load(like, at + line), load(like, at + line + WIDTH))
-            best = vmax(upper, lower)
-            if quotient > 2:
-                for a in range(quotient):
-                    for b in range(quotient):
-                        best = vmax(best, load(like, at + a * line + b * WIDTH))
-            store(target + (i * n + j) * WIDTH, best)
-
-
-@part
-def _pool_four(like, corner, columns, rows, target, n):
-    """The bins of a level, each from the four places that its edges name."""
-    for i in range(n):
-        top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
-        for j in range(n):
-            left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
-            upper = vmax(load(like, top + left), load(like, top + right))
-            lower = vmax(load(like, bottom + left), load(like, bottom + right))
-            store(target, vmax(upper, lower))
-            target += WIDTH
-
-
-@part
-def _pool_steps(like, corner, columns, rows, target, n, across, down):
-    """The bins of a level, each from all places from its first edges to its last."""
-    for i in range(n):
-        top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
-        for j in range(n):
-            left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
-            best = load(like, bottom + right)
-            row = top
-            while True:
-                cell = row + left
-                while cell < row + right:
-                    best = vmax(best, load(like, cell))
-                    cell += across
-                best = vmax(best, load(like, row + right))
-                if row >= bottom:
-                    break
-                row = min(row + down, bottom)
-            store(target, best)
-            target += WIDTH
 
 
 @part
 def pool_box(like, tile, base, box, levels, depth, across, down):
     """The maxima of all bins of one box, one vector a bin, in the public order of the bins.
 
-    ``across`` is 0 where four places cover every bin.
+    A level that is made from another takes the bins of that; else ``across`` is 0 where the four places
+    that the edges name cover every bin.
     """
     corner = base + word(box, 0)
     for k in range(depth):
-        n, parent, place = word(levels, 4 * k), word(levels, 4 * k + 1), 16 * word(levels, 4 * k + 2)
+        n, parent = word(levels, 4 * k), word(levels, 4 * k + 1)
         target = tile + word(levels, 4 * k + 3) * WIDTH
-        if parent != k:
-            m = word(levels, 4 * parent)
-            _derive(like, tile + word(levels, 4 * parent + 3) * WIDTH, m, m // n, target, n)
-        elif across == 0:
-            _pool_four(like, corner, word(box, 1) + place, word(box, 2) + place, target, n)
-        else:
-            _pool_steps(like, corner, word(box, 1) + place, word(box, 2) + place, target, n, across, down)
+        m = word(levels, 4 * parent)
+        quotient, line = m // n, m * WIDTH
+        first = tile + word(levels, 4 * parent + 3) * WIDTH
+        columns, rows = (
+            word(box, 1) + 16 * word(levels, 4 * k + 2),
+            word(box, 2) + 16 * word(levels, 4 * k + 2),
+        )
+        for i in range(n):
+            if parent != k:
+                for j in range(n):
+                    at = first + (i * m + j) * quotient * WIDTH
+                    best = vmax(load(like, at), load(like, at + WIDTH))
+                    best = vmax(best, vmax(load(like, at + line), load(like, at + line + WIDTH)))
+                    if quotient > 2:
+                        for a in range(quotient):
+                            for b in range(quotient):
+                                best = vmax(best, load(like, at + a * line + b * WIDTH))
+                    store(target + j * WIDTH, best)
+            else:
+                top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
+                for j in range(n):
+                    left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
+                    best = vmax(load(like, top + left), load(like, top + right))
+                    best = vmax(best, vmax(load(like, bottom + left), load(like, bottom + right)))
+                    if across != 0:
+                        row = top
+                        while True:
+                            for cell in range(row + left, row + right, across):
+                                best = vmax(best, load(like, cell))
+                            best = vmax(best, load(like, row + right))
+                            if row >= bottom:
+                                break
+                            row = min(row + down, bottom)
+                    store(target + j * WIDTH, best)
+            target += n * WIDTH
 
 
 @part
@@ -260,35 +232,41 @@ def turn_tile(like, tile, stage, levels, depth):
 
 
 @part
-def _write(like, source, target, count, turn, streamed):
-    """Write ``count`` keys as bits of floats."""
-    size = WIDTH // lanes(like)
-    end = target + count * size
-    if streamed:
-        while target < end:
-            stream(target, from_key(load(like, source), turn))
-            source, target = source + WIDTH, target + WIDTH
-        return
-    while target + WIDTH <= end:
-        store(target, from_key(load(like, source), turn))
-        source, target = source + WIDTH, target + WIDTH
-    if target < end:
-        store(source, from_key(load(like, source), turn))
-        while target < end:
-            poke(target, peek(like, source))
-            source, target = source + size, target + size
-
-
-@part
 def emit(like, stage, row, levels, depth, channels, channel, turn, streamed, by_bin):
-    """Write one block's staged bins into an output row."""
+    """Write one block's staged keys into an output row, as bits of floats."""
     size = WIDTH // lanes(like)
     valid = min(lanes(like), channels - channel)
     for k in range(depth):
         squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
+        target, step, count, runs = (
+            row + (before * channels + channel * squares) * size,
+            0,
+            valid * squares,
+            1,
+        )
         if by_bin:
-            for b in range(before, before + squares):
-                _write(like, stage + b * WIDTH, row + (b * channels + channel) * size, valid, turn, streamed)
-        else:
-            target = row + (before * channels + channel * squares) * size
-            _write(like, stage + before * WIDTH, target, valid * squares, turn, streamed)
+            target, step, count, runs = (
+                row + (before * channels + channel) * size,
+                channels * size,
+                valid,
+                squares,
+            )
+        source = stage + before * WIDTH
+        for _ in range(runs):
+            whole = target + count * size // WIDTH * WIDTH
+            at = target
+            while at < whole:
+                bits = from_key(load(like, source), turn)
+                if streamed:
+                    stream(at, bits)
+                else:
+                    store(at, bits)
+                source, at = source + WIDTH, at + WIDTH
+            end = target + count * size
+            if at < end:
+                store(source, from_key(load(like, source), turn))
+                while at < end:
+                    poke(at, peek(like, source))
+                    source, at = source + size, at + size
+                source = (source + WIDTH - 1) // WIDTH * WIDTH
+            target += step

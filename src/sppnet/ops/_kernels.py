@@ -86,19 +86,6 @@ def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True, error_model="numpy")(stamped)
 
 
-@part
-def _down(one, shape):
-    return (word(one, 2) * WIDTH) << (word(shape, 2) - 1)
-
-
-@part
-def _lay_keys(like, base, one, channel, shape, turn):
-    height, width = word(one, 1), word(one, 2)
-    gather(like, base, one, channel, word(shape, 0))
-    to_keys(like, base, height * width, turn)
-    build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
-
-
 @_kernel
 def max_units(like, maps, boxes, units, levels, depth, out, shape, turn, scratch, first, last):
     """Pool for max, into ``out``; ``like`` is an integer as wide as the floats."""
@@ -110,13 +97,17 @@ def max_units(like, maps, boxes, units, levels, depth, out, shape, turn, scratch
     for unit in range(first, last):
         one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
         start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
-        _lay_keys(like, base, one, channel, shape, turn)
+        height, width = word(one, 1), word(one, 2)
+        down = (width * WIDTH) << (word(shape, 2) - 1)
+        gather(like, base, one, channel, channels)
+        to_keys(like, base, height * width, turn)
+        build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
         # Rows are written one behind: reading what was stored a moment ago in other pieces stalls.
         for r in range(start, stop + 1):
             if r < stop:
                 stage = stages + (r & 1) * bins * WIDTH
                 tile = stage if by_bin else scratch
-                pool_box(like, tile, base, boxes + 24 * r, levels, depth, across, _down(one, shape))
+                pool_box(like, tile, base, boxes + 24 * r, levels, depth, across, down)
                 if not by_bin:
                     turn_tile(like, tile, stage, levels, depth)
             if r > start:
@@ -174,6 +165,7 @@ def max_gradient_units(
         one, opening = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
         height, width = word(one, 1), word(one, 2)
         block = height * width * WIDTH
+        down = (width * WIDTH) << (word(shape, 2) - 1)
         totals = keys + block
         base = totals + lanes(bits) // lanes(total) * block
         for at in range(totals, base, WIDTH):
@@ -190,7 +182,7 @@ def max_gradient_units(
             mine = totals + lane // lanes(total) * block + lane % lanes(total) * (WIDTH // lanes(total))
             for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
                 _ask_for(like, total, levels, depth, rows + (r + 2) * length, channel, shape)
-                pool_box(like, scratch, base, boxes + 24 * r, levels, depth, across, _down(one, shape))
+                pool_box(like, scratch, base, boxes + 24 * r, levels, depth, across, down)
                 _scatter(like, total, scratch, mine, levels, depth, rows + r * length, channel, shape)
         for lane in range(0, min(lanes(bits), channels - opening), lanes(total)):
             target = grads + 48 * word(units, 4 * unit)
@@ -336,15 +328,18 @@ def score_units(
             word(units, 6 * unit + 3),
             word(units, 6 * unit + 4),
         )
-        opening = word(units, 6 * unit + 1)
+        opening, height, width = word(units, 6 * unit + 1), word(one, 1), word(one, 2)
+        down = (width * WIDTH) << (word(shape, 2) - 1)
         for channel in range(opening, word(units, 6 * unit + 2), lanes(like)):
-            _lay_keys(like, base, one, channel, shape, turn)
+            gather(like, base, one, channel, word(shape, 0))
+            to_keys(like, base, height * width, turn)
+            build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
             head = weights + channel // lanes(like) * fours * bins * parts * 4 * WIDTH
             for r in range(start, stop, together):
                 target = out + (word(units, 6 * unit + 5) + (r - start) // 4) * fours * WIDTH
                 some = min(together, stop - r)
                 for i in range(some):
-                    pool_box(like, tile, base, boxes + 24 * (r + i), levels, depth, across, _down(one, shape))
+                    pool_box(like, tile, base, boxes + 24 * (r + i), levels, depth, across, down)
                     at = rows + i * bins * parts * WIDTH
                     for b in range(tile, tile + bins * WIDTH, WIDTH):
                         value = from_key(load(like, b), turn)
