@@ -50,7 +50,8 @@ class FeatureMap:
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or 0 in self.values.shape:
-            raise UserError("FeatureMap.values", "a tensor [C, h, w], none of them 0", list(self.values.shape))
+            got = list(self.values.shape)
+            raise UserError("FeatureMap.values", "a tensor [C, h, w], none of them 0", got)
 
     @property
     def scale(self) -> tuple[float, float]:

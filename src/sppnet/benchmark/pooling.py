@@ -1,0 +1,202 @@
+"""``sppnet benchmark pooling``: our pooling on the CPU beside torchvision's and torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d, linear
+
+from sppnet.benchmark._measure import machine, medians
+from sppnet.ops import region_pyramid_pool, region_pyramid_scores, spatial_pyramid_pool
+
+LEVELS = (6, 3, 2, 1)
+_COARSE = (3, 2, 1)
+
+
+def random_regions(count: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """int64 ``[count, 4]``: corners drawn evenly among all the regions' corners that a map has."""
+    draw = torch.Generator().manual_seed(seed)
+    x = (torch.rand(count, 2, generator=draw) * width).long().sort(1).values
+    y = (torch.rand(count, 2, generator=draw) * height).long().sort(1).values
+    return torch.stack([x[:, 0], y[:, 0], x[:, 1] + 1, y[:, 1] + 1], 1)
+
+
+def _adaptive(maps: Tensor) -> Tensor:
+    return torch.cat([adaptive_max_pool2d(maps, n).flatten(1) for n in LEVELS], 1)
+
+
+def _roi_pools(maps: Tensor, regions: Tensor) -> Tensor:
+    from torchvision.ops import roi_pool
+
+    # roi_pool counts the last cell as inside.
+    boxes = [torch.cat([regions[:, :2], regions[:, 2:] - 1], 1).to(maps.dtype)]
+    return torch.cat([roi_pool(maps, boxes, n).flatten(1) for n in LEVELS], 1)
+
+
+def _with_backward(work: Callable[[], Tensor], leaf: Tensor) -> Callable[[], None]:
+    def both() -> None:
+        leaf.grad = None
+        work().sum().backward()
+
+    return both
+
+
+def _row(
+    work: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object], runs: int
+) -> dict[str, object]:
+    ours_s, peer_s = medians(ours, theirs, runs)
+    return {"work": work, "ours_s": ours_s, "peer": peer, "peer_s": peer_s, "ratio": peer_s / ours_s}
+
+
+def _region_rows(count: int, runs: int) -> tuple[list[dict[str, object]], float]:
+    """Rows on regions, and the time of ours over writing the output alone."""
+    torch.manual_seed(0)
+    maps, regions = torch.randn(1, 256, 43, 57), random_regions(count, 43, 57)
+    half = maps.bfloat16()
+    assert torch.equal(region_pyramid_pool(maps, [regions], LEVELS), _roi_pools(maps, regions))
+    exact = region_pyramid_pool(half.float(), [regions], LEVELS)
+    assert torch.equal(region_pyramid_pool(half, [regions], LEVELS).float(), exact)
+    name = f"{count} regions on 256x43x57, levels 6,3,2,1"
+
+    def ours() -> Tensor:
+        return region_pyramid_pool(maps, [regions], LEVELS)
+
+    rows = [
+        _row(f"{name}, float32", ours, "four torchvision roi_pool", lambda: _roi_pools(maps, regions), runs),
+        _row(
+            f"{name}, bfloat16",
+            lambda: region_pyramid_pool(half, [regions], LEVELS),
+            "ours in float32",
+            ours,
+            runs,
+        ),
+    ]
+    out = ours()
+    pooled, filled = medians(ours, lambda: out.fill_(1.0), runs)
+    leaf = maps.clone().requires_grad_()
+    rows.append(
+        _row(
+            f"{name}, float32, forward and backward",
+            _with_backward(lambda: region_pyramid_pool(leaf, [regions], LEVELS), leaf),
+            "four torchvision roi_pool, forward and backward",
+            _with_backward(lambda: _roi_pools(leaf, regions), leaf),
+            runs,
+        )
+    )
+    return rows, pooled / filled
+
+
+def _map_rows(runs: int) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for layout, form in (("NCHW", torch.contiguous_format), ("channels_last", torch.channels_last)):
+        maps = torch.randn(64, 256, 13, 13).contiguous(memory_format=form)
+        assert torch.equal(spatial_pyramid_pool(maps, LEVELS), _adaptive(maps))
+        leaf = maps.clone().requires_grad_()
+        name = f"64x256x13x13 whole maps, {layout}"
+        peer = "concatenated adaptive_max_pool2d"
+        rows.append(
+            _row(
+                name,
+                lambda maps=maps: spatial_pyramid_pool(maps, LEVELS),
+                peer,
+                lambda maps=maps: _adaptive(maps),
+                runs,
+            )
+        )
+        rows.append(
+            _row(
+                f"{name}, forward and backward",
+                _with_backward(lambda leaf=leaf: spatial_pyramid_pool(leaf, LEVELS), leaf),
+                peer,
+                _with_backward(lambda leaf=leaf: _adaptive(leaf), leaf),
+                runs,
+            )
+        )
+    sizes = torch.randint(8, 40, (64, 2), generator=torch.Generator().manual_seed(1)).tolist()
+    several = [torch.randn(256, height, width) for height, width in sizes]
+
+    def loop() -> Tensor:
+        return torch.cat([_adaptive(one[None]) for one in several])
+
+    assert torch.equal(spatial_pyramid_pool(several, LEVELS), loop())
+    rows.append(
+        _row(
+            "64 maps of 256 channels, 64 sizes, one call",
+            lambda: spatial_pyramid_pool(several, LEVELS),
+            "a loop of adaptive pools",
+            loop,
+            runs,
+        )
+    )
+    return rows
+
+
+def _score_row(count: int, runs: int) -> dict[str, object]:
+    maps, regions = torch.randn(1, 512, 60, 80), random_regions(count, 60, 80)
+    weight, bias = torch.randn(20, 512 * 14) / 100, torch.randn(20)
+
+    def fused() -> Tensor:
+        return region_pyramid_scores(maps, [regions], weight, bias, _COARSE)
+
+    def two_steps() -> Tensor:
+        return linear(region_pyramid_pool(maps, [regions], _COARSE), weight, bias)
+
+    torch.testing.assert_close(fused(), two_steps(), rtol=1e-4, atol=1e-3)
+    name = f"{count} windows on 512x60x80, levels 3,2,1, scored for 20 classes"
+    return _row(name, fused, "pooling, then a matrix product", two_steps, runs)
+
+
+def run(quick: bool = False, plot: Path | None = None) -> dict[str, object]:
+    """Time our pooling beside its peers, outputs compared before anything is timed.
+
+    Args:
+        quick: a tenth of the work and three runs instead of seven; for trying, not for reporting.
+        plot: also draw time against the number of regions into this PNG.
+
+    Returns:
+        ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio"}], "floor_ratio", "growth"}``:
+        medians in seconds; ratio is the peer's over ours; ``floor_ratio`` is our time for the first row
+        over writing its output alone.
+
+    Raises:
+        MissingExtraError: a plot without matplotlib.
+    """
+    runs, part = (3, 10) if quick else (7, 1)
+    rows, floor = _region_rows(2000 // part, runs)
+    rows += _map_rows(runs)
+    rows.append(_score_row(10000 // part, runs))
+    growth = _growth((100, 200, 400) if quick else (250, 500, 1000, 2000, 4000), runs)
+    if plot is not None:
+        _draw(plot, growth)
+    return {"machine": machine(), "rows": rows, "floor_ratio": floor, "growth": growth}
+
+
+def _growth(counts: Sequence[int], runs: int) -> list[dict[str, float]]:
+    """Seconds by number of regions of 14x14 cells, on a small and on a large map."""
+    table: list[dict[str, float]] = []
+    small, large = torch.randn(1, 256, 28, 28), torch.randn(1, 256, 112, 112)
+    for count in counts:
+        corners = torch.randint(0, 14, (count, 2), generator=torch.Generator().manual_seed(count))
+        near = torch.cat([corners, corners + 14], 1)
+        far = torch.cat([corners * 7, corners * 7 + 14], 1)
+        seconds = medians(
+            lambda near=near: region_pyramid_pool(small, [near], LEVELS),
+            lambda far=far: region_pyramid_pool(large, [far], LEVELS),
+            runs,
+        )
+        table.append({"regions": count, "map_28_s": seconds[0], "map_112_s": seconds[1]})
+    return table
+
+
+def _draw(path: Path, growth: Sequence[dict[str, float]]) -> None:
+    from sppnet.draw import plot_lines, save_picture
+
+    counts = [row["regions"] for row in growth]
+    lines = {
+        "map of 28x28": (counts, [1000 * row["map_28_s"] for row in growth]),
+        "map of 112x112": (counts, [1000 * row["map_112_s"] for row in growth]),
+    }
+    save_picture(path, plot_lines(lines, "Regions of 14x14 cells, 256 channels", "regions", "milliseconds"))
