@@ -30,8 +30,8 @@ class DemoSize:
 
     train: int = 120
     test: int = 40
-    class_train: int = 80
-    class_test: int = 25
+    class_train: int = 60
+    class_test: int = 20
     new: int = 8
     class_new: int = 10
 
