@@ -13,7 +13,12 @@ ROW = {
     "peer_s": 0.86,
     "ratio": 59.3,
 }
-FOUND = {"machine": {"cores": 2}, "rows": [ROW], "floor_ratio": 2.4}
+FOUND = {
+    "machine": {"cores": 2},
+    "rows": [ROW],
+    "floor_ratio": 2.4,
+    "growth": [{"regions": 250, "ours_s": 0.0321}],
+}
 
 
 @pytest.fixture
@@ -35,7 +40,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Path | None]]:
 def test_benchmark_shows_and_tells(shell, asked: list[tuple[bool, Path | None]]) -> None:
     said = shell("benchmark", "pooling", "--quick")
     assert said.code == 0
-    for word in ("2000 regions", "0.0145", "torchvision.roi_pool", "59.3", "machine.cores", "floor_ratio"):
+    for word in (
+        "2000 regions",
+        "0.0145",
+        "torchvision.roi_pool",
+        "59.3",
+        "machine.cores",
+        "floor_ratio",
+        "0.0321",
+    ):
         assert word in said.out
     assert shell("benchmark", "pooling", "--plot", "p.png", "--json").document == FOUND
     assert asked == [(True, None), (False, Path("p.png"))]

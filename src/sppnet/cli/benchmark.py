@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import tyro
 
@@ -38,9 +38,12 @@ def run(words: list[str]) -> int:
         from sppnet.benchmark import pooling
 
         found = pooling.run(quick=flags.quick, plot=flags.plot)
-        rows = [[row[key] for key in ("work", "ours_s", "peer", "peer_s", "ratio")] for row in found["rows"]]
+        measured = cast("list[dict[str, object]]", found["rows"])
+        rows = [[row[key] for key in ("work", "ours_s", "peer", "peer_s", "ratio")] for row in measured]
         head = ("work", "ours, s", "peer", "peer, s", "peer / ours")
         screen.table(f"benchmark {flags.subject}", head, rows)
+        growth = cast("list[dict[str, object]]", found["growth"])
+        screen.table("time by number of regions", list(growth[0]), [list(row.values()) for row in growth])
         screen.table("on", ("", "value"), summary_rows(found))
         screen.document(found)
     return 0
