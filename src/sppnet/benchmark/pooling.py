@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -149,7 +150,7 @@ def _score_row(count: int, runs: int) -> dict[str, object]:
     return _row(name, fused, "pooling, then a matrix product", two_steps, runs)
 
 
-def run(quick: bool = False, plot: Path | None = None) -> dict[str, object]:
+def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     """Time our pooling beside its peers, outputs compared before anything is timed.
 
     Args:
