@@ -49,7 +49,7 @@ def test_the_first_region_out_of_range_is_named(box: list[int]) -> None:
         ([GOOD.float(), GOOD], r"regions\[0\]: wanted integer cells .*, got torch.float32"),
         ([GOOD, GOOD * float("nan")], r"regions\[1\]: wanted integer cells"),
         ([GOOD, GOOD.bool()], r"regions\[1\]: wanted integer cells"),
-        ([GOOD, GOOD.to("meta")], r"regions\[1\]: wanted a tensor on cpu, as the maps, got meta"),
+        ([GOOD, GOOD.to("meta")], r"regions\[1\]: wanted a tensor on cpu, as the maps, or cpu, got meta"),
     ],
 )
 def test_regions_of_another_kind_are_refused(regions: list[Tensor], message: str) -> None:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from sppnet.errors import UserError
-from sppnet.ops import _cpu, _torch
+from sppnet.ops import _cpu, _gpu, _torch
 from sppnet.ops.bins import count_bins
 
-_ROWS = 256
+_ROW_BYTES = 64 << 20
+"""Scores that are not fused are taken of this many bytes of rows at a time."""
 _library = torch.library.Library("sppnet", "FRAGMENT")
 
 
@@ -77,6 +78,8 @@ def pool_batch(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Te
         return maps.new_empty(len(maps), maps.shape[1] * count_bins(levels))
     if maps.device.type == "cpu":
         return _cpu.pool(maps, _cpu.whole_plan(maps, levels, mode), mode, order == "bins")
+    if _gpu.usable(maps, levels):
+        return _gpu.pool(maps, None, levels, mode, order)
     return _torch.pool_maps(maps, levels, mode, order)
 
 
@@ -93,6 +96,8 @@ def pool_batch_backward(grad: Tensor, maps: Tensor, levels: Sequence[int], mode:
     if maps.device.type == "cpu":
         plan = _cpu.whole_plan(maps, levels, mode)
         return _cpu.pool_backward(grad, maps, plan, mode, order == "bins")[0]
+    if _gpu.usable(maps, levels):
+        return _gpu.pool_backward(grad, maps, None, levels, mode, order)[0]
     return _torch.backward(lambda x: _torch.pool_maps(x, levels, mode, order), maps, grad)
 
 
@@ -111,6 +116,8 @@ def pool_list(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: s
         return maps[0].new_empty(len(maps), 0)
     if maps[0].device.type == "cpu":
         return _cpu.pool(maps, _cpu.whole_plan(maps, levels, mode), mode, order == "bins")
+    if _gpu.usable(maps[0], levels):
+        return _gpu.pool(maps, None, levels, mode, order)
     return torch.cat([_torch.pool_maps(m[None], levels, mode, order) for m in maps])
 
 
@@ -129,6 +136,8 @@ def pool_list_backward(
     if maps[0].device.type == "cpu":
         plan = _cpu.whole_plan(maps, levels, mode)
         return _cpu.pool_backward(grad, maps, plan, mode, order == "bins")
+    if _gpu.usable(maps[0], levels):
+        return _gpu.pool_backward(grad, maps, None, levels, mode, order)
     return [
         _torch.backward(lambda x: _torch.pool_maps(x[None], levels, mode, order), m, g[None])
         for m, g in zip(maps, grad, strict=True)
@@ -156,6 +165,8 @@ def pool_regions(
         plan = _cpu.region_plan(maps, _cpu_boxes(maps, regions), levels, mode)
         return _cpu.pool(maps, plan, mode, order == "bins")
     _check_on_device(maps, regions)
+    if _gpu.usable(maps, levels):
+        return _gpu.pool(maps, _gpu.region_boxes(maps, regions), levels, mode, order)
     return _torch.pool_regions(maps, regions, levels, mode, order)
 
 
@@ -174,6 +185,8 @@ def pool_regions_backward(
     if maps.device.type == "cpu":
         plan = _cpu.region_plan(maps, _cpu_boxes(maps, regions), levels, mode)
         return _cpu.pool_backward(grad, maps, plan, mode, order == "bins")[0]
+    if _gpu.usable(maps, levels):
+        return _gpu.pool_backward(grad, maps, _gpu.region_boxes(maps, regions), levels, mode, order)[0]
     return _torch.backward(lambda x: _torch.pool_regions(x, regions, levels, mode, order), maps, grad)
 
 
@@ -185,6 +198,7 @@ def _(
 
 
 def _check_on_device(maps: Tensor, regions: Sequence[Tensor]) -> None:
+    # Regions on the CPU are checked without waiting for the device.
     boxes = torch.cat([one.to(torch.int64) for one in regions]).cpu().numpy()
     check_regions(boxes, _counts(regions), maps.shape[2], maps.shape[3])
 
@@ -205,10 +219,11 @@ def score_regions(
     if fused and weight.dtype != torch.float64:
         plan = _cpu.region_plan(maps, _cpu_boxes(maps, regions), levels, mode)
         return _cpu.score(maps, plan, weight, levels).to(weight.dtype).clone()
+    most = max(64, _ROW_BYTES // max(1, weight.shape[1] * weight.element_size()))
     parts = [
         pool_regions(maps[i : i + 1], [some], levels, mode, "channels").to(weight.dtype) @ weight.T
         for i, boxes in enumerate(regions)
-        for some in boxes.split(_ROWS)
+        for some in boxes.split(most)
         if len(some)
     ]
     return torch.cat(parts)

@@ -63,8 +63,9 @@ def region_pyramid_pool(
 
     Args:
         maps: ``[B, C, H, W]``, any floating dtype and strides.
-        regions: B integer tensors ``[N_i, 4]`` on the device of the maps: ``(x0, y0, x1, y1)`` in cells,
-            half open, ``0 <= x0 < x1 <= W`` and ``0 <= y0 < y1 <= H``. ``N_i`` may be 0.
+        regions: B integer tensors ``[N_i, 4]``: ``(x0, y0, x1, y1)`` in cells, half open,
+            ``0 <= x0 < x1 <= W`` and ``0 <= y0 < y1 <= H``. ``N_i`` may be 0. On the device of the maps, or
+            on the CPU, where checking them keeps no other device waiting.
         levels: bins a side of each level.
         mode: ``"max"`` or ``"mean"``.
         order: ``"channels"`` or ``"bins"``, as in `spatial_pyramid_pool`.
@@ -159,8 +160,8 @@ def _check_regions(maps: Tensor, regions: list[Tensor]) -> None:
             raise UserError(f"regions[{i}]", "a tensor [N, 4]", f"shape {list(one.shape)}")
         if one.dtype.is_floating_point or one.dtype.is_complex or one.dtype == torch.bool:
             raise UserError(f"regions[{i}]", "integer cells (x0, y0, x1, y1)", one.dtype)
-        if one.device != maps.device:
-            raise UserError(f"regions[{i}]", f"a tensor on {maps.device}, as the maps", one.device)
+        if one.device != maps.device and one.device.type != "cpu":
+            raise UserError(f"regions[{i}]", f"a tensor on {maps.device}, as the maps, or cpu", one.device)
 
 
 def _check_head(maps: Tensor, weight: Tensor, bias: Tensor | None, levels: list[int]) -> None:
