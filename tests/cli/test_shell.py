@@ -54,7 +54,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["predit"], "Did you mean 'predict'?"),
         (["serve"], "got 'serve'"),
-        (["fit", "segment"], "'segment' is none of the jobs detect, classify. See sppnet fit --help."),
+        (["fit", "segment"], "'segment' is none of detect, classify. See sppnet fit --help."),
         (["check", "--jsn"], "--jsn"),
         (["check", "more"], "more"),
         (["evaluate"], "RUN"),

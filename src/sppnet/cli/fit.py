@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sppnet.cli.estimators import Device
-from sppnet.cli.flags import ConfigFile, UsageError
+from sppnet.cli.flags import ConfigFile
+from sppnet.cli.jobs import run_job
 from sppnet.cli.screen import opened_screen, summary_rows
 from sppnet.runs import append_log, check_out
 
@@ -59,23 +59,7 @@ class FitFlags:
 
 def run(words: list[str]) -> int:
     """Dispatch on the job."""
-    if not words or words[0] in ("-h", "--help"):
-        lines = [f"  {job:<9} {what}" for job, what in JOBS.items()]
-        print(
-            "\n".join(
-                [
-                    "usage: sppnet fit JOB DATA --out RUN ...",
-                    "",
-                    *lines,
-                    "",
-                    "sppnet fit JOB --help tells more.",
-                ]
-            )
-        )
-        return 0
-    if words[0] not in JOBS:
-        raise UsageError("sppnet fit", f"{words[0]!r} is none of the jobs " + ", ".join(JOBS))
-    return int(importlib.import_module(f"sppnet.cli.fit_{words[0]}").run(words[1:]))
+    return run_job("fit", JOBS, words, "DATA --out RUN ...")
 
 
 def fit_and_save(estimator: Detector | Classifier, flags: FitFlags) -> int:

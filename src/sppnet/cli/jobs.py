@@ -1,0 +1,33 @@
+"""Verbs that have several jobs, a module each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+from sppnet.cli.flags import UsageError
+
+__all__ = ["run_job"]
+
+
+def run_job(verb: str, jobs: Mapping[str, str], words: list[str], shape: str) -> int:
+    """Run ``sppnet.cli.<verb>_<job>.run`` on the words after the job.
+
+    Args:
+        verb: the verb.
+        jobs: what each job does, by its name.
+        words: the command line after the verb.
+        shape: what follows the job, for the help.
+
+    Raises:
+        UsageError: no such job.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        width = max(map(len, jobs))
+        lines = [f"  {job:<{width}}  {what}" for job, what in jobs.items()]
+        head = f"usage: sppnet {verb} {'|'.join(jobs)} {shape}".rstrip()
+        print("\n".join([head, "", *lines, "", f"sppnet {verb} {next(iter(jobs))} --help tells more."]))
+        return 0
+    if words[0] not in jobs:
+        raise UsageError(f"sppnet {verb}", f"{words[0]!r} is none of " + ", ".join(jobs))
+    return int(importlib.import_module(f"sppnet.cli.{verb}_{words[0]}").run(words[1:]))

@@ -1,0 +1,91 @@
+"""``sppnet reproduce TABLE``: the paper's figures beside those of a run here."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sppnet.cli.estimators import Device
+from sppnet.cli.flags import ConfigFile, UsageError, read_flags
+from sppnet.cli.screen import opened_screen
+from sppnet.runs import json_text
+
+__all__ = ["ReproduceFlags", "run"]
+
+_ROOMS = {
+    "sppnet.recipes.classification_tables": ("table2", "table3", "table4", "table6", "table7"),
+    "sppnet.recipes.detection_tables": ("table9", "table10", "table11", "table12"),
+}
+
+
+@dataclass(frozen=True)
+class ReproduceFlags:
+    """Make a table of the paper with the data that there are.
+
+    Attributes:
+        table: table2, table3, table4, table6, table7 (classification), table9 to table12 (detection).
+        data: the folder of the data set.
+        out: a folder for the JSON document, the plot and what may be used again.
+        backbone: zf5, convnet5, overfeat5, overfeat7, builtin, torchvision:NAME or timm:NAME.
+        weights: local weights of the backbone, a safetensors file.
+        device: where to compute.
+        seed: of everything random.
+        quick: less of everything, to see that it runs.
+        config: a TOML file with values for these flags; flags on the command line win.
+        json: one JSON document on stdout, everything else on stderr.
+    """
+
+    table: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
+    data: Path
+    out: Path = Path("reproduce")
+    backbone: str = "zf5"
+    weights: Path | None = None
+    device: Device = "auto"
+    seed: int = 0
+    quick: bool = False
+    config: ConfigFile = None
+    json: bool = False
+
+
+def run(words: list[str]) -> int:
+    """Make the table, print it and keep it."""
+    flags = read_flags(ReproduceFlags, "sppnet reproduce", words)
+    room = next((room for room, tables in _ROOMS.items() if flags.table in tables), None)
+    if room is None:
+        known = ", ".join(name for tables in _ROOMS.values() for name in tables)
+        raise UsageError("sppnet reproduce", f"{flags.table!r} is none of the tables {known}")
+    from sppnet.recipes.tables import Request
+
+    fields = {f.name: getattr(flags, f.name) for f in dataclasses.fields(Request) if f.name != "quiet"}
+    with opened_screen(json=flags.json) as screen:
+        made = importlib.import_module(room).TABLES[flags.table](Request(**fields))
+        document = {
+            "table": made.table,
+            "data": made.data,
+            "unit": made.unit,
+            "rows": [dataclasses.asdict(row) for row in made.rows],
+            "differs": list(made.differs),
+        }
+        flags.out.mkdir(parents=True, exist_ok=True)
+        _keep(flags.out / f"{made.table}.json", (json_text(document) + "\n").encode())
+        if made.plot is not None:
+            _keep(flags.out / f"{made.table}.png", made.plot)
+        rows = [[row.setting, row.paper, row.ours, row.deviation, row.note] for row in made.rows]
+        title = f"{made.table} ({made.unit}) on {made.data}"
+        screen.table(title, ("setting", "paper", "here", "deviation", "differs"), rows)
+        for line in made.differs:
+            screen.say(f"Differs from the paper: {line}")
+        screen.document(document)
+    return 0
+
+
+def _keep(path: Path, content: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    os.replace(part, path)
