@@ -19,7 +19,8 @@ from sppnet.recipes import pretrain_builtin as recipe_module
 from sppnet.recipes.crops import UNKNOWN, TrainingPictures, list_pictures, make_batch, read_pictures
 from sppnet.recipes.distillation import Teacher, distillation_loss, explained, load_teacher
 from sppnet.recipes.muon import Muon, orthogonalise
-from sppnet.recipes.pretrain_builtin import Recipe, Run, examples, pretrain, save, start, train_step
+from sppnet.recipes.pretrain_builtin import pretrain
+from sppnet.recipes.pretraining import Recipe, Run, examples, save, start, train_step
 
 
 @pytest.fixture(autouse=True)
@@ -247,6 +248,49 @@ def test_a_checkpoint_of_another_recipe_is_a_mistake(tmp_path: Path) -> None:
     save(start(_small(tmp_path), _pictures(), _fake_teacher))
     with pytest.raises(UserError, match="a checkpoint of this recipe"):
         start(_small(tmp_path, labels=1.0, resume=True), _pictures(), _fake_teacher)
+
+
+def test_a_longer_run_lets_the_rate_rise_again(tmp_path: Path) -> None:
+    run = start(_small(tmp_path, steps=30), _pictures(), _fake_teacher)
+    run.step = 30
+    save(run)
+    assert run.share_of_rate() == pytest.approx(0.01)
+    longer = start(_small(tmp_path, steps=60, resume=True), _pictures(), _fake_teacher)
+    assert longer.share_of_rate() == pytest.approx(0.505)
+    assert longer.progress() == 0.5
+
+
+def test_a_run_starts_with_the_network_of_another(tmp_path: Path) -> None:
+    other = start(_small(tmp_path), _pictures(), _fake_teacher)
+    _train(other, 3)
+    save(other)
+    recipe = _small(
+        tmp_path, out=tmp_path / "b.safetensors", labels=0.1, start=tmp_path / "net.checkpoint.safetensors"
+    )
+    run = start(recipe, _pictures(), _fake_teacher)
+    assert (run.step, run.seconds) == (0, 0.0)
+    assert run.head is not None
+    for part in ("net", "average"):
+        wanted = getattr(other, part).state_dict()
+        assert all(torch.equal(t, wanted[name]) for name, t in getattr(run, part).state_dict().items())
+    assert all(torch.equal(a, b) for a, b in zip(run.scales, other.scales, strict=True))
+    assert _train(run, 1)[0] > 0
+
+
+def test_a_start_that_is_no_checkpoint_is_a_mistake(tmp_path: Path) -> None:
+    for content in (None, b"nothing"):
+        path = tmp_path / "start.safetensors"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match=r"checkpoint of|such file"):
+            start(_small(tmp_path, start=path), _pictures(), _fake_teacher)
+
+
+def test_a_finished_run_shows_no_more_batches(tmp_path: Path, squeezenet: Path) -> None:
+    _write(tmp_path / "1.png")
+    recipe = _small(tmp_path, teacher=squeezenet, steps=1)
+    pretrain(recipe)
+    assert pretrain(replace(recipe, resume=True)).step == 1
 
 
 def test_resuming_without_a_checkpoint_is_a_mistake(tmp_path: Path) -> None:
