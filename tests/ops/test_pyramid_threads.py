@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops._threads import share
 
 
 def some_work(seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,17 +55,50 @@ def test_eight_threads_call_at_once() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_pools_after_its_parent_did() -> None:
     code = """
-import os, torch
+import os, numpy, torch
 from sppnet.ops import spatial_pyramid_pool
 torch.set_num_threads(2)
 maps = torch.randn(64, 64, 30, 30)
-expected = spatial_pyramid_pool(maps)
+expected = spatial_pyramid_pool(maps).numpy()
 child = os.fork()
 if child == 0:
-    os._exit(0 if torch.equal(spatial_pyramid_pool(maps), expected) else 1)
+    # Compared by numpy: torch's own operations wait forever for the threads that the parent had.
+    os._exit(0 if numpy.array_equal(spatial_pyramid_pool(maps).numpy(), expected) else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_mistake_in_a_thread_reaches_the_caller() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+
+        def job(runs: Iterator[tuple[int, int]]) -> None:
+            for first, _ in runs:
+                if first >= 50:
+                    raise ValueError(f"unit {first}")
+
+        with pytest.raises(ValueError, match="unit"):
+            share(100, job, 2)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_every_unit_is_done_once() -> None:
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            done: list[int] = []
+
+            def job(runs: Iterator[tuple[int, int]], done: list[int] = done) -> None:
+                done.extend(i for first, last in runs for i in range(first, last))
+
+            share(101, job, count)
+            assert sorted(done) == list(range(101))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -34,3 +37,54 @@ def medians(ours: Callable[[], object], peer: Callable[[], object], runs: int) -
             work()
             seconds.append(time.perf_counter() - start)
     return statistics.median(times[0]), statistics.median(times[1])
+
+
+def cuda_medians(ours: Callable[[], object], peer: Callable[[], object], runs: int) -> tuple[float, float]:
+    """As `medians`, by the clock of the current CUDA device, a call's launch included."""
+    for work in (ours, peer):
+        for _ in range(3):
+            work()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(runs):
+        for seconds, work in zip(times, (ours, peer), strict=True):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            begin.record()
+            work()
+            end.record()
+            torch.cuda.synchronize()
+            seconds.append(begin.elapsed_time(end) / 1000)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def peak_growth_mb(call: str) -> float | None:
+    """Megabytes by which a process's memory grows at its peak while it evaluates ``call``.
+
+    Args:
+        call: names a function of no arguments, ``"module:function"``, that prepares some work and returns it
+            as another one; only that second one is measured, in a fresh process.
+
+    Returns:
+        None where the system does not tell (elsewhere than on Linux).
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    module, name = call.split(":")
+    program = (
+        f"from sppnet.benchmark._measure import grow; from {module} import {name}; print(grow({name}()))"
+    )
+    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return float(said.stdout)
+
+
+def grow(work: Callable[[], object]) -> float:
+    """The growth of this process's memory at its peak during ``work``, in megabytes."""
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what there is now
+    before = _status_mb("VmHWM")
+    work()
+    return _status_mb("VmHWM") - before
+
+
+def _status_mb(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024

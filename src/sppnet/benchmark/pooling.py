@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, linear
 
-from sppnet.benchmark._measure import machine, medians
+from sppnet.benchmark._measure import cuda_medians, machine, medians, peak_growth_mb
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores, spatial_pyramid_pool
 
 LEVELS = (6, 3, 2, 1)
@@ -135,7 +135,9 @@ def _map_rows(runs: int) -> list[dict[str, object]]:
     return rows
 
 
-def _score_row(count: int, runs: int) -> dict[str, object]:
+def _score_work(count: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    """Scoring ``count`` windows for 20 classes: fused, and by pooling and a matrix product."""
+    torch.manual_seed(0)
     maps, regions = torch.randn(1, 512, 60, 80), random_regions(count, 60, 80)
     weight, bias = torch.randn(20, 512 * 14) / 100, torch.randn(20)
 
@@ -145,9 +147,63 @@ def _score_row(count: int, runs: int) -> dict[str, object]:
     def two_steps() -> Tensor:
         return linear(region_pyramid_pool(maps, [regions], _COARSE), weight, bias)
 
+    return fused, two_steps
+
+
+def prepare_fused() -> Callable[[], Tensor]:
+    """10,000 windows to score fused, the kernels compiled and the threads awake."""
+    _score_work(200)[0]()
+    return _score_work(10000)[0]
+
+
+def prepare_two_steps() -> Callable[[], Tensor]:
+    """10,000 windows to pool and then to score, the kernels compiled and the threads awake."""
+    _score_work(200)[1]()
+    return _score_work(10000)[1]
+
+
+def _score_row(count: int, runs: int) -> dict[str, object]:
+    fused, two_steps = _score_work(count)
     torch.testing.assert_close(fused(), two_steps(), rtol=1e-4, atol=1e-3)
     name = f"{count} windows on 512x60x80, levels 3,2,1, scored for 20 classes"
-    return _row(name, fused, "pooling, then a matrix product", two_steps, runs)
+    row = _row(name, fused, "pooling, then a matrix product", two_steps, runs)
+    if count == 10000:
+        row["ours_peak_mb"] = peak_growth_mb("sppnet.benchmark.pooling:prepare_fused")
+        row["peer_peak_mb"] = peak_growth_mb("sppnet.benchmark.pooling:prepare_two_steps")
+    return row
+
+
+def _gpu_rows(count: int, runs: int) -> list[dict[str, object]]:
+    """Regions on the CUDA device; with each row the share of the bandwidth of a copy, by output bytes."""
+    regions = random_regions(count, 43, 57).cuda()
+    rows: list[dict[str, object]] = []
+    # torchvision knows no bfloat16 there; float16 is as wide.
+    for dtype, peer_dtype in ((torch.float32, torch.float32), (torch.bfloat16, torch.float16)):
+        torch.manual_seed(0)
+        maps = torch.randn(1, 256, 43, 57, device="cuda").to(dtype)
+        theirs = maps.to(peer_dtype)
+        ours = region_pyramid_pool(maps, [regions], LEVELS)
+        assert torch.equal(ours.float(), _roi_pools(maps.float(), regions))
+        seconds = cuda_medians(
+            lambda maps=maps: region_pyramid_pool(maps, [regions], LEVELS),
+            lambda theirs=theirs: _roi_pools(theirs, regions),
+            runs,
+        )
+        source = torch.empty(2**28, device="cuda")
+        target = torch.empty_like(source)
+        copied, _ = cuda_medians(lambda t=target, s=source: t.copy_(s), lambda: None, runs)
+        bandwidth = 2 * source.numel() * source.element_size() / copied  # read and written
+        rows.append(
+            {
+                "work": f"{count} regions on 256x43x57, levels 6,3,2,1, {dtype} on the GPU",
+                "ours_s": seconds[0],
+                "peer": f"four torchvision roi_pool, {peer_dtype}",
+                "peer_s": seconds[1],
+                "ratio": seconds[1] / seconds[0],
+                "of_copy_bandwidth": ours.numel() * ours.element_size() / seconds[0] / bandwidth,
+            }
+        )
+    return rows
 
 
 def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
@@ -160,7 +216,7 @@ def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     Returns:
         ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio"}], "floor_ratio", "growth"}``:
         medians in seconds; ratio is the peer's over ours; ``floor_ratio`` is our time for the first row
-        over writing its output alone.
+        over writing its output alone. Rows may have more: peak memory in megabytes, share of bandwidth.
 
     Raises:
         MissingExtraError: a plot without matplotlib.
@@ -169,6 +225,8 @@ def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     rows, floor = _region_rows(2000 // part, runs)
     rows += _map_rows(runs)
     rows.append(_score_row(10000 // part, runs))
+    if torch.cuda.is_available():
+        rows += _gpu_rows(2000 // part, runs)
     growth = _growth((100, 200, 400) if quick else (250, 500, 1000, 2000, 4000), runs)
     if plot is not None:
         _draw(plot, growth)

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from sppnet.ops import _kernels
-from sppnet.ops._memory import LARGE, new_rows
+from sppnet.ops._memory import LARGE, new_like, new_rows
 from sppnet.ops._plan import (
     WIDTH,
     Boxes,
     Plan,
     Words,
     map_table,
+    near_order,
     region_plan,
     units_of,
     weight_blocks,
@@ -103,7 +104,7 @@ def pool_backward(
     total = torch.float64 if dtype == torch.float64 else torch.float32
     given = grad.to(total).contiguous()
     batch = isinstance(maps, Tensor)
-    result = [torch.empty_like(m, dtype=total) for m in ([maps] if batch else maps)]
+    result = [new_like(m, total) for m in ([maps] if batch else maps)]
     targets = map_table(result[0] if batch else result)
     if mode == "mean":
         _mean_backward(given, maps[0].shape[0], plan, targets, by_bin)
@@ -157,8 +158,10 @@ def _ranks(maps: Sequence[Tensor] | Tensor) -> list[Tensor]:
     return [part.view(m.shape) for part, m in zip(parts, several, strict=True)]
 
 
-def score(maps: Tensor, plan: Plan, weight: Tensor, levels: Sequence[int]) -> Tensor:
+def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> Tensor:
     """Products float32 ``[N, K]`` of max pooled rows and ``weight`` ``[K, C * bins]``."""
+    order = near_order(boxes)
+    plan = region_plan(maps, boxes[order], levels, "max")
     channels, classes = maps.shape[1], weight.shape[0]
     like, turn = _KEYS[maps.dtype]
     lanes = WIDTH // maps.element_size()
@@ -184,13 +187,11 @@ def score(maps: Tensor, plan: Plan, weight: Tensor, levels: Sequence[int]) -> Te
     scratch = plan.bins * WIDTH * (1 + together * parts) + plan.table_bytes
     _share(len(units), plan, channels * maps.element_size(), scratch, call)
     # numpy, because threads that torch wakes spin for a while on the cores that ours need.
-    total = torch.from_numpy(sums.numpy().sum(0))
-    rows = total.permute(0, 2, 1, 3).reshape(-1, fours * 4)[:, :classes]
-    if len(counts) == 1:
-        return rows[: len(plan.boxes)]
-    return rows[
-        torch.from_numpy(np.concatenate([np.arange(n) + s for n, s in zip(counts, slots, strict=False)]))
-    ]
+    total = sums.numpy().sum(0).transpose(0, 2, 1, 3).reshape(-1, fours * 4)[:, :classes]
+    scores = np.empty((len(plan.boxes), classes), np.float32)
+    for rows, count, slot in zip(np.split(order, plan.starts[1:-1]), counts, slots, strict=False):
+        scores[rows] = total[slot : slot + count]
+    return torch.from_numpy(scores)
 
 
 def _score_units(plan: Plan, slots: Words, groups: int, blocks: int, lanes: int) -> Words:
@@ -212,4 +213,4 @@ def _score_units(plan: Plan, slots: Words, groups: int, blocks: int, lanes: int)
     return np.array(units, np.int64).reshape(-1, 6)
 
 
-__all__ = ["Boxes", "pool", "pool_backward", "region_plan", "score", "whole_plan"]
+__all__ = ["Boxes", "near_order", "pool", "pool_backward", "region_plan", "score", "whole_plan"]

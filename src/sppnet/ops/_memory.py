@@ -71,3 +71,11 @@ def new_rows(count: int, length: int, dtype: torch.dtype) -> Tensor:
     if size < LARGE or not _BY_PAGES:
         return torch.empty(count, length, dtype=dtype)
     return torch.from_numpy(_reserve.lend(size)).view(dtype).view(count, length)
+
+
+def new_like(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """As `torch.empty_like` with another type, on memory that may have been used before."""
+    if tensor.numel() * dtype.itemsize < LARGE:
+        return torch.empty_like(tensor, dtype=dtype)
+    strides = torch.empty_like(tensor, dtype=dtype, device="meta").stride()
+    return new_rows(1, tensor.numel(), dtype)[0].as_strided(tensor.shape, strides)

@@ -33,6 +33,10 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.owners)
 
+    def __getitem__(self, order: Words) -> Boxes:
+        """These boxes, which must stay sorted by map."""
+        return Boxes(*(field[order] for field in (self.owners, self.x0, self.y0, self.widths, self.heights)))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -196,3 +200,11 @@ def weight_blocks(weight: Tensor, channels: int, levels: Sequence[int], lanes: i
     padded[:classes, :channels] = by_channel
     shaped = padded.reshape(fours, 4, blocks, parts, 16, bins).transpose(2, 0, 5, 3, 1, 4)
     return torch.from_numpy(np.ascontiguousarray(shaped).reshape(blocks, fours, bins * parts, 4, 16))
+
+
+def near_order(boxes: Boxes) -> Words:
+    """The order of the boxes in which each reads next to the last one: by map, doublings, rows, columns."""
+    far = int(boxes.x0.max(initial=0)) + 1
+    low = int(boxes.y0.max(initial=0)) + 1
+    shape = _log2(boxes.heights) * 32 + _log2(boxes.widths)
+    return np.argsort(((boxes.owners * 1024 + shape) * low + boxes.y0) * far + boxes.x0, kind="stable")
