@@ -10,12 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from sppnet.backbones import paper_nets
 from sppnet.backbones.base import Backbone, LayerInfo
 from sppnet.backbones.geometry import count_channels, measure_grids, smallest_side
+from sppnet.backbones.paper_nets import is_paper_net
 from sppnet.errors import UserError
 from sppnet.structures import Grid, ImageSize
 
-_FORMS = "builtin, torchvision:NAME or timm:NAME, with random: before it for random weights"
+_FORMS = (
+    "builtin, torchvision:NAME, timm:NAME, zf5, convnet5, overfeat5 or overfeat7, with random: before it for "
+    "random weights"
+)
 _RANDOM = "random:"
 
 
@@ -25,7 +30,9 @@ def load_backbone(
     """A backbone with its weights, ready for pictures of any size.
 
     Args:
-        name: ``builtin``, ``torchvision:NAME`` or ``timm:NAME``; with ``random:`` before it, such as
+        name: ``builtin``, ``torchvision:NAME``, ``timm:NAME`` or one of the paper's, ``zf5``, ``convnet5``,
+            ``overfeat5`` and ``overfeat7``, whose weights are random unless a file is given, and which have
+            a quarter of their channels with ``/4`` behind the name; with ``random:`` before it, such as
             ``random:timm:resnet18``, the weights are the network's own random start, drawn from
             ``seed``: what features are worth without pretraining.
         weights: a safetensors file with the library's own parameter names, in any floating precision;
@@ -99,6 +106,9 @@ def _make(
 
         trunk, names = builtin_trunk.make_trunk(layers, weights, pretrained=pretrained)
         return trunk, names, builtin_trunk.BuiltinNet.MEAN, builtin_trunk.BuiltinNet.STD
+    if is_paper_net(name):
+        trunk, names = paper_nets.make_trunk(name, layers, weights)
+        return trunk, names, paper_nets.MEAN, paper_nets.STD
     if library == "torchvision" and net:
         from sppnet.backbones import torchvision_nets
 
