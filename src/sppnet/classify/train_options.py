@@ -1,0 +1,114 @@
+"""What can be chosen about training a network, field by field, and what follows epoch by epoch."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from sppnet.errors import UserError
+
+_DROPS = 2
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The paper's recipe (paper section 1.3); batch, momentum and decay are Krizhevsky's.
+
+    Attributes:
+        short_side: of a picture before it is cropped; 400 in the paper's pre-training for detection.
+        crop: side of a crop, from the middle or a corner of the whole picture.
+        sizes: sides that the crop is resized to, one an epoch in turn, such as 224 180: training at several
+            sizes with one set of weights. The crop's own when none is given.
+        random_size: draw each epoch's size between the smallest and the largest of sizes.
+        native: no crops: pictures keep their shape, the short side as short_side says; equal shapes share a
+            batch as far as they can.
+        objects: learn the objects of pictures with boxes, from random crops that keep at least half of
+            one, instead of whole pictures.
+        mirror: flip every other picture.
+        colour: deviation of Krizhevsky's alteration along the colours' principal axes; 0 for none.
+        epochs: passes over the pictures.
+        batch: pictures a step, of all processes together.
+        rate: learning rate of the weights; that of the biases is twice as high.
+        momentum: of the gradient.
+        decay: of the weights, not of the biases.
+        drops: epochs after which the rate is divided by 10; twice at plateaus when none is given.
+        patience: epochs without a new best that make a plateau.
+        precision: what the network computes in: no (float32), bf16 or fp16.
+        workers: processes that read pictures; with 0 they are read once and kept.
+        checkpoint_steps: also keep a checkpoint every so many steps of an epoch; 0 for epochs only.
+    """
+
+    short_side: int = 256
+    crop: int = 224
+    sizes: tuple[int, ...] = ()
+    random_size: bool = False
+    native: bool = False
+    objects: bool = False
+    mirror: bool = True
+    colour: float = 0.1
+    epochs: int = 70
+    batch: int = 128
+    rate: float = 0.01
+    momentum: float = 0.9
+    decay: float = 5e-4
+    drops: tuple[int, ...] | None = None
+    patience: int = 5
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    workers: int = 0
+    checkpoint_steps: int = 0
+
+    def check(self) -> None:
+        """Raise `UserError` for the first value out of its range."""
+        for name in ("short_side", "crop", "epochs", "batch", "patience"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name}", "at least 1", getattr(self, name))
+        for name in ("colour", "momentum", "decay", "workers", "checkpoint_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(f"train.{name}", "at least 0", getattr(self, name))
+        if not self.rate > 0:
+            raise UserError("train.rate", "a number above 0", self.rate)
+        if self.crop > self.short_side and not self.native:
+            raise UserError("train.crop", f"at most the short side, {self.short_side}", self.crop)
+        if self.sizes and min(self.sizes) < 1:
+            raise UserError("train.sizes", "sides of at least 1 pixel", self.sizes)
+        if self.random_size and len(self.sizes) != 2:
+            raise UserError(
+                "train.sizes", "the smallest and the largest, for random_size", self.sizes or "none"
+            )
+        if self.native and (self.sizes or self.objects):
+            raise UserError("train.native", "neither sizes nor objects with it", self.sizes or "objects")
+
+    def size(self, epoch: int, seed: int) -> int:
+        """The side of the training pictures of an epoch, counted from 0."""
+        if self.random_size:
+            return random.Random(f"size {seed} {epoch}").randint(min(self.sizes), max(self.sizes))
+        return self.sizes[epoch % len(self.sizes)] if self.sizes else self.crop
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """How often the learning rate has been divided, and what decides about the next time.
+
+    Attributes:
+        best: the lowest value so far.
+        bad: epochs since then, or since the last division.
+        drops: divisions so far.
+    """
+
+    best: float = float("inf")
+    bad: int = 0
+    drops: int = 0
+
+    def after(self, value: float, epoch: int, options: TrainOptions) -> Plateau:
+        """The state after an epoch (counted from 0) whose loss or error is ``value``."""
+        best, bad = (value, 0) if value < self.best else (self.best, self.bad + 1)
+        if options.drops is not None:
+            return Plateau(best, bad, sum(epoch + 1 >= drop for drop in options.drops))
+        if bad >= options.patience and self.drops < _DROPS:
+            return Plateau(best, 0, self.drops + 1)
+        return Plateau(best, bad, self.drops)
+
+    def rate(self, options: TrainOptions) -> float:
+        """The learning rate now."""
+        return options.rate / 10**self.drops
