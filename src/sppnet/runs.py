@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import tomli_w
 from safetensors import SafetensorError
@@ -46,7 +46,7 @@ __all__ = [
     "write_metrics",
 ]
 
-Kind = Literal["detector", "classifier"]
+Kind = Literal["detector", "classifier", "network"]
 
 FORMAT = 1
 """The version of the layout above; a run of another version is refused."""
@@ -271,6 +271,6 @@ def _read_model(folder: Path) -> dict[str, object]:
             f"format {model['format']}, written by sppnet {model.get('package', 'of unknown version')}",
             "Fit again, or use that version.",
         )
-    if model.get("kind") not in ("detector", "classifier"):
-        raise UserError(path, "a run of a detector or a classifier", f"kind {model.get('kind')!r}")
+    if model.get("kind") not in get_args(Kind):
+        raise UserError(path, "a run of a detector, a classifier or a network", f"kind {model.get('kind')!r}")
     return model

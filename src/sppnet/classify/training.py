@@ -126,6 +126,7 @@ class _Run:
 
     def __init__(self, network: PyramidNetwork, job: TrainJob, place: Accelerator) -> None:
         self.network = network.to(place.device)
+        self.network.backbone.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
         self.job = job
         self.place = place
         self.shapes = native_shapes(job.samples, job.options)

@@ -1,4 +1,4 @@
-"""What the verbs need of a detector or a classifier, and how they get one from a run."""
+"""What the verbs need of an estimator, and how they get one from a run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Literal
 from sppnet.runs import run_kind
 
 if TYPE_CHECKING:
-    from sppnet.classify import Classifier
+    from typing import TypeAlias
+
+    from sppnet.classify import Classifier, NetworkClassifier
     from sppnet.detect import Detector
+
+    Estimator: TypeAlias = Detector | Classifier | NetworkClassifier
 
 __all__ = ["Device", "Layout", "load_estimator"]
 
@@ -20,16 +24,22 @@ Layout = Literal["folders", "voc", "coco", "yolo"]
 """The values of ``--format``."""
 
 
-def load_estimator(run: Path, device: str) -> Detector | Classifier:
-    """The detector or classifier that a run folder holds.
+def load_estimator(run: Path, device: str) -> Estimator:
+    """The detector, classifier or trained network that a run folder holds.
 
     Raises:
         UserError: the folder is no run that this version can read.
     """
-    if run_kind(run) == "detector":
-        from sppnet.detect import Detector
+    match run_kind(run):
+        case "detector":
+            from sppnet.detect import Detector
 
-        return Detector.load(run, device=device)
-    from sppnet.classify import Classifier
+            return Detector.load(run, device=device)
+        case "classifier":
+            from sppnet.classify import Classifier
 
-    return Classifier.load(run, device=device)
+            return Classifier.load(run, device=device)
+        case "network":
+            from sppnet.classify import NetworkClassifier
+
+            return NetworkClassifier.load(run, device=device)

@@ -15,8 +15,7 @@ from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.runs import append_log, write_metrics
 
 if TYPE_CHECKING:
-    from sppnet.classify import Classifier
-    from sppnet.detect import Detector
+    from sppnet.cli.estimators import Estimator
 
 __all__ = ["EvaluateFlags", "evaluate_run", "run"]
 
@@ -57,9 +56,9 @@ def run(words: list[str]) -> int:
 
 
 def evaluate_run(
-    estimator: Detector | Classifier, run: Path, data: Path, split: str | None, layout: str | None = None
+    estimator: Estimator, run: Path, data: Path, split: str | None, layout: str | None = None
 ) -> dict[str, Any]:
-    """What `Detector.evaluate` or `Classifier.evaluate` returns, also written into the run folder.
+    """What the estimator's `evaluate` returns, also written into the run folder.
 
     Raises:
         UserError: data at fault.

@@ -17,8 +17,9 @@ from sppnet.progress import track
 from sppnet.runs import json_text, replace_text
 
 if TYPE_CHECKING:
-    from sppnet.classify import ClassificationResult, Classifier
-    from sppnet.detect import DetectionResult, Detector
+    from sppnet.classify import ClassificationResult
+    from sppnet.cli.estimators import Estimator
+    from sppnet.detect import DetectionResult
 
     Result = DetectionResult | ClassificationResult
 
@@ -86,7 +87,7 @@ def run(words: list[str]) -> int:
 
 
 def predict_pictures(
-    estimator: Detector | Classifier, pictures: list[Path], out: Path, threshold: float | None = None
+    estimator: Estimator, pictures: list[Path], out: Path, threshold: float | None = None
 ) -> tuple[dict[Path, tuple[Path, Result]], dict[Path, UserError]]:
     """Predict on each picture and draw it into ``out``; what cannot be read is said on stderr.
 

@@ -19,7 +19,8 @@ from sppnet.detect import DetectionResult, Detector
 from sppnet.draw import ReportPicture, ReportTable, draw_comparison, write_report
 
 if TYPE_CHECKING:
-    from sppnet.classify import Classifier
+    from sppnet.classify import Classifier, NetworkClassifier
+    from sppnet.cli.estimators import Estimator
 
 Item = TypeVar("Item")
 
@@ -30,7 +31,7 @@ _LARGE = ("AP50", "AP75", "AP", "accuracy", "mean_class_accuracy", "top5")
 
 
 def report_evaluation(
-    estimator: Detector | Classifier,
+    estimator: Estimator,
     run: Path,
     data: Path,
     split: str | None,
@@ -73,7 +74,9 @@ def _detected(detector: Detector, data: Path, part: str, layout: str | None) -> 
     return pictures
 
 
-def _classified(classifier: Classifier, data: Path, part: str, layout: str | None) -> list[ReportPicture]:
+def _classified(
+    classifier: Classifier | NetworkClassifier, data: Path, part: str, layout: str | None
+) -> list[ReportPicture]:
     """Pictures with their likeliest classes, the true one below."""
     dataset = classification_for(read_classification(data, part, layout), classifier.names_)
     pictures: list[ReportPicture] = []
