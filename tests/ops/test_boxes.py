@@ -73,10 +73,12 @@ def test_nms_equals_a_plain_loop(count, seed, threshold):
     assert nms(boxes, scores, threshold).tolist() == plain_nms(boxes, scores.tolist(), threshold)
 
 
-def test_nms_leaves_other_groups_alone():
-    boxes = torch.tensor([[0.0, 0, 10, 10]] * 3)
-    kept = nms(boxes, torch.tensor([0.5, 0.9, 0.7]), 0.5, torch.tensor([0, 1, 0]))
-    assert sorted(kept.tolist()) == [1, 2]
+@given(st.integers(0, 60), st.integers(0, 12), st.integers(0, 999))
+@settings(deadline=None, max_examples=25)
+def test_nms_may_stop_early(count, most, seed):
+    boxes = random_boxes(count, seed)
+    scores = torch.rand(count, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
+    assert nms(boxes, scores, 0.4, most).tolist() == nms(boxes, scores, 0.4).tolist()[:most]
 
 
 def test_voting_is_the_mean_by_iou_and_weight():

@@ -101,7 +101,8 @@ def fit_svms(
     for _ in range(options.mining_rounds):
         added = 0
         for i, scene in enumerate(track(scenes, "Mining negatives", quiet=quiet)):
-            chosen = _hard(store, i, scene, model, options, table.used[i])
+            scores = score_rows(store[i], scene.windows, model.weight, model.bias, options.levels)
+            chosen = _hard(scene, scores, table.used[i])
             if len(chosen):
                 rows = pool_rows(store[i], scene.windows[chosen], options.levels)
                 table.add(i, rows, scene.targets[chosen], chosen)
@@ -126,16 +127,13 @@ def _first_sample(scene: Scene, share: int, draw: torch.Generator) -> Tensor:
     return torch.unique(torch.cat([objects, positive, near]))
 
 
-def _hard(
-    store: MapStore, i: int, scene: Scene, model: LinearModel, options: DetectorOptions, used: set[int]
-) -> Tensor:
-    """Negatives of image ``i`` that score above -1 for some class, the worst first, none twice."""
-    scores = score_rows(store[i], scene.windows, model.weight, model.bias, options.levels)
+def _hard(scene: Scene, scores: Tensor, used: set[int]) -> Tensor:
+    """Negatives that score above -1 for some class, the worst first, none twice."""
     chosen: set[int] = set()
     for number in range(scores.shape[1]):
         wrong = ((scene.targets[:, number] < 0) & (scores[:, number] > _MARGIN)).nonzero()[:, 0]
         if len(wrong):
-            apart = nms(scene.windows.xyxy[wrong], scores[wrong, number], _ALIKE)[:_HARD_PER_CLASS]
+            apart = nms(scene.windows.xyxy[wrong], scores[wrong, number], _ALIKE, _HARD_PER_CLASS)
             chosen.update(wrong[apart].tolist())
     return torch.tensor(sorted(chosen - used), dtype=torch.int64)
 

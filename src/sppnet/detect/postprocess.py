@@ -65,7 +65,7 @@ def _first_pass(windows: Boxes, scores: Tensor) -> tuple[Tensor, Tensor]:
         mine = scores[:, number]
         best = torch.topk(mine, min(_FIRST_BEST, len(mine))).indices
         best = best[mine[best] > _FIRST_SCORE]
-        kept = best[nms(windows.xyxy[best], mine[best], _FIRST_NMS)][:_FIRST_KEPT]
+        kept = best[nms(windows.xyxy[best], mine[best], _FIRST_NMS, _FIRST_KEPT)]
         index.append(kept)
         labels.append(torch.full((len(kept),), number, dtype=torch.int64))
     return torch.cat(index), torch.cat(labels)
@@ -79,7 +79,7 @@ def merge(
     for number in range(len(names)):
         mine = (labels == number).nonzero()[:, 0]
         place, chance = boxes.xyxy[mine], probabilities[mine]
-        kept = nms(place, chance, options.nms)[: options.per_class]
+        kept = nms(place, chance, options.nms, options.per_class)
         merged = place[kept] if options.vote >= 1 else vote(place[kept], place, chance, options.vote)
         parts.append((merged, chance[kept], labels[mine][kept]))
     place, chance, label = (torch.cat(column) for column in zip(*parts, strict=True))

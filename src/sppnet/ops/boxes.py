@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sppnet.ops import _nms
+
 # A regressor's largest answer: a side grows or shrinks at most by this factor's logarithm.
 _LARGEST_LOG_RATIO = 4.0
 
@@ -67,24 +69,25 @@ def decode_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
     return torch.cat([goal - half, goal + half], 1)
 
 
-def nms(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor | None = None) -> Tensor:
+def nms(boxes: Tensor, scores: Tensor, threshold: float, most: int | None = None) -> Tensor:
     """Greedy non-maximum suppression.
 
     Args:
         boxes: ``[N, 4]``.
         scores: ``[N]``.
         threshold: a box goes when its IoU with a better kept one is above this.
-        groups: int64 ``[N]``; boxes of different groups (classes) leave each other alone.
+        most: stop when so many boxes are kept.
 
     Returns:
-        int64, positions of the boxes that stay, best first.
+        int64, positions of the boxes that stay, best first; among equal scores the first comes first.
     """
-    from torchvision.ops import batched_nms
-    from torchvision.ops import nms as plain_nms
+    if boxes.device.type == "cpu":
+        most = len(boxes) if most is None else most
+        place, score = boxes.detach().float().contiguous().numpy(), scores.detach().float().numpy()
+        return torch.from_numpy(_nms.keep(place, score, threshold, most))
+    from torchvision.ops import nms as on_device
 
-    if groups is None:
-        return plain_nms(boxes, scores, threshold)
-    return batched_nms(boxes, scores, groups, threshold)
+    return on_device(boxes, scores, threshold)[:most]
 
 
 def vote(kept: Tensor, boxes: Tensor, weights: Tensor, threshold: float) -> Tensor:
