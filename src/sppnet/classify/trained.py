@@ -83,7 +83,7 @@ class NetworkClassifier:
             data: class folders, ILSVRC's layout, or pictures with boxes for ``train.objects``.
             split: the part to learn from; the part for training when None.
             held_split: the part whose error decides about plateaus and the best epoch; ``val`` where there
-                is one, otherwise the loss in training decides.
+                is one. Otherwise the loss in training decides about plateaus, and the last epoch is the best.
             layout: of the data, where looking is not enough.
             folder: becomes a run at once and after every epoch: ``model.safetensors`` of the best epoch,
                 ``checkpoint.safetensors`` of the last, ``log.jsonl``, TensorBoard's files. None keeps
@@ -278,7 +278,7 @@ class _HeldOut:
 
 
 class _Best:
-    """Keeps the weights of the best epoch, in memory and in the run."""
+    """Keeps the weights of the best epoch, in memory and in the run; the last where nothing is held out."""
 
     def __init__(self, owner: NetworkClassifier, folder: Path | None, tensors: dict[str, Tensor]) -> None:
         self.owner = owner
