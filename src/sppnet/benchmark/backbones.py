@@ -21,7 +21,7 @@ from sppnet.structures import ImageSize
 
 PEER = "torchvision:squeezenet1_0"
 PEER_LAYERS = (("features.10", "features.12"), ("features.10",))
-"""The peer's last maps at strides 8 and 16, as ours are; and the one at stride 8, which heads take unasked."""
+"""The peer's last maps at strides 8 and 16, as ours are; and that at stride 8 alone, the default."""
 
 
 @contextmanager

@@ -49,7 +49,8 @@ class Ablation:
         data: a folder of class folders, as `sppnet.recipes.pretraining.Recipe` takes it.
         out: a folder for the runs and for ``multi_size.json``.
         teacher: SqueezeNet 1.0's tensors; None trains with labels alone.
-        labels: weight of the class loss beside the teacher's.
+        labels: weight of the class loss beside the teacher's; 0 leaves it out, and with it the network's
+            own head.
         steps: of each run.
         batch: crops of 128x128 a step.
         seeds: runs of either kind.
@@ -59,7 +60,7 @@ class Ablation:
     data: Path
     out: Path
     teacher: Path | None = None
-    labels: float = 0.3
+    labels: float = 0.0
     steps: int = 1000
     batch: int = 16
     seeds: int = 2
@@ -163,7 +164,7 @@ def ablate(ablation: Ablation) -> list[dict[str, object]]:
 
     Returns:
         A row a run: "kind", "seed", "seconds" and, by the short side that pictures are resized to,
-        "head" and "features": mean class accuracies. ``multi_size.json`` in ``out`` has them too.
+        "features" and, with labels, "head": mean class accuracies. ``multi_size.json`` in ``out`` has them too.
 
     Raises:
         UserError: data or teacher at fault.
@@ -178,9 +179,9 @@ def ablate(ablation: Ablation) -> list[dict[str, object]]:
             done = recipe.out.with_suffix(".json")
             if not done.is_file():
                 run = pretrain(recipe)
-                assert run.head is not None
                 row: dict[str, object] = {"kind": kind, "seed": seed, "seconds": round(run.seconds)}
-                row["head"] = judge_head(run.average, run.head, held)
+                if run.head is not None:
+                    row["head"] = judge_head(run.average, run.head, held)
                 row["features"] = judge_features(recipe.out, train, held)
                 _write(done, row)
             rows.append(json.loads(done.read_text()))
