@@ -1,6 +1,7 @@
 """Pictures and labelled folders: decoding, layouts recognised by looking, writing."""
 
 from sppnet.data.batches import batches_of_equal_size
+from sppnet.data.benchmarks import missing, read_caltech101, read_voc_labels
 from sppnet.data.layouts import (
     LAYOUTS,
     Layout,
@@ -38,11 +39,14 @@ __all__ = [
     "detection_for",
     "find_pictures",
     "image_size",
+    "missing",
     "pixels_to_image",
+    "read_caltech101",
     "read_classification",
     "read_detection",
     "read_image",
     "read_pixels",
+    "read_voc_labels",
     "recognise",
     "splits",
     "write_predictions",

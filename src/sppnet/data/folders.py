@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sppnet.data.ilsvrc import find_list, read_list
 from sppnet.data.pictures import is_picture
 from sppnet.data.splits import SPLIT_FOLDERS, WHOLE
 from sppnet.errors import UserError
@@ -16,11 +17,17 @@ def is_folders(root: Path) -> bool:
 
 
 def folder_splits(root: Path) -> tuple[str, ...]:
-    """Folders named like a split that hold folders of pictures, in the order of `SPLIT_FOLDERS`."""
-    return tuple(
+    """Folders named like a split that hold folders of pictures, in the order of `SPLIT_FOLDERS`.
+
+    Beside such a folder, one of loose pictures counts too if there is a list of their classes, as in ILSVRC.
+    """
+    sorted_ones = [
         name
         for name in SPLIT_FOLDERS
         if (root / name).is_dir() and any(_first_picture(folder) for folder in _inner(root / name))
+    ]
+    return tuple(
+        name for name in SPLIT_FOLDERS if name in sorted_ones or (sorted_ones and find_list(root, name))
     )
 
 
@@ -42,6 +49,8 @@ def read_folders(root: Path, split: str) -> ClassificationSet:
     names = tuple(sorted({folder.name for part in parts for folder in _inner(part)}))
     if len(names) < 2:
         raise UserError(root, "at least two class folders with pictures", ", ".join(names) or "none")
+    if split in splits and find_list(root, split) and not _inner(root / split):
+        return ClassificationSet(root, "folders", split, names, tuple(read_list(root, split, names)))
     numbers = {name: number for number, name in enumerate(names)}
     items: list[ClassificationItem] = []
     for folder in _inner(root / split):

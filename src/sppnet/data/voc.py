@@ -28,7 +28,7 @@ def is_voc(root: Path) -> bool:
 
 def voc_splits(root: Path) -> tuple[str, ...]:
     """The files of ``ImageSets/Main``, but for the lists of single classes such as aeroplane_train."""
-    lists = {path.stem: path for path in sorted((_home(root) / "ImageSets" / "Main").glob("*.txt"))}
+    lists = {path.stem: path for path in sorted((voc_home(root) / "ImageSets" / "Main").glob("*.txt"))}
     return tuple(name for name, path in lists.items() if not _lists_one_class(name, path, set(lists)))
 
 
@@ -46,7 +46,7 @@ def read_voc(root: Path, split: str) -> DetectionSet:
         UserError: a missing or broken file, a picture without annotation, an object without name or
             box, or a box outside its picture; it names the file and the object.
     """
-    home = _home(root)
+    home = voc_home(root)
     files = sorted((home / "Annotations").glob("*.xml"))
     read = track(files, "annotations", quiet=len(files) < _MANY)
     described = {path.stem: _describe(path) for path in read}
@@ -95,7 +95,12 @@ def _homes(root: Path) -> list[Path]:
     return sorted(inner for folder in around if folder.is_dir() for inner in folder.iterdir() if fits(inner))
 
 
-def _home(root: Path) -> Path:
+def voc_home(root: Path) -> Path:
+    """The folder of ``JPEGImages``: ``root``, or the only such folder in it or in its ``VOCdevkit``.
+
+    Raises:
+        UserError: there is none, or several.
+    """
     homes = _homes(root)
     if not homes:
         raise UserError(root, "the folders Annotations and JPEGImages", "neither or only one of them")
