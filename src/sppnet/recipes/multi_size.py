@@ -164,7 +164,7 @@ def ablate(ablation: Ablation) -> list[dict[str, object]]:
 
     Returns:
         A row a run: "kind", "seed", "seconds" and, by the short side that pictures are resized to,
-        "features" and, with labels, "head": mean class accuracies. ``multi_size.json`` in ``out`` has them too.
+        "features" and, with labels, "head": mean class accuracies. They are in ``multi_size.json``, too.
 
     Raises:
         UserError: data or teacher at fault.
