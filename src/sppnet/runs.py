@@ -46,7 +46,7 @@ __all__ = [
     "write_metrics",
 ]
 
-Kind = Literal["detector", "classifier", "network"]
+Kind = Literal["detector", "classifier", "network", "paper-detector"]
 
 FORMAT = 1
 """The version of the layout above; a run of another version is refused."""

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
     from sppnet.classify import Classifier, NetworkClassifier
     from sppnet.detect import Detector
+    from sppnet.detect.paper import PaperDetector
 
-    Estimator: TypeAlias = Detector | Classifier | NetworkClassifier
+    Estimator: TypeAlias = Detector | PaperDetector | Classifier | NetworkClassifier
 
 __all__ = ["Device", "Layout", "load_estimator"]
 
@@ -43,3 +44,7 @@ def load_estimator(run: Path, device: str) -> Estimator:
             from sppnet.classify import NetworkClassifier
 
             return NetworkClassifier.load(run, device=device)
+        case "paper-detector":
+            from sppnet.detect.paper import PaperDetector
+
+            return PaperDetector.load(run, device=device)

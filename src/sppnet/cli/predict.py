@@ -57,11 +57,12 @@ def run(words: list[str]) -> int:
     with opened_screen(json=flags.json) as screen:
         from sppnet.data import find_pictures, write_predictions
         from sppnet.detect import DetectionResult, Detector
+        from sppnet.detect.paper import PaperDetector
 
         if not flags.sources:
             raise UsageError("sppnet predict", "Missing from sppnet predict: SOURCE...")
         estimator = load_estimator(flags.run, flags.device)
-        if flags.formats and not isinstance(estimator, Detector):
+        if flags.formats and not isinstance(estimator, (Detector, PaperDetector)):
             raise UsageError(
                 "sppnet predict", "--formats is for the boxes of a detector; this is a classifier"
             )

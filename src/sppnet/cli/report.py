@@ -16,6 +16,7 @@ from sppnet.data import (
     read_pixels,
 )
 from sppnet.detect import DetectionResult, Detector
+from sppnet.detect.paper import PaperDetector
 from sppnet.draw import ReportPicture, ReportTable, draw_comparison, write_report
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def report_evaluation(
         UserError: data at fault.
     """
     part = default_split(data, "evaluate", layout) if split is None else split
-    if isinstance(estimator, Detector):
+    if isinstance(estimator, (Detector, PaperDetector)):
         pictures = _detected(estimator, data, part, layout)
     else:
         pictures = _classified(estimator, data, part, layout)
@@ -62,7 +63,7 @@ def report_evaluation(
     return path
 
 
-def _detected(detector: Detector, data: Path, part: str, layout: str | None) -> list[ReportPicture]:
+def _detected(detector: Detector | PaperDetector, data: Path, part: str, layout: str | None) -> list[ReportPicture]:
     """Pictures with what is annotated at the left and what was found at the right."""
     dataset = detection_for(read_detection(data, part, layout), detector.names_)
     pictures: list[ReportPicture] = []

@@ -1,7 +1,15 @@
 """Windows that may hold an object: dense ones, selective search, or from a file."""
 
 from sppnet.proposals.dense import dense_windows, shapes_from_boxes
+from sppnet.proposals.edge_boxes import edge_boxes
 from sppnet.proposals.from_file import proposals_for, read_proposals
 from sppnet.proposals.selective_search import selective_search
 
-__all__ = ["dense_windows", "proposals_for", "read_proposals", "selective_search", "shapes_from_boxes"]
+__all__ = [
+    "dense_windows",
+    "edge_boxes",
+    "proposals_for",
+    "read_proposals",
+    "selective_search",
+    "shapes_from_boxes",
+]

@@ -1,0 +1,157 @@
+"""Fine-tuning of the fully connected layers on windows (paper section 3.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sppnet.detect.paper.fc import FullyConnected
+from sppnet.detect.paper.options import FinetuneOptions
+from sppnet.detect.paper.source import RowSource
+from sppnet.errors import UserError
+from sppnet.ops.boxes import iou
+from sppnet.progress import track
+from sppnet.structures import Boxes, GroundTruth
+
+_UNUSED = -1
+
+
+def window_labels(windows: Boxes, truth: GroundTruth, options: FinetuneOptions) -> Tensor:
+    """What each window is in fine-tuning: its class, K for the background, -1 for neither.
+
+    The object of largest IoU gives the class from ``foreground_iou`` on; crowds are no objects.
+
+    Returns:
+        int64 ``[N]``.
+    """
+    labels = torch.full((len(windows),), _UNUSED)
+    able = (~truth.crowd).nonzero()[:, 0]
+    low, high = options.background_iou
+    if not len(able):
+        if low == 0:
+            labels[:] = len(truth.names)
+        return labels
+    best, owner = iou(windows.xyxy, truth.boxes.xyxy[able]).max(1)
+    background = (best >= low) & (best < high)
+    labels[background] = len(truth.names)
+    return torch.where(best >= options.foreground_iou, truth.labels[able][owner], labels)
+
+
+def draw_batch(
+    labels: Sequence[Tensor],
+    chosen: Sequence[int],
+    classes: int,
+    options: FinetuneOptions,
+    draw: torch.Generator,
+) -> list[tuple[int, Tensor]]:
+    """Windows of a batch: at most ``foreground`` and ``background`` of those of the pictures ``chosen``.
+
+    Returns:
+        For each picture that takes part its number and its windows.
+    """
+    picked: list[tuple[Tensor, Tensor]] = []
+    for want_background, count in ((False, options.foreground), (True, options.background)):
+        pairs: list[Tensor] = []
+        for i in chosen:
+            is_background = labels[i] == classes
+            able = is_background if want_background else (labels[i] != _UNUSED) & ~is_background
+            window = able.nonzero()[:, 0]
+            pairs.append(torch.stack([torch.full_like(window, i), window], 1))
+        table = torch.cat(pairs)
+        taken = table[torch.randperm(len(table), generator=draw)[:count]]
+        picked.append((taken[:, 0], taken[:, 1]))
+    owner, window = (torch.cat(columns) for columns in zip(*picked, strict=True))
+    return [(int(i), window[owner == i]) for i in torch.unique(owner)]
+
+
+def finetune(
+    source: RowSource,
+    truths: Sequence[GroundTruth],
+    options: FinetuneOptions,
+    seed: int,
+    device: torch.device,
+    *,
+    quiet: bool,
+) -> FullyConnected:
+    """Train fc6, fc7 and a classifier of K classes and background by gradient descent.
+
+    Args:
+        source: rows of each picture's windows, objects' own boxes among them.
+        truths: the objects of the same pictures.
+        options: everything about it.
+        seed: of the start, the order and the drop-out.
+        device: where the layers lie.
+        quiet: no progress bar.
+
+    Raises:
+        UserError: no window that may be drawn as foreground.
+    """
+    classes = len(truths[0].names)
+    head = start_head(source, options, classes, seed).to(device)
+    labels = [window_labels(w, t, options) for w, t in zip(source.windows, truths, strict=True)]
+    if not any(bool(((own != _UNUSED) & (own != classes)).any()) for own in labels):
+        raise UserError("data", "windows on objects to fine-tune on", "none")
+    draw = torch.Generator().manual_seed(seed)
+    weights = [layer.weight for layer in (head.fc6, head.fc7, head.fc8)]
+    biases = [layer.bias for layer in (head.fc6, head.fc7, head.fc8)]
+    groups = [{"params": weights, "weight_decay": options.decay}, {"params": biases}]
+    descent = torch.optim.SGD(groups, lr=options.rates[0], momentum=options.momentum)
+    rates = [rate for rate, length in zip(options.rates, options.lengths, strict=True) for _ in range(length)]
+    deck: list[int] = []
+    head.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for rate in track(rates, "Fine-tuning", quiet=quiet):
+            descent.param_groups[0]["lr"] = rate
+            descent.param_groups[1]["lr"] = 2 * rate
+            if len(deck) < min(options.pictures, len(labels)):
+                deck = torch.randperm(len(labels), generator=draw).tolist()
+            chosen, deck = deck[: options.pictures], deck[options.pictures :]
+            batch = draw_batch(labels, chosen, classes, options, draw)
+            if not batch:
+                continue
+            rows, goal = _batch_rows(source, batch, labels, options, draw)
+            loss = functional.cross_entropy(head(rows.to(device)), goal.to(device))
+            descent.zero_grad()
+            loss.backward()
+            descent.step()
+    return head.eval().requires_grad_(False)
+
+
+def _batch_rows(
+    source: RowSource,
+    batch: Sequence[tuple[int, Tensor]],
+    labels: Sequence[Tensor],
+    options: FinetuneOptions,
+    draw: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    rows: list[Tensor] = []
+    for i, which in batch:
+        mirrored = options.mirrored and bool(torch.rand((), generator=draw) < 0.5)
+        rows.append(source.rows(i, which, mirrored=mirrored, draw=draw if options.random_scale else None))
+    return torch.cat(rows), torch.cat([labels[i][which] for i, which in batch])
+
+
+def start_head(source: RowSource, options: FinetuneOptions, classes: int, seed: int) -> FullyConnected:
+    """The layers before any training: random or from ``options.weights``."""
+    draw = torch.Generator().manual_seed(seed)
+    head = FullyConnected(source.length, options.width, classes, options.dropout)
+    if options.weights is None:
+        head.scale.fill_(_unit_scale(source, draw))
+    head.start(draw, options.weights)
+    return head.eval()
+
+
+def _unit_scale(source: RowSource, draw: torch.Generator) -> float:
+    """What makes the mean square of some windows' numbers one."""
+    total, count = 0.0, 0
+    for i in torch.randperm(len(source.windows), generator=draw)[:20].tolist():
+        if len(source.windows[i]):
+            which = torch.randperm(len(source.windows[i]), generator=draw)[:50]
+            rows = source.rows(i, which)
+            total += float(rows.square().sum())
+            count += rows.numel()
+    return (count / total) ** 0.5 if total > 0 else 1.0

@@ -1,0 +1,114 @@
+"""Box regression on pooled rows (paper section 3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sppnet.detect.paper.options import BoxOptions
+from sppnet.detect.paper.source import RowSource
+from sppnet.detect.paper.svms import mean_norm_scale
+from sppnet.learn import LinearModel, fit_ridge
+from sppnet.ops.boxes import decode_deltas, encode_deltas, iou
+from sppnet.structures import Boxes, GroundTruth
+
+_ADDED_VARIANCE = 0.001
+_LEAST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class BoxModel:
+    """One linear regressor a class.
+
+    Attributes:
+        model: weight ``[4 * K, D]``, bias ``[4 * K]``; rows 4k..4k+3 give class k's deltas. Classes with
+            too few examples have zeros, which leave a box where it is.
+    """
+
+    model: LinearModel
+
+    def __call__(self, rows: Tensor, boxes: Boxes, label: int) -> Boxes:
+        """Each box moved by class ``label``'s regressor on its row, and clipped to the picture."""
+        part = slice(4 * label, 4 * label + 4)
+        deltas = rows @ self.model.weight[part].T + self.model.bias[part]
+        return Boxes(decode_deltas(boxes.xyxy, deltas), boxes.size).clip()
+
+
+def whitening(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean ``[4]``, the root of the inverse covariance ``[4, 4]`` and its inverse (paper section 3.6)."""
+    mean = targets.mean(0)
+    centred = targets - mean
+    covariance = centred.T @ centred / len(targets)
+    covariance.diagonal().add_(_ADDED_VARIANCE)
+    values, vectors = torch.linalg.eigh(covariance)
+    root = (vectors * values.rsqrt()) @ vectors.T
+    return mean, root, (vectors * values.sqrt()) @ vectors.T
+
+
+def fit_boxes(
+    source: RowSource, truths: Sequence[GroundTruth], options: BoxOptions, seed: int
+) -> tuple[BoxModel, dict[str, int]]:
+    """Ridge regression of whitened deltas, one a class, on windows above ``above_iou``.
+
+    A window takes the class and the target of the object that it overlaps most. Where a class has more
+    rows than fit into ``rows_mb``, a random part of them is taken, and the counts say so.
+
+    Args:
+        source: pooled rows of each picture's windows.
+        truths: the objects of the same pictures.
+        options: everything about it.
+        seed: of what is taken at random.
+
+    Returns:
+        The regressors, for unscaled rows, and counts: ``"regression_rows"``, ``"regression_left_out"``.
+    """
+    classes = len(truths[0].names)
+    most = max(100, options.rows_mb * 2**20 // (4 * source.length))
+    draw = torch.Generator().manual_seed(seed)
+    scale = mean_norm_scale(source, seed)
+    pairs = _pairs(source, truths, options)
+    weight, bias = torch.zeros(classes, 4, source.length), torch.zeros(classes, 4)
+    used = left_out = 0
+    for number in range(classes):
+        mine = pairs[pairs[:, 3] == number]
+        taken = mine[torch.randperm(len(mine), generator=draw)[:most].sort().values]
+        left_out += len(mine) - len(taken)
+        if len(taken) < _LEAST_ROWS:
+            continue
+        used += len(taken)
+        rows, goals = _rows_and_goals(source, truths, taken)
+        mean, root, back = whitening(goals.double())
+        rows *= scale
+        fitted = fit_ridge(rows, ((goals.double() - mean) @ root).float(), options.ridge)
+        weight[number] = back.float() @ fitted.weight * scale
+        bias[number] = back.float() @ fitted.bias + mean.float()
+    counts = {"regression_rows": used, "regression_left_out": left_out}
+    return BoxModel(LinearModel(weight.flatten(0, 1), bias.flatten())), counts
+
+
+def _pairs(source: RowSource, truths: Sequence[GroundTruth], options: BoxOptions) -> Tensor:
+    """int64 ``[M, 4]``: picture, window, object, class."""
+    parts: list[Tensor] = [torch.zeros(0, 4, dtype=torch.int64)]
+    for i, (windows, truth) in enumerate(zip(source.windows, truths, strict=True)):
+        able = (~truth.crowd).nonzero()[:, 0]
+        if not len(able) or not len(windows):
+            continue
+        best, owner = iou(windows.xyxy, truth.boxes.xyxy[able]).max(1)
+        window = (best > options.above_iou).nonzero()[:, 0]
+        thing = able[owner[window]]
+        parts.append(torch.stack([torch.full_like(window, i), window, thing, truth.labels[thing]], 1))
+    return torch.cat(parts)
+
+
+def _rows_and_goals(source: RowSource, truths: Sequence[GroundTruth], taken: Tensor) -> tuple[Tensor, Tensor]:
+    rows = torch.empty(len(taken), source.length)
+    goals = torch.empty(len(taken), 4)
+    for i in torch.unique(taken[:, 0]).tolist():
+        place = (taken[:, 0] == i).nonzero()[:, 0]
+        window = taken[place, 1]
+        rows[place] = source.rows(i, window)
+        goals[place] = encode_deltas(source.windows[i].xyxy[window], truths[i].boxes.xyxy[taken[place, 2]])
+    return rows, goals

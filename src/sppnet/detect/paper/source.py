@@ -1,0 +1,273 @@
+"""Rows of windows: pooled from kept maps, or from crops (R-CNN), or above fully connected layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from sppnet.backbones import Backbone
+from sppnet.detect.paper.cells import pool_windows, score_windows, window_cells
+from sppnet.detect.paper.fc import FullyConnected
+from sppnet.detect.paper.options import PaperOptions
+from sppnet.detect.paper.pictures import Picture
+from sppnet.detect.paper.stages import StageCache, key_of, tensors_key
+from sppnet.detect.rcnn import crop_rows
+from sppnet.errors import UserError
+from sppnet.features import extract, resized_size
+from sppnet.learn import LinearModel
+from sppnet.structures import Boxes, FeatureMap, FeatureMaps, ImageSize
+
+_PIECE = 512  # windows whose rows exist at a time
+
+
+class RowSource(Protocol):
+    """Rows of the windows of some pictures."""
+
+    windows: Sequence[Boxes]
+
+    @property
+    def length(self) -> int:
+        """Numbers in a row."""
+        ...
+
+    def rows(
+        self, i: int, which: Tensor, *, mirrored: bool = False, draw: torch.Generator | None = None
+    ) -> Tensor:
+        """float32 ``[n, length]`` of windows ``which`` of picture i, with ``draw`` at a random scale each."""
+        ...
+
+    def scores(self, i: int, model: LinearModel) -> Tensor:
+        """``[N, K]``: every window of picture i by K linear functions."""
+        ...
+
+    def lines(self, i: int) -> Tensor:
+        """int64 ``[N, L]``: windows of picture i with equal lines have equal rows."""
+        ...
+
+
+@dataclass
+class MapSource:
+    """Rows pooled from maps, which are computed once a picture and kept as bfloat16.
+
+    Attributes:
+        network: prepared.
+        network_key: its digest.
+        pictures: the pictures.
+        windows: of each.
+        options: scales, cells, levels and largest count.
+        cache: keeps the maps.
+    """
+
+    network: Backbone
+    network_key: str
+    pictures: Sequence[Picture]
+    windows: Sequence[Boxes]
+    options: PaperOptions
+    cache: StageCache
+
+    @property
+    def length(self) -> int:
+        """Numbers in a row."""
+        channels = sum(layer.channels for layer in self.network.layers)
+        return channels * sum(n * n for n in self.options.levels)
+
+    def maps(self, i: int, *, mirrored: bool = False) -> FeatureMaps:
+        """The maps of picture i, in bfloat16, on the CPU.
+
+        Raises:
+            UserError: a picture that would be larger than ``options.largest`` at some scale.
+        """
+        picture = self.pictures[i]
+        for scale in self.options.scales:
+            size = resized_size(picture.size, scale, self.network)
+            if size.height * size.width > self.options.largest:
+                wanted = f"at most {self.options.largest} pixels at short side {scale} (options.largest)"
+                todo = "Allow more, or take smaller scales; a silent cap would change the results."
+                raise UserError(picture.path or "source", wanted, f"{size.height * size.width}", todo)
+        if not picture.key:
+            return self._compute(picture, mirrored=mirrored)
+        key = self.key(i, mirrored=mirrored)
+        kept = self.cache.get("maps", key, lambda: self._tensors(picture, mirrored=mirrored))
+        return self._restore(picture.size, kept)
+
+    def key(self, i: int, *, mirrored: bool = False) -> str:
+        """Of the maps of picture i."""
+        return key_of("maps", self.pictures[i].key, self.network_key, sorted(self.options.scales), mirrored)
+
+    def _compute(self, picture: Picture, *, mirrored: bool) -> FeatureMaps:
+        image = picture.read()
+        found = extract(self.network, image.flip(2) if mirrored else image, self.options.scales)
+        return FeatureMaps(tuple(replace(m, values=m.values.to("cpu", torch.bfloat16)) for m in found.maps))
+
+    def _tensors(self, picture: Picture, *, mirrored: bool) -> dict[str, Tensor]:
+        maps = self._compute(picture, mirrored=mirrored).maps
+        # Cell by cell, as pooling reads them.
+        return {f"{number:03}": m.values.permute(1, 2, 0) for number, m in enumerate(maps)}
+
+    def _restore(self, size: ImageSize, kept: dict[str, Tensor]) -> FeatureMaps:
+        maps: list[FeatureMap] = []
+        values = iter(kept[name].permute(2, 0, 1) for name in sorted(kept))
+        for scale in sorted(set(self.options.scales)):
+            resized = resized_size(size, scale, self.network)
+            for info in self.network.layers:
+                maps.append(FeatureMap(next(values), info.name, info.grid, resized, size))
+        return FeatureMaps(tuple(maps))
+
+    def rows(
+        self, i: int, which: Tensor, *, mirrored: bool = False, draw: torch.Generator | None = None
+    ) -> Tensor:
+        """See `RowSource`."""
+        boxes = self.windows[i][which]
+        maps = self.maps(i, mirrored=mirrored)
+        scale = None
+        if draw is not None:
+            scale = torch.randint(len(set(self.options.scales)), (len(boxes),), generator=draw)
+        lines = window_cells(maps, mirror(boxes) if mirrored else boxes, self.options, scale)
+        return pool_windows(maps, lines, self.options.levels)
+
+    def scores(self, i: int, model: LinearModel) -> Tensor:
+        """See `RowSource`; rows are never stored."""
+        maps = self.maps(i)
+        lines = window_cells(maps, self.windows[i], self.options)
+        return score_windows(maps, lines, model, self.options.levels)
+
+    def lines(self, i: int) -> Tensor:
+        """See `RowSource`."""
+        return window_cells(self.maps(i), self.windows[i], self.options)
+
+
+@dataclass
+class CropSource:
+    """Rows of crops, each convolved by itself (R-CNN), kept as float16.
+
+    Attributes:
+        network: prepared.
+        network_key: its digest.
+        pictures: the pictures.
+        windows: of each.
+        options: crops and levels count.
+        cache: keeps the rows.
+    """
+
+    network: Backbone
+    network_key: str
+    pictures: Sequence[Picture]
+    windows: Sequence[Boxes]
+    options: PaperOptions
+    cache: StageCache
+
+    @property
+    def length(self) -> int:
+        """Numbers in a row."""
+        channels = sum(layer.channels for layer in self.network.layers)
+        return channels * sum(n * n for n in self.options.levels)
+
+    def every(self, i: int, *, mirrored: bool = False) -> Tensor:
+        """The rows of all windows of picture i, float16."""
+        picture, boxes, crops = self.pictures[i], self.windows[i], self.options.crops
+
+        def make() -> dict[str, Tensor]:
+            image = picture.read()
+            if mirrored:
+                image, turned = image.flip(2), mirror(boxes)
+            else:
+                turned = boxes
+            rows = crop_rows(self.network, image, turned, self.options.levels, crops)
+            return {"rows": rows.to("cpu", torch.float16)}
+
+        if not picture.key:
+            return make()["rows"]
+        which = tensors_key({"boxes": boxes.xyxy})
+        # How many run together changes nothing but the last bits.
+        form = (crops.side, crops.padding, self.options.levels)
+        return self.cache.get(
+            "crops", key_of("crops", picture.key, self.network_key, which, form, mirrored), make
+        )["rows"]
+
+    def rows(
+        self, i: int, which: Tensor, *, mirrored: bool = False, draw: torch.Generator | None = None
+    ) -> Tensor:
+        """See `RowSource`; crops have one scale."""
+        return self.every(i, mirrored=mirrored)[which].float()
+
+    def scores(self, i: int, model: LinearModel) -> Tensor:
+        """See `RowSource`."""
+        return torch.cat([model.scores(part.float()) for part in self.every(i).split(_PIECE)])
+
+    def lines(self, i: int) -> Tensor:
+        """See `RowSource`: a window's corners, as no two crops are the same."""
+        return self.windows[i].xyxy.contiguous().view(torch.int32).long()
+
+
+@dataclass
+class FcSource:
+    """The outputs of fc6 or fc7 for the rows of another source, kept as float16.
+
+    Attributes:
+        base: gives the pooled rows.
+        base_keys: a digest of each picture's rows; ``""`` where nothing is kept.
+        head: the layers.
+        head_key: their digest.
+        layer: which one.
+        cache: keeps the outputs.
+    """
+
+    base: RowSource
+    base_keys: Sequence[str]
+    head: FullyConnected
+    head_key: str
+    layer: Literal["fc6", "fc7"]
+    cache: StageCache
+
+    @property
+    def windows(self) -> Sequence[Boxes]:
+        """Of each picture."""
+        return self.base.windows
+
+    @property
+    def length(self) -> int:
+        """Numbers in a row."""
+        return self.head.fc7.in_features
+
+    def _make(self, i: int) -> dict[str, Tensor]:
+        place = self.head.fc6.weight.device
+        parts: list[Tensor] = []
+        for which in torch.arange(len(self.windows[i])).split(_PIECE):
+            rows = self.base.rows(i, which).to(place)
+            parts.append(self.head.features(rows, self.layer).to("cpu", torch.float16))
+        none = torch.zeros(0, self.length, dtype=torch.float16)
+        return {"rows": torch.cat(parts) if parts else none}
+
+    def every(self, i: int) -> Tensor:
+        """The rows of all windows of picture i, float16."""
+        if not self.base_keys[i]:
+            return self._make(i)["rows"]
+        key = key_of("fc", self.base_keys[i], self.head_key, self.layer)
+        return self.cache.get("fc", key, lambda: self._make(i))["rows"]
+
+    def rows(
+        self, i: int, which: Tensor, *, mirrored: bool = False, draw: torch.Generator | None = None
+    ) -> Tensor:
+        """See `RowSource`; neither mirrored nor at a random scale."""
+        assert not mirrored
+        assert draw is None
+        return self.every(i)[which].float()
+
+    def scores(self, i: int, model: LinearModel) -> Tensor:
+        """See `RowSource`."""
+        return model.scores(self.every(i).float())
+
+    def lines(self, i: int) -> Tensor:
+        """See `RowSource`."""
+        return self.base.lines(i)
+
+
+def mirror(boxes: Boxes) -> Boxes:
+    """The same windows on the picture mirrored left to right."""
+    x0, y0, x1, y1 = boxes.xyxy.unbind(1)
+    width = boxes.size.width
+    return Boxes(torch.stack([width - x1, y0, width - x0, y1], 1), boxes.size)

@@ -1,0 +1,206 @@
+"""SVMs on the rows of windows, with the paper's or the release's hard negatives (paper section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sppnet.detect.paper.options import SvmStageOptions
+from sppnet.detect.paper.source import RowSource
+from sppnet.detect.samples import class_overlaps
+from sppnet.errors import UserError
+from sppnet.learn import LinearModel, NegativeCache, NegativeRule, SvmOptions, fit_linear_svm
+from sppnet.ops.boxes import nms
+from sppnet.progress import track
+from sppnet.structures import GroundTruth
+
+MEAN_NORM = 20.0
+_NORM_PICTURES = 200
+_NORM_WINDOWS = 200
+_BEFORE_THE_FIRST = 1e9  # the score of a negative while there is no SVM yet
+
+
+def mean_norm_scale(source: RowSource, seed: int) -> float:
+    """What brings rows to a mean norm of 20: over up to 200 windows of up to 200 pictures."""
+    draw = torch.Generator().manual_seed(seed)
+    total, count = 0.0, 0
+    for i in torch.randperm(len(source.windows), generator=draw)[:_NORM_PICTURES].tolist():
+        which = torch.randperm(len(source.windows[i]), generator=draw)[:_NORM_WINDOWS]
+        if len(which):
+            total += float(source.rows(i, which).norm(dim=1).sum())
+            count += len(which)
+    return MEAN_NORM * count / total if total > 0 else 1.0
+
+
+@dataclass
+class _Class:
+    """One class while its SVM is fitted."""
+
+    number: int
+    positives: Tensor
+    cache: NegativeCache
+    model: LinearModel | None = None
+
+    def refit(self, options: SvmStageOptions, *, last: bool) -> None:
+        if not len(self.positives) or not self.cache.pieces or not (self.cache.fresh or self.model is None):
+            return
+        negatives = self.cache.rows
+        rows = torch.cat([self.positives, negatives])
+        targets = torch.cat([torch.ones(len(self.positives)), -torch.ones(len(negatives))]).to(torch.int8)
+        wanted = SvmOptions(
+            C=options.C,
+            loss="hinge",
+            bias_feature=options.bias_feature,
+            positive_weight=options.positive_weight,
+            tolerance=options.tolerance,
+        )
+        self.model = fit_linear_svm(rows, targets[:, None], wanted, self.model)
+        if not last:
+            scores = self.model.scores(rows[len(self.positives) :])[:, 0]
+            del rows
+            self.cache = self.cache.evict(scores)
+
+
+def fit_paper_svms(
+    source: RowSource,
+    truths: Sequence[GroundTruth],
+    options: SvmStageOptions,
+    seed: int,
+    *,
+    quiet: bool,
+) -> tuple[LinearModel, dict[str, int]]:
+    """One SVM a class: objects against windows below ``negative_iou``, the hard ones found on the way.
+
+    The first picture gives all its negatives, at once fitted on; later ones those that score above
+    ``add_above``. A class is fitted anew after ``refit_after`` additions and at the end of a pass, and then
+    drops the negatives that score below ``evict_below``.
+
+    Args:
+        source: rows of each picture's windows, of which the first are its objects' own boxes.
+        truths: the objects of the same pictures.
+        options: everything about it.
+        seed: of the windows that the mean norm is taken from.
+        quiet: no progress bar.
+
+    Returns:
+        The SVMs, for unscaled rows (a class without objects always scores -2), and counts.
+
+    Raises:
+        UserError: no objects at all.
+    """
+    classes = len(truths[0].names)
+    scale = mean_norm_scale(source, seed)
+    capacity = max(100, options.rows_mb * 2**20 // (4 * source.length * classes))
+    rule = NegativeRule(options.add_above, options.evict_below, options.refit_after, capacity)
+    positives = _positives(source, truths, options, scale)
+    states = [_Class(k, rows, NegativeCache.empty(rule)) for k, rows in enumerate(positives)]
+    if not any(len(state.positives) for state in states):
+        raise UserError("data", "annotated objects to learn from", "pictures without any")
+    started = False
+    added = 0
+    for _ in range(options.passes):
+        for i in track(range(len(truths)), "Mining negatives", quiet=quiet):
+            if len(source.windows[i]):
+                added += _look_at(source, truths[i], i, states, scale, options)
+                for state in states:
+                    if not started or state.cache.due:
+                        state.refit(options, last=False)
+                started = True
+        for state in states:
+            state.refit(options, last=True)
+    counts = {
+        "positives": sum(len(state.positives) for state in states),
+        "negatives": sum(len(state.cache) for state in states),
+        "negatives_seen": added,
+    }
+    return _joined(states, source.length, scale), counts
+
+
+def _positives(
+    source: RowSource, truths: Sequence[GroundTruth], options: SvmStageOptions, scale: float
+) -> list[Tensor]:
+    classes = len(truths[0].names)
+    parts: list[list[Tensor]] = [[] for _ in range(classes)]
+    for i, truth in enumerate(truths):
+        able = ~truth.crowd & (truth.difficult.logical_not() | options.difficult)
+        if not bool(able.any()):
+            continue
+        rows = source.rows(i, torch.arange(len(truth))) * scale
+        for number in range(classes):
+            mine = able & (truth.labels == number)
+            if bool(mine.any()):
+                parts[number].append(rows[mine])
+    none = torch.zeros(0, source.length)
+    return [torch.cat(part) if part else none for part in parts]
+
+
+def _look_at(
+    source: RowSource,
+    truth: GroundTruth,
+    i: int,
+    states: Sequence[_Class],
+    scale: float,
+    options: SvmStageOptions,
+) -> int:
+    """Add the negatives of one picture that the classes want; returns how many."""
+    windows = source.windows[i]
+    overlaps = class_overlaps(windows, truth)
+    near_crowd = torch.zeros(len(windows), dtype=torch.bool)
+    if bool(truth.crowd.any()):
+        crowds = GroundTruth.make(truth.boxes[truth.crowd], truth.labels[truth.crowd], truth.names)
+        near_crowd = class_overlaps(windows, crowds).amax(1) > 0
+    fitted = [state.model for state in states]
+    scores = torch.full((len(windows), len(states)), _BEFORE_THE_FIRST)
+    known = [k for k, model in enumerate(fitted) if model is not None]
+    if known:
+        models = [model for model in fitted if model is not None]
+        joined = LinearModel(
+            torch.cat([m.weight for m in models]) * scale, torch.cat([m.bias for m in models])
+        )
+        scores[:, known] = source.scores(i, joined)
+    keys = torch.arange(len(windows)) + (i << 32)
+    lines = source.lines(i) if options.negatives == "release" else None
+    takes: list[Tensor] = []
+    for state in states:
+        able = (overlaps[:, state.number] < options.negative_iou) & ~near_crowd
+        index = able.nonzero()[:, 0]
+        if not len(state.positives):
+            index = index[:0]
+        mine = scores[index, state.number]
+        wanted = index[state.cache.wanted(mine, keys[index])]
+        takes.append(_different(wanted, scores[:, state.number], windows.xyxy, lines, options))
+    every = torch.unique(torch.cat(takes))
+    if not len(every):
+        return 0
+    rows = source.rows(i, every) * scale
+    for state, take in zip(states, takes, strict=True):
+        place = torch.searchsorted(every, take)
+        if len(take):
+            state.cache = state.cache.add(rows[place], scores[take, state.number], keys[take])
+    return sum(map(len, takes))
+
+
+def _different(
+    index: Tensor, scores: Tensor, boxes: Tensor, lines: Tensor | None, options: SvmStageOptions
+) -> Tensor:
+    """Of windows ``index`` those that stay where alike ones count once; ascending."""
+    if not len(index):
+        return index
+    if lines is None:
+        # Best first: of two alike, the harder stays (paper section 3.4).
+        return index[nms(boxes[index], scores[index], options.alike)].sort().values
+    _, inverse = torch.unique(lines[index], dim=0, return_inverse=True)
+    first = torch.full((int(inverse.max()) + 1,), len(index))
+    first = first.scatter_reduce(0, inverse, torch.arange(len(index)), "amin")
+    return index[first].sort().values
+
+
+def _joined(states: Sequence[_Class], length: int, scale: float) -> LinearModel:
+    weight, bias = torch.zeros(len(states), length), torch.full((len(states),), -2.0)
+    for state in states:
+        if state.model is not None:
+            weight[state.number], bias[state.number] = state.model.weight[0] * scale, state.model.bias[0]
+    return LinearModel(weight, bias)
