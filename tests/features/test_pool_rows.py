@@ -123,6 +123,19 @@ def test_image_rows_pool_each_whole_map(mode: str) -> None:
         torch.testing.assert_close(rows[scale], expected)
 
 
+def test_image_rows_give_every_level_the_same_weight() -> None:
+    maps = _maps()
+    plain, even = image_rows(maps, LEVELS), image_rows(maps, LEVELS, normalise=True)
+    start = 0
+    for layer in ("fine", "coarse"):
+        for n in LEVELS:
+            stop = start + n * n * maps.of_layer(layer)[0].values.shape[0]
+            part = plain[:, start:stop]
+            torch.testing.assert_close(even[:, start:stop], part / part.norm(dim=1, keepdim=True))
+            start = stop
+    assert start == plain.shape[1]
+
+
 def test_one_large_value_is_found_by_the_boxes_that_hold_its_cell_and_no_others() -> None:
     values = torch.full((1, 15, 22), -1.0)
     values[0, 7, 11] = 5.0  # its centre: x = 46, y = 30

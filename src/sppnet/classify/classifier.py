@@ -33,7 +33,7 @@ from sppnet.runs import load_run, save_run
 
 @dataclass
 class Classifier:
-    """Names pictures: a frozen backbone's maps, pooled over the full image, l2-normalised; linear SVMs.
+    """Names pictures: a frozen backbone's maps, pooled over the full image; linear SVMs.
 
     The transfer pipeline of the paper's section 2: pictures keep their size and shape. As in scikit-learn,
     the constructor stores its arguments, `fit` learns what ends in ``_`` and returns self.
@@ -107,7 +107,7 @@ class Classifier:
         row = torch.zeros(())
         for view in views:
             maps = extract(self.network_, view, options.scales, long_side=options.long_side)
-            row = row + image_rows(maps, options.levels).flatten().cpu()
+            row = row + image_rows(maps, options.levels, normalise=options.normalise).flatten().cpu()
         return torch.nn.functional.normalize(row, dim=0)
 
     def _margins(self, source: PictureSource) -> Tensor:

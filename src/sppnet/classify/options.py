@@ -16,6 +16,8 @@ class ClassifierOptions:
             joined. None keeps its own size.
         long_side: limit of the long side after resizing, in pixels.
         levels: bins along each side of each level of the pyramid.
+        normalise: give every level of the pyramid the same weight, by its l2 norm; a row as a whole has
+            norm 1 in any case.
         mirror: pool the mirrored picture too, and add up the two rows.
         C: the SVMs' cost of a unit of loss, for rows of norm 1.
     """
@@ -23,6 +25,7 @@ class ClassifierOptions:
     scales: tuple[int, ...] | None = None
     long_side: int = 1333
     levels: tuple[int, ...] = (6, 3, 2, 1)
+    normalise: bool = True
     mirror: bool = False
     C: float = 10.0
 

@@ -25,7 +25,7 @@ from sppnet.learn import LinearModel
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
 from sppnet.runs import load_run, save_run
-from sppnet.structures import Detections, ImageSize
+from sppnet.structures import Detections, DetectionSet, ImageSize
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Detector:
 
     def fit(
         self,
-        data: str | os.PathLike[str],
+        data: str | os.PathLike[str] | DetectionSet,
         split: str | None = None,
         *,
         layout: str | None = None,
@@ -60,7 +60,7 @@ class Detector:
         """Learn from pictures with boxes.
 
         Args:
-            data: a data set in VOC, COCO or YOLO layout.
+            data: a data set in VOC, COCO or YOLO layout, or one that was read.
             split: the part to learn from; the part for training when None.
             layout: the data set's layout, where looking is not enough.
             quiet: no progress bars.
@@ -73,7 +73,7 @@ class Detector:
         """
         self.options.check()
         watch = Stopwatch()
-        dataset = read_detection(data, split, layout)
+        dataset = data if isinstance(data, DetectionSet) else read_detection(data, split, layout)
         weights = None if self.weights is None else Path(self.weights)
         self.backbone_ = load_backbone(self.backbone, weights, seed=self.seed)
         self.network_ = prepare(self.backbone_, pick_device(self.device))
@@ -131,7 +131,7 @@ class Detector:
 
     def evaluate(
         self,
-        data: str | os.PathLike[str],
+        data: str | os.PathLike[str] | DetectionSet,
         split: str | None = None,
         *,
         layout: str | None = None,
@@ -140,7 +140,7 @@ class Detector:
         """Measure on pictures with boxes.
 
         Args:
-            data: a data set whose classes are among the detector's.
+            data: a data set whose classes are among the detector's, or one that was read.
             split: the part to measure on; the part for validation or test when None.
             layout: the data set's layout, where looking is not enough.
             quiet: no progress bars.
@@ -152,8 +152,10 @@ class Detector:
             UserError: not fitted, or data at fault.
         """
         self._check_fitted()
-        part = default_split(data, "evaluate", layout) if split is None else split
-        dataset = detection_for(read_detection(data, part, layout), self.names_)
+        if not isinstance(data, DetectionSet):
+            part = default_split(data, "evaluate", layout) if split is None else split
+            data = read_detection(data, part, layout)
+        dataset = detection_for(data, self.names_)
         found = [self._detect(item.path) for item in track(dataset.items, "Evaluating", quiet=quiet)]
         return detection_metrics(found, [item.truth for item in dataset.items])
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sppnet.errors import UserError
 from sppnet.features.cells import TARGET_AREA, cells, choose_scale
@@ -174,13 +175,16 @@ def iter_rows(
         yield piece, pool_rows(maps, boxes[piece], levels, mode, target_area)
 
 
-def image_rows(maps: FeatureMaps, levels: Sequence[int] = LEVELS, mode: Mode = "max") -> Tensor:
+def image_rows(
+    maps: FeatureMaps, levels: Sequence[int] = LEVELS, mode: Mode = "max", *, normalise: bool = False
+) -> Tensor:
     """The full-image view: one row a scale, the pyramid of the whole map (paper section 2).
 
     Args:
         maps: of one image.
         levels: bins along each side of each level.
         mode: ``"max"`` or ``"mean"``.
+        normalise: divide the part of each layer and level by its l2 norm, so that none outweighs another.
 
     Returns:
         float32 ``[S, D]``, scales ascending.
@@ -192,7 +196,11 @@ def image_rows(maps: FeatureMaps, levels: Sequence[int] = LEVELS, mode: Mode = "
             height, width = fmap.values.shape[1:]
             whole = torch.tensor([[0, 0, width, height]], device=fmap.values.device)
             rows.append(region_pyramid_pool(fmap.values[None], [whole], levels, mode).float())
-        columns.append(torch.cat(rows))
+        part = torch.cat(rows)
+        if normalise:
+            lengths = [n * n * part.shape[1] // sum(m * m for m in levels) for n in levels]
+            part = torch.cat([functional.normalize(level) for level in part.split(lengths, 1)], 1)
+        columns.append(part)
     return torch.cat(columns, 1)
 
 
