@@ -1,0 +1,278 @@
+"""``sppnet benchmark fitting``: a detector and a classifier from labelled pictures, beside peers."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sppnet.backbones import load_backbone, prepare
+from sppnet.benchmark._measure import machine
+from sppnet.benchmark.classifying import views_and_pyramids
+from sppnet.benchmark.faster_rcnn import train_and_measure
+from sppnet.benchmark.one_fit import OneFit, fit_once
+from sppnet.benchmark.windows import recall_of_windows
+from sppnet.data import default_split, read_detection, read_image
+from sppnet.detect import Detector
+from sppnet.detect.fitting import maps_of, windows_of
+from sppnet.detect.mining import make_scene
+from sppnet.detect.postprocess import margins_and_boxes, merge
+from sppnet.detect.rcnn import crop_rows
+from sppnet.errors import UserError
+from sppnet.features import pool_rows
+from sppnet.learn import SvmOptions, fit_linear_svm
+from sppnet.structures import ImageSize
+
+PARTS = ("detector", "prediction", "svm", "rcnn", "windows", "classifier", "curve", "growth", "faster_rcnn")
+_PEER_TIMES = (1, 5, 10)
+_CURVE = (5, 10, 20, 50, 100, 205)
+
+
+@dataclass(frozen=True)
+class FittingRequest:
+    """What is measured, and on what.
+
+    Attributes:
+        detection: a data set with boxes, its pictures for training and for validation.
+        classification: a data set of class folders, or None to leave that out.
+        windows: further data sets with boxes, whose windows are judged.
+        backbone: name of the network.
+        weights: its local weights.
+        parts: which of `PARTS`.
+        out: a folder for the plots and the fitted detector.
+        quick: less of everything, to see that it runs.
+        quiet: no progress bars.
+    """
+
+    detection: Path
+    classification: Path | None
+    windows: tuple[Path, ...]
+    backbone: str
+    weights: Path | None
+    parts: tuple[str, ...]
+    out: Path
+    quick: bool = False
+    quiet: bool = False
+
+
+def run(request: FittingRequest) -> dict[str, Any]:
+    """Measure the parts asked for.
+
+    Returns:
+        ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio", ...}], PART: ...}``.
+
+    Raises:
+        UserError: an unknown part, or data at fault.
+    """
+    unknown = set(request.parts) - set(PARTS)
+    if unknown:
+        raise UserError("parts", "some of " + ", ".join(PARTS), ", ".join(sorted(unknown)))
+    request.out.mkdir(parents=True, exist_ok=True)
+    document: dict[str, Any] = {"machine": machine(), "rows": []}
+    ours = fit_once(_task(request, run=str(request.out / "run")))
+    document["detector"] = ours
+    detector = Detector.load(request.out / "run")
+    if "prediction" in request.parts:
+        document["prediction_ms"] = _prediction(request, detector)
+    if "svm" in request.parts:
+        document["rows"].append(_svm_row(request, detector))
+    if "rcnn" in request.parts:
+        document["rows"].append(_rcnn_row(request, detector))
+    if "windows" in request.parts:
+        sets = (request.detection, *request.windows)
+        most = 2 if request.quick else 30
+        document["windows"] = [row for data in sets for row in recall_of_windows(data, most)]
+    if "classifier" in request.parts and request.classification is not None:
+        document["classifier"] = views_and_pyramids(
+            request.classification, request.backbone, request.weights, quiet=request.quiet
+        )
+    if "curve" in request.parts:
+        document["curve"] = _curve(request)
+    if "growth" in request.parts:
+        document["growth"] = _growth(request, ours)
+    if "faster_rcnn" in request.parts:
+        document["rows"] += _peer_rows(request, ours)
+    return document
+
+
+def _task(request: FittingRequest, **more: Any) -> OneFit:
+    weights = None if request.weights is None else str(request.weights)
+    return OneFit(str(request.detection), request.backbone, weights, **more)
+
+
+def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]:
+    """Median milliseconds of each step of detecting in a picture of 640x480, everything included."""
+    from torch.nn.functional import interpolate
+
+    items = read_detection(request.detection, default_split(request.detection, "evaluate", None), None).items
+    size, options, heads = ImageSize(480, 640), detector.options, detector.heads_
+    times: dict[str, list[float]] = {}
+
+    def timed(step: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        times.setdefault(step, []).append(1000 * (time.perf_counter() - start))
+        return result
+
+    for number, item in enumerate((items * 10)[:33]):
+        if number == 3:
+            times.clear()  # what came before was for warming up
+        image = timed("decode the file", lambda item=item: read_image(item.path))
+        if image.shape[1:] != (480, 640):
+            image = interpolate(image[None], (480, 640), mode="bilinear", antialias=True)[0]
+        windows = timed("windows", lambda: windows_of(size, detector.shapes_, options, None, None))
+        maps = timed("network", lambda image=image: maps_of(detector.network_, image, options))
+        boxes, margins, labels = timed(
+            "score, regress, score again",
+            lambda maps=maps, windows=windows: margins_and_boxes(maps, windows, heads, options),
+        )
+        slope, offset = heads.calibration[labels].unbind(1)
+        chance = torch.sigmoid(slope * margins + offset)
+        timed(
+            "suppress and vote",
+            lambda b=boxes, c=chance, ls=labels: merge(b, c, ls, heads.names, options),
+        )
+        timed("all of predict", lambda item=item: detector.predict(item.path))
+    return {step: statistics.median(some) for step, some in times.items()}
+
+
+def _svm_table(request: FittingRequest, detector: Detector) -> tuple[Tensor, Tensor]:
+    """Rows of mean norm 20 and targets: objects and random windows of training pictures."""
+    items = read_detection(request.detection, None, None).items[: 3 if request.quick else 80]
+    draw = torch.Generator().manual_seed(0)
+    rows: list[Tensor] = []
+    targets: list[Tensor] = []
+    for item in items:
+        maps = maps_of(detector.network_, read_image(item.path), detector.options)
+        windows = windows_of(item.truth.boxes.size, detector.shapes_, detector.options, None, None)
+        scene = make_scene(windows, item.truth)
+        # The objects come first; then the windows that hold a part of one, and others.
+        some = torch.randperm(len(windows), generator=draw)[:100] + len(item.truth)
+        chosen = torch.cat([torch.arange(len(item.truth)), some])
+        rows.append(pool_rows(maps, scene.windows[chosen], detector.options.levels))
+        targets.append(scene.targets[chosen])
+    table = torch.cat(rows)
+    return table * (20 / table.norm(dim=1).mean()), torch.cat(targets)
+
+
+def _svm_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
+    """Our solver beside LinearSVC on the same rows, with the objectives that both reach."""
+    from sklearn.svm import LinearSVC
+
+    rows, targets = _svm_table(request, detector)
+    wanted = SvmOptions(C=1e-3, bias_feature=10.0, positive_weight=2.0, tolerance=0.01)
+    start = time.perf_counter()
+    ours = fit_linear_svm(rows, targets, wanted)
+    ours_s = time.perf_counter() - start
+    peer_s, reached, peer_reached = 0.0, [], []
+    for number in range(targets.shape[1]):
+        used = targets[:, number] != 0
+        x, sign = rows[used], targets[used, number].float()
+        peer = LinearSVC(C=1e-3, dual="auto", intercept_scaling=10, class_weight={1: 2.0, -1: 1.0})
+        start = time.perf_counter()
+        peer.fit(x.numpy(), sign.numpy())
+        peer_s += time.perf_counter() - start
+        weight, bias = (
+            torch.as_tensor(peer.coef_).flatten(),
+            float(torch.as_tensor(peer.intercept_).flatten()[0]),
+        )
+        reached.append(_objective(x, sign, ours.weight[number], float(ours.bias[number])))
+        peer_reached.append(_objective(x, sign, weight, bias))
+    return {
+        "work": f"SVMs of {targets.shape[1]} classes on {len(rows)} rows of {rows.shape[1]}",
+        "ours_s": ours_s,
+        "peer": "scikit-learn LinearSVC",
+        "peer_s": peer_s,
+        "ratio": peer_s / ours_s,
+        "objective": reached,
+        "peer_objective": peer_reached,
+    }
+
+
+def _objective(rows: Tensor, signs: Tensor, weight: Tensor, bias: float) -> float:
+    """What both minimise, in float64."""
+    short = (1 - signs.double() * (rows.double() @ weight.double() + bias)).clamp(min=0)
+    cost = torch.where(signs > 0, 2.0, 1.0).double() * 1e-3
+    return float(weight.double().square().sum() / 2 + (bias / 10) ** 2 / 2 + (cost * short.square()).sum())
+
+
+def _rcnn_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
+    """Rows of the windows of one picture: from maps, and by cropping and warping each window."""
+    item = read_detection(request.detection, None, None).items[0]
+    image, options = read_image(item.path), detector.options
+    size = ImageSize(image.shape[1], image.shape[2])
+    windows = windows_of(size, detector.shapes_, options, None, None)
+    some = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))[:256]]
+    network = prepare(load_backbone(request.backbone, request.weights), torch.device("cpu"))
+    times: list[float] = []
+    for _ in range(2 if request.quick else 8):
+        start = time.perf_counter()
+        pool_rows(maps_of(network, image, options), windows, options.levels)
+        times.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    crop_rows(network, image, some[: 16 if request.quick else 256], options.levels)
+    each = (time.perf_counter() - start) / (16 if request.quick else 256)
+    ours_s, peer_s = statistics.median(times[1:]), each * len(windows)
+    return {
+        "work": f"rows of the {len(windows)} windows of a picture, network included",
+        "ours_s": ours_s,
+        "peer": "R-CNN: each window cropped, warped to 227 and convolved (256 measured, times their number)",
+        "peer_s": peer_s,
+        "ratio": peer_s / ours_s,
+    }
+
+
+def _curve(request: FittingRequest) -> list[dict[str, object]]:
+    """Accuracy and seconds by number of training pictures, with two plots."""
+    from sppnet.draw import plot_lines, save_picture
+
+    count = len(read_detection(request.detection, None, None))
+    sizes = [n for n in _CURVE if n < count] + [count]
+    rows: list[dict[str, object]] = []
+    for n in sizes[:2] if request.quick else sizes:
+        found = fit_once(_task(request, pictures=n))
+        rows.append({"pictures": n, **{k: found[k] for k in ("fit_s", "AP50", "AP75", "AP")}})
+    pictures = [float(str(row["pictures"])) for row in rows]
+    lines = {name: (pictures, [float(str(row[name])) for row in rows]) for name in ("AP50", "AP75", "AP")}
+    title = f"Detector.fit on {request.detection.name}"
+    save_picture(request.out / "curve.png", plot_lines(lines, title, "training pictures", "AP"))
+    seconds = {"fit": (pictures, [float(str(row["fit_s"])) for row in rows])}
+    save_picture(request.out / "seconds.png", plot_lines(seconds, title, "training pictures", "seconds"))
+    return rows
+
+
+def _growth(request: FittingRequest, ours: dict[str, Any]) -> list[dict[str, object]]:
+    """Time and peak memory when every picture comes four times."""
+    rows: list[dict[str, object]] = []
+    for repeat in (1, 2) if request.quick else (1, 4):
+        found = ours if repeat == 1 else fit_once(_task(request, repeat=repeat, evaluate=False))
+        rows.append({k: found[k] for k in ("pictures", "fit_s", "peak_memory_mb")})
+    return rows
+
+
+def _peer_rows(request: FittingRequest, ours: dict[str, Any]) -> list[dict[str, object]]:
+    stops = [ours["fit_s"] * times for times in (_PEER_TIMES[:1] if request.quick else _PEER_TIMES)]
+    found = train_and_measure(
+        request.detection, request.backbone, request.weights, stops, quiet=request.quiet
+    )
+    return [
+        {
+            "work": f"a detector: AP50 {ours['AP50']:.3f}, AP75 {ours['AP75']:.3f}",
+            "ours_s": ours["fit_s"],
+            "peer": f"Faster R-CNN, same weights: AP50 {row['AP50']:.3f}, AP75 {row['AP75']:.3f}",
+            "peer_s": row["seconds"],
+            "ratio": row["seconds"] / ours["fit_s"],
+            "peer_steps": row["steps"],
+            "ours_AP50": ours["AP50"],
+            "peer_AP50": row["AP50"],
+            "ours_AP75": ours["AP75"],
+            "peer_AP75": row["AP75"],
+        }
+        for row in found
+    ]
