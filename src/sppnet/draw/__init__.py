@@ -2,7 +2,7 @@
 
 from sppnet.draw.boxes import DrawSource, as_picture, draw_boxes, draw_labels
 from sppnet.draw.palette import PALETTE, class_colour
-from sppnet.draw.plots import plot_confusion, plot_lines, plot_precision_recall
+from sppnet.draw.plots import plot_bars, plot_confusion, plot_lines, plot_precision_recall
 from sppnet.draw.report import ReportPicture, ReportTable, write_report
 from sppnet.draw.sheets import contact_sheet, draw_comparison, save_picture
 
@@ -17,6 +17,7 @@ __all__ = [
     "draw_boxes",
     "draw_comparison",
     "draw_labels",
+    "plot_bars",
     "plot_confusion",
     "plot_lines",
     "plot_precision_recall",

@@ -91,6 +91,50 @@ def plot_lines(
     return _png(figure)
 
 
+def plot_bars(
+    series: Mapping[str, Sequence[tuple[str, float | None, float]]], title: str, x_label: str = ""
+) -> bytes:
+    """Horizontal bars, a group a name, those of all series beneath each other.
+
+    Args:
+        series: by its name (name of the group, value, deviation) in one order; None is no bar.
+        title: what stands above.
+        x_label: the quantity drawn, with its unit.
+
+    Returns:
+        A PNG file.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        UserError: no series, or series of different groups.
+    """
+    groups = [name for name, _, _ in next(iter(series.values()), ())]
+    if not groups or any([name for name, _, _ in bars] != groups for bars in series.values()):
+        raise UserError("series", "at least one series, all of the same groups", list(series))
+    figure, axes = _figure(
+        8.6, 1.4 + 0.22 * len(groups) * len(series) + 0.1 * len(groups), title, x_label, ""
+    )
+    height = 0.8 / len(series)
+    for number, (name, bars) in enumerate(series.items()):
+        there = [(i, value, wide) for i, (_, value, wide) in enumerate(bars) if value is not None]
+        places = [i + number * height for i, _, _ in there]
+        style = _style(number)
+        axes.barh(
+            places,
+            [value for _, value, _ in there],
+            height * 0.92,
+            xerr=[wide for _, _, wide in there] if any(wide for _, _, wide in there) else None,
+            color=style["color"],
+            label=_plain(name),
+        )
+    axes.set_yticks(
+        [i + 0.4 - height / 2 for i in range(len(groups))], [_plain(g) for g in groups], fontsize=8
+    )
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=9)
+    return _png(figure)
+
+
 def plot_confusion(matrix: ArrayLike, names: Sequence[str], title: str = "Confusion matrix") -> bytes:
     """Which class was taken for which: rows are the true classes, columns the predicted ones.
 

@@ -1,4 +1,4 @@
-"""The networks behind Tables 2 to 4: one paper network in three forms, trained where it is missing, and tested."""
+"""The networks behind Tables 2 to 4: one of the paper's in three forms, trained where missing, and tested."""
 
 from __future__ import annotations
 

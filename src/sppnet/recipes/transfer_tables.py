@@ -1,0 +1,249 @@
+"""Tables 6 and 7: SVMs on features of a pretrained network, on VOC07 and Caltech-101 (paper section 2)."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sppnet.backbones import Backbone, load_backbone, prepare
+from sppnet.backbones.paper_nets import is_paper_net
+from sppnet.classify import NetworkClassifier
+from sppnet.classify.network import PyramidNetwork
+from sppnet.classify.transfer import (
+    Feature,
+    Sight,
+    in_own_basis,
+    picture_rows,
+    random_split,
+    see,
+    svm_accuracy,
+    svm_scores,
+)
+from sppnet.data import read_caltech101, read_image, read_voc_labels
+from sppnet.evaluate import precision_recall
+from sppnet.features.network import pick_device
+from sppnet.ops.pyramid import LEVELS
+from sppnet.progress import track
+from sppnet.recipes.table_plot import plot_rows
+from sppnet.recipes.tables import Request, Row, Table
+
+_COST = 10.0
+_SIDE = 224
+_TRAIN, _TEST, _SPLITS = 30, 50, 10
+
+# Percent, by sight and feature; the columns of ZF-5 with SPP, and those of Overfeat-7 where they are named.
+_TABLE7_ZF = {
+    "crop": {"conv4": 81.03, "conv5": 83.76, "6x6": 87.60, "SPP": 89.47, "fc6": 88.54, "fc7": 86.10},
+    "full": {"6x6": 89.46, "SPP": 91.44, "fc6": 89.50, "fc7": 87.08},
+    "warp": {"SPP": 89.91},
+}
+_TABLE7_PLAIN = {
+    "crop": {"conv4": 80.12, "conv5": 84.40, "6x6": 87.98, "fc6": 87.86, "fc7": 85.30},
+}
+_TABLE7_OVERFEAT = {"full": {"6x6": 91.46, "SPP": 93.42, "fc6": 91.83, "fc7": 90.00}}
+_TABLE6_ZF = {
+    "crop 224": {"conv4": 57.28, "conv5": 65.43, "6x6": 68.76, "fc6": 75.55, "fc7": 76.45},
+    "full 224": {"6x6": 70.82, "fc6": 77.32, "fc7": 78.39},
+    "full 392": {"6x6": 71.67, "fc6": 78.78, "fc7": 80.10},
+}
+_TABLE6_PLAIN = {"crop 224": {"conv4": 59.96, "conv5": 66.34, "6x6": 69.14, "fc6": 74.86, "fc7": 75.90}}
+_TABLE6_OVERFEAT = {"full 364": {"6x6": 76.09, "fc6": 81.58, "fc7": 82.44}}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The network that features come from.
+
+    Attributes:
+        network: a whole network, or its convolutions alone.
+        features: those of its map, and its fully connected layers.
+        plain: whether it has no pyramid pooling and takes crops of one size only.
+        overfeat: whether the paper's Overfeat columns stand beside its figures, instead of ZF-5's.
+        paper: whether it is one of the paper's.
+        said: what differs from the paper.
+    """
+
+    network: Backbone | PyramidNetwork
+    features: tuple[Feature, ...]
+    plain: bool
+    overfeat: bool
+    paper: bool
+    said: str
+
+
+def pretrained(request: Request) -> Pretrained:
+    """The network of a request: a run of ``sppnet train classify`` as its weights, or any backbone.
+
+    Raises:
+        UserError: a network or weights at fault.
+    """
+    device = pick_device(request.device)
+    weights = request.weights
+    name = request.backbone.partition("/")[0]
+    if weights is not None and weights.is_dir():
+        whole = NetworkClassifier.load(weights, request.device)
+        name = whole.backbone.partition("/")[0]
+        _add_layer(whole, weights)
+        fc = tuple(Feature(f"fc{6 + i}", f"fc{6 + i}") for i in range(len(whole.network.hidden)))
+        maps = whole.network_.backbone.layers
+        whole_maps = tuple(Feature(info.name, info.name) for info in maps) if is_paper_net(name) else ()
+        features = (*whole_maps, *_map_features(maps[-1].name), *fc)
+        said = f"network: {whole.backbone}, trained here for {whole.summary_['epochs']} epochs"
+        plain = not whole.network_.any_size
+        return Pretrained(
+            whole.network_, features, plain, name.startswith("overfeat"), name in ("zf5", "overfeat7"), said
+        )
+    backbone = prepare(load_backbone(request.backbone, weights, seed=request.seed), device)
+    last = backbone.layers[-1].name
+    said = f"network: {request.backbone}, its layer {last}"
+    if weights is None and name.startswith(("zf5", "convnet5", "overfeat")):
+        said += ", with random weights: pass those of a run with --weights"
+    return Pretrained(backbone, _map_features(last), False, name.startswith("overfeat"), name == "zf5", said)
+
+
+def _add_layer(whole: NetworkClassifier, run: Path) -> None:
+    """Have a paper network's convolutions give the map before the last too."""
+    backbone = whole.network_.backbone
+    if not is_paper_net(whole.backbone):
+        return
+    last = int(backbone.layers[-1].name.removeprefix("conv"))
+    layers = (f"conv{last - 1}", f"conv{last}")
+    both = load_backbone(whole.backbone, run / "model.safetensors", layers).to(backbone.device)
+    both.mean.copy_(backbone.mean)
+    both.std.copy_(backbone.std)
+    whole.network_.backbone = both
+
+
+def _map_features(layer: str) -> tuple[Feature, ...]:
+    return (
+        Feature("one bin", layer, (1,)),
+        Feature("6x6", layer, (6,)),
+        Feature("SPP", layer, LEVELS),
+    )
+
+
+def sight_rows(
+    source: Pretrained, pictures: Sequence[Path], sight: Sight, side: int, *, quiet: bool
+) -> dict[str, Tensor]:
+    """The features of all pictures, by name: ``[N, D]``, each row of norm 1."""
+    # One size needs no pooling, and the plain map is compared on the paper's crops alone.
+    wanted = [f for f in source.features if f.levels or f.layer.startswith("fc") or sight == "crop"]
+    if source.plain:
+        wanted = [f for f in wanted if f.name not in ("one bin", "SPP")]
+    network = source.network
+    backbone = network.backbone if isinstance(network, PyramidNetwork) else network
+    found: dict[str, list[Tensor]] = {feature.name: [] for feature in wanted}
+    for path in track(pictures, f"{sight} {side}", quiet=quiet):
+        given = see(read_image(path), sight, side, backbone)
+        for name, row in picture_rows(network, given, wanted).items():
+            found[name].append(row)
+    return {name: torch.stack(rows) for name, rows in found.items()}
+
+
+def table7(request: Request) -> Table:
+    """Caltech-101: mean class accuracy over 10 random splits, 30 training and up to 50 test pictures a class.
+
+    Class folders of another set will do; their splits are joined first.
+
+    Raises:
+        UserError: data or network at fault; without data it says where they come from.
+    """
+    dataset = read_caltech101(request.data)
+    source = pretrained(request)
+    items = [item for item in dataset.items if not request.quick or item.label < 5]
+    paths = [item.path for item in items]
+    labels = torch.tensor([item.label for item in items])
+    least = int(torch.bincount(labels).min())
+    train = min(_TRAIN, least - 1)
+    splits = 2 if request.quick else _SPLITS
+    paper: Mapping[str, Mapping[str, float]] = (
+        {}
+        if not source.paper
+        else _TABLE7_PLAIN
+        if source.plain
+        else _TABLE7_OVERFEAT
+        if source.overfeat
+        else _TABLE7_ZF
+    )
+    rows: list[Row] = []
+    sights: tuple[Sight, ...] = ("crop",) if source.plain else ("crop", "full", "warp")
+    for sight in sights:
+        for name, found in sight_rows(source, paths, sight, _SIDE, quiet=request.quiet).items():
+            short = in_own_basis(found)
+            chance = torch.Generator().manual_seed(request.seed)  # the same splits for all features
+            parts = [random_split(labels, train, _TEST, chance) for _ in range(splits)]
+            figures = [100 * svm_accuracy(short, labels, *part, _COST) for part in parts]
+            known = paper.get(sight, {}).get(name)
+            rows.append(
+                Row(f"{sight} {_SIDE}, {name}", known, statistics.mean(figures), statistics.stdev(figures))
+            )
+    differs = (
+        f"data: {request.data.name}, {len(dataset.names)} classes, {len(items)} pictures, joined splits; "
+        f"{train} training pictures a class, up to {_TEST} others for the test, {splits} random splits",
+        source.said,
+        f"SVMs with C = {_COST:g} (the paper names none), features of norm 1",
+    )
+    unit = "mean class accuracy, %"
+    return Table("table7", str(request.data), unit, tuple(rows), differs, plot_rows(rows, f"table7: {unit}"))
+
+
+def table6(request: Request) -> Table:
+    """PASCAL VOC 2007: mAP of classification, SVMs of trainval tested on test.
+
+    Raises:
+        UserError: data or network at fault; without data it says where they come from.
+    """
+    train, names, shown = read_voc_labels(request.data, "trainval")
+    test, _, truth = read_voc_labels(request.data, "test")
+    source = pretrained(request)
+    if request.quick:
+        train, shown, test, truth = train[:200], shown[:200], test[:200], truth[:200]
+    sights: tuple[tuple[Sight, int], ...] = (("crop", 224), ("full", 224), ("full", 392), ("full", 364))
+    sights = sights[:1] if source.plain else sights
+    paper: Mapping[str, Mapping[str, float]] = (
+        {}
+        if not source.paper
+        else _TABLE6_PLAIN
+        if source.plain
+        else _TABLE6_OVERFEAT
+        if source.overfeat
+        else _TABLE6_ZF
+    )
+    rows: list[Row] = []
+    for sight, side in sights:
+        learned = sight_rows(source, train, sight, side, quiet=request.quiet)
+        tested = sight_rows(source, test, sight, side, quiet=request.quiet)
+        for name, found in learned.items():
+            scores = svm_scores(found, shown.to(torch.int8), tested[name], _COST)
+            place = f"{sight} {side}"
+            rows.append(Row(f"{place}, {name}", paper.get(place, {}).get(name), 100 * mean_ap(scores, truth)))
+    differs = (
+        f"data: {request.data.name}, {len(names)} classes, {len(train)} and {len(test)} pictures",
+        source.said,
+        f"SVMs with C = {_COST:g} (the paper names none), features of norm 1",
+    )
+    return Table(
+        "table6", str(request.data), "mAP, %", tuple(rows), differs, plot_rows(rows, "table6: mAP, %")
+    )
+
+
+def mean_ap(scores: Tensor, truth: Tensor) -> float:
+    """VOC 2007's mAP of classification; pictures with only difficult objects of a class do not count for it.
+
+    Args:
+        scores: ``[N, K]``.
+        truth: int ``[N, K]``: 1, -1, or 0 for difficult ones only.
+    """
+    found: list[float] = []
+    for column, shown in zip(scores.double().T, truth.T, strict=True):
+        counted = shown != 0
+        right = (shown[counted] > 0).numpy()
+        value = precision_recall(column[counted].numpy(), right, int(right.sum())).eleven_point
+        if value is not None:
+            found.append(value)
+    return statistics.mean(found)
