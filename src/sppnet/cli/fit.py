@@ -17,6 +17,7 @@ from sppnet.runs import append_log, check_out
 if TYPE_CHECKING:
     from sppnet.classify import Classifier
     from sppnet.detect import Detector
+    from sppnet.detect.paper import PaperDetector
 
 __all__ = ["JOBS", "FitFlags", "fit_and_save", "run"]
 
@@ -62,7 +63,7 @@ def run(words: list[str]) -> int:
     return run_job("fit", JOBS, words, "DATA --out RUN ...")
 
 
-def fit_and_save(estimator: Detector | Classifier, flags: FitFlags) -> int:
+def fit_and_save(estimator: Detector | PaperDetector | Classifier, flags: FitFlags) -> int:
     """Fit, write the run and say what was learned from.
 
     Raises:

@@ -63,7 +63,9 @@ def report_evaluation(
     return path
 
 
-def _detected(detector: Detector | PaperDetector, data: Path, part: str, layout: str | None) -> list[ReportPicture]:
+def _detected(
+    detector: Detector | PaperDetector, data: Path, part: str, layout: str | None
+) -> list[ReportPicture]:
     """Pictures with what is annotated at the left and what was found at the right."""
     dataset = detection_for(read_detection(data, part, layout), detector.names_)
     pictures: list[ReportPicture] = []
