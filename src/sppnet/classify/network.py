@@ -99,7 +99,7 @@ class PyramidNetwork(nn.Module):
         self.backbone = backbone
         self.options = options
         self.classes = classes
-        self.pool = SpatialPyramidPool2d(options.pyramid) if options.pyramid else LastPool(side)
+        self.pool: nn.Module = SpatialPyramidPool2d(options.pyramid) if options.pyramid else LastPool(side)
         bins = sum(n * n for n in options.pyramid) or _SIDE * _SIDE
         came = bins * sum(info.channels for info in backbone.layers)
         steps: OrderedDict[str, nn.Module] = OrderedDict()

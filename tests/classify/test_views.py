@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sppnet.classify import NetworkOptions, ViewOptions
+from sppnet.classify.network import PyramidNetwork, make_network
+from sppnet.classify.views import paper_96, view_boxes, view_probabilities
+from sppnet.errors import UserError
+from sppnet.features import extract, resize
+from sppnet.ops import region_pyramid_pool
+from sppnet.structures import ImageSize
+
+IMAGE = torch.rand(3, 80, 110, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def network() -> PyramidNetwork:
+    return make_network("zf5-small/32", 5, NetworkOptions((3, 1), (16,), start="he"), 64, seed=2).eval()
+
+
+def test_ten_views_are_centre_and_corners() -> None:
+    boxes = view_boxes(ImageSize(73, 100), ViewOptions((73,), 64, "five"))
+    assert boxes.xyxy.tolist() == [
+        [18, 4, 82, 68], [0, 0, 64, 64], [36, 0, 100, 64], [0, 9, 64, 73], [36, 9, 100, 73],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("height", "width", "count"), [(90, 90, 9), (64, 90, 3), (90, 64, 3), (64, 64, 1)])
+def test_nine_views_and_fewer_where_there_is_no_room(height: int, width: int, count: int) -> None:
+    boxes = view_boxes(ImageSize(height, width), ViewOptions((64,), 64, "nine"))
+    assert len(boxes) == count
+    assert len({tuple(box) for box in boxes.xyxy.tolist()}) == count
+
+
+def test_the_paper_s_views_are_96() -> None:
+    options = paper_96()
+    assert options.scales == (224, 256, 300, 360, 448, 560)
+    sizes = [ImageSize(scale, scale * 4 // 3) for scale in options.scales]
+    assert [2 * len(view_boxes(size, options)) for size in sizes] == [6, 18, 18, 18, 18, 18]
+    assert paper_96(64).scales == (64, 73, 86, 103, 128, 160)
+
+
+def test_crops_are_the_mean_of_each_crop_s_softmax(network: PyramidNetwork) -> None:
+    found = view_probabilities(network, IMAGE, ViewOptions((80,), 64, "five"))
+    alone: list[Tensor] = []
+    for image in (IMAGE, IMAGE.flip(2)):
+        for top, left in ((8, 23), (0, 0), (0, 46), (16, 0), (16, 46)):
+            with torch.inference_mode():
+                alone.append(network(image[None, :, top : top + 64, left : left + 64]).softmax(1)[0])
+    assert torch.allclose(found, torch.stack(alone).mean(0), atol=1e-5)
+
+
+def test_views_on_maps_pool_the_cells_whose_centres_they_cover(network: PyramidNetwork) -> None:
+    found = view_probabilities(network, IMAGE, ViewOptions((80,), 64, "centre", mirror=False, how="maps"))
+    (fmap,) = extract(network.backbone, IMAGE).maps
+    centres = [fmap.grid.first + i * fmap.grid.stride for i in range(40)]
+    columns = [i for i, c in enumerate(centres) if 23 <= c < 87]
+    rows = [i for i, c in enumerate(centres) if 8 <= c < 72]
+    cells = torch.tensor([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]])
+    with torch.inference_mode():
+        row = region_pyramid_pool(fmap.values[None], [cells], (3, 1))
+        assert torch.allclose(found, network.head(row).softmax(1)[0], atol=1e-5)
+
+
+def test_full_picture_is_the_network_on_it(network: PyramidNetwork) -> None:
+    options = ViewOptions(positions="none", mirror=False, full=60)
+    found = view_probabilities(network, IMAGE, options)
+    resized = resize(IMAGE[None], ImageSize(60, 83), antialias=True)
+    with torch.inference_mode():
+        assert torch.allclose(found, network(resized).softmax(1)[0], atol=1e-5)
+
+
+def test_the_convolutions_run_once_a_scale_and_side(network: PyramidNetwork) -> None:
+    calls: list[object] = []
+    hook = network.backbone.register_forward_hook(lambda *_: calls.append(None))
+    view_probabilities(network, IMAGE, paper_96(64))
+    hook.remove()
+    assert len(calls) == 6 * 2 + 2
+
+
+def test_views_that_cannot_be_are_refused(network: PyramidNetwork) -> None:
+    plain = make_network("zf5-small/32", 5, NetworkOptions((), (16,)), 64).eval()
+    assert view_probabilities(plain, IMAGE, ViewOptions((80,), 64)).sum() == pytest.approx(1, abs=1e-5)
+    for options in (ViewOptions((80,), 64, how="maps"), ViewOptions(positions="none", full=80)):
+        with pytest.raises(UserError, match="without pyramid pooling"):
+            view_probabilities(plain, IMAGE, options)
+    with pytest.raises(UserError, match="at least the view"):
+        view_probabilities(network, IMAGE, ViewOptions((60,), 64))
