@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sppnet.errors import UserError
+from sppnet.proposals.other_files import mat_rows, parquet_rows
 from sppnet.structures import Boxes, ImageSize, Proposals
 
 _SIDES = ("x0", "y0", "x1", "y1")
@@ -27,12 +28,14 @@ def read_proposals(path: str | os.PathLike[str]) -> dict[str, Tensor]:
       ``[{"image": "image.jpg", "boxes": [[x0, y0, x1, y1], ...]}, ...]``.
     - CSV: a first line that names the columns image, x0, y0, x1, y1 and perhaps score, in any order;
       other columns are passed over.
+    - Parquet: the same columns; needs the extra ``parquet``.
+    - MATLAB: the .mat files that came with R-CNN and SPP-net.
 
     A box may have a fifth number, its score. Where every box of a picture has one, they are ordered by
     it, best first, ties as in the file; else they keep the order of the file.
 
     Args:
-        path: a file that ends in ``.json`` or ``.csv``.
+        path: a file that ends in ``.json``, ``.csv``, ``.parquet`` or ``.mat``.
 
     Returns:
         The windows by picture. A key is the picture's file name as the file has it, without folders
@@ -40,14 +43,15 @@ def read_proposals(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     Raises:
         UserError: no such file, another ending, broken content, or no window at all; it names the entry.
+        MissingExtraError: a Parquet file without pyarrow.
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError(file, "a file of proposals, .json or .csv", "no such file")
-    if file.suffix.lower() not in {".json", ".csv"}:
-        raise UserError(file, "a file that ends in .json or .csv", file.suffix or "no ending")
+        raise UserError(file, "a file of proposals, .json, .csv, .parquet or .mat", "no such file")
+    if file.suffix.lower() not in _READERS:
+        raise UserError(file, "a file that ends in .json, .csv, .parquet or .mat", file.suffix or "no ending")
     rows: dict[str, list[list[float]]] = {}
-    for where, image, box in _json_rows(file) if file.suffix.lower() == ".json" else _csv_rows(file):
+    for where, image, box in _READERS[file.suffix.lower()](file):
         boxes = rows.setdefault(image.replace("\\", "/"), [])
         if box is not None:
             boxes.append(_checked(where, box))
@@ -130,6 +134,20 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, str, object]]:
                 yield where, row["image"], [row[side] for side in sides]
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(file, "a CSV file in UTF-8", error) from error
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[str, str, object]]:
+    return iter(parquet_rows(file, _SIDES))
+
+
+def _mat_rows(file: Path) -> Iterator[tuple[str, str, object]]:
+    for where, image, boxes in mat_rows(file):
+        yield where, image, None
+        for number, box in enumerate(boxes):
+            yield f"{where}, box {number + 1}", image, box
+
+
+_READERS = {".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows, ".mat": _mat_rows}
 
 
 def _checked(where: str, box: object) -> list[float]:

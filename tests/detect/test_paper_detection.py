@@ -1,0 +1,303 @@
+"""The paper's detection on tiny pictures: stages kept and never wrongly used, rules, both pipelines."""
+
+import dataclasses
+import functools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from shape_pictures import picture
+
+from sppnet.backbones import load_backbone, prepare
+from sppnet.data import read_detection, write_voc
+from sppnet.detect.paper import (
+    BoxOptions,
+    FinetuneOptions,
+    PaperDetector,
+    PaperOptions,
+    StageCache,
+    SvmStageOptions,
+    WindowOptions,
+    combine,
+    training,
+)
+from sppnet.detect.paper import detector as detector_module
+from sppnet.detect.paper.cells import pool_windows, release_cells, score_windows, window_cells
+from sppnet.detect.paper.finetune import draw_batch, window_labels
+from sppnet.detect.paper.regress import whitening
+from sppnet.detect.paper.source import mirror
+from sppnet.detect.rcnn import CropOptions
+from sppnet.errors import UserError
+from sppnet.features import cells, extract, pool_rows
+from sppnet.learn import LinearModel
+from sppnet.structures import Boxes, Detections, FeatureMap, FeatureMaps, Grid, GroundTruth, ImageSize
+
+NETWORK = "random:torchvision:squeezenet1_0"
+POOL = PaperOptions(
+    layer="stride8",
+    scales=(64, 80),
+    levels=(2, 1),
+    features="pool",
+    windows=WindowOptions("dense", most=120),
+    finetune=FinetuneOptions(width=16, rates=(1e-3,), lengths=(3,), pictures=3),
+    crops=CropOptions(48, 4, 64),
+)
+
+
+@functools.cache
+def load_once(name, weights, layers, seed=0):
+    return load_backbone(name, weights, layers, seed=seed)
+
+
+@pytest.fixture(autouse=True)
+def _one_network(monkeypatch):
+    """Measuring a network takes longer than everything else here."""
+    monkeypatch.setattr(detector_module, "load_backbone", load_once)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("paper")
+    write_voc(root, [(f"a{i}", *picture(i)) for i in range(4)], "train")
+    write_voc(root, [(f"b{i}", *picture(90 + i)) for i in range(2)], "val")
+    return root
+
+
+def trained(data, cache, options=POOL, **changed):
+    return PaperDetector(NETWORK, device="cpu", options=options, cache=cache, **changed).fit(
+        data, "train", quiet=True
+    )
+
+
+def weights(detector):
+    return detector.heads_.tensors()
+
+
+def same(ours, theirs):
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_a_run_is_loaded_as_it_was(data, tmp_path):
+    detector = trained(data, tmp_path / "cache", replace(POOL, features="fc7"))
+    detector.save(tmp_path / "run")
+    again = PaperDetector.load(tmp_path / "run", device="cpu")
+    assert again.cache is None
+    assert same(weights(again), weights(detector))
+    path = read_detection(data, "val").items[0].path
+    ours, theirs = detector.detect(path), again.detect(path)
+    assert torch.equal(ours.scores, theirs.scores)
+    assert torch.allclose(ours.boxes.xyxy, theirs.boxes.xyxy)
+    found = again.evaluate(data, "val", quiet=True)
+    assert found["pictures"] == 2
+
+
+@pytest.mark.parametrize("stage", ["finetune", "fit_paper_svms", "fit_boxes"])
+def test_an_interrupted_training_goes_on(data, tmp_path, monkeypatch, stage):
+    options = replace(POOL, features="fc6", scales=(64,))
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, stage, fail)
+        with pytest.raises(KeyboardInterrupt):
+            trained(data, tmp_path, options)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert kept
+    resumed = trained(data, tmp_path, options)
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert same(weights(resumed), weights(trained(data, None, options)))
+
+
+def test_the_same_command_makes_nothing_anew(data, tmp_path):
+    first = trained(data, tmp_path)
+    again = trained(data, tmp_path)
+    assert first.summary_["stages_made"] > 0
+    assert again.summary_["stages_made"] == 0
+    assert same(weights(first), weights(again))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 1},
+        {"options": replace(POOL, scales=(64,))},
+        {"options": replace(POOL, cells="release")},
+        {"options": replace(POOL, levels=(3,))},
+        {"options": replace(POOL, svm=SvmStageOptions(C=1e-2))},
+        {"options": replace(POOL, windows=WindowOptions("dense", most=60))},
+    ],
+)
+def test_what_other_settings_or_networks_made_is_not_used(data, tmp_path, changed):
+    trained(data, tmp_path)
+    assert same(weights(trained(data, tmp_path, **changed)), weights(trained(data, None, **changed)))
+
+
+def test_a_changed_picture_or_object_is_seen(data, tmp_path):
+    root = tmp_path / "set"
+    write_voc(root, [(f"a{i}", *picture(i)) for i in range(3)], "train")
+    before = trained(root, tmp_path / "cache")
+    pixels, truth = picture(2)
+    write_voc(root, [("a2", 255 - pixels, truth)], "other")
+    after = trained(root, tmp_path / "cache")
+    assert after.summary_["stages_made"] > 0
+    assert not torch.equal(weights(before)["svm.weight"], weights(after)["svm.weight"])
+
+
+def test_damaged_and_foreign_files_are_made_anew(tmp_path):
+    cache = StageCache(tmp_path)
+    cache.get("stage", "one", lambda: {"x": torch.ones(2)})
+    path = tmp_path / "stage" / "one.safetensors"
+    assert torch.equal(cache.get("stage", "one", dict)["x"], torch.ones(2))
+    path.rename(path.with_name("two.safetensors"))
+    assert torch.equal(cache.get("stage", "two", lambda: {"x": torch.zeros(2)})["x"], torch.zeros(2))
+    path.write_bytes(b"half a file")
+    assert torch.equal(cache.get("stage", "one", lambda: {"x": torch.zeros(3)})["x"], torch.zeros(3))
+
+
+def test_both_pipelines_share_everything_but_the_rows(data, tmp_path):
+    spp = trained(data, tmp_path)
+    rcnn = trained(data, tmp_path, replace(POOL, pipeline="rcnn", windows=WindowOptions("dense", most=20)))
+    assert weights(spp)["svm.weight"].shape == weights(rcnn)["svm.weight"].shape
+    assert rcnn.detect(read_detection(data, "val").items[0].path).names == ("disc", "square")
+
+
+@pytest.fixture(scope="module")
+def maps():
+    network = prepare(load_backbone(NETWORK, layers=("stride8",)))
+    return extract(network, torch.rand(3, 96, 120, generator=torch.Generator().manual_seed(0)), (64, 96, 128))
+
+
+def some_boxes(count=300):
+    draw = torch.Generator().manual_seed(1)
+    low = torch.rand(count, 2, generator=draw) * 60
+    return Boxes(torch.cat([low, low + torch.rand(count, 2, generator=draw) * 36], 1), ImageSize(96, 120))
+
+
+def test_rows_are_those_of_the_features_room_and_scores_those_of_the_rows(maps):
+    boxes = some_boxes()
+    lines = window_cells(maps, boxes, PaperOptions())
+    rows = pool_windows(maps, lines, (3, 1))
+    assert torch.equal(rows, pool_rows(maps, boxes, (3, 1)))
+    model = LinearModel(torch.randn(4, rows.shape[1]), torch.randn(4))
+    assert torch.allclose(score_windows(maps, lines, model, (3, 1)), model.scores(rows), atol=1e-3, rtol=1e-4)
+
+
+def test_a_scale_may_be_given(maps):
+    boxes = some_boxes(20)
+    lines = window_cells(maps, boxes, PaperOptions(), torch.full((20,), 1))
+    one = FeatureMaps((maps.maps[1],))
+    assert torch.equal(pool_windows(maps, lines, (2,)), pool_rows(one, boxes, (2,)))
+
+
+def plain_release(low, high, resized, own, count, first, stride, offset):
+    """The rule of the release, counted from 1, as sentences say it."""
+    factor = (resized - 1) / (own - 1)
+    x0, x1 = (low + 1 - 1) * factor + 1, (high - 1) * factor + 1
+    start = math.floor((x0 - first + offset) / stride + 0.5) + 1
+    last = math.ceil((x1 - first - offset) / stride - 0.5)
+    if start > last:
+        start = last = math.floor((start + last) / 2)
+    start, last = min(max(start, 1), count), min(max(last, 1), count)
+    return start - 1, max(last, start)
+
+
+def test_cells_by_the_release():
+    # ZF-5: stride 16, the first centre at pixel 21 counted from 1.
+    size, resized = ImageSize(300, 400), ImageSize(688, 917)
+    fmap = FeatureMap(torch.zeros(1, 42, 56), "conv5", Grid(16, 20.5), resized, size)
+    draw = torch.Generator().manual_seed(3)
+    corners = torch.rand(200, 2, 2, generator=draw) * torch.tensor([400.0, 300.0])
+    boxes = Boxes(corners.sort(1).values.reshape(200, 4), size)
+    for box, got in zip(boxes.xyxy.tolist(), release_cells(boxes, fmap, 6.5).tolist(), strict=True):
+        x = plain_release(box[0], box[2], 917, 400, 56, 21, 16, 6.5)
+        y = plain_release(box[1], box[3], 688, 300, 42, 21, 16, 6.5)
+        assert got == [x[0], y[0], x[1], y[1]]
+
+
+def test_a_release_window_has_about_13_cells():
+    size = ImageSize(700, 900)
+    fmap = FeatureMap(torch.zeros(1, 42, 56), "conv5", Grid(16, 20.5), size, size)
+    box = Boxes(torch.tensor([[200.0, 200, 408, 408]]), size)
+    x0, y0, x1, y1 = release_cells(box, fmap, 6.5)[0].tolist()
+    assert 13 <= x1 - x0 <= 14
+    assert 13 <= y1 - y0 <= 14
+    assert abs((cells(box, fmap)[0, 0] - x0).item()) <= 1
+
+
+def truth(boxes, labels):
+    return GroundTruth.make(
+        Boxes(torch.tensor(boxes, dtype=torch.float32), ImageSize(100, 100)), torch.tensor(labels), ("a", "b")
+    )
+
+
+def test_labels_of_windows():
+    things = truth([[0, 0, 40, 40], [50, 50, 90, 90]], [1, 0])
+    rows = [
+        [0, 0, 40, 40],
+        [0, 0, 40, 20],
+        [0, 0, 40, 19],
+        [50, 50, 60, 60],
+        [0, 60, 10, 70],
+        [50, 50, 90, 80],
+    ]
+    windows = Boxes(torch.tensor(rows, dtype=torch.float32), ImageSize(100, 100))
+    assert window_labels(windows, things, FinetuneOptions()).tolist() == [1, 1, 2, -1, -1, 0]
+
+
+def test_a_batch_has_its_shares():
+    draw = torch.Generator().manual_seed(0)
+    labels = [torch.tensor([0] * 30 + [2] * 100 + [-1] * 50) for _ in range(4)]
+    batch = draw_batch(labels, [0, 2, 3], 2, FinetuneOptions(), draw)
+    taken = torch.cat([labels[i][which] for i, which in batch])
+    assert {i for i, _ in batch} == {0, 2, 3}
+    assert (int((taken == 0).sum()), int((taken == 2).sum()), int((taken < 0).sum())) == (32, 96, 0)
+    assert all(len(torch.unique(which)) == len(which) for _, which in batch)
+
+
+def test_mirrored_twice_is_the_same():
+    boxes = some_boxes(10)
+    assert torch.allclose(mirror(mirror(boxes)).xyxy, boxes.xyxy, atol=1e-4)
+    assert torch.allclose(mirror(boxes).areas, boxes.areas, atol=1e-2)
+
+
+def test_whitened_targets_have_unit_covariance():
+    draw = torch.Generator().manual_seed(0)
+    targets = torch.randn(5000, 4, generator=draw).double() @ torch.randn(4, 4, generator=draw).double()
+    mean, root, back = whitening(targets)
+    white = (targets - mean) @ root
+    assert torch.allclose(white.T @ white / 5000, torch.eye(4).double(), atol=0.05)
+    assert torch.allclose(root @ back, torch.eye(4).double(), atol=1e-8)
+
+
+def test_combining_takes_the_better_of_two_and_keeps_what_one_alone_found():
+    def found(boxes, scores):
+        place = Boxes(torch.tensor(boxes, dtype=torch.float32), ImageSize(100, 100))
+        return Detections(place, torch.tensor(scores), torch.zeros(len(scores), dtype=torch.int64), ("a",))
+
+    ours, theirs = found([[0, 0, 20, 20]], [0.6]), found([[1, 1, 21, 21], [50, 50, 70, 70]], [0.7, 0.2])
+    joined = combine([ours, theirs], PaperOptions())
+    assert joined.boxes.xyxy.tolist() == [[1, 1, 21, 21], [50, 50, 70, 70]]
+    assert torch.allclose(joined.scores, torch.tensor([0.7, 0.2]), atol=1e-5)
+
+
+def test_a_picture_too_large_is_refused_not_shrunk(data):
+    with pytest.raises(UserError, match="largest"):
+        trained(data, None, replace(POOL, largest=1000))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "where"),
+    [
+        ("scales", (), "scales"),
+        ("nms", 2.0, "nms"),
+        ("finetune", FinetuneOptions(lengths=(1,)), "lengths"),
+        ("boxes", BoxOptions(ridge=0), "ridge"),
+        ("windows", WindowOptions("edge-boxes"), "edge_model"),
+        ("svm", SvmStageOptions(passes=0), "passes"),
+    ],
+)
+def test_mistakes(field, value, where):
+    with pytest.raises(UserError, match=where):
+        dataclasses.replace(PaperOptions(), **{field: value}).check()
