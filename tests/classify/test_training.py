@@ -14,7 +14,7 @@ import torch
 from network_pictures import write_pictures
 from safetensors.torch import load_file
 
-from sppnet.classify import NetworkClassifier, NetworkOptions, TrainOptions
+from sppnet.classify import NetworkClassifier, NetworkOptions, TrainOptions, training
 from sppnet.classify.network import PyramidNetwork, make_network
 from sppnet.classify.samples import (
     Sample,
@@ -193,17 +193,37 @@ run(sys.argv[2:])
 """
 
 
-@pytest.mark.parametrize(("every", "killed_at"), [(0, 5), (2, 6)])
-def test_a_killed_run_goes_on_exactly(tmp_path: Path, every: int, killed_at: int) -> None:
+def test_an_interrupted_run_goes_on_from_its_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_pictures(tmp_path / "data", "train")
+    whole = classifier().fit(data, folder=tmp_path / "whole", quiet=True)
+    step, steps = training._Run._step, []  # pyright: ignore
+
+    def stopping(self: object, images: object, labels: object) -> object:
+        steps.append(None)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        return step(self, images, labels)  # pyright: ignore
+
+    monkeypatch.setattr(training._Run, "_step", stopping)  # pyright: ignore
+    with pytest.raises(KeyboardInterrupt):
+        classifier().fit(data, folder=tmp_path / "broken", quiet=True)
+    again = classifier().fit(data, folder=tmp_path / "broken", resume=True, quiet=True)
+    ours, theirs = again.network_.state_dict(), whole.network_.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
     data = write_pictures(tmp_path / "data", "train", 8)
     words = [
         str(data), "--backbone", BACKBONE, "--device", "cpu", "--pyramid", "2", "1", "--hidden", "16",
-        "--start", "he", "--short-side", "40", "--crop", "36", "--sizes", "36", "28", "--epochs", "3",
-        "--batch", "8", "--patience", "1", "--checkpoint-steps", str(every),
+        "--start", "he", "--short-side", "40", "--crop", "36", "--sizes", "36", "28", "--epochs", "2",
+        "--batch", "8", "--patience", "1", "--checkpoint-steps", "2",
     ]  # fmt: skip
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_words([*words, "--out", str(whole)])
-    program = [sys.executable, "-c", KILLED, str(killed_at), *words, "--out", str(broken)]
+    program = [sys.executable, "-c", KILLED, "6", *words, "--out", str(broken)]
     stopped = subprocess.run(program, env=dict(os.environ), capture_output=True, check=False)
     assert stopped.returncode == -signal.SIGKILL, stopped.stderr.decode()
     assert load_estimator(broken, "cpu") is not None  # a run already, and loadable
