@@ -122,8 +122,8 @@ def _differs(request: Request) -> tuple[str, ...]:
     rows = [
         f"data: {request.data.name}; network: {request.backbone}"
         + ("" if request.weights else ", its own or random weights"),
-        "fc6 and fc7 start at random, 1,024 wide, and see 2,500 batches, as nothing pretrained them; the row fc6 is "
-        "a random layer",
+        "fc6 and fc7 start at random, 1,024 wide, and see 2,500 batches, as nothing pretrained them; the row "
+        "fc6 is a random layer",
     ]
     return (*rows, "quick: small pictures, few windows, few batches") if request.quick else tuple(rows)
 
