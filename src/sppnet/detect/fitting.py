@@ -24,6 +24,8 @@ from sppnet.proposals import dense_windows, proposals_for, shapes_from_boxes
 from sppnet.structures import Boxes, DetectionSet, FeatureMaps, GroundTruth, ImageSize
 
 _REGRESSED_PER_OBJECT = 8
+_REGRESSED = 30_000
+"""Windows that regressors learn from, about; bounds the memory of fitting."""
 _CALIBRATION_PICTURES = 40
 _MATCH_IOU = 0.5
 
@@ -93,13 +95,7 @@ def fit_heads(
         _check_examples(dataset, [scene.targets for scene in scenes])
         watch("windows")
         svm, counts = fit_svms(store, scenes, options, draw, seconds=watch, quiet=quiet)
-        chosen = [
-            RegressionSample(some[index], owner)
-            for some, (index, owner) in (
-                (w, choose_for_regression(w, t, _REGRESSED_PER_OBJECT, draw))
-                for w, t in zip(windows, truths, strict=True)
-            )
-        ]
+        chosen = _regression_samples(windows, truths, draw)
         regressors = fit_regressors(store, chosen, truths, options.ridge)
         watch("regression")
         calibration = _calibrate(store, windows, truths, svm, regressors, options)
@@ -112,6 +108,23 @@ def fit_heads(
             "maps_mb": round((store.bytes_in_memory + store.bytes_on_disk) / 2**20, 1),
         }
     return Heads(dataset.names, svm, regressors, calibration), facts
+
+
+def _regression_samples(
+    windows: Sequence[Boxes], truths: Sequence[GroundTruth], draw: torch.Generator
+) -> list[RegressionSample]:
+    """Windows on objects, up to eight an object, fewer of each picture where there are very many."""
+    objects = max(1, sum(map(len, truths)))
+    each = max(1, min(_REGRESSED_PER_OBJECT, _REGRESSED // objects))
+    share = min(1.0, _REGRESSED / (objects * each))
+    samples: list[RegressionSample] = []
+    for some, truth in zip(windows, truths, strict=True):
+        index, owner = choose_for_regression(some, truth, each, draw)
+        if share < 1:
+            kept = torch.rand(len(index), generator=draw) < share
+            index, owner = index[kept], owner[kept]
+        samples.append(RegressionSample(some[index], owner))
+    return samples
 
 
 def _all_windows(

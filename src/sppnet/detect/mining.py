@@ -38,24 +38,49 @@ class Scene:
     targets: Tensor
 
 
-@dataclass
 class _Table:
-    """The training rows so far."""
+    """The training rows so far, in memory laid out once for the most that there may be.
 
-    rows: list[Tensor]
-    targets: list[Tensor]
-    used: list[set[int]]
-    limit: int
+    Args:
+        images: how many.
+        limit: rows at most.
+    """
+
+    def __init__(self, images: int, limit: int) -> None:
+        self.used: list[set[int]] = [set() for _ in range(images)]
+        self.scale = 1.0
+        self._limit, self._count = limit, 0
+        self._rows = torch.empty(0, 0)
+        self._targets = torch.empty(0, 0, dtype=torch.int8)
+
+    def __len__(self) -> int:
+        return self._count
 
     @property
-    def room(self) -> int:
-        return self.limit - sum(map(len, self.rows))
+    def rows(self) -> Tensor:
+        return self._rows[: self._count]
+
+    @property
+    def targets(self) -> Tensor:
+        return self._targets[: self._count]
 
     def add(self, image: int, rows: Tensor, targets: Tensor, windows: Tensor) -> None:
-        keep = slice(0, max(0, self.room))
-        self.rows.append(rows[keep])
-        self.targets.append(targets[keep])
-        self.used[image].update(windows[keep].tolist())
+        """Add what there is room for."""
+        if not len(self._rows):
+            # Pages that are never written to take no memory.
+            self._rows = torch.empty(self._limit, rows.shape[1])
+            self._targets = torch.empty(self._limit, targets.shape[1], dtype=torch.int8)
+        room = slice(self._count, min(self._limit, self._count + len(rows)))
+        count = room.stop - room.start
+        torch.mul(rows[:count], self.scale, out=self._rows[room])
+        self._targets[room] = targets[:count]
+        self._count += count
+        self.used[image].update(windows[:count].tolist())
+
+    def rescale(self, norm: float) -> None:
+        """Make ``norm`` the mean norm of the rows, and scale those to come alike."""
+        self.scale = norm / float(self.rows.norm(dim=1).mean().clamp(min=1e-12))
+        self.rows.mul_(self.scale)
 
 
 def make_scene(windows: Boxes, truth: GroundTruth) -> Scene:
@@ -86,16 +111,16 @@ def fit_svms(
     Returns:
         The SVMs, for unscaled rows, and counts: ``"rows"``, ``"mining_rounds"``.
     """
-    table = _Table([], [], [set() for _ in scenes], options.rows)
+    table = _Table(len(scenes), options.rows)
     # An even share for every image, so that a large set fits into the same memory.
     share = max(8, options.rows // (2 * len(scenes)))
     for i, scene in enumerate(track(scenes, "Sampling windows", quiet=quiet)):
         chosen = _first_sample(scene, share, draw)
         rows = pool_rows(store[i], scene.windows[chosen], options.levels)
         table.add(i, rows, scene.targets[chosen], chosen)
-    scale = MEAN_NORM / float(torch.cat([r.norm(dim=1) for r in table.rows]).mean().clamp(min=1e-12))
+    table.rescale(MEAN_NORM)
     seconds("mining")
-    model = _fit(table, scale, options, None)
+    model = _fit(table, options, None)
     seconds("svm")
     rounds = 0
     for _ in range(options.mining_rounds):
@@ -108,12 +133,12 @@ def fit_svms(
                 table.add(i, rows, scene.targets[chosen], chosen)
                 added += len(chosen)
         seconds("mining")
-        if added <= _ENOUGH_NEWS * sum(map(len, table.rows)):
+        if added <= _ENOUGH_NEWS * len(table):
             break
-        model = _fit(table, scale, options, model)
+        model = _fit(table, options, model)
         rounds += 1
         seconds("svm")
-    return model, {"rows": sum(map(len, table.rows)), "mining_rounds": rounds}
+    return model, {"rows": len(table), "mining_rounds": rounds}
 
 
 def _first_sample(scene: Scene, share: int, draw: torch.Generator) -> Tensor:
@@ -138,14 +163,12 @@ def _hard(scene: Scene, scores: Tensor, used: set[int]) -> Tensor:
     return torch.tensor(sorted(chosen - used), dtype=torch.int64)
 
 
-def _fit(table: _Table, scale: float, options: DetectorOptions, start: LinearModel | None) -> LinearModel:
+def _fit(table: _Table, options: DetectorOptions, start: LinearModel | None) -> LinearModel:
     """SVMs on scaled rows, handed back for unscaled ones."""
-    rows = torch.cat(table.rows)
-    rows *= scale
     wanted = SvmOptions(
         C=options.C, bias_feature=10.0, positive_weight=options.positive_weight, tolerance=_TOLERANCE
     )
     if start is not None:
-        start = LinearModel(start.weight / scale, start.bias)
-    fitted = fit_linear_svm(rows, torch.cat(table.targets), wanted, start)
-    return LinearModel(fitted.weight * scale, fitted.bias)
+        start = LinearModel(start.weight / table.scale, start.bias)
+    fitted = fit_linear_svm(table.rows, table.targets, wanted, start)
+    return LinearModel(fitted.weight * table.scale, fitted.bias)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class MapStore:
     a context: the file of what went to disk is removed at its end.
 
     Args:
-        limit_bytes: maps beyond this lie in a temporary file that is mapped into memory.
+        limit_bytes: maps beyond this lie in a temporary file and are read whenever they are asked for.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -30,7 +30,8 @@ class MapStore:
         self.bytes_in_memory = 0
         self.bytes_on_disk = 0
         self._maps: list[FeatureMaps] = []
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._places: list[tuple[int | None, ...]] = []
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -45,37 +46,61 @@ class MapStore:
 
     def __getitem__(self, i: int) -> FeatureMaps:
         """The maps of the i-th image, values in bfloat16."""
-        return self._maps[i]
+        kept, places = self._maps[i], self._places[i]
+        if all(place is None for place in places):
+            return kept
+        return FeatureMaps(
+            tuple(
+                one if place is None else replace(one, values=self._read(place, one.values))
+                for one, place in zip(kept.maps, places, strict=True)
+            )
+        )
 
     def add(self, maps: FeatureMaps) -> None:
         """Keep the maps of one more image."""
-        self._maps.append(FeatureMaps(tuple(replace(m, values=self._keep(m)) for m in maps.maps)))
+        kept: list[FeatureMap] = []
+        places: list[int | None] = []
+        for one in maps.maps:
+            values, place = self._keep(one)
+            kept.append(replace(one, values=values))
+            places.append(place)
+        self._maps.append(FeatureMaps(tuple(kept)))
+        self._places.append(tuple(places))
 
     def close(self) -> None:
         """Forget all maps and remove what lies on disk."""
-        self._maps = []
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        self._maps, self._places = [], []
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-    def _keep(self, fmap: FeatureMap) -> Tensor:
+    def _keep(self, fmap: FeatureMap) -> tuple[Tensor, int | None]:
+        """The values in memory and None; or values without memory, and where they lie on disk."""
         rows = fmap.values.permute(1, 2, 0).to("cpu", torch.bfloat16, memory_format=torch.contiguous_format)
         # to() returns the same tensor where nothing changes; the caller's must not be kept alive.
         rows = rows.clone(memory_format=torch.contiguous_format)
         size = rows.numel() * rows.element_size()
-        if self.bytes_in_memory + size > self.limit_bytes:
-            rows = self._to_disk(rows)
-            self.bytes_on_disk += size
-        else:
+        if self.bytes_in_memory + size <= self.limit_bytes:
             self.bytes_in_memory += size
-        return rows.permute(2, 0, 1)
+            return rows.permute(2, 0, 1), None
+        if self._file is None:
+            # It has no name: nothing of it remains, however this process ends. `close` closes it.
+            self._file = tempfile.TemporaryFile(prefix="sppnet-maps-")  # noqa: SIM115
+        place = self._file.seek(0, os.SEEK_END)
+        self._file.write(rows.view(torch.uint8).numpy().tobytes())
+        self.bytes_on_disk += size
+        return rows.new_zeros(1).expand(rows.permute(2, 0, 1).shape), place
 
-    def _to_disk(self, rows: Tensor) -> Tensor:
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="sppnet-maps-")
-        path = Path(self._folder.name) / f"{self.bytes_on_disk}.bin"
-        mapped = torch.from_file(str(path), shared=True, size=rows.numel(), dtype=rows.dtype)
-        return mapped.view(rows.shape).copy_(rows)
+    def _read(self, place: int, like: Tensor) -> Tensor:
+        """Read values of the shape of ``like``, which lie at ``place``."""
+        assert self._file is not None
+        channels, height, width = like.shape
+        self._file.seek(place)
+        values = torch.empty(height, width, channels, dtype=torch.bfloat16)
+        wanted = values.view(torch.uint8).numpy()
+        if self._file.readinto(wanted.data) != wanted.nbytes:  # pyright: ignore[reportAttributeAccessIssue]
+            raise OSError(f"the temporary file of feature maps ends before byte {place + wanted.nbytes}")
+        return values.permute(2, 0, 1)
 
 
 def sample_cells(store: MapStore, layer: str, count: int, which: Sequence[int]) -> Tensor:
