@@ -27,7 +27,10 @@ _PIECE = 512  # windows whose rows exist at a time
 class RowSource(Protocol):
     """Rows of the windows of some pictures."""
 
-    windows: Sequence[Boxes]
+    @property
+    def windows(self) -> Sequence[Boxes]:
+        """Of each picture."""
+        ...
 
     @property
     def length(self) -> int:
