@@ -49,7 +49,7 @@ class DetectorOptions:
     nms: float = 0.4
     vote: float = 0.6
     per_class: int = 100
-    cache_mb: int = 2000
+    cache_mb: int = 1000
 
     def check(self) -> None:
         """Raise `UserError` for the first value out of its range."""
