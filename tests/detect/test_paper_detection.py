@@ -196,7 +196,7 @@ def plain_release(low, high, resized, own, count, first, stride, offset):
     factor = (resized - 1) / (own - 1)
     x0, x1 = (low + 1 - 1) * factor + 1, (high - 1) * factor + 1
     start = math.floor((x0 - first + offset) / stride + 0.5) + 1
-    last = math.ceil((x1 - first - offset) / stride - 0.5)
+    last = math.ceil((x1 - first - offset) / stride - 0.5) + 1
     if start > last:
         start = last = math.floor((start + last) / 2)
     start, last = min(max(start, 1), count), min(max(last, 1), count)

@@ -36,7 +36,7 @@ def release_cells(boxes: Boxes, fmap: FeatureMap, offset: float) -> Tensor:
     """The cells of a window by the release's rule (paper section 3.3).
 
     In pixels counted from 1, with o the first cell's centre and S the stride, from
-    floor((x0 - o + offset) / S + 0.5) + 1 to ceil((x1 - o - offset) / S - 0.5), cells counted from 1;
+    floor((x0 - o + offset) / S + 0.5) + 1 to ceil((x1 - o - offset) / S - 0.5) + 1, cells counted from 1;
     where that is empty, the cell in the middle; clipped to the map.
 
     Returns:
@@ -52,7 +52,7 @@ def release_cells(boxes: Boxes, fmap: FeatureMap, offset: float) -> Tensor:
         factor = (resized - 1) / max(own - 1, 1)
         # A box's first pixel, counted from 1, is low + 1, its last one high.
         start = torch.floor((low * factor + 1 - first + offset) / fmap.grid.stride + 0.5) + 1
-        last = torch.ceil(((high - 1) * factor + 1 - first - offset) / fmap.grid.stride - 0.5)
+        last = torch.ceil(((high - 1) * factor + 1 - first - offset) / fmap.grid.stride - 0.5) + 1
         middle = torch.floor((start + last) / 2)
         empty = start > last
         start, last = torch.where(empty, middle, start), torch.where(empty, middle, last)
