@@ -114,19 +114,22 @@ def fit_regressors(
         penalty: of the squared weights, for rows scaled to a mean norm of 20.
     """
     projection = fit_projection(store, range(len(store)))
-    rows: list[Tensor] = []
+    classes = len(truths[0].names)
+    length = sum(n * n for n in BINS) * sum(b.shape[1] for b in projection.bases)
+    # One block for all rows, laid out before: many small ones between maps that come and go leave holes.
+    table, filled = torch.empty(sum(len(sample.boxes) for sample in samples), length), 0
     goals: list[Tensor] = []
     labels: list[Tensor] = []
     for i, (sample, truth) in enumerate(zip(samples, truths, strict=True)):
-        if len(sample.boxes):
-            rows.append(pool_rows(projection(store[i]), sample.boxes, BINS, "mean"))
+        count = len(sample.boxes)
+        if count:
+            table[filled : filled + count] = pool_rows(projection(store[i]), sample.boxes, BINS, "mean")
             goals.append(encode_deltas(sample.boxes.xyxy, truth.boxes.xyxy[sample.objects]))
             labels.append(truth.labels[sample.objects])
-    classes = len(truths[0].names)
-    length = sum(n * n for n in BINS) * sum(b.shape[1] for b in projection.bases)
+            filled += count
     weight, bias = torch.zeros(classes, 4, length), torch.zeros(classes, 4)
-    if rows:
-        table, goal, label = torch.cat(rows), torch.cat(goals), torch.cat(labels)
+    if filled:
+        goal, label = torch.cat(goals), torch.cat(labels)
         scale = _MEAN_NORM / float(table.norm(dim=1).mean().clamp(min=1e-12))
         for number in range(classes):
             mine = label == number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from collections.abc import Sequence
@@ -96,19 +97,37 @@ class MapStore:
         assert self._file is not None
         channels, height, width = like.shape
         self._file.seek(place)
-        values = torch.empty(height, width, channels, dtype=torch.bfloat16)
-        wanted = values.view(torch.uint8).numpy()
-        if self._file.readinto(wanted.data) != wanted.nbytes:  # pyright: ignore[reportAttributeAccessIssue]
-            raise OSError(f"the temporary file of feature maps ends before byte {place + wanted.nbytes}")
-        return values.permute(2, 0, 1)
+        # Memory of its own goes back to the system; pieces of the heap as large as this, taken and given back
+        # between others that stay, would leave holes.
+        memory = _pages(like.numel() * 2)
+        if self._file.readinto(memory) != len(memory):  # pyright: ignore[reportAttributeAccessIssue]
+            raise OSError(f"the temporary file of feature maps ends before byte {place + len(memory)}")
+        values = torch.frombuffer(memory, dtype=torch.bfloat16)
+        return values.view(height, width, channels).permute(2, 0, 1)
+
+
+def _pages(size: int) -> mmap.mmap:
+    """Memory that is not part of the heap."""
+    if not hasattr(mmap, "MAP_POPULATE"):
+        return mmap.mmap(-1, size)
+    # All pages at once, and not one by one as they are written to.
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
 
 
 def sample_cells(store: MapStore, layer: str, count: int, which: Sequence[int]) -> Tensor:
     """About ``count`` cells of one layer, evenly from the images ``which``: float32 ``[n, C]``."""
     per_image = max(1, count // max(1, len(which)))
-    parts: list[Tensor] = []
+    found, table = 0, torch.empty(0, 0)
     for i in which:
         for fmap in store[i].of_layer(layer):
             cells = fmap.values.flatten(1).T
-            parts.append(cells[:: max(1, len(cells) // per_image)].float())
-    return torch.cat(parts)
+            some = cells[:: max(1, len(cells) // per_image)]
+            if found + len(some) > len(table):
+                # One block that grows: pages that are never written to take no memory.
+                larger = torch.empty(max(2 * len(table), 2 * count, len(some)), cells.shape[1])
+                if found:
+                    larger[:found] = table[:found]
+                table = larger
+            table[found : found + len(some)] = some
+            found += len(some)
+    return table[:found]
