@@ -72,10 +72,11 @@ def test_weights_from_a_file_and_from_a_run(tmp_path: Path) -> None:
     image = torch.rand(1, 3, 64, 64)
     for name in ("plain", "run"):
         read = load_backbone("zf5/16", tmp_path / f"{name}.safetensors")
-        assert torch.equal(read(image)[0], source(image)[0])
+        # Not to the last bit: convolutions depend on where their weights lie in memory.
+        torch.testing.assert_close(read(image)[0], source(image)[0])
     again = backbone_from_spec(source.spec())
     again.load_state_dict(source.state_dict())
-    assert torch.equal(again(image)[0], source(image)[0])
+    torch.testing.assert_close(again(image)[0], source(image)[0])
 
 
 @pytest.mark.parametrize(("name", "layers"), [("zf5/3", None), ("zf5/", None), ("zf5/16", ("conv6",))])

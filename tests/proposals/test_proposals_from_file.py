@@ -92,7 +92,7 @@ def test_windows_are_clipped_but_not_lost(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "got"),
     [
-        ("p.txt", "", r"a file that ends in \.json or \.csv, got \.txt"),
+        ("p.txt", "", r"a file that ends in \.json, \.csv, \.parquet or \.mat, got \.txt"),
         ("p.json", "{", "well-formed JSON"),
         ("p.json", "3", "an object or a list, got int"),
         ("p.json", "{}", "proposed windows, got none"),
