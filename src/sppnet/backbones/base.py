@@ -108,6 +108,6 @@ class Backbone(nn.Module):
             ],
             "minimum": [self.minimum.height, self.minimum.width],
             "multiple": self.multiple,
-            "mean": [round(v, 6) for v in self.mean.flatten().tolist()],
-            "std": [round(v, 6) for v in self.std.flatten().tolist()],
+            "mean": [float(f"{v:.7g}") for v in self.mean.flatten().tolist()],
+            "std": [float(f"{v:.7g}") for v in self.std.flatten().tolist()],
         }
