@@ -268,5 +268,5 @@ def _draw(path: Path, growth: Sequence[dict[str, Any]]) -> None:
         "1 scale": (x, [row["speedup_1_scale"] for row in growth]),
         "5 scales": (x, [row["speedup_5_scale"] for row in growth]),
     }
-    title = "R-CNN's feature time over ours (R-CNN's beyond 1,000 windows extrapolated)"
+    title = "R-CNN's feature time over ours (beyond 1,000 windows extrapolated)"
     save_picture(path, plot_lines(lines, title, "windows a picture, logarithm to base 10", "ratio"))
