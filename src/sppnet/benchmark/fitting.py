@@ -29,7 +29,7 @@ from sppnet.features import pool_rows
 from sppnet.learn import SvmOptions, fit_linear_svm
 from sppnet.structures import ImageSize
 
-PARTS = ("detector", "prediction", "svm", "rcnn", "windows", "classifier", "curve", "growth", "faster_rcnn")
+PARTS = ("prediction", "svm", "rcnn", "windows", "classifier", "curve", "growth", "faster_rcnn")
 _PEER_TIMES = (1, 5, 10)
 _CURVE = (5, 10, 20, 50, 100, 205)
 
@@ -44,7 +44,7 @@ class FittingRequest:
         windows: further data sets with boxes, whose windows are judged.
         backbone: name of the network.
         weights: its local weights.
-        parts: which of `PARTS`.
+        parts: which of `PARTS`, beside the detector itself.
         out: a folder for the plots and the fitted detector.
         quick: less of everything, to see that it runs.
         quiet: no progress bars.

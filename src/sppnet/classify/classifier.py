@@ -133,9 +133,7 @@ class Classifier:
     def _predict_one(self, source: PictureSource, threshold: float | None) -> ClassificationResult:
         slope, offset = self.calibration_
         chances = torch.softmax(slope * self._margins(source) + offset, 0)
-        order = torch.sort(chances, descending=True, stable=True).indices
-        order = order[:5] if threshold is None else order[chances[order] >= threshold]
-        return ClassificationResult(order, chances[order], self.names_, source)
+        return ClassificationResult.likeliest(chances, self.names_, source, threshold)
 
     def evaluate(
         self,

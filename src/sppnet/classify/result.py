@@ -6,8 +6,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+import torch
 from torch import Tensor
 
 from sppnet.data import PictureSource, read_pixels
@@ -31,6 +32,15 @@ class ClassificationResult:
     scores: Tensor
     names: tuple[str, ...]
     source: PictureSource
+
+    @classmethod
+    def likeliest(
+        cls, chances: Tensor, names: tuple[str, ...], source: PictureSource, threshold: float | None
+    ) -> Self:
+        """From the probabilities ``[K]`` of all classes those of at least ``threshold``; five when None."""
+        order = torch.sort(chances, descending=True, stable=True).indices
+        order = order[:5] if threshold is None else order[chances[order] >= threshold]
+        return cls(order, chances[order], names, source)
 
     @property
     def name(self) -> str:

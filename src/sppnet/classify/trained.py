@@ -178,9 +178,7 @@ class NetworkClassifier:
 
     def _predict_one(self, source: PictureSource, threshold: float | None) -> ClassificationResult:
         chances = view_probabilities(self.network_, read_image(source), self.test_views())
-        order = torch.sort(chances, descending=True, stable=True).indices
-        order = order[:5] if threshold is None else order[chances[order] >= threshold]
-        return ClassificationResult(order, chances[order], self.names_, source)
+        return ClassificationResult.likeliest(chances, self.names_, source, threshold)
 
     def evaluate(
         self,

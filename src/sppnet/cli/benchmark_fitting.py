@@ -23,7 +23,7 @@ class FittingFlags:
         windows: further data sets with boxes, whose windows are judged.
         backbone: builtin, torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file.
-        parts: detector, prediction, svm, rcnn, windows, classifier, curve, growth, faster_rcnn.
+        parts: what is measured beside the detector: prediction, svm, rcnn, windows, classifier, curve, growth, faster_rcnn.
         out: a folder for the plots and the fitted detector.
         quick: less of everything, to see that it runs.
         config: a TOML file with values for these flags; flags on the command line win.
@@ -36,7 +36,6 @@ class FittingFlags:
     backbone: str = "builtin"
     weights: Path | None = None
     parts: tuple[str, ...] = (
-        "detector",
         "prediction",
         "svm",
         "rcnn",

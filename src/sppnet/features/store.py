@@ -7,8 +7,9 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BufferedRandom
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class MapStore:
         self.bytes_on_disk = 0
         self._maps: list[FeatureMaps] = []
         self._places: list[tuple[int | None, ...]] = []
-        self._file: IO[bytes] | None = None
+        self._file: BufferedRandom | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +101,7 @@ class MapStore:
         # Memory of its own goes back to the system; pieces of the heap as large as this, taken and given back
         # between others that stay, would leave holes.
         memory = _pages(like.numel() * 2)
-        if self._file.readinto(memory) != len(memory):  # pyright: ignore[reportAttributeAccessIssue]
+        if self._file.readinto(memory) != len(memory):
             raise OSError(f"the temporary file of feature maps ends before byte {place + len(memory)}")
         values = torch.frombuffer(memory, dtype=torch.bfloat16)
         return values.view(height, width, channels).permute(2, 0, 1)

@@ -53,17 +53,8 @@ class RowSource(Protocol):
 
 
 @dataclass
-class MapSource:
-    """Rows pooled from maps, which are computed once a picture and kept as bfloat16.
-
-    Attributes:
-        network: prepared.
-        network_key: its digest.
-        pictures: the pictures.
-        windows: of each.
-        options: scales, cells, levels and largest count.
-        cache: keeps the maps.
-    """
+class _NetworkSource:
+    """What rows from maps and rows from crops share."""
 
     network: Backbone
     network_key: str
@@ -77,6 +68,20 @@ class MapSource:
         """Numbers in a row."""
         channels = sum(layer.channels for layer in self.network.layers)
         return channels * sum(n * n for n in self.options.levels)
+
+
+@dataclass
+class MapSource(_NetworkSource):
+    """Rows pooled from maps, which are computed once a picture and kept as bfloat16.
+
+    Attributes:
+        network: prepared.
+        network_key: its digest.
+        pictures: the pictures.
+        windows: of each.
+        options: scales, cells, levels and largest count.
+        cache: keeps the maps.
+    """
 
     def maps(self, i: int, *, mirrored: bool = False) -> FeatureMaps:
         """The maps of picture i, in bfloat16, on the CPU.
@@ -144,7 +149,7 @@ class MapSource:
 
 
 @dataclass
-class CropSource:
+class CropSource(_NetworkSource):
     """Rows of crops, each convolved by itself (R-CNN), kept as float16.
 
     Attributes:
@@ -155,19 +160,6 @@ class CropSource:
         options: crops and levels count.
         cache: keeps the rows.
     """
-
-    network: Backbone
-    network_key: str
-    pictures: Sequence[Picture]
-    windows: Sequence[Boxes]
-    options: PaperOptions
-    cache: StageCache
-
-    @property
-    def length(self) -> int:
-        """Numbers in a row."""
-        channels = sum(layer.channels for layer in self.network.layers)
-        return channels * sum(n * n for n in self.options.levels)
 
     def every(self, i: int, *, mirrored: bool = False) -> Tensor:
         """The rows of all windows of picture i, float16."""
