@@ -23,7 +23,8 @@ class FittingFlags:
         windows: further data sets with boxes, whose windows are judged.
         backbone: builtin, torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file.
-        parts: what is measured beside the detector: prediction, svm, rcnn, windows, classifier, curve, growth, faster_rcnn.
+        parts: what is measured beside the detector: prediction, svm, rcnn, windows, classifier, curve,
+            growth, faster_rcnn.
         out: a folder for the plots and the fitted detector.
         quick: less of everything, to see that it runs.
         config: a TOML file with values for these flags; flags on the command line win.
