@@ -34,6 +34,7 @@ import numba
 import numpy as np
 
 from sppnet.ops._simd import (
+    fill,
     from_key,
     lanes,
     load,
@@ -41,10 +42,13 @@ from sppnet.ops._simd import (
     poke,
     store,
     stream,
+    to_cell,
     to_key,
     to_plain_key,
     transpose,
     vmax,
+    where_above,
+    where_first,
     with_place,
     word,
 )
@@ -88,6 +92,17 @@ def gather(like, target, one, channel, channels):
 
 
 @part
+def together(like, one, channel, channels, most):
+    """How many blocks from ``channel`` on, at most ``most``, are better written in one go.
+
+    Where the channels of a cell lie side by side, coming back to the cell for each block takes longer.
+    """
+    if word(one, 3) != WIDTH // lanes(like):
+        return 1
+    return max(1, min(most, (channels - channel) // lanes(like)))
+
+
+@part
 def spread(like, source, one, channel, channels):
     """The inverse of `gather`: write a block to the map ``one``, from ``channel`` on."""
     target, height, width = word(one, 0), word(one, 1), word(one, 2)
@@ -111,6 +126,26 @@ def spread(like, source, one, channel, channels):
             for x in range(width):
                 value = peek(like, source + (y * width + x) * WIDTH + lane * size)
                 poke(target + lane * by_channel + y * by_row + x * by_cell, value)
+
+
+@part
+def spread_several(like, source, one, channel, channels, count, streamed):
+    """`spread` for as many blocks, one behind the other, as `together` told, past the caches if wished."""
+    if count == 1:
+        spread(like, source, one, channel, channels)
+        return
+    target, height, width = word(one, 0), word(one, 1), word(one, 2)
+    by_row, by_cell = word(one, 4), word(one, 5)
+    target += channel * word(one, 3)
+    block = height * width * WIDTH
+    for y in range(height):
+        for x in range(width):
+            start, end = target + y * by_row + x * by_cell, source + (y * width + x) * WIDTH
+            for number in range(count):
+                if streamed:
+                    stream(start + number * WIDTH, load(like, end + number * block))
+                else:
+                    store(start + number * WIDTH, load(like, end + number * block))
 
 
 @part
@@ -202,6 +237,48 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
                             row = min(row + down, bottom)
                     store(target + j * WIDTH, best)
             target += n * WIDTH
+
+
+@part
+def place_box(like, tile, places, base, box, levels, depth, down):
+    """As `pool_box` without tables, and into ``places`` the cells where the maxima were found first."""
+    corner = base + word(box, 0)
+    for k in range(depth):
+        n, parent = word(levels, 4 * k), word(levels, 4 * k + 1)
+        m, target = word(levels, 4 * parent), word(levels, 4 * k + 3) * WIDTH
+        quotient, first = m // n, word(levels, 4 * parent + 3) * WIDTH
+        columns = word(box, 1) + 16 * word(levels, 4 * k + 2)
+        rows = word(box, 2) + 16 * word(levels, 4 * k + 2)
+        for i in range(n):
+            for j in range(n):
+                if parent != k:
+                    start = first + (i * m + j) * quotient * WIDTH
+                    best, found = load(like, tile + start), load(like, places + start)
+                    for a in range(quotient):
+                        line = start + a * m * WIDTH
+                        for at in range(line, line + quotient * WIDTH, WIDTH):
+                            key = load(like, tile + at)
+                            found = where_first(key, load(like, places + at), best, found)
+                            best = vmax(best, key)
+                else:
+                    top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
+                    left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
+                    best, found = load(like, top + left), fill(like, (top + left - base) // WIDTH)
+                    for row in range(top, bottom + down, down):
+                        for cell in range(row + left, row + right + WIDTH, WIDTH):
+                            key = load(like, cell)
+                            found = where_above(key, best, fill(like, (cell - base) // WIDTH), found)
+                            best = vmax(best, key)
+                store(tile + target, best)
+                store(places + target, found)
+                target += WIDTH
+
+
+@part
+def to_cells(like, tile, bins, low):
+    """The cells that a tile of `to_places` integers names, in place."""
+    for at in range(tile, tile + bins * WIDTH, WIDTH):
+        store(at, to_cell(load(like, at), low))
 
 
 @part

@@ -31,6 +31,9 @@ _GROUPS = 4
 _THREAD_BYTES = 512 << 10
 """Less to read and write than this is done before another thread is awake."""
 
+_NEAR_BYTES = 256 << 10
+"""What one thread keeps before it is written."""
+
 _KEYS: dict[torch.dtype, tuple[Any, Any]] = {
     torch.float16: (np.int16(0), np.int16((1 << 10) - 1)),
     torch.bfloat16: (np.int16(0), np.int16((1 << 7) - 1)),
@@ -41,9 +44,17 @@ _KEYS: dict[torch.dtype, tuple[Any, Any]] = {
 
 
 def _shape(
-    plan: Plan, channels: int, *, streamed: bool = False, by_bin: bool = False, together: int = 0
+    plan: Plan,
+    channels: int,
+    *,
+    streamed: bool = False,
+    by_bin: bool = False,
+    together: int = 0,
+    row_bytes: int = 0,
+    several: int = 1,
 ) -> Words:
-    numbers = [channels, plan.bins, *plan.doublings, plan.across, streamed, by_bin, together]
+    layout = [channels, plan.bins, *plan.doublings, plan.across, streamed, by_bin]
+    numbers = [*layout, together, row_bytes, several]
     return np.array(numbers, np.int64)
 
 
@@ -102,7 +113,7 @@ def pool_backward(
     """The gradient of `pool` for the maps, with their types and strides; of a batch a list of one."""
     dtype = maps[0].dtype
     total = torch.float64 if dtype == torch.float64 else torch.float32
-    given = grad.to(total).contiguous()
+    given = _rows_of(grad, total)
     batch = isinstance(maps, Tensor)
     result = [new_like(m, total) for m in ([maps] if batch else maps)]
     targets = map_table(result[0] if batch else result)
@@ -115,7 +126,7 @@ def pool_backward(
 
 def _mean_backward(given: Tensor, channels: int, plan: Plan, targets: Words, by_bin: bool) -> None:
     real = np.float64(0) if given.dtype == torch.float64 else np.float32(0)
-    shape = _shape(plan, channels, by_bin=by_bin)
+    shape = _shape(plan, channels, by_bin=by_bin, row_bytes=_row_bytes(given, plan))
     units = units_of(plan, channels, WIDTH // given.element_size(), 0)
     places = [x.ctypes.data for x in (targets, targets, plan.boxes, units, plan.levels)]
     depth, rows, shaped = len(plan.levels), given.data_ptr(), shape.ctypes.data
@@ -135,7 +146,7 @@ def _max_backward(
     if dtype == torch.float64:
         source, bits, turn = _ranks(maps), np.int32(0), np.int32(0)
     like = np.int32(0) if bits.itemsize == 2 and plan.cells < 1 << 16 else np.int64(0)
-    shape = _shape(plan, channels, by_bin=by_bin)
+    shape = _shape(plan, channels, by_bin=by_bin, row_bytes=_row_bytes(given, plan))
     units = units_of(plan, channels, WIDTH // bits.itemsize, 0)
     origins = map_table(source)
     places = [x.ctypes.data for x in (origins, targets, plan.boxes, units, plan.levels)]
@@ -147,6 +158,69 @@ def _max_backward(
         _kernels.max_gradient_units(bits, like, real, *places, depth, rows, shaped, turn, memory, first, last)
 
     _share(len(units), plan, channels * given.element_size(), scratch, call)
+
+
+def _rows_of(grad: Tensor, dtype: torch.dtype) -> Tensor:
+    """Contiguous rows of gradients, or one where all are the same, as a sum gives them back."""
+    return (grad[:1] if grad.stride(0) == 0 else grad).to(dtype).contiguous()
+
+
+def _row_bytes(given: Tensor, plan: Plan) -> int:
+    """From one row of gradients to the next; 0 where all boxes have the same."""
+    return given[0].numel() * given.element_size() if len(given) == len(plan.boxes) else 0
+
+
+def pool_placed(maps: Tensor, levels: Sequence[int], by_bin: bool) -> tuple[Tensor, Tensor]:
+    """Max pooled rows of whole maps, float32 ``[B, C, H, W]``, and where their maxima are.
+
+    Returns:
+        Rows as `pool` has them, and int16 ``[B, blocks, bins, 16]``: the cell of each bin's first maximum, as
+        an unsigned number, channels 16 by 16. Maps may have 65,536 cells.
+    """
+    plan = whole_plan(maps, levels, "max")
+    channels, lanes = maps.shape[1], WIDTH // 4
+    out = new_rows(len(maps), channels * plan.bins, torch.float32)
+    found = torch.empty(len(maps), -(-channels // lanes), plan.bins, lanes, dtype=torch.int16)
+    shape = _shape(plan, channels, by_bin=by_bin)
+    units = units_of(plan, channels, lanes, 0)
+    places = [x.ctypes.data for x in (plan.maps, plan.boxes, units, plan.levels)]
+    depth, targets, shaped = len(plan.levels), (out.data_ptr(), found.data_ptr()), shape.ctypes.data
+
+    def call(memory: int, first: int, last: int) -> None:
+        _kernels.placed_max_units(np.int32(0), *places, depth, *targets, shaped, memory, first, last)
+
+    _share(len(units), plan, channels * 4, 4 * plan.bins * WIDTH + plan.table_bytes, call)
+    return out, found
+
+
+def pool_placed_backward(
+    grad: Tensor, found: Tensor, maps: Tensor, levels: Sequence[int], by_bin: bool
+) -> Tensor:
+    """The gradient of `pool_placed` for the maps, of which only shape and strides matter."""
+    result = new_like(maps, torch.float32)
+    plan = whole_plan(result, levels, "max")
+    given = _rows_of(grad, torch.float32)
+    channels = maps.shape[1]
+    several = max(1, _NEAR_BYTES // (plan.cells * WIDTH))
+    # Large gradients are written past the caches, vector by vector where each starts at one's width.
+    streamed = result.numel() * 4 >= LARGE and not (plan.maps[:, [0, 4, 5]] % WIDTH).any()
+    shape = _shape(
+        plan,
+        channels,
+        streamed=streamed,
+        by_bin=by_bin,
+        row_bytes=_row_bytes(given, plan),
+        several=several,
+    )
+    units = units_of(plan, channels, WIDTH // 4, 0)
+    places = [x.ctypes.data for x in (plan.maps, units, plan.levels)]
+    depth, sources, shaped = len(plan.levels), (given.data_ptr(), found.data_ptr()), shape.ctypes.data
+
+    def call(memory: int, first: int, last: int) -> None:
+        _kernels.placed_gradient_units(np.float32(0), *places, depth, *sources, shaped, memory, first, last)
+
+    _share(len(units), plan, channels * 4, several * plan.cells * WIDTH, call)
+    return result
 
 
 def _ranks(maps: Sequence[Tensor] | Tensor) -> list[Tensor]:
@@ -213,4 +287,14 @@ def _score_units(plan: Plan, slots: Words, groups: int, blocks: int, lanes: int)
     return np.array(units, np.int64).reshape(-1, 6)
 
 
-__all__ = ["Boxes", "near_order", "pool", "pool_backward", "region_plan", "score", "whole_plan"]
+__all__ = [
+    "Boxes",
+    "near_order",
+    "pool",
+    "pool_backward",
+    "pool_placed",
+    "pool_placed_backward",
+    "region_plan",
+    "score",
+    "whole_plan",
+]

@@ -2,7 +2,7 @@
 
 A *unit* is the work on one block of one map with a run of its boxes, int64 ``[4]``: map, first channel,
 first box, the one past the last. Every kernel takes the units ``first`` to ``last`` and memory of its own,
-``scratch``, so that threads share nothing but what they read. ``shape`` is int64 ``[8]``:
+``scratch``, so that threads share nothing but what they read. ``shape`` is int64 ``[10]``:
 
 ====  ==========================================================================================
 0, 1  channels, bins
@@ -11,6 +11,8 @@ first box, the one past the last. Every kernel takes the units ``first`` to ``la
 5     whether to stream the output past the caches
 6     whether output rows run bin by bin, ``[bins, C]``, and not in the public order
 7     how many boxes are scored together
+8     bytes from a row of gradients to the next, 0 where all are one
+9     how many blocks of a map may be written together
 ====  ==========================================================================================
 """
 
@@ -34,11 +36,15 @@ from sppnet.ops._blocks import (
     emit,
     gather,
     part,
+    place_box,
     pool_box,
     spread,
+    spread_several,
+    to_cells,
     to_keys,
     to_places,
     to_plain_keys,
+    together,
     turn_tile,
 )
 from sppnet.ops._simd import (
@@ -54,6 +60,7 @@ from sppnet.ops._simd import (
     prefetch,
     scaled,
     store,
+    store_half,
     sums,
     vadd,
     widen,
@@ -131,22 +138,29 @@ def _ask_for(like, total, levels, depth, row, channel, shape):
 
 
 @part
-def _scatter(like, total, tile, totals, levels, depth, row, channel, shape):
-    """Add one box's gradient to the cells that its bins' maxima name, of one vector of ``total`` a cell."""
+def _scatter(like, count, total, places, totals, levels, depth, row, channel, shape):
+    """Add one box's gradient to cells, of one vector of ``total`` each.
+
+    ``places`` has for each bin ``count`` integers of the type of ``like``, whose lower half names a cell;
+    of int16 the whole.
+    """
     size, item = WIDTH // lanes(like), WIDTH // lanes(total)
+    mask = (np.int64(1) << np.int64(max(16, 4 * size))) - 1
     channels, by_bin = word(shape, 0), word(shape, 6) != 0
-    low = (np.int64(1) << np.int64(size * 4)) - 1
+    valid = min(count, channels - channel)
     for k in range(depth):
         squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
-        for lane in range(min(lanes(like), channels - channel)):
-            given, step = row + (before * channels + (channel + lane) * squares) * item, item
-            if by_bin:
-                given, step = row + (before * channels + channel + lane) * item, channels * item
-            named = tile + before * WIDTH + lane * size
-            for b in range(squares):
-                cell = low - (np.int64(peek(like, named + b * WIDTH)) & low)
+        given, step, stride = row + (before * channels + channel * squares) * item, item, squares * item
+        if by_bin:
+            given, step, stride = row + (before * channels + channel) * item, channels * item, item
+        named = places + before * count * size
+        for _ in range(squares):
+            # Lane after lane, as sums into one cell wait for one another.
+            for lane in range(valid):
+                cell = np.int64(peek(like, named + lane * size)) & mask
                 place = totals + cell * WIDTH + lane * item
-                poke(place, peek(total, place) + peek(total, given + b * step))
+                poke(place, peek(total, place) + peek(total, given + lane * stride))
+            given, named = given + step, named + count * size
 
 
 @_kernel
@@ -158,8 +172,8 @@ def max_gradient_units(
     ``bits`` is an integer as wide as the floats and counts the lanes of a unit, ``like`` one twice as wide
     or more, ``total`` a float of the type of ``rows`` and ``grads``. A unit must hold all boxes of its map.
     """
-    channels, bins, across = word(shape, 0), word(shape, 1), word(shape, 4)
-    length = channels * bins * (WIDTH // lanes(total))
+    channels, bins, across, length = word(shape, 0), word(shape, 1), word(shape, 4), word(shape, 8)
+    low = (np.int64(1) << np.int64(WIDTH * 4 // lanes(like))) - 1
     keys = scratch + bins * WIDTH
     for unit in range(first, last):
         one, opening = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
@@ -183,10 +197,71 @@ def max_gradient_units(
             for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
                 _ask_for(like, total, levels, depth, rows + (r + 2) * length, channel, shape)
                 pool_box(like, scratch, base, boxes + 24 * r, levels, depth, across, down)
-                _scatter(like, total, scratch, mine, levels, depth, rows + r * length, channel, shape)
+                to_cells(like, scratch, bins, low)
+                row, count = rows + r * length, lanes(like)
+                _scatter(like, count, total, scratch, mine, levels, depth, row, channel, shape)
         for lane in range(0, min(lanes(bits), channels - opening), lanes(total)):
             target = grads + 48 * word(units, 4 * unit)
             spread(total, totals + lane // lanes(total) * block, target, opening + lane, channels)
+
+
+@_kernel
+def placed_max_units(like, maps, boxes, units, levels, depth, out, found, shape, scratch, first, last):
+    """As `max_units` for floats of 32 bits and boxes without tables, and note where the maxima are.
+
+    ``found`` int16 ``[boxes, blocks, bins, 16]`` takes the cell of each bin's first maximum. Both zeros come
+    out as 0, and every NaN as the same one.
+    """
+    channels, bins, by_bin = word(shape, 0), word(shape, 1), word(shape, 6) != 0
+    places = scratch + bins * WIDTH
+    stages = places + bins * WIDTH
+    base = stages + 2 * bins * WIDTH
+    length, blocks = channels * bins * (WIDTH // lanes(like)), (channels + lanes(like) - 1) // lanes(like)
+    for unit in range(first, last):
+        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
+        down = word(one, 2) * WIDTH
+        gather(like, base, one, channel, channels)
+        to_plain_keys(like, base, word(one, 1) * word(one, 2), like)
+        # Rows are written one behind: reading what was stored a moment ago in other pieces stalls.
+        for r in range(start, stop + 1):
+            if r < stop:
+                stage = stages + (r & 1) * bins * WIDTH
+                tile = stage if by_bin else scratch
+                place_box(like, tile, places, base, boxes + 24 * r, levels, depth, down)
+                if not by_bin:
+                    turn_tile(like, tile, stage, levels, depth)
+                target = found + (r * blocks + channel // lanes(like)) * bins * (WIDTH // 2)
+                for b in range(bins):
+                    store_half(target + b * (WIDTH // 2), load(like, places + b * WIDTH))
+            if r > start:
+                other = stages + ((r - 1) & 1) * bins * WIDTH
+                row = out + (r - 1) * length
+                emit(like, other, row, levels, depth, channels, channel, like, False, by_bin)
+
+
+@_kernel
+def placed_gradient_units(total, grads, units, levels, depth, rows, found, shape, scratch, first, last):
+    """The gradient of `placed_max_units` for the maps; a unit must hold all boxes of its map."""
+    channels, bins, length = word(shape, 0), word(shape, 1), word(shape, 8)
+    blocks = (channels + lanes(total) - 1) // lanes(total)
+    unit = first
+    while unit < last:
+        one, opening = grads + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        block = word(one, 1) * word(one, 2) * WIDTH
+        several = together(total, one, opening, channels, min(word(shape, 9), last - unit))
+        for number in range(several):
+            totals, channel = scratch + number * block, opening + number * lanes(total)
+            for at in range(totals, totals + block, WIDTH):
+                store(at, zero(total))
+            for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
+                _ask_for(total, total, levels, depth, rows + (r + 2) * length, channel, shape)
+                named = found + (r * blocks + channel // lanes(total)) * bins * (WIDTH // 2)
+                row, count = rows + r * length, lanes(total)
+                _scatter(np.int16(0), count, total, named, totals, levels, depth, row, channel, shape)
+        spread_several(total, scratch, one, opening, channels, several, word(shape, 5) != 0)
+        unit += several
+    fence()
 
 
 @part
@@ -270,8 +345,7 @@ def _share_out(like, totals, width, box, levels, depth, row, channel, shape, buf
 @_kernel
 def mean_gradient_units(like, maps, grads, boxes, units, levels, depth, rows, shape, scratch, first, last):
     """From the gradient of the rows that of the maps; a unit must hold all boxes of its map."""
-    channels, bins = word(shape, 0), word(shape, 1)
-    length = channels * bins * (WIDTH // lanes(like))
+    channels, length = word(shape, 0), word(shape, 8)
     totals = scratch + WIDTH
     for unit in range(first, last):
         one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)

@@ -15,6 +15,9 @@ from sppnet.ops.bins import count_bins
 
 _ROW_BYTES = 64 << 20
 """Scores that are not fused are taken of this many bytes of rows at a time."""
+_PLACES = 1 << 16
+"""Cells that 16 bits can name."""
+
 _library = torch.library.Library("sppnet", "FRAGMENT")
 
 
@@ -103,6 +106,50 @@ def pool_batch_backward(grad: Tensor, maps: Tensor, levels: Sequence[int], mode:
 
 @torch.library.register_fake("sppnet::pool_batch_backward")
 def _(grad: Tensor, maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
+    return torch.empty_like(maps)
+
+
+# Whole maps of one size whose gradient will be asked for: it need not look for the maxima again.
+
+
+def worth_placing(maps: Tensor, mode: str) -> bool:
+    """Whether `pool_placed` can take the place of `pool_batch`, and its gradient will be asked for."""
+    wanted = torch.is_grad_enabled() and maps.requires_grad and mode == "max"
+    # An exported program has no backward pass, but would have the limit on the maps' size.
+    able = maps.device.type == "cpu" and maps.dtype == torch.float32 and not torch.compiler.is_exporting()
+    return wanted and able and maps.shape[2] * maps.shape[3] <= _PLACES
+
+
+@_operation("(Tensor maps, int[] levels, str order) -> (Tensor, Tensor)")
+def pool_placed(maps: Tensor, levels: Sequence[int], order: str) -> tuple[Tensor, Tensor]:
+    """Max pooling of float32 ``[B, C, H, W]`` on the CPU, and where the maxima are."""
+    if _no_rows(maps, len(maps)):
+        found = maps.new_empty(
+            len(maps), (maps.shape[1] + 15) // 16, count_bins(levels), 16, dtype=torch.int16
+        )
+        return maps.new_empty(len(maps), maps.shape[1] * count_bins(levels)), found
+    return _cpu.pool_placed(maps, levels, order == "bins")
+
+
+@torch.library.register_fake("sppnet::pool_placed")
+def _(maps: Tensor, levels: Sequence[int], order: str) -> tuple[Tensor, Tensor]:
+    bins = count_bins(levels)
+    found = maps.new_empty(maps.shape[0], (maps.shape[1] + 15) // 16, bins, 16, dtype=torch.int16)
+    return maps.new_empty(maps.shape[0], maps.shape[1] * bins), found
+
+
+@_operation("(Tensor grad, Tensor found, Tensor maps, int[] levels, str order) -> Tensor")
+def pool_placed_backward(
+    grad: Tensor, found: Tensor, maps: Tensor, levels: Sequence[int], order: str
+) -> Tensor:
+    """The gradient of `pool_placed` for the maps, with their strides."""
+    if _no_rows(maps, len(maps)):
+        return torch.zeros_like(maps)
+    return _cpu.pool_placed_backward(grad, found, maps, levels, order == "bins")
+
+
+@torch.library.register_fake("sppnet::pool_placed_backward")
+def _(grad: Tensor, found: Tensor, maps: Tensor, levels: Sequence[int], order: str) -> Tensor:
     return torch.empty_like(maps)
 
 
@@ -245,6 +292,16 @@ def _batch_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return pool_batch_backward(grad, *ctx.saved_tensors, *ctx.rest), None, None, None
 
 
+def _keep_places(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    maps, *ctx.rest = inputs
+    ctx.save_for_backward(output[1], maps)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _placed_gradient(ctx: Any, grad: Tensor, _: object) -> tuple[Any, ...]:
+    return pool_placed_backward(grad, *ctx.saved_tensors, *ctx.rest), None, None
+
+
 def _list_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return pool_list_backward(grad, list(ctx.saved_tensors), *ctx.rest), None, None, None
 
@@ -261,6 +318,7 @@ def _region_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 torch.library.register_autograd("sppnet::pool_batch", _batch_gradient, setup_context=_keep_maps)
+torch.library.register_autograd("sppnet::pool_placed", _placed_gradient, setup_context=_keep_places)
 torch.library.register_autograd("sppnet::pool_list", _list_gradient, setup_context=_keep_maps)
 torch.library.register_autograd("sppnet::pool_regions", _region_gradient, setup_context=_keep_regions)
 
@@ -269,5 +327,10 @@ def _no_second(ctx: Any, *grads: Any) -> None:
     raise RuntimeError("Pyramid pooling has no second derivatives: its gradient cannot be derived again.")
 
 
-for _name in ("pool_batch_backward", "pool_list_backward", "pool_regions_backward"):
+for _name in (
+    "pool_batch_backward",
+    "pool_placed_backward",
+    "pool_list_backward",
+    "pool_regions_backward",
+):
     torch.library.register_autograd(f"sppnet::{_name}", _no_second)

@@ -143,6 +143,19 @@ def store(typingctx, address, vector):
 
 
 @_instruction
+def store_half(typingctx, address, vector):
+    """Write the lower half of each integer of ``vector``, side by side, to ``address``."""
+    half = ir.VectorType(ir.IntType(vector.item.bitwidth // 2), vector.lanes)
+
+    def codegen(context, builder, sig, args):
+        value = builder.trunc(args[1], half)
+        builder.store(value, _at(builder, args[0], half), align=vector.item.bitwidth // 16)
+        return context.get_dummy_value()
+
+    return types.none(types.int64, vector), codegen
+
+
+@_instruction
 def stream(typingctx, address, vector):
     """Write ``vector`` past the caches to ``address``, a multiple of 64; `fence` before others read it."""
 
@@ -195,6 +208,56 @@ def vmax(typingctx, a, b):
         return builder.select(builder.icmp_signed(">", args[0], args[1]), args[0], args[1])
 
     return a(a, b), codegen
+
+
+@_instruction
+def fill(typingctx, like, value):
+    """A vector of which every lane is ``value``."""
+    result = Vector(like)
+
+    def codegen(context, builder, sig, args):
+        value = args[1]
+        if like.bitwidth < 64:
+            value = builder.trunc(value, result.llvm.element)
+        return _broadcast(builder, result.llvm, value)
+
+    return result(like, types.int64), codegen
+
+
+@_instruction
+def where_above(typingctx, a, b, x, y):
+    """For each lane ``x`` where ``a > b``, else ``y``."""
+
+    def codegen(context, builder, sig, args):
+        return builder.select(builder.icmp_signed(">", args[0], args[1]), args[2], args[3])
+
+    return a(a, a, a, a), codegen
+
+
+@_instruction
+def where_first(typingctx, a, x, b, y):
+    """For each lane the place ``x`` or ``y`` of the larger of ``a`` and ``b``, the smaller one of equals."""
+
+    def codegen(context, builder, sig, args):
+        a, x, b, y = args
+        first = builder.and_(builder.icmp_signed("==", a, b), builder.icmp_signed("<", x, y))
+        return builder.select(builder.or_(builder.icmp_signed(">", a, b), first), x, y)
+
+    return a(a, a, a, a), codegen
+
+
+@_instruction
+def to_cell(typingctx, vector, low):
+    """What `with_place` put into the lower half of each lane, counted down from ``low``."""
+
+    def codegen(context, builder, sig, args):
+        kind, low = vector.llvm, args[1]
+        if vector.item.bitwidth < 64:
+            low = builder.trunc(low, kind.element)
+        mask = _broadcast(builder, kind, low)
+        return builder.sub(mask, builder.and_(args[0], mask))
+
+    return vector(vector, types.int64), codegen
 
 
 @_instruction

@@ -46,6 +46,8 @@ def spatial_pyramid_pool(
     _check_words(mode, order)
     if isinstance(maps, Tensor):
         _check_maps(maps)
+        if _registered.worth_placing(maps, mode):
+            return _registered.pool_placed(maps, sides, order)[0]
         return _registered.pool_batch(maps, sides, mode, order)
     several = list(maps)
     _check_list(several)
