@@ -136,6 +136,7 @@ def test_torch_finds_nothing_wrong_with_the_operations() -> None:
         )
         torch.library.opcheck(operations.pool_regions.default, (maps, regions, [2, 1], mode, "bins"))
     weight = torch.randn(4, 15)
+    torch.library.opcheck(operations.pool_placed.default, (maps.float(), [2, 1], "bins"))
     torch.library.opcheck(operations.score_regions.default, (maps.detach(), regions, weight, [2, 1], "max"))
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
-from sppnet.ops._threads import share
+from sppnet.ops import _tasks, _threads, region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops._blocks import part
+from sppnet.ops._simd import take, word
+from sppnet.ops._tasks import work
 
 
 def some_work(seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,34 +72,38 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_a_mistake_in_a_thread_reaches_the_caller() -> None:
+def test_every_unit_is_done_once_whoever_runs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count_units(kinds, task, scratch, first, last):
+        for unit in range(first, last):
+            place = word(task, _tasks.ROWS) + 8 * unit
+            take(place, kinds[0])
+
+    counted = part(count_units)
+
+    @numba.cfunc("void(int64)")
+    def entry(task):
+        work(counted, (np.int64(1),), task)
+
+    for own_threads in (False, True):
+        # With OpenMP's threads where torch has them, and with an executor as after a fork.
+        monkeypatch.setattr(_threads._workers, "forked", own_threads)
+        for threads in (1, 2, 5):
+            done = np.zeros(101, np.int64)
+            task = np.zeros(_tasks.WORDS, np.int64)
+            task[[_tasks.COUNT, _tasks.RUN, _tasks.ROWS]] = 101, 4, done.ctypes.data
+            _threads.run(entry.address, task.ctypes.data, threads)
+            assert (done == 1).all()
+            assert 1 <= task[_tasks.SEAT] <= threads
+
+
+def test_a_forked_childs_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = torch.get_num_threads()
     try:
-        torch.set_num_threads(2)
-
-        def job(runs: Iterator[tuple[int, int]]) -> None:
-            for first, _ in runs:
-                if first >= 50:
-                    raise ValueError(f"unit {first}")
-
-        with pytest.raises(ValueError, match="unit"):
-            share(100, job, 2)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_every_unit_is_done_once() -> None:
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            done: list[int] = []
-
-            def job(runs: Iterator[tuple[int, int]], done: list[int] = done) -> None:
-                done.extend(i for first, last in runs for i in range(first, last))
-
-            share(101, job, count)
-            assert sorted(done) == list(range(101))
+        torch.set_num_threads(3)
+        expected = some_work(2)
+        monkeypatch.setattr(_threads._workers, "forked", True)
+        for got, wanted in zip(some_work(2), expected, strict=True):
+            assert torch.equal(got, wanted)
     finally:
         torch.set_num_threads(threads)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sppnet.ops import _kernels
+from sppnet.ops import _kernels, _tasks
 from sppnet.ops._memory import LARGE, new_like, new_rows
 from sppnet.ops._plan import (
     WIDTH,
@@ -25,7 +24,7 @@ from sppnet.ops._plan import (
     weight_blocks,
     whole_plan,
 )
-from sppnet.ops._threads import share
+from sppnet.ops._threads import run
 
 _GROUPS = 4
 _THREAD_BYTES = 512 << 10
@@ -34,13 +33,33 @@ _THREAD_BYTES = 512 << 10
 _NEAR_BYTES = 256 << 10
 """What one thread keeps before it is written."""
 
-_KEYS: dict[torch.dtype, tuple[Any, Any]] = {
-    torch.float16: (np.int16(0), np.int16((1 << 10) - 1)),
-    torch.bfloat16: (np.int16(0), np.int16((1 << 7) - 1)),
-    torch.float32: (np.int32(0), np.int32((1 << 23) - 1)),
-    torch.float64: (np.int64(0), np.int64((1 << 52) - 1)),
+_NANS = {
+    torch.float16: (1 << 10) - 1,
+    torch.bfloat16: (1 << 7) - 1,
+    torch.float32: (1 << 23) - 1,
+    torch.float64: (1 << 52) - 1,
 }
-"""For each type an integer as wide and the number of its NaNs of either sign."""
+"""For each type the number of its NaNs of either sign."""
+
+_MAX = {
+    torch.float16: _kernels.max_16,
+    torch.bfloat16: _kernels.max_16,
+    torch.float32: _kernels.max_32,
+    torch.float64: _kernels.max_64,
+}
+_MEAN = {torch.float32: _kernels.mean_32, torch.float64: _kernels.mean_64}
+_MAX_GRADIENT = {
+    torch.float16: _kernels.max_gradient_16,
+    torch.bfloat16: _kernels.max_gradient_16,
+    torch.float32: _kernels.max_gradient_32,
+    torch.float64: _kernels.max_gradient_64,
+}
+_MEAN_GRADIENT = {torch.float32: _kernels.mean_gradient_32, torch.float64: _kernels.mean_gradient_64}
+_SCORES = {
+    torch.float16: _kernels.scores_half,
+    torch.bfloat16: _kernels.scores_16,
+    torch.float32: _kernels.scores_32,
+}
 
 
 def _shape(
@@ -58,19 +77,32 @@ def _shape(
     return np.array(numbers, np.int64)
 
 
-def _share(count: int, plan: Plan, size: int, scratch: int, call: Callable[[int, int, int], None]) -> None:
-    """Share ``call(scratch address, first, last)``, each thread with ``scratch`` bytes of its own.
+def _run(
+    entry: _tasks.Entry, plan: Plan, units: Words, shape: Words, scratch: int, size: int, **words: int
+) -> None:
+    """Have all units done.
 
-    ``size`` is that of a pooled value of all channels, in bytes.
+    Args:
+        entry: of the kernel.
+        plan: its tables.
+        units: what there is to do.
+        shape: further numbers of the call.
+        scratch: bytes of memory for each thread.
+        size: of a pooled value of all channels, in bytes.
+        words: the words of the task that this kernel needs besides, by name.
     """
-
-    def job(runs: Iterator[tuple[int, int]]) -> None:
-        memory = torch.empty(scratch, dtype=torch.uint8)
-        for first, last in runs:
-            call(memory.data_ptr(), first, last)
-
     work = size * (len(plan.boxes) * plan.bins + int((plan.maps[:, 1] * plan.maps[:, 2]).sum()))
-    share(count, job, 1 + work // _THREAD_BYTES)
+    threads = min(torch.get_num_threads(), len(units), 1 + work // _THREAD_BYTES)
+    memory = torch.empty(threads * scratch, dtype=torch.uint8)
+    task = np.zeros(_tasks.WORDS, np.int64)
+    task[_tasks.COUNT], task[_tasks.RUN] = len(units), max(1, len(units) // (8 * threads))
+    task[_tasks.SCRATCH], task[_tasks.SCRATCH_BYTES] = memory.data_ptr(), scratch
+    tables = (plan.maps, plan.boxes, units, plan.levels)
+    task[_tasks.MAPS : _tasks.DEPTH] = [table.ctypes.data for table in tables]
+    task[_tasks.DEPTH], task[_tasks.SHAPE] = len(plan.levels), shape.ctypes.data
+    for name, value in words.items():
+        task[getattr(_tasks, name)] = value
+    run(entry.address, task.ctypes.data, threads)
 
 
 def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -> Tensor:
@@ -80,24 +112,15 @@ def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -
     if mode == "mean" and dtype in (torch.float16, torch.bfloat16):
         return _pool_widened(maps, plan, by_bin).to(dtype)
     out = new_rows(len(plan.boxes), channels * plan.bins, dtype)
-    like, turn = _KEYS[dtype]
     lanes = WIDTH // first.element_size()
     # Large outputs are written past the caches, which they would only flush.
     streamed = out.numel() * out.element_size() >= LARGE and channels % lanes == 0
     shape = _shape(plan, channels, streamed=streamed and out.data_ptr() % WIDTH == 0, by_bin=by_bin)
     units = units_of(plan, channels, lanes, 2 * torch.get_num_threads())
-    places = [x.ctypes.data for x in (plan.maps, plan.boxes, units, plan.levels)]
-    depth, target, shaped = len(plan.levels), out.data_ptr(), shape.ctypes.data
     scratch = 3 * plan.bins * WIDTH + plan.table_bytes
-
-    def call(memory: int, start: int, stop: int) -> None:
-        if mode == "max":
-            _kernels.max_units(like, *places, depth, target, shaped, turn, memory, start, stop)
-        else:
-            real = like.dtype.type(0).astype(f"f{first.element_size()}")
-            _kernels.mean_units(like, real, *places, depth, target, shaped, memory, start, stop)
-
-    _share(len(units), plan, channels * first.element_size(), scratch, call)
+    entry = _MAX[dtype] if mode == "max" else _MEAN[dtype]
+    size = channels * first.element_size()
+    _run(entry, plan, units, shape, scratch, size, ROWS=out.data_ptr(), TURN=_NANS[dtype])
     return out
 
 
@@ -125,39 +148,28 @@ def pool_backward(
 
 
 def _mean_backward(given: Tensor, channels: int, plan: Plan, targets: Words, by_bin: bool) -> None:
-    real = np.float64(0) if given.dtype == torch.float64 else np.float32(0)
     shape = _shape(plan, channels, by_bin=by_bin, row_bytes=_row_bytes(given, plan))
     units = units_of(plan, channels, WIDTH // given.element_size(), 0)
-    places = [x.ctypes.data for x in (targets, targets, plan.boxes, units, plan.levels)]
-    depth, rows, shaped = len(plan.levels), given.data_ptr(), shape.ctypes.data
-
-    def call(memory: int, first: int, last: int) -> None:
-        _kernels.mean_gradient_units(real, *places, depth, rows, shaped, memory, first, last)
-
-    _share(len(units), plan, channels * given.element_size(), plan.cells * WIDTH + WIDTH, call)
+    scratch, size = plan.cells * WIDTH + WIDTH, channels * given.element_size()
+    entry = _MEAN_GRADIENT[given.dtype]
+    _run(entry, replace(plan, maps=targets), units, shape, scratch, size, ROWS=given.data_ptr())
 
 
 def _max_backward(
     given: Tensor, maps: Sequence[Tensor] | Tensor, plan: Plan, targets: Words, by_bin: bool
 ) -> None:
     channels, dtype = maps[0].shape[0], maps[0].dtype
-    real = np.float64(0) if dtype == torch.float64 else np.float32(0)
-    source, bits, turn = (maps, *_KEYS[dtype])
+    entry, turn, item = _MAX_GRADIENT[dtype], _NANS[dtype], maps[0].element_size()
     if dtype == torch.float64:
-        source, bits, turn = _ranks(maps), np.int32(0), np.int32(0)
-    like = np.int32(0) if bits.itemsize == 2 and plan.cells < 1 << 16 else np.int64(0)
+        plan, turn, item = replace(plan, maps=map_table(ranks := _ranks(maps))), 0, ranks[0].element_size()
+    elif item == 2 and plan.cells >= 1 << 16:
+        entry = _kernels.max_gradient_16_large
     shape = _shape(plan, channels, by_bin=by_bin, row_bytes=_row_bytes(given, plan))
-    units = units_of(plan, channels, WIDTH // bits.itemsize, 0)
-    origins = map_table(source)
-    places = [x.ctypes.data for x in (origins, targets, plan.boxes, units, plan.levels)]
-    depth, rows, shaped = len(plan.levels), given.data_ptr(), shape.ctypes.data
-    blocks = 1 + given.element_size() // bits.itemsize
+    units = units_of(plan, channels, WIDTH // item, 0)
+    blocks = 1 + given.element_size() // item
     scratch = plan.bins * WIDTH + plan.table_bytes + blocks * plan.cells * WIDTH
-
-    def call(memory: int, first: int, last: int) -> None:
-        _kernels.max_gradient_units(bits, like, real, *places, depth, rows, shaped, turn, memory, first, last)
-
-    _share(len(units), plan, channels * given.element_size(), scratch, call)
+    words = {"ROWS": given.data_ptr(), "GRADIENTS": targets.ctypes.data, "TURN": turn}
+    _run(entry, plan, units, shape, scratch, channels * given.element_size(), **words)
 
 
 def _rows_of(grad: Tensor, dtype: torch.dtype) -> Tensor:
@@ -183,13 +195,9 @@ def pool_placed(maps: Tensor, levels: Sequence[int], by_bin: bool) -> tuple[Tens
     found = torch.empty(len(maps), -(-channels // lanes), plan.bins, lanes, dtype=torch.int16)
     shape = _shape(plan, channels, by_bin=by_bin)
     units = units_of(plan, channels, lanes, 0)
-    places = [x.ctypes.data for x in (plan.maps, plan.boxes, units, plan.levels)]
-    depth, targets, shaped = len(plan.levels), (out.data_ptr(), found.data_ptr()), shape.ctypes.data
-
-    def call(memory: int, first: int, last: int) -> None:
-        _kernels.placed_max_units(np.int32(0), *places, depth, *targets, shaped, memory, first, last)
-
-    _share(len(units), plan, channels * 4, 4 * plan.bins * WIDTH + plan.table_bytes, call)
+    words = {"ROWS": out.data_ptr(), "PLACES": found.data_ptr()}
+    scratch = 4 * plan.bins * WIDTH + plan.table_bytes
+    _run(_kernels.placed_max, plan, units, shape, scratch, channels * 4, **words)
     return out, found
 
 
@@ -213,13 +221,9 @@ def pool_placed_backward(
         several=several,
     )
     units = units_of(plan, channels, WIDTH // 4, 0)
-    places = [x.ctypes.data for x in (plan.maps, units, plan.levels)]
-    depth, sources, shaped = len(plan.levels), (given.data_ptr(), found.data_ptr()), shape.ctypes.data
-
-    def call(memory: int, first: int, last: int) -> None:
-        _kernels.placed_gradient_units(np.float32(0), *places, depth, *sources, shaped, memory, first, last)
-
-    _share(len(units), plan, channels * 4, several * plan.cells * WIDTH, call)
+    words = {"ROWS": given.data_ptr(), "PLACES": found.data_ptr()}
+    scratch = several * plan.cells * WIDTH
+    _run(_kernels.placed_gradient, plan, units, shape, scratch, channels * 4, **words)
     return result
 
 
@@ -237,7 +241,6 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
     order = near_order(boxes)
     plan = region_plan(maps, boxes[order], levels, "max")
     channels, classes = maps.shape[1], weight.shape[0]
-    like, turn = _KEYS[maps.dtype]
     lanes = WIDTH // maps.element_size()
     weights = weight_blocks(weight, channels, levels, lanes)
     fours, blocks, parts = weights.shape[1], weights.shape[0], lanes // 16
@@ -249,17 +252,15 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
     together = max(4, min(32, (16 << 10) // (plan.bins * parts * WIDTH) // 4 * 4))
     units = _score_units(plan, slots, groups, blocks, lanes)
     shape = _shape(plan, channels, together=together)
-    places = [x.ctypes.data for x in (plan.maps, plan.boxes, units, plan.levels)]
-    depth, heads, target, shaped = len(plan.levels), weights.data_ptr(), sums.data_ptr(), shape.ctypes.data
-    half = maps.dtype == torch.float16
-
-    def call(memory: int, start: int, stop: int) -> None:
-        _kernels.score_units(
-            like, half, *places, depth, heads, fours, target, shaped, turn, memory, start, stop
-        )
-
+    words = {
+        "WEIGHTS": weights.data_ptr(),
+        "FOURS": fours,
+        "ROWS": sums.data_ptr(),
+        "TURN": _NANS[maps.dtype],
+    }
     scratch = plan.bins * WIDTH * (1 + together * parts) + plan.table_bytes
-    _share(len(units), plan, channels * maps.element_size(), scratch, call)
+    size = channels * maps.element_size()
+    _run(_SCORES[maps.dtype], plan, units, shape, scratch, size, **words)
     # numpy, because threads that torch wakes spin for a while on the cores that ours need.
     total = sums.numpy().sum(0).transpose(0, 2, 1, 3).reshape(-1, fours * 4)[:, :classes]
     scores = np.empty((len(plan.boxes), classes), np.float32)
@@ -269,7 +270,7 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
 
 
 def _score_units(plan: Plan, slots: Words, groups: int, blocks: int, lanes: int) -> Words:
-    """Units ``[U, 6]`` of `sppnet.ops._kernels.score_units`: groups of blocks, and runs of boxes by fours."""
+    """The units ``[U, 6]`` of scoring: groups of blocks, and runs of boxes by fours."""
     counts = np.diff(plan.starts)
     least = 2 * torch.get_num_threads()
     runs = max(1, min(-(-least // (groups * len(counts))), int(counts.max(initial=0)) // 128))

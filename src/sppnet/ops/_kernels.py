@@ -1,8 +1,9 @@
 """The compiled loops of pyramid pooling on the CPU, one for each job; `sppnet.ops._blocks` says how.
 
 A *unit* is the work on one block of one map with a run of its boxes, int64 ``[4]``: map, first channel,
-first box, the one past the last. Every kernel takes the units ``first`` to ``last`` and memory of its own,
-``scratch``, so that threads share nothing but what they read. ``shape`` is int64 ``[10]``:
+first box, the one past the last. Every kernel does the units ``first`` to ``last`` of a task
+(`sppnet.ops._tasks`) in memory of its own, ``scratch``, so that threads share nothing but what they read.
+``kinds`` are scalars whose types say what is computed with. ``shape`` is int64 ``[10]``:
 
 ====  ==========================================================================================
 0, 1  channels, bins
@@ -21,13 +22,6 @@ first box, the one past the last. Every kernel takes the units ``first`` to ``la
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from hashlib import sha256
-from importlib.resources import files
-from types import CellType, FunctionType
-from typing import Any
-
-import numba
 import numpy as np
 
 from sppnet.ops._blocks import (
@@ -67,35 +61,15 @@ from sppnet.ops._simd import (
     word,
     zero,
 )
+from sppnet.ops._tasks import FOURS, GRADIENTS, PLACES, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
 
 
-def _hash_of_parts() -> str:
-    folder = files("sppnet.ops")
-    return sha256(
-        b"".join(folder.joinpath(name).read_bytes() for name in ("_simd.py", "_blocks.py"))
-    ).hexdigest()
-
-
-_PARTS = _hash_of_parts()
-
-
-def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Machine code, kept on disk where numba finds a folder to write to.
-
-    Numba compiles again when this file changes, or what a function encloses: so each is made to enclose a
-    hash of the files that hold its parts.
-    """
-    code = function.__code__.replace(co_freevars=("parts",))
-    stamped = FunctionType(code, function.__globals__, function.__name__, None, (CellType(_PARTS),))
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(stamped)
-    except RuntimeError:
-        return numba.njit(nogil=True, error_model="numpy")(stamped)
-
-
-@_kernel
-def max_units(like, maps, boxes, units, levels, depth, out, shape, turn, scratch, first, last):
-    """Pool for max, into ``out``; ``like`` is an integer as wide as the floats."""
+@whole
+def _max_units(kinds, task, scratch, first, last):
+    """Pool for max. ``kinds``: an integer as wide as the floats, and the number of NaNs of either sign."""
+    like, turn = kinds
+    maps, boxes, units, levels, depth, shape = tables(task)
+    out = word(task, ROWS)
     channels, bins, across = word(shape, 0), word(shape, 1), word(shape, 4)
     streamed, by_bin = word(shape, 5) != 0, word(shape, 6) != 0
     stages = scratch + bins * WIDTH
@@ -163,15 +137,16 @@ def _scatter(like, count, total, places, totals, levels, depth, row, channel, sh
             given, named = given + step, named + count * size
 
 
-@_kernel
-def max_gradient_units(
-    bits, like, total, maps, grads, boxes, units, levels, depth, rows, shape, turn, scratch, first, last
-):
+@whole
+def _max_gradient_units(kinds, task, scratch, first, last):
     """From the gradient of the rows that of the maps, each value to the first maximum of its bin.
 
-    ``bits`` is an integer as wide as the floats and counts the lanes of a unit, ``like`` one twice as wide
-    or more, ``total`` a float of the type of ``rows`` and ``grads``. A unit must hold all boxes of its map.
+    ``kinds``: an integer as wide as the floats, which counts the lanes of a unit; one twice as wide or more;
+    a float of the type of the gradients; the number of NaNs. A unit must hold all boxes of its map.
     """
+    bits, like, total, turn = kinds
+    maps, boxes, units, levels, depth, shape = tables(task)
+    rows, grads = word(task, ROWS), word(task, GRADIENTS)
     channels, bins, across, length = word(shape, 0), word(shape, 1), word(shape, 4), word(shape, 8)
     low = (np.int64(1) << np.int64(WIDTH * 4 // lanes(like))) - 1
     keys = scratch + bins * WIDTH
@@ -205,13 +180,16 @@ def max_gradient_units(
             spread(total, totals + lane // lanes(total) * block, target, opening + lane, channels)
 
 
-@_kernel
-def placed_max_units(like, maps, boxes, units, levels, depth, out, found, shape, scratch, first, last):
-    """As `max_units` for floats of 32 bits and boxes without tables, and note where the maxima are.
+@whole
+def _placed_max_units(kinds, task, scratch, first, last):
+    """As `_max_units` for floats of 32 bits and boxes without tables, and note where the maxima are.
 
-    ``found`` int16 ``[boxes, blocks, bins, 16]`` takes the cell of each bin's first maximum. Both zeros come
-    out as 0, and every NaN as the same one.
+    ``PLACES``, int16 ``[boxes, blocks, bins, 16]``, takes the cell of each bin's first maximum. Both zeros
+    come out as 0, and every NaN as the same one. ``kinds``: an integer as wide as the floats.
     """
+    (like,) = kinds
+    maps, boxes, units, levels, depth, shape = tables(task)
+    out, found = word(task, ROWS), word(task, PLACES)
     channels, bins, by_bin = word(shape, 0), word(shape, 1), word(shape, 6) != 0
     places = scratch + bins * WIDTH
     stages = places + bins * WIDTH
@@ -240,9 +218,12 @@ def placed_max_units(like, maps, boxes, units, levels, depth, out, found, shape,
                 emit(like, other, row, levels, depth, channels, channel, like, False, by_bin)
 
 
-@_kernel
-def placed_gradient_units(total, grads, units, levels, depth, rows, found, shape, scratch, first, last):
-    """The gradient of `placed_max_units` for the maps; a unit must hold all boxes of its map."""
+@whole
+def _placed_gradient_units(kinds, task, scratch, first, last):
+    """The gradient of `_placed_max_units` for the maps; a unit must hold all boxes of its map."""
+    (total,) = kinds
+    grads, _, units, levels, depth, shape = tables(task)
+    rows, found = word(task, ROWS), word(task, PLACES)
     channels, bins, length = word(shape, 0), word(shape, 1), word(shape, 8)
     blocks = (channels + lanes(total) - 1) // lanes(total)
     unit = first
@@ -288,9 +269,12 @@ def _mean_box(like, tile, base, width, box, levels, depth):
                 target += WIDTH
 
 
-@_kernel
-def mean_units(bits, like, maps, boxes, units, levels, depth, out, shape, scratch, first, last):
-    """Pool for mean, into ``out``; ``like`` is a float, ``bits`` an integer as wide."""
+@whole
+def _mean_units(kinds, task, scratch, first, last):
+    """Pool for mean. ``kinds``: an integer and a float of the same width."""
+    bits, like = kinds
+    maps, boxes, units, levels, depth, shape = tables(task)
+    out = word(task, ROWS)
     channels, bins = word(shape, 0), word(shape, 1)
     streamed, by_bin = word(shape, 5) != 0, word(shape, 6) != 0
     stages = scratch + bins * WIDTH
@@ -342,20 +326,23 @@ def _share_out(like, totals, width, box, levels, depth, row, channel, shape, buf
                 given += step
 
 
-@_kernel
-def mean_gradient_units(like, maps, grads, boxes, units, levels, depth, rows, shape, scratch, first, last):
-    """From the gradient of the rows that of the maps; a unit must hold all boxes of its map."""
+@whole
+def _mean_gradient_units(kinds, task, scratch, first, last):
+    """From the gradient of the rows that of the maps, of one type; a unit must hold all boxes of its map."""
+    (like,) = kinds
+    grads, boxes, units, levels, depth, shape = tables(task)
+    rows = word(task, ROWS)
     channels, length = word(shape, 0), word(shape, 8)
     totals = scratch + WIDTH
     for unit in range(first, last):
-        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        one, channel = grads + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
         height, width = word(one, 1), word(one, 2)
         for at in range(scratch, totals + height * width * WIDTH, WIDTH):
             store(at, zero(like))
         for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
             row = rows + r * length
             _share_out(like, totals, width, boxes + 24 * r, levels, depth, row, channel, shape, scratch)
-        spread(like, totals, grads + 48 * word(units, 4 * unit), channel, channels)
+        spread(like, totals, one, channel, channels)
 
 
 @part
@@ -380,17 +367,19 @@ def _dots(bins, rows, weights, target, fresh):
     store(target, total if fresh else vadd(load(one, target), total))
 
 
-@_kernel
-def score_units(
-    like, half, maps, boxes, units, levels, depth, weights, fours, out, shape, turn, scratch, first, last
-):
+@whole
+def _score_units(kinds, task, scratch, first, last):
     """Score boxes by max pooled rows without keeping these.
 
     A unit here is int64 ``[6]``: map, first channel, channel past the last, first box, the one past the
-    last, and the place in ``out`` of the first box's sums. ``weights`` float32
-    ``[blocks, fours, bins * parts, 4, 16]``, a part being 16 lanes of a block, is ``fours`` times 4
-    classes. ``out`` float32 ``[..., fours, 4, 4]``, one for every 4 boxes.
+    last, and the place in the output of the first box's sums. The weights are float32
+    ``[blocks, fours, bins * parts, 4, 16]``, a part being 16 lanes of a block, the output
+    ``[..., fours, 4, 4]``, one for every 4 boxes. ``kinds``: an integer as wide as the floats, the number of
+    NaNs, and whether the floats are float16.
     """
+    like, turn, half = kinds
+    maps, boxes, units, levels, depth, shape = tables(task)
+    weights, fours, out = word(task, WEIGHTS), word(task, FOURS), word(task, ROWS)
     bins, across, together = word(shape, 1), word(shape, 4), word(shape, 7)
     parts = lanes(like) // 16
     tile = scratch
@@ -429,3 +418,106 @@ def score_units(
                         _dots(
                             bins * parts, place, head + k * bins * parts * 4 * WIDTH, four, channel == opening
                         )
+
+
+# A way in for each type: first what `work` calls, then its kinds.
+
+
+@Entry
+def max_16(task):
+    """Max of float16 and bfloat16."""
+    work(_max_units, (np.int16(0), np.int16(word(task, TURN))), task)
+
+
+@Entry
+def max_32(task):
+    """Max of float32."""
+    work(_max_units, (np.int32(0), np.int32(word(task, TURN))), task)
+
+
+@Entry
+def max_64(task):
+    """Max of float64."""
+    work(_max_units, (np.int64(0), word(task, TURN)), task)
+
+
+@Entry
+def mean_32(task):
+    """Mean of float32."""
+    work(_mean_units, (np.int32(0), np.float32(0)), task)
+
+
+@Entry
+def mean_64(task):
+    """Mean of float64."""
+    work(_mean_units, (np.int64(0), np.float64(0)), task)
+
+
+@Entry
+def max_gradient_16(task):
+    """The gradient of `max_16`, for maps of fewer than 65,536 cells."""
+    kinds = np.int16(0), np.int32(0), np.float32(0), np.int16(word(task, TURN))
+    work(_max_gradient_units, kinds, task)
+
+
+@Entry
+def max_gradient_16_large(task):
+    """The gradient of `max_16`."""
+    kinds = np.int16(0), np.int64(0), np.float32(0), np.int16(word(task, TURN))
+    work(_max_gradient_units, kinds, task)
+
+
+@Entry
+def max_gradient_32(task):
+    """The gradient of `max_32`."""
+    kinds = np.int32(0), np.int64(0), np.float32(0), np.int32(word(task, TURN))
+    work(_max_gradient_units, kinds, task)
+
+
+@Entry
+def max_gradient_64(task):
+    """The gradient of `max_64`, given the ranks of the values."""
+    kinds = np.int32(0), np.int64(0), np.float64(0), np.int32(word(task, TURN))
+    work(_max_gradient_units, kinds, task)
+
+
+@Entry
+def mean_gradient_32(task):
+    """The gradient of `mean_32`."""
+    work(_mean_gradient_units, (np.float32(0),), task)
+
+
+@Entry
+def mean_gradient_64(task):
+    """The gradient of `mean_64`."""
+    work(_mean_gradient_units, (np.float64(0),), task)
+
+
+@Entry
+def placed_max(task):
+    """Max of float32, with places."""
+    work(_placed_max_units, (np.int32(0),), task)
+
+
+@Entry
+def placed_gradient(task):
+    """The gradient of `placed_max`."""
+    work(_placed_gradient_units, (np.float32(0),), task)
+
+
+@Entry
+def scores_16(task):
+    """Scores from bfloat16."""
+    work(_score_units, (np.int16(0), np.int16(word(task, TURN)), False), task)
+
+
+@Entry
+def scores_half(task):
+    """Scores from float16."""
+    work(_score_units, (np.int16(0), np.int16(word(task, TURN)), True), task)
+
+
+@Entry
+def scores_32(task):
+    """Scores from float32."""
+    work(_score_units, (np.int32(0), np.int32(word(task, TURN)), False), task)

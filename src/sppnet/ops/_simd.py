@@ -109,6 +109,16 @@ def word(typingctx, address, index):
 
 
 @_instruction
+def take(typingctx, address, count):
+    """Add ``count`` to the int64 at ``address``, as several threads may at once, and return what it was."""
+
+    def codegen(context, builder, sig, args):
+        return builder.atomic_rmw("add", _at(builder, args[0], ir.IntType(64)), args[1], "monotonic")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@_instruction
 def poke(typingctx, address, value):
     """Write a scalar to ``address``."""
     item_bytes = value.bitwidth // 8

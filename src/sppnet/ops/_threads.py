@@ -11,17 +11,15 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-Job = Callable[[Iterator[tuple[int, int]]], None]
-
-_Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_Body = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
 class _Workers:
@@ -39,11 +37,11 @@ class _Workers:
         self._executor = None
         self.forked = True
 
-    def submit(self, job: Job, runs: Iterator[tuple[int, int]]) -> Future[None]:
+    def submit(self, call: Callable[[], object]) -> Future[object]:
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sppnet")
-            return self._executor.submit(job, runs)
+            return self._executor.submit(call)
 
 
 _workers = _Workers()
@@ -53,8 +51,8 @@ _workers = _Workers()
 def _parallel() -> Callable[..., None] | None:
     """The entry of a parallel region in the OpenMP library that torch has loaded, None for another kind.
 
-    ``(body, data, threads, flags)``; it returns when all threads have left ``body``, and lets other threads
-    of the interpreter run meanwhile.
+    ``(address, data, threads, flags)``; it returns when all threads have left the function at ``address``,
+    and lets other threads of the interpreter run meanwhile.
     """
     if not hasattr(os, "RTLD_NOLOAD"):
         return None
@@ -64,68 +62,30 @@ def _parallel() -> Callable[..., None] | None:
         except OSError:
             continue  # it lies there, but this process computes with another one
         region: Any = library.GOMP_parallel
-        region.argtypes = (_Body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+        region.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
         region.restype = None
         return region
     return None
 
 
-class _Runs:
-    """Runs of units, each handed to whichever thread asks next."""
+def run(entry: int, task: int, threads: int) -> None:
+    """Call the machine code at ``entry`` with ``task`` on several threads, the caller's among them.
 
-    def __init__(self, count: int, length: int) -> None:
-        self._lock = threading.Lock()
-        self._next, self._count, self._length = 0, count, length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return self
-
-    def __next__(self) -> tuple[int, int]:
-        with self._lock:
-            start = self._next
-            self._next = stop = min(start + self._length, self._count)
-        if start == stop:
-            raise StopIteration
-        return start, stop
-
-
-def share(count: int, job: Job, most: int) -> None:
-    """Call ``job`` on several threads, the caller's among them, until ``count`` units are done.
-
-    There are `torch.get_num_threads` of them, or fewer where there are fewer units, and at most ``most``.
-
-    ``job`` is called once a thread and takes runs of units, ``(first, last)``, from the iterator that it is
-    given. What a unit computes must not depend on the run that it came in.
+    It is called at most ``threads`` times in all, at least once, and must do all the work however often that
+    is. Returns when the last call has.
     """
-    threads = min(torch.get_num_threads(), count, most)
     if threads <= 1:
-        job(iter([(0, count)] if count else []))
+        _Body(entry)(task)
         return
-    runs = _Runs(count, max(1, count // (8 * threads)))
     region = None if _workers.forked else _parallel()
-    if region is None:
-        _share_among_workers(job, runs, threads)
+    if region is not None:
+        region(entry, task, threads, 0)
         return
-    failures: list[BaseException] = []
-
-    def body(_: object) -> None:
-        # Nothing may leave a function that C called; what went wrong is raised by the caller's thread.
-        try:
-            job(runs)
-        except BaseException as error:
-            failures.append(error)
-
-    region(_Body(body), None, threads, 0)
-    if failures:
-        raise failures[0]
-
-
-def _share_among_workers(job: Job, runs: _Runs, threads: int) -> None:
-    others = [_workers.submit(job, runs) for _ in range(threads - 1)]
+    others = [_workers.submit(partial(_Body(entry), task)) for _ in range(threads - 1)]
     try:
-        job(runs)
+        _Body(entry)(task)
     finally:
         for other in others:
-            # A thread that never began has nothing left to do: the runs are spent.
+            # A thread that never began has nothing left to do.
             if not other.cancel():
                 other.result()

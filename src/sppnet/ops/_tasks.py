@@ -1,0 +1,94 @@
+"""What threads are told of a call to a kernel, and the way into its machine code.
+
+A *task* is a row of int64 that all threads of a call share; its words are numbered below. A thread enters
+with nothing but the address of the task: the interpreter takes no part until all of them are back.
+"""
+
+# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# pyright: basic
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from hashlib import sha256
+from importlib.resources import files
+from types import CellType, FunctionType
+from typing import Any
+
+import numba
+
+from sppnet.ops._blocks import part
+from sppnet.ops._simd import take, word
+
+# Counted up by the threads: the next unit to do, the next thread's seat. Then how many units there are and
+# are taken at a time, the address of the first seat's memory, and the bytes of each.
+NEXT, SEAT, COUNT, RUN, SCRATCH, SCRATCH_BYTES = range(6)
+# Addresses of the tables of `sppnet.ops._blocks`, how many levels, the address of ``shape``, how many NaNs of
+# either sign the type has.
+MAPS, BOXES, UNITS, LEVELS, DEPTH, SHAPE, TURN = range(6, 13)
+# Addresses: of the rows, their gradients or sums; of the table of the maps' gradients; of the maxima's
+# places; of the weights; and how many times 4 classes these are for.
+ROWS, GRADIENTS, PLACES, WEIGHTS, FOURS = range(13, 18)
+WORDS = 18
+
+
+def whole(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Machine code compiled as one with its caller.
+
+    Each function that is compiled by itself costs the compiler another round over all that it calls.
+    """
+    options: dict[str, Any] = {"inline": "always"}
+    return numba.njit(nogil=True, error_model="numpy", **options)(function)
+
+
+@part
+def tables(task):
+    """The addresses of maps, boxes, units and levels, how many levels, and the address of ``shape``."""
+    known = word(task, MAPS), word(task, BOXES), word(task, UNITS), word(task, LEVELS)
+    return (*known, word(task, DEPTH), word(task, SHAPE))
+
+
+@whole
+def work(kernel, kinds, task):
+    """What each thread does: take a run of units, call ``kernel`` on it, and again while there are some."""
+    scratch = word(task, SCRATCH) + take(task + 8 * SEAT, 1) * word(task, SCRATCH_BYTES)
+    count, run = word(task, COUNT), word(task, RUN)
+    first = take(task + 8 * NEXT, run)
+    while first < count:
+        kernel(kinds, task, scratch, first, min(first + run, count))
+        first = take(task + 8 * NEXT, run)
+
+
+def _hash_of_parts() -> str:
+    folder = files("sppnet.ops")
+    names = ("_simd.py", "_blocks.py", "_tasks.py")
+    return sha256(b"".join(folder.joinpath(name).read_bytes() for name in names)).hexdigest()
+
+
+_PARTS = _hash_of_parts()
+
+
+class Entry:
+    """A function of a task's address as machine code, kept on disk where numba finds a folder to write to.
+
+    Numba compiles again when the function's file changes, or what the function encloses: so it is made to
+    enclose a hash of the files that hold its parts.
+    """
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        code = function.__code__.replace(co_freevars=("parts",))
+        self._function = FunctionType(
+            code, function.__globals__, function.__name__, None, (CellType(_PARTS),)
+        )
+
+    @cached_property
+    def address(self) -> int:
+        """Where the machine code begins, made when it is first asked for."""
+        options: dict[str, Any] = {"error_model": "numpy"}
+        try:
+            compiled = numba.cfunc("void(int64)", cache=True, **options)(self._function)
+        except RuntimeError:
+            compiled = numba.cfunc("void(int64)", **options)(self._function)
+        assert compiled.address is not None
+        return compiled.address
