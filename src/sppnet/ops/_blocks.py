@@ -1,4 +1,4 @@
-"""How a compiled kernel lays out a map and pools a box of it: the parts of `sppnet.ops._kernels`.
+"""How a compiled kernel lays out a map and pools a box of it: the parts of the kernels.
 
 A *block* is as many channels as a vector has lanes. The channels of one block of one map are laid out as
 one vector a cell, so that pooling is loads and maxima of whole vectors, whatever the strides of the map.
@@ -33,6 +33,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from sppnet.ops._shuffles import transpose
 from sppnet.ops._simd import (
     fill,
     from_key,
@@ -45,7 +46,6 @@ from sppnet.ops._simd import (
     to_cell,
     to_key,
     to_plain_key,
-    transpose,
     vmax,
     where_above,
     where_first,

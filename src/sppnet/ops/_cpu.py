@@ -1,4 +1,4 @@
-"""Pyramid pooling on the CPU: what `sppnet.ops._kernels` needs, prepared, and shared among threads."""
+"""Pyramid pooling on the CPU: what the kernels need, prepared, and shared among threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sppnet.ops import _kernels, _tasks
+from sppnet.ops import _max_kernels, _mean_kernels, _score_kernels, _tasks
 from sppnet.ops._memory import LARGE, new_like, new_rows
 from sppnet.ops._plan import (
     WIDTH,
@@ -42,23 +42,26 @@ _NANS = {
 """For each type the number of its NaNs of either sign."""
 
 _MAX = {
-    torch.float16: _kernels.max_16,
-    torch.bfloat16: _kernels.max_16,
-    torch.float32: _kernels.max_32,
-    torch.float64: _kernels.max_64,
+    torch.float16: _max_kernels.max_16,
+    torch.bfloat16: _max_kernels.max_16,
+    torch.float32: _max_kernels.max_32,
+    torch.float64: _max_kernels.max_64,
 }
-_MEAN = {torch.float32: _kernels.mean_32, torch.float64: _kernels.mean_64}
+_MEAN = {torch.float32: _mean_kernels.mean_32, torch.float64: _mean_kernels.mean_64}
 _MAX_GRADIENT = {
-    torch.float16: _kernels.max_gradient_16,
-    torch.bfloat16: _kernels.max_gradient_16,
-    torch.float32: _kernels.max_gradient_32,
-    torch.float64: _kernels.max_gradient_64,
+    torch.float16: _max_kernels.max_gradient_16,
+    torch.bfloat16: _max_kernels.max_gradient_16,
+    torch.float32: _max_kernels.max_gradient_32,
+    torch.float64: _max_kernels.max_gradient_64,
 }
-_MEAN_GRADIENT = {torch.float32: _kernels.mean_gradient_32, torch.float64: _kernels.mean_gradient_64}
+_MEAN_GRADIENT = {
+    torch.float32: _mean_kernels.mean_gradient_32,
+    torch.float64: _mean_kernels.mean_gradient_64,
+}
 _SCORES = {
-    torch.float16: _kernels.scores_half,
-    torch.bfloat16: _kernels.scores_16,
-    torch.float32: _kernels.scores_32,
+    torch.float16: _score_kernels.scores_half,
+    torch.bfloat16: _score_kernels.scores_16,
+    torch.float32: _score_kernels.scores_32,
 }
 
 
@@ -163,7 +166,7 @@ def _max_backward(
     if dtype == torch.float64:
         plan, turn, item = replace(plan, maps=map_table(ranks := _ranks(maps))), 0, ranks[0].element_size()
     elif item == 2 and plan.cells >= 1 << 16:
-        entry = _kernels.max_gradient_16_large
+        entry = _max_kernels.max_gradient_16_large
     shape = _shape(plan, channels, by_bin=by_bin, row_bytes=_row_bytes(given, plan))
     units = units_of(plan, channels, WIDTH // item, 0)
     blocks = 1 + given.element_size() // item
@@ -197,7 +200,7 @@ def pool_placed(maps: Tensor, levels: Sequence[int], by_bin: bool) -> tuple[Tens
     units = units_of(plan, channels, lanes, 0)
     words = {"ROWS": out.data_ptr(), "PLACES": found.data_ptr()}
     scratch = 4 * plan.bins * WIDTH + plan.table_bytes
-    _run(_kernels.placed_max, plan, units, shape, scratch, channels * 4, **words)
+    _run(_max_kernels.placed_max, plan, units, shape, scratch, channels * 4, **words)
     return out, found
 
 
@@ -223,7 +226,7 @@ def pool_placed_backward(
     units = units_of(plan, channels, WIDTH // 4, 0)
     words = {"ROWS": given.data_ptr(), "PLACES": found.data_ptr()}
     scratch = several * plan.cells * WIDTH
-    _run(_kernels.placed_gradient, plan, units, shape, scratch, channels * 4, **words)
+    _run(_max_kernels.placed_gradient, plan, units, shape, scratch, channels * 4, **words)
     return result
 
 

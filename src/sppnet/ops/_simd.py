@@ -30,11 +30,11 @@ _ITEMS = {
 }
 
 
-def _instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
     return intrinsic(function)
 
 
-def _literal_instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+def literal_instruction(function: Callable[..., Any]) -> Callable[..., Any]:
     return intrinsic(prefer_literal=True)(function)
 
 
@@ -54,7 +54,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, fe_type.llvm)
 
 
-def _splat(vector: ir.VectorType, value) -> ir.Constant:
+def splat(vector: ir.VectorType, value) -> ir.Constant:
     return ir.Constant(vector, [value] * vector.count)
 
 
@@ -64,36 +64,36 @@ def _broadcast(builder, vector: ir.VectorType, scalar):
     return builder.shuffle_vector(first, first, zeros)
 
 
-def _shuffle(builder, a, b, lanes: list[int]):
+def shuffle(builder, a, b, lanes: list[int]):
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
-def _at(builder, address, kind, offset=None):
+def at(builder, address, kind, offset=None):
     if offset is not None:
         address = builder.add(address, offset)
     return builder.inttoptr(address, kind.as_pointer())
 
 
-@_instruction
+@instruction
 def lanes(typingctx, like):
     """How many elements of the type of ``like`` a vector holds."""
     count = Vector(like).lanes
     return types.int64(like), lambda context, builder, sig, args: ir.Constant(ir.IntType(64), count)
 
 
-@_instruction
+@instruction
 def peek(typingctx, like, address):
     """The scalar of the type of ``like`` at ``address``."""
 
     def codegen(context, builder, sig, args):
         item = _ITEMS[sig.args[0]]
-        return builder.load(_at(builder, args[1], item), align=item_bytes)
+        return builder.load(at(builder, args[1], item), align=item_bytes)
 
     item_bytes = like.bitwidth // 8
     return like(like, types.int64), codegen
 
 
-@_instruction
+@instruction
 def word(typingctx, address, index):
     """Number ``index`` of the int64 at ``address``.
 
@@ -103,81 +103,81 @@ def word(typingctx, address, index):
 
     def codegen(context, builder, sig, args):
         place = builder.add(args[0], builder.shl(args[1], ir.Constant(ir.IntType(64), 3)))
-        return builder.load(_at(builder, place, ir.IntType(64)), align=8)
+        return builder.load(at(builder, place, ir.IntType(64)), align=8)
 
     return types.int64(types.int64, types.int64), codegen
 
 
-@_instruction
+@instruction
 def take(typingctx, address, count):
     """Add ``count`` to the int64 at ``address``, as several threads may at once, and return what it was."""
 
     def codegen(context, builder, sig, args):
-        return builder.atomic_rmw("add", _at(builder, args[0], ir.IntType(64)), args[1], "monotonic")
+        return builder.atomic_rmw("add", at(builder, args[0], ir.IntType(64)), args[1], "monotonic")
 
     return types.int64(types.int64, types.int64), codegen
 
 
-@_instruction
+@instruction
 def poke(typingctx, address, value):
     """Write a scalar to ``address``."""
     item_bytes = value.bitwidth // 8
 
     def codegen(context, builder, sig, args):
-        builder.store(args[1], _at(builder, args[0], _ITEMS[sig.args[1]]), align=item_bytes)
+        builder.store(args[1], at(builder, args[0], _ITEMS[sig.args[1]]), align=item_bytes)
         return context.get_dummy_value()
 
     return types.none(types.int64, value), codegen
 
 
-@_instruction
+@instruction
 def load(typingctx, like, address):
     """The vector at ``address``, which need only suit one element."""
     result = Vector(like)
 
     def codegen(context, builder, sig, args):
-        return builder.load(_at(builder, args[1], result.llvm), align=like.bitwidth // 8)
+        return builder.load(at(builder, args[1], result.llvm), align=like.bitwidth // 8)
 
     return result(like, types.int64), codegen
 
 
-@_instruction
+@instruction
 def store(typingctx, address, vector):
     """Write ``vector`` to ``address``, which need only suit one element."""
 
     def codegen(context, builder, sig, args):
-        builder.store(args[1], _at(builder, args[0], vector.llvm), align=vector.item.bitwidth // 8)
+        builder.store(args[1], at(builder, args[0], vector.llvm), align=vector.item.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.none(types.int64, vector), codegen
 
 
-@_instruction
+@instruction
 def store_half(typingctx, address, vector):
     """Write the lower half of each integer of ``vector``, side by side, to ``address``."""
     half = ir.VectorType(ir.IntType(vector.item.bitwidth // 2), vector.lanes)
 
     def codegen(context, builder, sig, args):
         value = builder.trunc(args[1], half)
-        builder.store(value, _at(builder, args[0], half), align=vector.item.bitwidth // 16)
+        builder.store(value, at(builder, args[0], half), align=vector.item.bitwidth // 16)
         return context.get_dummy_value()
 
     return types.none(types.int64, vector), codegen
 
 
-@_instruction
+@instruction
 def stream(typingctx, address, vector):
     """Write ``vector`` past the caches to ``address``, a multiple of 64; `fence` before others read it."""
 
     def codegen(context, builder, sig, args):
-        written = builder.store(args[1], _at(builder, args[0], vector.llvm), align=BYTES)
+        written = builder.store(args[1], at(builder, args[0], vector.llvm), align=BYTES)
         written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
         return context.get_dummy_value()
 
     return types.none(types.int64, vector), codegen
 
 
-@_instruction
+@instruction
 def fence(typingctx):
     """Order everything written before, streams too, ahead of what comes after."""
 
@@ -188,7 +188,7 @@ def fence(typingctx):
     return types.none(), codegen
 
 
-@_instruction
+@instruction
 def prefetch(typingctx, address):
     """Ask for the cache line at ``address``, which may lie anywhere."""
 
@@ -197,20 +197,20 @@ def prefetch(typingctx, address):
         kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         hints = [ir.Constant(number, value) for value in (0, 3, 1)]
-        builder.call(function, [_at(builder, args[0], ir.IntType(8)), *hints])
+        builder.call(function, [at(builder, args[0], ir.IntType(8)), *hints])
         return context.get_dummy_value()
 
     return types.none(types.int64), codegen
 
 
-@_instruction
+@instruction
 def zero(typingctx, like):
     """A vector of zeros."""
     result = Vector(like)
     return result(like), lambda context, builder, sig, args: ir.Constant(result.llvm, None)
 
 
-@_instruction
+@instruction
 def vmax(typingctx, a, b):
     """The larger of each pair of integers."""
 
@@ -220,7 +220,7 @@ def vmax(typingctx, a, b):
     return a(a, b), codegen
 
 
-@_instruction
+@instruction
 def fill(typingctx, like, value):
     """A vector of which every lane is ``value``."""
     result = Vector(like)
@@ -234,7 +234,7 @@ def fill(typingctx, like, value):
     return result(like, types.int64), codegen
 
 
-@_instruction
+@instruction
 def where_above(typingctx, a, b, x, y):
     """For each lane ``x`` where ``a > b``, else ``y``."""
 
@@ -244,7 +244,7 @@ def where_above(typingctx, a, b, x, y):
     return a(a, a, a, a), codegen
 
 
-@_instruction
+@instruction
 def where_first(typingctx, a, x, b, y):
     """For each lane the place ``x`` or ``y`` of the larger of ``a`` and ``b``, the smaller one of equals."""
 
@@ -256,7 +256,7 @@ def where_first(typingctx, a, x, b, y):
     return a(a, a, a, a), codegen
 
 
-@_instruction
+@instruction
 def to_cell(typingctx, vector, low):
     """What `with_place` put into the lower half of each lane, counted down from ``low``."""
 
@@ -270,13 +270,13 @@ def to_cell(typingctx, vector, low):
     return vector(vector, types.int64), codegen
 
 
-@_instruction
+@instruction
 def vadd(typingctx, a, b):
     """The sum of each pair of floats."""
     return a(a, b), lambda context, builder, sig, args: builder.fadd(args[0], args[1])
 
 
-@_instruction
+@instruction
 def scaled(typingctx, a, factor):
     """Each float times a scalar."""
 
@@ -286,7 +286,7 @@ def scaled(typingctx, a, factor):
     return a(a, a.item), codegen
 
 
-@_instruction
+@instruction
 def fma(typingctx, a, b, c):
     """``a * b + c``, fused where the processor can."""
 
@@ -301,11 +301,11 @@ def fma(typingctx, a, b, c):
 def _fold(builder, kind, vector):
     """Flip all but the sign of the negative ones: floats' bits to integers of the same order, and back."""
     bits = kind.item.bitwidth
-    sign = builder.ashr(vector, _splat(kind.llvm, bits - 1))
-    return builder.xor(vector, builder.and_(sign, _splat(kind.llvm, (1 << (bits - 1)) - 1)))
+    sign = builder.ashr(vector, splat(kind.llvm, bits - 1))
+    return builder.xor(vector, builder.and_(sign, splat(kind.llvm, (1 << (bits - 1)) - 1)))
 
 
-@_instruction
+@instruction
 def to_key(typingctx, vector, turn):
     """Bits of floats to integers that order as the floats do, every NaN above all.
 
@@ -319,7 +319,7 @@ def to_key(typingctx, vector, turn):
     return vector(vector, vector.item), codegen
 
 
-@_instruction
+@instruction
 def from_key(typingctx, vector, turn):
     """The inverse of `to_key`."""
 
@@ -329,15 +329,15 @@ def from_key(typingctx, vector, turn):
     return vector(vector, vector.item), codegen
 
 
-@_instruction
+@instruction
 def to_plain_key(typingctx, vector, turn):
     """As `to_key`, but with one key for both zeros and one, the largest, for every NaN."""
 
     def codegen(context, builder, sig, args):
         kind = vector.llvm
-        most = _splat(kind, (1 << (vector.item.bitwidth - 1)) - 1)
+        most = splat(kind, (1 << (vector.item.bitwidth - 1)) - 1)
         key = _fold(builder, vector, args[0])
-        key = builder.select(builder.icmp_signed("==", key, _splat(kind, -1)), ir.Constant(kind, None), key)
+        key = builder.select(builder.icmp_signed("==", key, splat(kind, -1)), ir.Constant(kind, None), key)
         infinity = builder.sub(most, _broadcast(builder, kind, args[1]))
         odd = builder.icmp_signed(">", builder.and_(args[0], most), infinity)
         return builder.select(odd, most, key)
@@ -345,7 +345,7 @@ def to_plain_key(typingctx, vector, turn):
     return vector(vector, vector.item), codegen
 
 
-@_instruction
+@instruction
 def with_place(typingctx, like, keys, part, place):
     """Part ``part`` of the lanes of ``keys``, each above ``place`` in an integer of the type of ``like``."""
     result = Vector(like)
@@ -353,166 +353,16 @@ def with_place(typingctx, like, keys, part, place):
 
     def codegen(context, builder, sig, args):
         _, all_keys, number, low = args
-        some = _shuffle(builder, all_keys, all_keys, list(range(result.lanes)))
+        some = shuffle(builder, all_keys, all_keys, list(range(result.lanes)))
         for i in range(1, keys.lanes // result.lanes):
-            other = _shuffle(
+            other = shuffle(
                 builder, all_keys, all_keys, list(range(i * result.lanes, (i + 1) * result.lanes))
             )
             here = builder.icmp_signed("==", number, ir.Constant(number.type, i))
             some = builder.select(here, other, some)
-        high = builder.shl(builder.sext(some, result.llvm), _splat(result.llvm, shift))
+        high = builder.shl(builder.sext(some, result.llvm), splat(result.llvm, shift))
         if like.bitwidth < 64:
             low = builder.trunc(low, result.llvm.element)
         return builder.or_(high, _broadcast(builder, result.llvm, low))
 
     return result(like, keys, types.int64, types.int64), codegen
-
-
-def _zip_words(builder, vectors: list, lanes_: int) -> list:
-    """Interleave vectors of 4 or 8 byte words until each lane's elements lie side by side."""
-    low = [j // 2 + (j % 2) * lanes_ for j in range(lanes_)]
-    high = [lane + lanes_ // 2 for lane in low]
-    half = len(vectors) // 2
-    for _ in range(len(vectors).bit_length() - 1):
-        pairs = [(vectors[i], vectors[i + half]) for i in range(half)]
-        vectors = [_shuffle(builder, a, b, mask) for a, b in pairs for mask in (low, high)]
-    return vectors
-
-
-def _columns(builder, kind: Vector, vectors: list) -> list:
-    """For each lane a short vector of its elements in ``vectors``, whose number is a power of two."""
-    rows = len(vectors)
-    if rows == 1:
-        return [_shuffle(builder, vectors[0], vectors[0], [lane]) for lane in range(kind.lanes)]
-    if kind.item.bitwidth > 16:
-        share = kind.lanes // rows
-        return [
-            _shuffle(builder, v, v, list(range(part * rows, (part + 1) * rows)))
-            for v in _zip_words(builder, vectors, kind.lanes)
-            for part in range(share)
-        ]
-    # 2-byte shuffles across 16 bytes are slow: pair neighbours inside them, then move pairs as words.
-    words = ir.VectorType(ir.IntType(32), kind.lanes // 2)
-    result = [None] * kind.lanes
-    for side in (0, 4):
-        mask = [8 * (j // 8) + side + (j % 8) // 2 + (j % 2) * kind.lanes for j in range(kind.lanes)]
-        pairs = [_shuffle(builder, vectors[i], vectors[i + 1], mask) for i in range(0, rows, 2)]
-        zipped = _zip_words(builder, [builder.bitcast(p, words) for p in pairs], words.count)
-        share = words.count // len(pairs)
-        for i, vector in enumerate(zipped):
-            whole = builder.bitcast(vector, kind.llvm)
-            for part in range(share):
-                word = i * share + part
-                lane = 8 * (word // 4) + side + word % 4
-                result[lane] = _shuffle(builder, whole, whole, list(range(part * rows, (part + 1) * rows)))
-    return result
-
-
-def _transpose(builder, kind: Vector, rows: int, places) -> None:
-    source, source_step, target, target_step = places
-    align, word = kind.item.bitwidth // 8, ir.IntType(64)
-    vectors = []
-    for i in range(rows):
-        offset = builder.mul(source_step, ir.Constant(word, i))
-        vectors.append(builder.load(_at(builder, source, kind.llvm, offset), align=align))
-    piece = ir.VectorType(kind.llvm.element, rows)
-    for lane, column in enumerate(_columns(builder, kind, vectors)):
-        offset = builder.mul(target_step, ir.Constant(word, lane))
-        builder.store(column, _at(builder, target, piece, offset), align=align)
-
-
-@_literal_instruction
-def transpose(typingctx, like, count, source, source_step, target, target_step):
-    """Turn ``count`` vectors into as many columns.
-
-    Reads vectors at ``source + i * source_step`` and writes, for each lane, ``count`` elements side by
-    side at ``target + lane * target_step``. ``count`` is a literal power of two, at most the lanes.
-    """
-    if not isinstance(count, types.IntegerLiteral):
-        return None
-    kind = Vector(like)
-
-    def codegen(context, builder, sig, args):
-        _transpose(builder, kind, min(count.literal_value, kind.lanes), args[2:])
-        return context.get_dummy_value()
-
-    return types.none(like, count, *[types.int64] * 4), codegen
-
-
-@_instruction
-def widen(typingctx, vector, part):
-    """Half of a vector of float32, the first where ``part`` is 0, as float64; float64 as it is."""
-    kind, double = vector, Vector(types.float64)
-
-    def codegen(context, builder, sig, args):
-        if kind.item == types.float64:
-            return args[0]
-        low = _shuffle(builder, args[0], args[0], list(range(8)))
-        high = _shuffle(builder, args[0], args[0], list(range(8, 16)))
-        first = builder.icmp_signed("==", args[1], ir.Constant(args[1].type, 0))
-        return builder.fpext(builder.select(first, low, high), double.llvm)
-
-    return double(vector, types.int64), codegen
-
-
-@_instruction
-def narrow(typingctx, like, low, high):
-    """The inverse of `widen`: two halves as float32, or the first as it is for float64."""
-    result = Vector(like)
-
-    def codegen(context, builder, sig, args):
-        if like == types.float64:
-            return args[1]
-        short = ir.VectorType(ir.FloatType(), 8)
-        low, high = (builder.fptrunc(half, short) for half in args[1:])
-        return _shuffle(builder, low, high, list(range(16)))
-
-    return result(like, low, high), codegen
-
-
-@_instruction
-def floats(typingctx, vector, part, half):
-    """Bits of floats as float32.
-
-    Of int16 the lanes of half ``part``, as float16 where ``half``, else bfloat16; of int32 all lanes.
-    """
-    result = Vector(types.float32)
-
-    def codegen(context, builder, sig, args):
-        if vector.item == types.int32:
-            return builder.bitcast(args[0], result.llvm)
-        low = _shuffle(builder, args[0], args[0], list(range(16)))
-        high = _shuffle(builder, args[0], args[0], list(range(16, 32)))
-        some = builder.select(builder.icmp_signed("==", args[1], ir.Constant(args[1].type, 0)), low, high)
-        words = ir.VectorType(ir.IntType(32), 16)
-        shifted = builder.shl(builder.zext(some, words), _splat(words, 16))
-        brain = builder.bitcast(shifted, result.llvm)
-        short = builder.bitcast(some, ir.VectorType(ir.HalfType(), 16))
-        return builder.select(args[2], builder.fpext(short, result.llvm), brain)
-
-    return result(vector, types.int64, types.boolean), codegen
-
-
-@_instruction
-def sums(typingctx, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p):  # noqa: E741
-    """The sums of the lanes of 16 vectors of float32, one a lane."""
-    result = Vector(types.float32)
-
-    def codegen(context, builder, sig, args):
-        # Lane i of what is left holds a part of the sum of vector names[i].
-        left = [(args[i], [i] * 16) for i in range(16)]
-        run = 16
-        while len(left) > 1:
-            run //= 2
-            merged = []
-            for (a, names_a), (b, names_b) in zip(left[::2], left[1::2], strict=True):
-                starts = range(0, 16, 2 * run)
-                low = [s + base + i for s in starts for base in (0, 16) for i in range(run)]
-                high = [lane + run for lane in low]
-                both = builder.fadd(_shuffle(builder, a, b, low), _shuffle(builder, a, b, high))
-                merged.append((both, [(names_a + names_b)[lane] for lane in low]))
-            left = merged
-        total, names = left[0]
-        return _shuffle(builder, total, total, [names.index(i) for i in range(16)])
-
-    return result(*[result] * 16), codegen

@@ -2,6 +2,22 @@
 
 A *task* is a row of int64 that all threads of a call share; its words are numbered below. A thread enters
 with nothing but the address of the task: the interpreter takes no part until all of them are back.
+
+A *unit* is the work on one block of one map with a run of its boxes, int64 ``[4]``: map, first channel,
+first box, the one past the last. Every kernel does the units ``first`` to ``last`` of a task
+(`sppnet.ops._tasks`) in memory of its own, ``scratch``, so that threads share nothing but what they read.
+``kinds`` are scalars whose types say what is computed with. ``shape`` is int64 ``[10]``:
+
+====  ==========================================================================================
+0, 1  channels, bins
+2, 3  how many doublings of rows and of columns the tables hold: 1, 1 for no more than the block
+4     across, in bytes, or 0 where four places cover every bin
+5     whether to stream the output past the caches
+6     whether output rows run bin by bin, ``[bins, C]``, and not in the public order
+7     how many boxes are scored together
+8     bytes from a row of gradients to the next, 0 where all are one
+9     how many blocks of a map may be written together
+====  ==========================================================================================
 """
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
@@ -62,7 +78,7 @@ def work(kernel, kinds, task):
 
 def _hash_of_parts() -> str:
     folder = files("sppnet.ops")
-    names = ("_simd.py", "_blocks.py", "_tasks.py")
+    names = ("_simd.py", "_shuffles.py", "_blocks.py", "_tasks.py")
     return sha256(b"".join(folder.joinpath(name).read_bytes() for name in names)).hexdigest()
 
 
