@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ import tyro
 from sppnet.cli.estimators import Device
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
 from sppnet.cli.screen import opened_screen
+from sppnet.recipes.tables import DetectionSize, Request
 from sppnet.runs import json_text
 
 __all__ = ["ReproduceFlags", "run"]
@@ -37,6 +38,7 @@ class ReproduceFlags:
         device: where to compute.
         seed: of everything random.
         quick: less of everything, to see that it runs.
+        detection: how much work tables 9 to 12 take.
         config: a TOML file with values for these flags; flags on the command line win.
         json: one JSON document on stdout, everything else on stderr.
     """
@@ -49,6 +51,7 @@ class ReproduceFlags:
     device: Device = "auto"
     seed: int = 0
     quick: bool = False
+    detection: DetectionSize = field(default_factory=DetectionSize)
     config: ConfigFile = None
     json: bool = False
 
@@ -60,8 +63,6 @@ def run(words: list[str]) -> int:
     if room is None:
         known = ", ".join(name for tables in _ROOMS.values() for name in tables)
         raise UsageError("sppnet reproduce", f"{flags.table!r} is none of the tables {known}")
-    from sppnet.recipes.tables import Request
-
     fields = {f.name: getattr(flags, f.name) for f in dataclasses.fields(Request) if f.name != "quiet"}
     with opened_screen(json=flags.json) as screen:
         made = importlib.import_module(room).TABLES[flags.table](Request(**fields))

@@ -93,9 +93,15 @@ def _options(request: Request, **changed: Any) -> PaperOptions:
         crops = replace(options.crops, side=64, padding=4)
         dense = WindowOptions("dense", most=32)
         return replace(options, windows=dense, finetune=tune, crops=crops)
-    # From random weights on, the paper's rate of 1e-4 would need many more batches.
-    tune = FinetuneOptions(width=1024, rates=(3e-4, 3e-5), lengths=(2000, 500))
-    return replace(options, finetune=tune)
+    size = request.detection
+    last = max(1, size.batches // 5)
+    tune = FinetuneOptions(
+        width=size.width,
+        rates=(size.rate, size.rate / 10),
+        lengths=(size.batches - last, last),
+        mirrored=size.mirrored,
+    )
+    return replace(options, windows=WindowOptions(most=size.windows), finetune=tune)
 
 
 def _detector(request: Request, options: PaperOptions, seed: int = 0) -> PaperDetector:
@@ -119,13 +125,20 @@ def _percent(value: float | None) -> float | None:
 
 
 def _differs(request: Request) -> tuple[str, ...]:
-    rows = [
-        f"data: {request.data.name}; network: {request.backbone}"
-        + ("" if request.weights else ", its own or random weights"),
-        "fc6 and fc7 start at random, 1,024 wide, and see 2,500 batches, as nothing pretrained them; the row "
-        "fc6 is a random layer",
-    ]
-    return (*rows, "quick: small pictures, few windows, few batches") if request.quick else tuple(rows)
+    size = request.detection
+    network = request.backbone + ("" if request.weights else ", its own or random weights")
+    data = f"data: {request.data.name}; network: {network}"
+    start = (
+        "fc6 and fc7 start at random, as nothing pretrained them; without fine-tuning they are random layers"
+    )
+    if request.quick:
+        return data, start, "quick: small pictures, few dense windows, fc6 and fc7 64 wide, 20 batches"
+    tuned = f"fc6 and fc7 are {size.width} wide and see {size.batches} batches, at a rate of {size.rate:g}, "
+    tuned += (
+        f"the last fifth at a tenth of it, {'half of' if size.mirrored else 'none of'} the pictures mirrored"
+    )
+    windows = f"at most {size.windows} windows a picture, of selective search"
+    return data, start, tuned, windows
 
 
 def table9(request: Request) -> Table:
