@@ -203,6 +203,14 @@ class PaperOptions:
         if self.windows.source == "edge-boxes" and not (self.windows.edge_model or self.windows.file):
             wanted = "the file of OpenCV's structured edge model, for EdgeBoxes"
             raise UserError("options.windows.edge_model", wanted, "none")
+        given = (
+            ("windows.file", self.windows.file),
+            ("windows.edge_model", self.windows.edge_model),
+            ("finetune.weights", tune.weights),
+        )
+        for name, file in given:
+            if file is not None and not file.is_file():
+                raise UserError(file, f"a file, for options.{name}", "no such file")
         if self.windows.source == "dense" and self.windows.file is not None:
             wanted = "a file of boxes or dense windows, not both"
             raise UserError("options.windows", wanted, "both")
