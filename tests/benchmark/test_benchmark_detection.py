@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from sppnet.backbones import load_backbone, prepare
-from sppnet.benchmark.detection import picture_and_windows, time_cropping, time_pooling
+from sppnet.benchmark import detection
+from sppnet.benchmark.detection import (
+    DetectionBenchmark,
+    _Times,
+    picture_and_windows,
+    time_cropping,
+    time_pooling,
+)
 from sppnet.detect.rcnn import CropOptions
 
 
@@ -26,3 +33,25 @@ def test_parts_add_up():
     assert ours.features == pytest.approx(ours.conv + ours.pool)
     assert peer.features == pytest.approx(peer.crop + peer.conv + peer.pool + peer.fc)
     assert min(peer.crop, peer.conv, peer.pool, peer.fc) > 0
+
+
+def test_rcnn_as_published_stands_beside_its_best_batch(monkeypatch):
+    seen = []
+
+    def cropped(network, image, windows, options):
+        seen.append(options.batch)
+        return _Times(2.0 if options.batch == 256 else 1.0, 0.5, 0.1, 0.4)
+
+    monkeypatch.setattr(detection, "time_cropping", cropped)
+    monkeypatch.setattr(detection, "time_pooling", lambda *_: _Times(0.05, 0.05, 0.0))
+    monkeypatch.setattr(detection, "_proposals_seconds", lambda _: None)
+    monkeypatch.setattr(detection, "best_batch", lambda *_: (CropOptions(227, 16, 16), {"16": 0.01}))
+    found = detection.run(DetectionBenchmark(device="cpu", quick=True, layer="stride8"))
+    assert seen[:2] == [16, 256]
+    assert found["rcnn"]["best_batch"]["batch"] == 16
+    assert found["rcnn"]["as_published"]["batch"] == 256
+    assert found["rcnn"]["best_batch"]["speedup_1_scale"] == pytest.approx(20)
+    assert found["rcnn"]["as_published"]["speedup_5_scale"] == pytest.approx(30)
+    peers = [row["peer"] for row in found["rows"]]
+    assert len(peers) == 12
+    assert sum("as published" in peer for peer in peers) == sum("best" in peer for peer in peers) == 6
