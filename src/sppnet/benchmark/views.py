@@ -1,0 +1,102 @@
+"""Accuracy of views on the feature maps beside that of views by crops, of one pretrained network."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sppnet.backbones import load_backbone, prepare
+from sppnet.classify import NetworkOptions, ViewOptions
+from sppnet.classify.network import PyramidNetwork
+from sppnet.classify.transfer import see
+from sppnet.classify.views import view_probabilities
+from sppnet.data import default_split, read_classification, read_image
+from sppnet.features.network import pick_device
+from sppnet.learn import SvmOptions, fit_linear_svm, one_versus_rest
+from sppnet.progress import track
+from sppnet.structures import ClassificationItem, ClassificationSet
+
+_SHORT, _SIDE = 256, 224
+_C = 10.0
+
+
+def views_accuracy(
+    data: Path, backbone: str, weights: Path | None, *, quick: bool = False, quiet: bool = False
+) -> dict[str, object]:
+    """Ten views of each test picture, by crops and on the maps, with one linear layer behind the pyramid.
+
+    The layer is learned as linear SVMs on the centre crops of the training pictures; the convolutions stay.
+
+    Args:
+        data: labelled pictures with a part to learn from and one to measure on.
+        backbone: name of the network.
+        weights: its local weights.
+        quick: a tenth of the pictures.
+        quiet: no progress bars.
+
+    Returns:
+        Errors in percent (``"top1_crops"``, ``"top1_maps"``, ``"top5_crops"``, ``"top5_maps"``), how many
+        pictures only one way names rightly (``"only_crops"``, ``"only_maps"``), ``"pictures"``, and seconds a
+        picture (``"crops_s"``, ``"maps_s"``).
+
+    Raises:
+        UserError: data, network or weights at fault.
+    """
+    step = 10 if quick else 1
+    train = read_classification(data, None)
+    test = read_classification(data, default_split(data, "evaluate"))
+    network = _network(train, train.items[::step], backbone, weights, quiet=quiet)
+    crops = ViewOptions((_SHORT,), _SIDE, "five")
+    ways = {"crops": crops, "maps": ViewOptions((_SHORT,), _SIDE, "five", how="maps")}
+    scores: dict[str, list[Tensor]] = {name: [] for name in ways}
+    seconds = dict.fromkeys(ways, 0.0)
+    items = test.items[::step]
+    for item in track(items, "Testing", quiet=quiet):
+        image = read_image(item.path)
+        for name, options in ways.items():
+            start = time.perf_counter()
+            scores[name].append(view_probabilities(network, image, options))
+            seconds[name] += time.perf_counter() - start
+    labels = torch.tensor([item.label for item in items])
+    right: dict[str, Tensor] = {}
+    told: dict[str, object] = {"network": backbone, "pictures": len(items)}
+    for name, rows in scores.items():
+        best = torch.stack(rows).topk(min(5, len(train.names)), 1).indices == labels[:, None]
+        right[name] = best[:, 0]
+        told[f"top1_{name}"] = 100 * (1 - float(best[:, 0].float().mean()))
+        told[f"top5_{name}"] = 100 * (1 - float(best.any(1).float().mean()))
+        told[f"{name}_s"] = seconds[name] / len(items)
+    told["only_crops"] = int((right["crops"] & ~right["maps"]).sum())
+    told["only_maps"] = int((right["maps"] & ~right["crops"]).sum())
+    return told
+
+
+def _network(
+    train: ClassificationSet,
+    items: tuple[ClassificationItem, ...],
+    backbone: str,
+    weights: Path | None,
+    *,
+    quiet: bool,
+) -> PyramidNetwork:
+    """The convolutions, pyramid pooling and one linear layer, learned on centre crops."""
+    convolutions = prepare(load_backbone(backbone, weights), pick_device("cpu"))
+    network = PyramidNetwork(convolutions, len(train.names), NetworkOptions(hidden=())).eval()
+    rows: list[Tensor] = []
+    with torch.inference_mode():
+        for item in track(items, "Centre crops", quiet=quiet):
+            crop = see(read_image(item.path), "crop", _SIDE, convolutions)
+            rows.append(network.rows(crop)[0].float())
+    table = torch.stack(rows)
+    scale = 1 / float(table.norm(dim=1).mean())
+    targets = one_versus_rest(torch.tensor([item.label for item in items]), len(train.names))
+    svm = fit_linear_svm(table * scale, targets, SvmOptions(C=_C))
+    layer = network.head[0]
+    assert isinstance(layer, nn.Linear)
+    with torch.no_grad():
+        layer.weight.copy_(svm.weight * scale)
+        layer.bias.copy_(svm.bias)
+    return network
