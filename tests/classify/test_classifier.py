@@ -92,6 +92,16 @@ def test_rows_have_norm_one_and_mirroring_is_blind_to_sides(textures):
     torch.testing.assert_close(row, turned, rtol=1e-3, atol=1e-4)
 
 
+def test_a_pictures_own_size_is_joined_with_other_scales(textures):
+    def row(scales):
+        options = ClassifierOptions(levels=(2,), scales=scales)
+        return Classifier(device="cpu", options=options).fit(textures, quiet=True)._row(texture(2, 7))
+
+    own, larger, both = row(None), row((96,)), row((96, 0))
+    assert torch.equal(row((0,)), own)
+    torch.testing.assert_close(both, torch.cat([own, larger]) / 2**0.5)
+
+
 def test_mistakes_are_named(classifier, textures, tmp_path):
     with pytest.raises(UserError, match="fit or load"):
         Classifier().predict("x.jpg")

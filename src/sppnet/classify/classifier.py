@@ -104,11 +104,15 @@ class Classifier:
         image = read_image(source)
         options = self.options
         views = [image, image.flip(2)] if options.mirror else [image]
-        row = torch.zeros(())
-        for view in views:
-            maps = extract(self.network_, view, options.scales, long_side=options.long_side)
-            row = row + image_rows(maps, options.levels, normalise=options.normalise).flatten().cpu()
-        return torch.nn.functional.normalize(row, dim=0)
+        parts: list[Tensor] = []
+        for scale in sorted(set(options.scales or (0,))):
+            row = torch.zeros(())
+            for view in views:
+                sides = (scale,) if scale else None
+                maps = extract(self.network_, view, sides, long_side=options.long_side)
+                row = row + image_rows(maps, options.levels, normalise=options.normalise).flatten().cpu()
+            parts.append(row)
+        return torch.nn.functional.normalize(torch.cat(parts), dim=0)
 
     def _margins(self, source: PictureSource) -> Tensor:
         return self.svm_.scores(self._row(source)[None])[0]

@@ -12,8 +12,8 @@ class ClassifierOptions:
     """How a picture becomes a row, and how rows are told apart.
 
     Attributes:
-        scales: short sides, in pixels, that a picture is resized to before the network; its rows are
-            joined. None keeps its own size.
+        scales: short sides, in pixels, that a picture is resized to before the network, 0 for its own; its
+            rows are joined. None keeps its own size alone.
         long_side: limit of the long side after resizing, in pixels.
         levels: bins along each side of each level of the pyramid.
         normalise: give every level of the pyramid the same weight, by its l2 norm; a row as a whole has
@@ -31,8 +31,8 @@ class ClassifierOptions:
 
     def check(self) -> None:
         """Raise `UserError` for the first value out of its range."""
-        sides = "None, or short sides of at least 16 pixels"
-        if self.scales is not None and (not self.scales or min(self.scales) < 16):
+        sides = "None, or short sides of at least 16 pixels, or 0"
+        if self.scales is not None and (not self.scales or any(s != 0 and s < 16 for s in self.scales)):
             raise UserError("options.scales", sides, self.scales)
         if self.long_side < 16:
             raise UserError("options.long_side", "at least 16 pixels", self.long_side)
