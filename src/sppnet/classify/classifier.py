@@ -25,9 +25,10 @@ from sppnet.data import (
 from sppnet.errors import UserError
 from sppnet.evaluate import classification_metrics
 from sppnet.features import extract, image_rows
+from sppnet.features.many import for_each
 from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
 from sppnet.learn import LinearModel, SvmOptions, fit_linear_svm, fit_sigmoid, one_versus_rest
-from sppnet.progress import Stopwatch, peak_memory_mb, track
+from sppnet.progress import Stopwatch, peak_memory_mb
 from sppnet.runs import load_run, save_run
 
 
@@ -81,8 +82,7 @@ class Classifier:
         self.backbone_ = load_backbone(self.backbone, weights, seed=self.seed)
         self.network_ = prepare(self.backbone_, pick_device(self.device))
         watch("setup")
-        items = track(dataset.items, "Features", quiet=quiet)
-        rows = torch.stack([self._row(item.path) for item in items])
+        rows = self._rows([item.path for item in dataset.items], "Features", quiet=quiet)
         watch("features")
         labels = torch.tensor([item.label for item in dataset.items])
         targets = one_versus_rest(labels, len(dataset.names))
@@ -98,6 +98,10 @@ class Classifier:
             "peak_memory_mb": peak_memory_mb(),
         }
         return self
+
+    def _rows(self, paths: Sequence[Path], title: str, *, quiet: bool) -> Tensor:
+        """float32 ``[N, D]``: `_row` of every picture."""
+        return torch.stack(for_each(self._row, paths, title, self.network_.device, quiet=quiet))
 
     def _row(self, source: PictureSource) -> Tensor:
         """float32 ``[D]`` of norm 1 on the CPU: the full-image view at every scale (paper section 2)."""
@@ -165,8 +169,8 @@ class Classifier:
         self._check_fitted()
         part = default_split(data, "evaluate", layout) if split is None else split
         dataset = classification_for(read_classification(data, part, layout), self.names_)
-        items = track(dataset.items, "Evaluating", quiet=quiet)
-        scores = torch.stack([self._margins(item.path) for item in items])
+        rows = self._rows([item.path for item in dataset.items], "Evaluating", quiet=quiet)
+        scores = self.svm_.scores(rows)
         return classification_metrics(scores, torch.tensor([i.label for i in dataset.items]), self.names_)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
