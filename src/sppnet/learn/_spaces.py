@@ -16,7 +16,8 @@ from torch import Tensor
 
 from sppnet.learn._cholesky import solve_positive
 
-_CHUNK = 4096  # rows gathered at a time
+_CHUNK = 4096  # rows gathered, or columns converted, at a time
+_BLOCK = 1024  # rows whose inner products with all before them are one matrix product
 
 
 class Space(Protocol):
@@ -133,15 +134,28 @@ class GramSpace:
     gram: Tensor
 
     @staticmethod
-    def of(rows: Tensor, bias_feature: float, dtype: torch.dtype) -> GramSpace:
-        """The space of ``rows [N, D]``, with inner products of type ``dtype``."""
-        if rows.dtype == dtype:
-            return GramSpace((rows @ rows.T).add_(bias_feature**2))
-        gram = rows.new_full((len(rows), len(rows)), bias_feature**2, dtype=dtype)
-        for part in rows.split(_CHUNK, 1):
-            wide = part.to(dtype)
-            gram.addmm_(wide, wide.T)
-        return GramSpace(gram)
+    def of(
+        rows: Tensor, bias_feature: float, dtype: torch.dtype, products: torch.dtype | None = None
+    ) -> GramSpace:
+        """The space of ``rows [N, D]``.
+
+        Args:
+            rows: the rows.
+            bias_feature: the value of the constant feature.
+            dtype: of the inner products as they are kept.
+            products: what they are computed in; ``dtype`` when None.
+        """
+        products = products or dtype
+        gram = rows.new_full((len(rows), len(rows)), bias_feature**2, dtype=products)
+        # Pieces of the columns are all that is ever converted.
+        for part in rows.split(rows.shape[1] if rows.dtype == products else _CHUNK, 1):
+            wide = part.to(products)
+            for start in range(0, len(rows), _BLOCK):
+                end = start + _BLOCK
+                gram[start:end, :end].addmm_(wide[start:end], wide[:end].T)
+        for start in range(_BLOCK, len(rows), _BLOCK):
+            gram[:start, start : start + _BLOCK] = gram[start : start + _BLOCK, :start].T
+        return GramSpace(gram.to(dtype))
 
     def zeros(self, classes: int) -> Tensor:
         return self.gram.new_zeros(classes, len(self.gram))

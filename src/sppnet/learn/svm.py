@@ -17,6 +17,7 @@ from sppnet.learn.linear import LinearModel, check_rows
 _PAIRS = 2**24  # pairs of row and class that are solved together; bounds the memory
 _GRAM_ROWS = 12_000  # rows up to which their inner products are kept: 576 MB
 _SQUARED_HINGE = Loss(2.0, float("inf"), direct=1000)
+_ROUGH = 1e-3  # the tolerance from which float32 products will do for the hinge
 _STAGES = 40  # of the method of multipliers, for the hinge
 
 
@@ -132,8 +133,12 @@ def _space(rows: Tensor, options: SvmOptions) -> Space:
     """Where the problem is the cheapest to solve."""
     if len(rows) > min(rows.shape[1], _GRAM_ROWS):
         return _row_space(rows, options)
-    # With fewer rows than columns the hinge nearly makes a hard margin, beyond float32's arithmetic.
-    return GramSpace.of(rows, options.bias_feature, torch.float64 if options.loss == "hinge" else rows.dtype)
+    if options.loss == "squared_hinge":
+        return GramSpace.of(rows, options.bias_feature, rows.dtype)
+    # With fewer rows than columns the hinge nearly makes a hard margin, beyond float32's arithmetic; but its
+    # products, an order of magnitude more work than all that follows, bear a rough solution.
+    products = rows.dtype if options.tolerance >= _ROUGH else torch.float64
+    return GramSpace.of(rows, options.bias_feature, torch.float64, products)
 
 
 def _begin(space: Space, rows: Tensor, targets: Tensor, options: SvmOptions) -> Batch:
