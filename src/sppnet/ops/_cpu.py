@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -81,7 +81,13 @@ def _shape(
 
 
 def _run(
-    entry: _tasks.Entry, plan: Plan, units: Words, shape: Words, scratch: int, size: int, **words: int
+    entry: _tasks.Entry,
+    plan: Plan,
+    units: Words,
+    shape: Words,
+    scratch: int,
+    size: int,
+    words: Mapping[int, int],
 ) -> None:
     """Have all units done.
 
@@ -92,7 +98,7 @@ def _run(
         shape: further numbers of the call.
         scratch: bytes of memory for each thread.
         size: of a pooled value of all channels, in bytes.
-        words: the words of the task that this kernel needs besides, by name.
+        words: the words of the task that this kernel needs besides, by number.
     """
     work = size * (len(plan.boxes) * plan.bins + int((plan.maps[:, 1] * plan.maps[:, 2]).sum()))
     threads = min(torch.get_num_threads(), len(units), 1 + work // _THREAD_BYTES)
@@ -103,8 +109,8 @@ def _run(
     tables = (plan.maps, plan.boxes, units, plan.levels)
     task[_tasks.MAPS : _tasks.DEPTH] = [table.ctypes.data for table in tables]
     task[_tasks.DEPTH], task[_tasks.SHAPE] = len(plan.levels), shape.ctypes.data
-    for name, value in words.items():
-        task[getattr(_tasks, name)] = value
+    for number, value in words.items():
+        task[number] = value
     run(entry.address, task.ctypes.data, threads)
 
 
@@ -123,7 +129,8 @@ def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -
     scratch = 3 * plan.bins * WIDTH + plan.table_bytes
     entry = _MAX[dtype] if mode == "max" else _MEAN[dtype]
     size = channels * first.element_size()
-    _run(entry, plan, units, shape, scratch, size, ROWS=out.data_ptr(), TURN=_NANS[dtype])
+    words = {_tasks.ROWS: out.data_ptr(), _tasks.TURN: _NANS[dtype]}
+    _run(entry, plan, units, shape, scratch, size, words)
     return out
 
 
@@ -155,7 +162,8 @@ def _mean_backward(given: Tensor, channels: int, plan: Plan, targets: Words, by_
     units = units_of(plan, channels, WIDTH // given.element_size(), 0)
     scratch, size = plan.cells * WIDTH + WIDTH, channels * given.element_size()
     entry = _MEAN_GRADIENT[given.dtype]
-    _run(entry, replace(plan, maps=targets), units, shape, scratch, size, ROWS=given.data_ptr())
+    words = {_tasks.ROWS: given.data_ptr()}
+    _run(entry, replace(plan, maps=targets), units, shape, scratch, size, words)
 
 
 def _max_backward(
@@ -171,8 +179,8 @@ def _max_backward(
     units = units_of(plan, channels, WIDTH // item, 0)
     blocks = 1 + given.element_size() // item
     scratch = plan.bins * WIDTH + plan.table_bytes + blocks * plan.cells * WIDTH
-    words = {"ROWS": given.data_ptr(), "GRADIENTS": targets.ctypes.data, "TURN": turn}
-    _run(entry, plan, units, shape, scratch, channels * given.element_size(), **words)
+    words = {_tasks.ROWS: given.data_ptr(), _tasks.GRADIENTS: targets.ctypes.data, _tasks.TURN: turn}
+    _run(entry, plan, units, shape, scratch, channels * given.element_size(), words)
 
 
 def _rows_of(grad: Tensor, dtype: torch.dtype) -> Tensor:
@@ -198,9 +206,9 @@ def pool_placed(maps: Tensor, levels: Sequence[int], by_bin: bool) -> tuple[Tens
     found = torch.empty(len(maps), -(-channels // lanes), plan.bins, lanes, dtype=torch.int16)
     shape = _shape(plan, channels, by_bin=by_bin)
     units = units_of(plan, channels, lanes, 0)
-    words = {"ROWS": out.data_ptr(), "PLACES": found.data_ptr()}
+    words = {_tasks.ROWS: out.data_ptr(), _tasks.PLACES: found.data_ptr()}
     scratch = 4 * plan.bins * WIDTH + plan.table_bytes
-    _run(_max_kernels.placed_max, plan, units, shape, scratch, channels * 4, **words)
+    _run(_max_kernels.placed_max, plan, units, shape, scratch, channels * 4, words)
     return out, found
 
 
@@ -224,9 +232,9 @@ def pool_placed_backward(
         several=several,
     )
     units = units_of(plan, channels, WIDTH // 4, 0)
-    words = {"ROWS": given.data_ptr(), "PLACES": found.data_ptr()}
+    words = {_tasks.ROWS: given.data_ptr(), _tasks.PLACES: found.data_ptr()}
     scratch = several * plan.cells * WIDTH
-    _run(_max_kernels.placed_gradient, plan, units, shape, scratch, channels * 4, **words)
+    _run(_max_kernels.placed_gradient, plan, units, shape, scratch, channels * 4, words)
     return result
 
 
@@ -256,14 +264,14 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
     units = _score_units(plan, slots, groups, blocks, lanes)
     shape = _shape(plan, channels, together=together)
     words = {
-        "WEIGHTS": weights.data_ptr(),
-        "FOURS": fours,
-        "ROWS": sums.data_ptr(),
-        "TURN": _NANS[maps.dtype],
+        _tasks.WEIGHTS: weights.data_ptr(),
+        _tasks.FOURS: fours,
+        _tasks.ROWS: sums.data_ptr(),
+        _tasks.TURN: _NANS[maps.dtype],
     }
     scratch = plan.bins * WIDTH * (1 + together * parts) + plan.table_bytes
     size = channels * maps.element_size()
-    _run(_SCORES[maps.dtype], plan, units, shape, scratch, size, **words)
+    _run(_SCORES[maps.dtype], plan, units, shape, scratch, size, words)
     # numpy, because threads that torch wakes spin for a while on the cores that ours need.
     total = sums.numpy().sum(0).transpose(0, 2, 1, 3).reshape(-1, fours * 4)[:, :classes]
     scores = np.empty((len(plan.boxes), classes), np.float32)
