@@ -16,8 +16,8 @@ from sppnet.evaluate import detection_metrics
 from sppnet.progress import track
 from sppnet.structures import Boxes, Detections, DetectionSet
 
-# SGD at torchvision's 0.005 taught SqueezeNet, which has no batch normalisation, nothing; AdamW at this rate gave
-# an AP50 of 0.79 on held-out training pictures after 340 steps.
+# SGD at torchvision's 0.005 taught SqueezeNet, which has no batch normalisation, nothing; AdamW at this rate
+# gave an AP50 of 0.79 on held-out training pictures after 340 steps.
 _RATE, _WARM_UP, _LAST = 3e-4, 50, 0.2
 _WINDOWS = 128  # of a picture, to learn from; 512 cost more than they teach in so few steps
 
