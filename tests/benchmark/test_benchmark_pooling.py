@@ -12,6 +12,10 @@ def test_a_quick_run_has_the_promised_form(tmp_path):
         assert row["ratio"] == row["peer_s"] / row["ours_s"]
         assert row["ours_s"] > 0
     assert found["floor_ratio"] > 0
+    growing = {row["growing"] for row in found["growth"]}
+    assert growing == {"regions", "regions, large map", "channels", "bins"}
+    for row in found["growth"]:
+        assert row["output_mb"] == row["regions"] * row["channels"] * row["bins"] * 4 / 2**20
     assert (tmp_path / "growth.png").stat().st_size > 1000
 
 
@@ -27,5 +31,5 @@ def test_random_regions_lie_in_the_map_and_are_not_empty():
 def test_medians_run_both_in_turn():
     calls = []
     medians(lambda: calls.append("a"), lambda: calls.append("b"), 3)
-    assert calls == ["a", "b"] * 4
+    assert calls == ["a", "a", "b", "b"] * 3
     assert machine()["threads"] == torch.get_num_threads()

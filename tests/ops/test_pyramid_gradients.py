@@ -11,6 +11,7 @@ from torch.autograd import gradcheck
 from torch.nn.functional import adaptive_max_pool2d
 
 from sppnet.ops import _plan, region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops.pyramid import Order
 
 LEVELS = (6, 4, 3, 2, 1)
 
@@ -94,6 +95,29 @@ def test_whole_maps_of_any_size(
     several = [m.clone().requires_grad_() for m in maps]
     spatial_pyramid_pool(several, levels).backward(grad)
     assert all(torch.equal(m.grad, g) for m, g in zip(several, leaf.grad, strict=True) if m.grad is not None)
+
+
+@pytest.mark.parametrize("order", ["channels", "bins"])
+@pytest.mark.parametrize("shape", [(40, 72, 7, 6), (20, 80, 40, 39)])
+def test_blocks_of_whole_maps_that_are_read_and_written_together(
+    order: Order, shape: tuple[int, ...]
+) -> None:
+    # Enough maps that a thread takes several blocks of one at a time; the last of 72 channels' blocks is not
+    # a whole one, and the larger maps' gradients are written past the caches.
+    maps = small_integers(*shape, seed=4).to(memory_format=torch.channels_last)
+    leaf = maps.clone().requires_grad_()
+    got = spatial_pyramid_pool(leaf, LEVELS, order=order)
+    assert torch.equal(got, spatial_pyramid_pool(maps.double(), LEVELS, order=order).float())
+    grad = small_integers(*got.shape, seed=5)
+    got.backward(grad)
+    double = maps.double().requires_grad_()
+    rows = [adaptive_max_pool2d(double, n).flatten(2) for n in LEVELS]
+    if order == "bins":
+        rows = [row.transpose(1, 2) for row in rows]
+    torch.cat([row.flatten(1) for row in rows], 1).backward(grad.double())
+    assert leaf.grad is not None
+    assert double.grad is not None
+    assert torch.equal(leaf.grad.double(), double.grad)
 
 
 @pytest.mark.parametrize("mode", ["max", "mean"])

@@ -27,12 +27,15 @@ def machine() -> dict[str, object]:
 
 
 def medians(ours: Callable[[], object], peer: Callable[[], object], runs: int) -> tuple[float, float]:
-    """Median seconds of each, taken in turn so that the machine's moods meet both; one warm-up each."""
-    ours()
-    peer()
+    """Median seconds of each, taken in turn so that the machine's moods meet both.
+
+    Each timed call follows an untimed one of the same work: what the other has left in the caches is no part
+    of either.
+    """
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
         for seconds, work in zip(times, (ours, peer), strict=True):
+            work()
             start = time.perf_counter()
             work()
             seconds.append(time.perf_counter() - start)

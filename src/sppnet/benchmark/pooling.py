@@ -217,6 +217,8 @@ def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
         ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio"}], "floor_ratio", "growth"}``:
         medians in seconds; ratio is the peer's over ours; ``floor_ratio`` is our time for the first row
         over writing its output alone. Rows may have more: peak memory in megabytes, share of bandwidth.
+        ``growth``: ``{"growing", "regions", "channels", "bins", "map", "output_mb", "ours_s"}``, regions of
+        14x14 cells on a square map of ``map`` cells a side.
 
     Raises:
         MissingExtraError: a plot without matplotlib.
@@ -227,35 +229,51 @@ def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     rows.append(_score_row(10000 // part, runs))
     if torch.cuda.is_available():
         rows += _gpu_rows(2000 // part, runs)
-    growth = _growth((100, 200, 400) if quick else (250, 500, 1000, 2000, 4000), runs)
+    growth = _growth(runs, 4 if quick else 1)
     if plot is not None:
         _draw(plot, growth)
     return {"machine": machine(), "rows": rows, "floor_ratio": floor, "growth": growth}
 
 
-def _growth(counts: Sequence[int], runs: int) -> list[dict[str, float]]:
-    """Seconds by number of regions of 14x14 cells, on a small and on a large map."""
-    table: list[dict[str, float]] = []
-    small, large = torch.randn(1, 256, 28, 28), torch.randn(1, 256, 112, 112)
-    for count in counts:
-        corners = torch.randint(0, 14, (count, 2), generator=torch.Generator().manual_seed(count))
-        near = torch.cat([corners, corners + 14], 1)
-        far = torch.cat([corners * 7, corners * 7 + 14], 1)
-        seconds = medians(
-            lambda near=near: region_pyramid_pool(small, [near], LEVELS),
-            lambda far=far: region_pyramid_pool(large, [far], LEVELS),
-            runs,
-        )
-        table.append({"regions": count, "map_28_s": seconds[0], "map_112_s": seconds[1]})
-    return table
+def _growth(runs: int, part: int) -> list[dict[str, Any]]:
+    """Seconds by number of regions, on a small and a large map, by channels and by bins."""
+    count, channels, levels = 1000 // part, 256, LEVELS
+    series: dict[str, list[tuple[int, int, Sequence[int], int]]] = {
+        "regions": [(count * i // 4, channels, levels, 28) for i in (1, 2, 4, 8, 16)],
+        "regions, large map": [(count * i // 4, channels, levels, 112) for i in (1, 2, 4, 8, 16)],
+        "channels": [(count, channels * i // 4, levels, 28) for i in (1, 2, 4, 8, 16)],
+        "bins": [(count, channels, some, 28) for some in ((3, 2), LEVELS, (10,), (14,))],
+    }
+    return [_growth_row(name, *work, runs) for name, several in series.items() for work in several]
 
 
-def _draw(path: Path, growth: Sequence[dict[str, float]]) -> None:
+def _growth_row(
+    growing: str, count: int, channels: int, levels: Sequence[int], side: int, runs: int
+) -> dict[str, Any]:
+    torch.manual_seed(0)
+    maps, corners = torch.randn(1, channels, side, side), torch.randint(0, side - 14 + 1, (count, 2))
+    regions = torch.cat([corners, corners + 14], 1)
+    seconds, _ = medians(lambda: region_pyramid_pool(maps, [regions], levels), lambda: None, runs)
+    bins = sum(n * n for n in levels)
+    return {
+        "growing": growing,
+        "regions": count,
+        "channels": channels,
+        "bins": bins,
+        "map": side,
+        "output_mb": count * channels * bins * 4 / 2**20,
+        "ours_s": seconds,
+    }
+
+
+def _draw(path: Path, growth: Sequence[dict[str, Any]]) -> None:
     from sppnet.draw import plot_lines, save_picture
 
-    counts = [row["regions"] for row in growth]
-    lines = {
-        "map of 28x28": (counts, [1000 * row["map_28_s"] for row in growth]),
-        "map of 112x112": (counts, [1000 * row["map_112_s"] for row in growth]),
-    }
-    save_picture(path, plot_lines(lines, "Regions of 14x14 cells, 256 channels", "regions", "milliseconds"))
+    lines: dict[str, tuple[list[float], list[float]]] = {}
+    for row in growth:
+        name = f"{row['growing']} ({row['map']}x{row['map']})"
+        output, milliseconds = lines.setdefault(name, ([], []))
+        output.append(row["output_mb"])
+        milliseconds.append(1000 * row["ours_s"])
+    title = "Regions of 14x14 cells, by what grows (map)"
+    save_picture(path, plot_lines(lines, title, "megabytes of output", "milliseconds"))

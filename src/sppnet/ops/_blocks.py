@@ -93,7 +93,7 @@ def gather(like, target, one, channel, channels):
 
 @part
 def together(like, one, channel, channels, most):
-    """How many blocks from ``channel`` on, at most ``most``, are better written in one go.
+    """How many blocks from ``channel`` on, at most ``most``, are better read or written in one go.
 
     Where the channels of a cell lie side by side, coming back to the cell for each block takes longer.
     """
@@ -160,6 +160,23 @@ def to_plain_keys(bits, base, cells, turn):
     """As `to_keys`, with one key for both zeros and one for every NaN."""
     for at in range(base, base + cells * WIDTH, WIDTH):
         store(at, to_plain_key(load(bits, at), turn))
+
+
+@part
+def gather_plain_keys(like, target, one, channel, channels, count):
+    """`gather` and `to_plain_keys` of ``count`` blocks, one behind the other, as many as `together` told."""
+    height, width = word(one, 1), word(one, 2)
+    block = height * width * WIDTH
+    if count == 1:
+        gather(like, target, one, channel, channels)
+        to_plain_keys(like, target, height * width, like)
+        return
+    source, by_row, by_cell = word(one, 0) + channel * word(one, 3), word(one, 4), word(one, 5)
+    for y in range(height):
+        for x in range(width):
+            start, end = source + y * by_row + x * by_cell, target + (y * width + x) * WIDTH
+            for number in range(count):
+                store(end + number * block, to_plain_key(load(like, start + number * WIDTH), like))
 
 
 @part

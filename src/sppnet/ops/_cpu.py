@@ -100,7 +100,7 @@ def _run(
         size: of a pooled value of all channels, in bytes.
         words: the words of the task that this kernel needs besides, by number.
     """
-    work = size * (len(plan.boxes) * plan.bins + int((plan.maps[:, 1] * plan.maps[:, 2]).sum()))
+    work = size * (len(plan.boxes) * plan.bins + plan.all_cells)
     threads = min(torch.get_num_threads(), len(units), 1 + work // _THREAD_BYTES)
     memory = torch.empty(threads * scratch, dtype=torch.uint8)
     task = np.zeros(_tasks.WORDS, np.int64)
@@ -204,10 +204,11 @@ def pool_placed(maps: Tensor, levels: Sequence[int], by_bin: bool) -> tuple[Tens
     channels, lanes = maps.shape[1], WIDTH // 4
     out = new_rows(len(maps), channels * plan.bins, torch.float32)
     found = torch.empty(len(maps), -(-channels // lanes), plan.bins, lanes, dtype=torch.int16)
-    shape = _shape(plan, channels, by_bin=by_bin)
+    several = max(1, _NEAR_BYTES // (plan.cells * WIDTH))
+    shape = _shape(plan, channels, by_bin=by_bin, several=several)
     units = units_of(plan, channels, lanes, 0)
     words = {_tasks.ROWS: out.data_ptr(), _tasks.PLACES: found.data_ptr()}
-    scratch = 4 * plan.bins * WIDTH + plan.table_bytes
+    scratch = (4 * plan.bins + several * plan.cells) * WIDTH
     _run(_max_kernels.placed_max, plan, units, shape, scratch, channels * 4, words)
     return out, found
 

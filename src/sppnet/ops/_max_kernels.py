@@ -15,6 +15,7 @@ from sppnet.ops._blocks import (
     build_tables,
     emit,
     gather,
+    gather_plain_keys,
     part,
     place_box,
     pool_box,
@@ -171,29 +172,35 @@ def _placed_max_units(kinds, task, scratch, first, last):
     channels, bins, by_bin = word(shape, 0), word(shape, 1), word(shape, 6) != 0
     places = scratch + bins * WIDTH
     stages = places + bins * WIDTH
-    base = stages + 2 * bins * WIDTH
+    keys = stages + 2 * bins * WIDTH
     length, blocks = channels * bins * (WIDTH // lanes(like)), (channels + lanes(like) - 1) // lanes(like)
-    for unit in range(first, last):
-        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+    unit = first
+    while unit < last:
+        one, opening = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
         start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
         down = word(one, 2) * WIDTH
-        gather(like, base, one, channel, channels)
-        to_plain_keys(like, base, word(one, 1) * word(one, 2), like)
+        several = together(like, one, opening, channels, min(word(shape, 9), last - unit))
+        gather_plain_keys(like, keys, one, opening, channels, several)
         # Rows are written one behind: reading what was stored a moment ago in other pieces stalls.
-        for r in range(start, stop + 1):
-            if r < stop:
-                stage = stages + (r & 1) * bins * WIDTH
+        count = several * (stop - start)
+        for i in range(count + 1):
+            if i < count:
+                number, r = i // (stop - start), start + i % (stop - start)
+                base, block = keys + number * word(one, 1) * down, opening // lanes(like) + number
+                stage = stages + (i & 1) * bins * WIDTH
                 tile = stage if by_bin else scratch
                 place_box(like, tile, places, base, boxes + 24 * r, levels, depth, down)
                 if not by_bin:
                     turn_tile(like, tile, stage, levels, depth)
-                target = found + (r * blocks + channel // lanes(like)) * bins * (WIDTH // 2)
+                target = found + (r * blocks + block) * bins * (WIDTH // 2)
                 for b in range(bins):
                     store_half(target + b * (WIDTH // 2), load(like, places + b * WIDTH))
-            if r > start:
-                other = stages + ((r - 1) & 1) * bins * WIDTH
-                row = out + (r - 1) * length
+            if i > 0:
+                other = stages + ((i - 1) & 1) * bins * WIDTH
+                number, r = (i - 1) // (stop - start), start + (i - 1) % (stop - start)
+                row, channel = out + r * length, opening + number * lanes(like)
                 emit(like, other, row, levels, depth, channels, channel, like, False, by_bin)
+        unit += several
 
 
 @whole

@@ -77,5 +77,7 @@ def new_like(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """As `torch.empty_like` with another type, on memory that may have been used before."""
     if tensor.numel() * dtype.itemsize < LARGE:
         return torch.empty_like(tensor, dtype=dtype)
-    strides = torch.empty_like(tensor, dtype=dtype, device="meta").stride()
+    strides = tensor.stride()
+    if not (tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)):
+        strides = torch.empty_like(tensor, dtype=dtype, device="meta").stride()
     return new_rows(1, tensor.numel(), dtype)[0].as_strided(tensor.shape, strides)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -40,7 +40,19 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Plan:
-    """The tables that `sppnet.ops._blocks` describes; ``edges`` keeps alive what ``boxes`` points to."""
+    """The tables that `sppnet.ops._blocks` describes, which nobody may write to.
+
+    Attributes:
+        maps, boxes, levels: the tables.
+        starts: ``[maps + 1]``, each map's first box.
+        bins: of all levels.
+        doublings: of rows and of columns in the tables of a block.
+        across: the step along a row, in bytes.
+        edges: keeps alive what ``boxes`` points to.
+        cells: of the largest map.
+        all_cells: of all maps together.
+        whole: one box a map, covering it.
+    """
 
     maps: Words
     boxes: Words
@@ -50,11 +62,9 @@ class Plan:
     doublings: tuple[int, int]
     across: int
     edges: tuple[Words, Words]
-
-    @property
-    def cells(self) -> int:
-        """Cells of the largest map."""
-        return int((self.maps[:, 1] * self.maps[:, 2]).max())
+    cells: int
+    all_cells: int
+    whole: bool
 
     @property
     def table_bytes(self) -> int:
@@ -121,30 +131,71 @@ def _choose(boxes: Boxes, roots: tuple[int, ...], height: int, width: int, count
 def map_table(maps: Sequence[Tensor] | Tensor) -> Words:
     """Address, height, width and strides in bytes of each map ``[C, H, W]``."""
     if isinstance(maps, Tensor):
-        size = maps.element_size()
-        strides = [step * size for step in maps.stride()]
-        table = np.empty((len(maps), 6), np.int64)
-        table[:, 0] = maps.data_ptr() + np.arange(len(maps)) * strides[0]
-        table[:, 1:] = [maps.shape[2], maps.shape[3], *strides[1:]]
-        return table
+        return _batch_table(maps.data_ptr(), maps.shape, maps.stride(), maps.element_size())
     size = maps[0].element_size()
     rows = [[m.data_ptr(), *m.shape[1:], *(step * size for step in m.stride())] for m in maps]
     return np.array(rows, np.int64)
 
 
+def _batch_table(address: int, shape: Sequence[int], stride: Sequence[int], size: int) -> Words:
+    steps = [step * size for step in stride]
+    table = np.empty((shape[0], 6), np.int64)
+    table[:, 0] = address + np.arange(shape[0]) * steps[0]
+    table[:, 1:] = [shape[2], shape[3], *steps[1:]]
+    return table
+
+
 def whole_plan(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str) -> Plan:
     """One box a map, covering it."""
-    table, roots = _level_table(tuple(levels), mode == "max")
+    derived = mode == "max"
+    if isinstance(maps, Tensor):
+        plan = _batch_plan(tuple(maps.shape), maps.stride(), maps.element_size(), tuple(levels), derived)
+        places = plan.maps.copy()
+        places[:, 0] += maps.data_ptr()
+        return replace(plan, maps=places)
     places = map_table(maps)
+    table, roots = _level_table(tuple(levels), derived)
     heights, widths = places[:, 1], places[:, 2]
     columns = _edges(*_bins_of(widths, roots), 1, WIDTH, 0)
     rows = _edges(*_bins_of(heights, roots), 1, (widths * WIDTH)[:, None], 0)
-    row = columns.shape[1] * 16
     numbers = np.arange(len(places) + 1)
     boxes = np.zeros((len(places), 3), np.int64)
-    boxes[:, 1] = columns.ctypes.data + row * numbers[:-1]
-    boxes[:, 2] = rows.ctypes.data + row * numbers[:-1]
-    return Plan(places, boxes, numbers, table, count_bins(levels), (1, 1), WIDTH, (columns, rows))
+    for column, side in enumerate((columns, rows)):
+        boxes[:, 1 + column] = side.ctypes.data + side.shape[1] * 16 * numbers[:-1]
+    cells = heights * widths
+    return Plan(
+        places,
+        boxes,
+        numbers,
+        table,
+        count_bins(levels),
+        (1, 1),
+        WIDTH,
+        (columns, rows),
+        int(cells.max()),
+        int(cells.sum()),
+        True,
+    )
+
+
+@lru_cache(maxsize=64)
+def _batch_plan(
+    shape: tuple[int, int, int, int],
+    stride: tuple[int, int, int, int],
+    size: int,
+    levels: tuple[int, ...],
+    derived: bool,
+) -> Plan:
+    """The plan of a batch of whole maps that begins at address 0."""
+    count, _, height, width = shape
+    table, roots = _level_table(levels, derived)
+    places = _batch_table(0, shape, stride, size)
+    columns = _edges(*_bins_of(np.array([width]), roots), 1, WIDTH, 0)
+    rows = _edges(*_bins_of(np.array([height]), roots), 1, width * WIDTH, 0)
+    boxes = np.array([[0, columns.ctypes.data, rows.ctypes.data]] * count, np.int64)
+    cells = height * width
+    bins, numbers, edges = count_bins(levels), np.arange(count + 1), (columns, rows)
+    return Plan(places, boxes, numbers, table, bins, (1, 1), WIDTH, edges, cells, count * cells, True)
 
 
 def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str) -> Plan:
@@ -168,21 +219,36 @@ def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str) ->
         wide = int(length[boxes.widths.max() - 1].max()) >> doublings[1]
         across = across if tall or wide else 0
     starts = np.searchsorted(boxes.owners, np.arange(len(maps) + 1))
-    return Plan(map_table(maps), lines, starts, table, count_bins(levels), doublings, across, (columns, rows))
+    places, bins, edges, cells = map_table(maps), count_bins(levels), (columns, rows), height * width
+    return Plan(places, lines, starts, table, bins, doublings, across, edges, cells, len(maps) * cells, False)
 
 
 def units_of(plan: Plan, channels: int, lanes: int, least: int) -> Words:
     """Units ``[U, 4]``: each block of each map, its boxes in runs where there are fewer than ``least``."""
-    blocks = np.arange(0, channels, lanes)
+    if plan.whole:
+        return _whole_units(len(plan.maps), channels, lanes)
+    blocks = len(range(0, channels, lanes))
     maps = len(plan.maps)
     counts = np.diff(plan.starts)
     runs = 1
-    if len(blocks) * maps < least:
-        runs = max(1, min(-(-least // max(1, len(blocks) * maps)), int(counts.max(initial=0)) // 128))
-    units = np.empty((maps, len(blocks), runs, 4), np.int64)
-    units[..., 0] = np.arange(maps)[:, None, None]
-    units[..., 1] = blocks[:, None]
+    if blocks * maps < least:
+        runs = max(1, min(-(-least // max(1, blocks * maps)), int(counts.max(initial=0)) // 128))
     cuts = plan.starts[:-1, None] + counts[:, None] * np.arange(runs + 1) // runs
+    return _units(cuts, channels, lanes)
+
+
+@lru_cache(maxsize=64)
+def _whole_units(maps: int, channels: int, lanes: int) -> Words:
+    numbers = np.arange(maps + 1)
+    return _units(np.stack([numbers[:-1], numbers[1:]], 1), channels, lanes)
+
+
+def _units(cuts: Words, channels: int, lanes: int) -> Words:
+    """Units of maps whose boxes are cut at ``cuts`` ``[maps, runs + 1]``."""
+    blocks = np.arange(0, channels, lanes)
+    units = np.empty((len(cuts), len(blocks), cuts.shape[1] - 1, 4), np.int64)
+    units[..., 0] = np.arange(len(cuts))[:, None, None]
+    units[..., 1] = blocks[:, None]
     units[..., 2], units[..., 3] = cuts[:, None, :-1], cuts[:, None, 1:]
     return units.reshape(-1, 4)
 
