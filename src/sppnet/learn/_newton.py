@@ -152,7 +152,7 @@ def _direction(space: Space, gradient: Tensor, curvature: Tensor, forcing: Tenso
 
 def _conjugate_gradients(space: Space, gradient: Tensor, curvature: Tensor, forcing: Tensor) -> Tensor:
     """Solve ``(I + X^T diag(curvature) X) step = -gradient`` for all classes together, ``[K, V]``."""
-    space, kept = space.narrow((curvature > 0).any(0))
+    space, kept = space.narrow((curvature > 0).any(0), len(curvature))
     curvature = curvature[:, kept]
     result = torch.zeros_like(gradient)
     numbers = torch.arange(len(gradient), device=gradient.device)
@@ -161,7 +161,7 @@ def _conjugate_gradients(space: Space, gradient: Tensor, curvature: Tensor, forc
     square = space.dot(residual, residual)
     goal = forcing**2 * square
     for _ in range(_CG_STEPS):
-        image = search + space.adjoint(curvature * space.scores(search))
+        image = search + space.curved(search, curvature)
         length = (square / space.dot(search, image))[:, None]
         step += length * search
         residual -= length * image

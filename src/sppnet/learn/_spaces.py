@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sppnet.learn._cholesky import solve_positive
+from sppnet.ops import products
 
 _CHUNK = 4096  # rows gathered, or columns converted, at a time
 _BLOCK = 1024  # rows whose inner products with all before them are one matrix product
@@ -43,8 +44,12 @@ class Space(Protocol):
         """The mean over the rows of their squared norm, the bias feature's share included."""
         ...
 
-    def narrow(self, mask: Tensor) -> tuple[Space, Tensor]:
-        """The same unknowns seen by fewer rows: all in ``mask [N]``; and the numbers of the rows kept."""
+    def curved(self, vectors: Tensor, curvature: Tensor) -> Tensor:
+        """``adjoint(curvature * scores(vectors))``, with ``curvature [K, N]``."""
+        ...
+
+    def narrow(self, mask: Tensor, classes: int) -> tuple[Space, Tensor]:
+        """The same unknowns of so many vectors seen by fewer rows: all in ``mask [N]``; which are kept."""
         ...
 
     def newton_step(self, gradient: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
@@ -77,7 +82,9 @@ class RowSpace:
         return self.rows.new_zeros(classes, self.rows.shape[1] + 1, dtype=self.dtype)
 
     def scores(self, vectors: Tensor) -> Tensor:
-        if self.rows.dtype == self.dtype:
+        if self._fast(len(vectors)):
+            result = products.row_products(self.rows, vectors[:, :-1])
+        elif self.rows.dtype == self.dtype:
             result = vectors[:, :-1] @ self.rows.T
         else:
             pieces = [vectors[:, :-1] @ part.to(self.dtype).T for part in self.rows.split(_CHUNK)]
@@ -87,6 +94,9 @@ class RowSpace:
     def adjoint(self, coefficients: Tensor) -> Tensor:
         result = self.zeros(len(coefficients))
         result[:, -1] = self.bias_feature * coefficients.sum(1)
+        if self._fast(len(coefficients)):
+            result[:, :-1] = products.row_sums(self.rows, coefficients)
+            return result
         used = (coefficients != 0).any(0).nonzero()[:, 0]
         if self.rows.dtype == self.dtype and 3 * len(used) > len(self.rows):
             result[:, :-1] = coefficients @ self.rows
@@ -95,16 +105,24 @@ class RowSpace:
             result[:, :-1] += coefficients[:, part] @ self._rows(part)
         return result
 
+    def curved(self, vectors: Tensor, curvature: Tensor) -> Tensor:
+        if not self._fast(len(vectors)):
+            return self.adjoint(curvature * self.scores(vectors))
+        offsets = self.bias_feature * vectors[:, -1]
+        sums, total = products.curved_products(self.rows, vectors[:, :-1], offsets, curvature)
+        return torch.cat([sums, self.bias_feature * total[:, None]], 1)
+
     def dot(self, one: Tensor, two: Tensor) -> Tensor:
         return (one * two).sum(1)
 
     def mean_square(self) -> float:
         return float(torch.linalg.vector_norm(self.rows)) ** 2 / len(self.rows) + self.bias_feature**2
 
-    def narrow(self, mask: Tensor) -> tuple[Space, Tensor]:
+    def narrow(self, mask: Tensor, classes: int) -> tuple[Space, Tensor]:
         kept = mask.nonzero()[:, 0]
-        # A copy of more than half of the rows would cost more memory than it saves time.
-        if 2 * len(kept) > len(self.rows):
+        # Fast products leave out idle rows by themselves. A copy of more than half of the rows would cost
+        # more memory than it saves time.
+        if self._fast(classes) or 2 * len(kept) > len(self.rows):
             return self, torch.arange(len(self.rows), device=self.rows.device)
         return RowSpace(self._rows(kept), self.bias_feature, self.dtype), kept
 
@@ -118,6 +136,9 @@ class RowSpace:
         step[:-1] += change @ rows
         step[-1] += self.bias_feature * change.sum()
         return step
+
+    def _fast(self, count: int) -> bool:
+        return self.rows.dtype == self.dtype and products.suits(self.rows, count)
 
     def _rows(self, index: Tensor) -> Tensor:
         return self.rows.index_select(0, index).to(self.dtype)
@@ -173,7 +194,10 @@ class GramSpace:
     def mean_square(self) -> float:
         return float(self.gram.diagonal().mean())
 
-    def narrow(self, mask: Tensor) -> tuple[Space, Tensor]:
+    def curved(self, vectors: Tensor, curvature: Tensor) -> Tensor:
+        return curvature * self.scores(vectors)
+
+    def narrow(self, mask: Tensor, classes: int) -> tuple[Space, Tensor]:
         return self, torch.arange(len(mask), device=mask.device)
 
     def newton_step(self, gradient: Tensor, index: Tensor, inverse: Tensor) -> Tensor:

@@ -235,6 +235,13 @@ def fill(typingctx, like, value):
 
 
 @instruction
+def repeat(typingctx, value):
+    """A vector of which every lane is the scalar ``value``, of its type."""
+    result = Vector(value)
+    return result(value), lambda context, builder, sig, args: _broadcast(builder, result.llvm, args[0])
+
+
+@instruction
 def where_above(typingctx, a, b, x, y):
     """For each lane ``x`` where ``a > b``, else ``y``."""
 

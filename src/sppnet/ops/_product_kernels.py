@@ -1,0 +1,144 @@
+"""The compiled loops of `sppnet.ops.products`; `sppnet.ops._tasks` says how threads come in.
+
+Rows are taken by fours and vectors by fours: 16 products at a time need 8 loads. The unit of work is a
+stretch of rows; each has totals of its own, so that their sum does not depend on who did what.
+"""
+
+# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# pyright: basic
+
+from __future__ import annotations
+
+import numpy as np
+
+from sppnet.ops._blocks import WIDTH, part
+from sppnet.ops._shuffles import sums
+from sppnet.ops._simd import fma, load, peek, poke, repeat, store, vadd, word, zero
+from sppnet.ops._tasks import Entry, whole, work
+
+# Addresses of the float32 rows, of the int64 numbers of those to use, of the vectors, of the factors, of what
+# is added to the products times the factors, of these, and of the totals.
+ROWS, INDEX, VECTORS, FACTORS, OFFSETS, MULTIPLES, TOTALS = range(6, 13)
+# How many rows are used, their length, how many times 4 vectors, rows a unit.
+USED, LENGTH, FOURS, EACH = range(13, 17)
+
+
+@part
+def _dots(r0, r1, r2, r3, vectors, length):
+    """4 x 4 products of rows and of vectors ``[..., 4, 16]``, filled up with zeros, as one vector."""
+    one = np.float32(0)
+    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = zero(one)
+    a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = zero(one)
+    for at in range(0, length * 4 // WIDTH * WIDTH, WIDTH):
+        v0, v1 = load(one, vectors + 4 * at), load(one, vectors + 4 * at + WIDTH)
+        v2, v3 = load(one, vectors + 4 * at + 2 * WIDTH), load(one, vectors + 4 * at + 3 * WIDTH)
+        x = load(one, r0 + at)
+        a00, a01, a02, a03 = fma(x, v0, a00), fma(x, v1, a01), fma(x, v2, a02), fma(x, v3, a03)
+        x = load(one, r1 + at)
+        a10, a11, a12, a13 = fma(x, v0, a10), fma(x, v1, a11), fma(x, v2, a12), fma(x, v3, a13)
+        x = load(one, r2 + at)
+        a20, a21, a22, a23 = fma(x, v0, a20), fma(x, v1, a21), fma(x, v2, a22), fma(x, v3, a23)
+        x = load(one, r3 + at)
+        a30, a31, a32, a33 = fma(x, v0, a30), fma(x, v1, a31), fma(x, v2, a32), fma(x, v3, a33)
+    return sums(a00, a01, a02, a03, a10, a11, a12, a13, a20, a21, a22, a23, a30, a31, a32, a33)
+
+
+@part
+def _last_dots(row, vectors, length, target):
+    """Add what `_dots` left out, the columns of no whole vector, for one row: ``target`` has 4 products."""
+    one = np.float32(0)
+    for column in range(length // 16 * 16, length):
+        x = peek(one, row + 4 * column)
+        place = vectors + column // 16 * 4 * WIDTH + column % 16 * 4
+        for k in range(4):
+            poke(target + 4 * k, peek(one, target + 4 * k) + x * peek(one, place + k * WIDTH))
+
+
+@part
+def _add(row, factors, total, length):
+    """Add what `_add_four` leaves out for one row: its columns of no whole vector."""
+    one = np.float32(0)
+    for column in range(length // 16 * 16, length):
+        x = peek(one, row + 4 * column)
+        place = total + column // 16 * 4 * WIDTH + column % 16 * 4
+        for k in range(4):
+            poke(place + k * WIDTH, peek(one, place + k * WIDTH) + x * peek(one, factors + 4 * k))
+
+
+@part
+def _four(address):
+    """Vectors of 4 scalars."""
+    one = np.float32(0)
+    a, b = repeat(peek(one, address)), repeat(peek(one, address + 4))
+    return a, b, repeat(peek(one, address + 8)), repeat(peek(one, address + 12))
+
+
+@part
+def _add_four(r0, r1, r2, r3, factors, total, length):
+    """Add 4 multiples of each of 4 rows to 4 totals ``[..., 4, 16]``; ``factors`` are ``[4 rows, 4]``."""
+    one = np.float32(0)
+    f00, f01, f02, f03 = _four(factors)
+    f10, f11, f12, f13 = _four(factors + 16)
+    f20, f21, f22, f23 = _four(factors + 32)
+    f30, f31, f32, f33 = _four(factors + 48)
+    for at in range(0, length * 4 // WIDTH * WIDTH, WIDTH):
+        x0, x1, x2, x3 = load(one, r0 + at), load(one, r1 + at), load(one, r2 + at), load(one, r3 + at)
+        place = total + 4 * at
+        low = fma(x1, f10, fma(x0, f00, load(one, place)))
+        store(place, vadd(low, fma(x3, f30, fma(x2, f20, zero(one)))))
+        low = fma(x1, f11, fma(x0, f01, load(one, place + WIDTH)))
+        store(place + WIDTH, vadd(low, fma(x3, f31, fma(x2, f21, zero(one)))))
+        low = fma(x1, f12, fma(x0, f02, load(one, place + 2 * WIDTH)))
+        store(place + 2 * WIDTH, vadd(low, fma(x3, f32, fma(x2, f22, zero(one)))))
+        low = fma(x1, f13, fma(x0, f03, load(one, place + 3 * WIDTH)))
+        store(place + 3 * WIDTH, vadd(low, fma(x3, f33, fma(x2, f23, zero(one)))))
+
+
+@whole
+def _units(kinds, task, scratch, first, last):
+    """Products of rows and vectors, and multiples of rows added up.
+
+    With ``VECTORS`` the products, times ``FACTORS`` plus ``OFFSETS`` where there are any, go to
+    ``MULTIPLES``, all three ``[used / 4, fours, 4 rows, 4 vectors]``. With ``TOTALS`` ``[units, fours, length / 16, 4, 16]``
+    the rows are multiplied by them, by ``FACTORS`` where there are no vectors, and added up.
+    """
+    rows, index, vectors = word(task, ROWS), word(task, INDEX), word(task, VECTORS)
+    factors, offsets, totals = word(task, FACTORS), word(task, OFFSETS), word(task, TOTALS)
+    length, fours = word(task, LENGTH), word(task, FOURS)
+    wide = (length + 15) // 16 * 4 * WIDTH
+    one = np.float32(0)
+    for unit in range(first, last):
+        total = totals + unit * fours * wide
+        stop = min((unit + 1) * word(task, EACH), word(task, USED))
+        for i in range(unit * word(task, EACH), stop, 4):
+            r0 = rows + 4 * length * word(index, i)
+            r1 = rows + 4 * length * word(index, min(i + 1, stop - 1))
+            r2 = rows + 4 * length * word(index, min(i + 2, stop - 1))
+            r3 = rows + 4 * length * word(index, min(i + 3, stop - 1))
+            for k in range(fours):
+                place = (i // 4 * fours + k) * WIDTH
+                multiples = factors + place
+                if vectors != 0:
+                    multiples, some = word(task, MULTIPLES) + place, vectors + k * wide
+                    store(multiples, _dots(r0, r1, r2, r3, some, length))
+                    if length % 16 != 0:
+                        _last_dots(r0, some, length, multiples)
+                        _last_dots(r1, some, length, multiples + 16)
+                        _last_dots(r2, some, length, multiples + 32)
+                        _last_dots(r3, some, length, multiples + 48)
+                    if factors != 0:
+                        factor, offset = load(one, factors + place), load(one, offsets + place)
+                        store(multiples, fma(load(one, multiples), factor, offset))
+                if totals != 0:
+                    _add_four(r0, r1, r2, r3, multiples, total + k * wide, length)
+                    if length % 16 != 0:
+                        _add(r0, multiples, total + k * wide, length)
+                        _add(r1, multiples + 16, total + k * wide, length)
+                        _add(r2, multiples + 32, total + k * wide, length)
+                        _add(r3, multiples + 48, total + k * wide, length)
+
+
+@Entry
+def products(task):
+    """Of float32."""
+    work(_units, (np.float32(0),), task)
