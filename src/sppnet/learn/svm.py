@@ -13,10 +13,11 @@ from sppnet.errors import UserError
 from sppnet.learn._newton import Batch, Loss, Solution, line_search, minimise
 from sppnet.learn._spaces import GramSpace, RowSpace, Space
 from sppnet.learn.linear import LinearModel, check_rows
+from sppnet.ops.products import suits
 
 _PAIRS = 2**24  # pairs of row and class that are solved together; bounds the memory
 _GRAM_ROWS = 12_000  # rows up to which their inner products are kept: 576 MB
-_SQUARED_HINGE = Loss(2.0, float("inf"), direct=1000)
+_SQUARED_HINGE = Loss(2.0, float("inf"), direct=500)
 _ROUGH = 1e-3  # the tolerance from which float32 products will do for the hinge
 _STAGES = 40  # of the method of multipliers, for the hinge
 
@@ -91,7 +92,7 @@ def fit_linear_svm(
     if start is not None and start.weight.shape != (targets.shape[1], rows.shape[1]):
         wanted = f"weights {[targets.shape[1], rows.shape[1]]}"
         raise UserError("start", wanted, f"weights {list(start.weight.shape)}")
-    space = _space(rows, options)
+    space = _space(rows, targets.shape[1], options)
     pieces: list[Tensor] = []
     late = 0
     for group in torch.arange(targets.shape[1], device=rows.device).split(max(1, _PAIRS // len(rows))):
@@ -129,9 +130,11 @@ def _row_space(rows: Tensor, options: SvmOptions) -> RowSpace:
     return RowSpace(rows, options.bias_feature, rows.dtype)
 
 
-def _space(rows: Tensor, options: SvmOptions) -> Space:
+def _space(rows: Tensor, classes: int, options: SvmOptions) -> Space:
     """Where the problem is the cheapest to solve."""
-    if len(rows) > min(rows.shape[1], _GRAM_ROWS):
+    # With fast products, all passes over the rows together take less than their inner products.
+    fast = options.loss == "squared_hinge" and suits(rows, classes)
+    if fast or len(rows) > min(rows.shape[1], _GRAM_ROWS):
         return _row_space(rows, options)
     if options.loss == "squared_hinge":
         return GramSpace.of(rows, options.bias_feature, rows.dtype)

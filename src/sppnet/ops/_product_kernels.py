@@ -99,8 +99,9 @@ def _units(kinds, task, scratch, first, last):
     """Products of rows and vectors, and multiples of rows added up.
 
     With ``VECTORS`` the products, times ``FACTORS`` plus ``OFFSETS`` where there are any, go to
-    ``MULTIPLES``, all three ``[used / 4, fours, 4 rows, 4 vectors]``. With ``TOTALS`` ``[units, fours, length / 16, 4, 16]``
-    the rows are multiplied by them, by ``FACTORS`` where there are no vectors, and added up.
+    ``MULTIPLES``, all three ``[used / 4, fours, 4 rows, 4 vectors]``. With ``TOTALS``
+    ``[units, fours, length / 16, 4, 16]`` the rows are multiplied by them, by ``FACTORS`` where there are no
+    vectors, and added up.
     """
     rows, index, vectors = word(task, ROWS), word(task, INDEX), word(task, VECTORS)
     factors, offsets, totals = word(task, FACTORS), word(task, OFFSETS), word(task, TOTALS)
