@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 from shape_pictures import NAMES, OPTIONS, picture
 
-from sppnet.data import read_detection, read_pixels, write_voc
+from sppnet.data import read_detection, read_image, read_pixels, write_voc
 from sppnet.detect import Detector, DetectorOptions
+from sppnet.detect.fitting import maps_of
 from sppnet.errors import UserError
 from sppnet.ops.boxes import iou
 from sppnet.structures import Boxes, GroundTruth
@@ -100,6 +101,35 @@ def test_proposals_from_a_file_replace_dense_windows(shapes_set, proposals_file)
         fitted.predict(np.zeros((50, 50, 3), np.uint8))
 
 
+def test_without_judge_and_mirrored_pictures(detector, shapes_set, tmp_path):
+    options = replace(OPTIONS, judge=0, mirror_below=0)
+    plain = Detector(device="cpu", options=options).fit(shapes_set, quiet=True)
+    assert detector.summary_["mirrored"]
+    assert not plain.summary_["mirrored"]
+    assert plain.summary_["windows"] == detector.summary_["windows"]
+    assert plain.summary_["rows"] < detector.summary_["rows"]
+    assert plain.heads_.regressors.judge is None
+    assert plain.evaluate(shapes_set, quiet=True)["AP50"] >= 0.9
+    again = Detector.load(plain.save(tmp_path / "run"), device="cpu")
+    assert again.heads_.regressors.judge is None
+
+
+def test_the_judge_knows_well_placed_boxes(detector, shapes_set):
+    right = 0
+    for item in read_detection(shapes_set, "val").items:
+        truth, options = item.truth, detector.options
+        regressors = detector.heads_.regressors
+        projected = regressors.projection(maps_of(detector.network_, read_image(item.path), options))
+        # An IoU of a half, and none at all.
+        for share, labels in ((1 / 3, truth.labels), (0.0, 1 - truth.labels)):
+            shift = share * (truth.boxes.xyxy[:, 2] - truth.boxes.xyxy[:, 0])
+            moved = truth.boxes.xyxy.clone()
+            moved[:, 0::2] += torch.where(truth.labels == 0, shift, -shift)[:, None]
+            worse = regressors.judged(projected, Boxes(moved, truth.boxes.size), labels)
+            right += int((regressors.judged(projected, truth.boxes, truth.labels) > worse).sum())
+    assert right >= 30  # of 32
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (17, 19), (1, 400)])
 def test_any_picture_size_can_be_predicted(detector, size):
     found = detector.predict(np.full((*size, 3), 120, np.uint8), threshold=0.0)
@@ -133,9 +163,10 @@ def test_an_unknown_class_in_the_test_data_is_named(detector, tmp_path):
         detector.evaluate(tmp_path, quiet=True)
 
 
-@pytest.mark.parametrize(
-    "field", ["short_side", "levels", "windows", "C", "nms", "vote", "rows", "ridge", "window_step"]
-)
+OUT_OF_RANGE = ("short_side", "levels", "windows", "C", "nms", "vote", "rows", "ridge", "window_step", "judge")
+
+
+@pytest.mark.parametrize("field", [*OUT_OF_RANGE, "mirror_below"])
 def test_options_out_of_range_are_named(field, tmp_path):
     bad = replace(DetectorOptions(), **{field: () if field == "levels" else -1})
     with pytest.raises(UserError, match=f"options.{field}"):

@@ -26,7 +26,6 @@ from sppnet.detect.paper import detector as detector_module
 from sppnet.detect.paper.cells import pool_windows, release_cells, score_windows, window_cells
 from sppnet.detect.paper.finetune import draw_batch, window_labels
 from sppnet.detect.paper.regress import whitening
-from sppnet.detect.paper.source import mirror
 from sppnet.detect.rcnn import CropOptions
 from sppnet.errors import UserError
 from sppnet.features import cells, extract, pool_rows
@@ -254,12 +253,6 @@ def test_a_batch_has_its_shares():
     assert {i for i, _ in batch} == {0, 2, 3}
     assert (int((taken == 0).sum()), int((taken == 2).sum()), int((taken < 0).sum())) == (32, 96, 0)
     assert all(len(torch.unique(which)) == len(which) for _, which in batch)
-
-
-def test_mirrored_twice_is_the_same():
-    boxes = some_boxes(10)
-    assert torch.allclose(mirror(mirror(boxes)).xyxy, boxes.xyxy, atol=1e-4)
-    assert torch.allclose(mirror(boxes).areas, boxes.areas, atol=1e-2)
 
 
 def test_whitened_targets_have_unit_covariance():

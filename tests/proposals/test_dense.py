@@ -71,3 +71,13 @@ def test_an_object_anywhere_has_a_window_close_to_it():
         target = torch.tensor([[left, top, left + 60.0, top + 40.0]])
         # A tenth of a side off in both axes at the worst: 0.81 / (2 - 0.81).
         assert float(iou(windows.xyxy, target).max()) >= 0.68
+
+
+def test_large_shapes_keep_their_steps_when_windows_are_few():
+    shapes = torch.tensor([[0.05, 0.05], [0.8, 0.8]])
+    every = dense_windows(SIZE, shapes, step=0.2, most=10**6)
+    some = dense_windows(SIZE, shapes, step=0.2, most=len(every) // 4)
+    large = [int((w.xyxy[:, 2] - w.xyxy[:, 0] > 40).sum()) for w in (every, some)]
+    small = [len(w) - n for w, n in zip((every, some), large, strict=True)]
+    assert large[0] == large[1] > 0
+    assert small[1] < small[0] / 4

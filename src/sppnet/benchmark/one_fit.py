@@ -57,12 +57,14 @@ def measure(task: OneFit) -> dict[str, Any]:
     from sppnet.detect import Detector
     from sppnet.ops import region_pyramid_pool, region_pyramid_scores
     from sppnet.ops.boxes import nms
+    from sppnet.ops.products import row_products
 
     maps, some = torch.zeros(1, 32, 4, 4).bfloat16(), [torch.tensor([[0, 0, 4, 4]])]
     region_pyramid_scores(maps, some, torch.zeros(1, 32 * 14), None, (3, 2, 1))
     for dtype in (torch.bfloat16, torch.float32):
         region_pyramid_pool(maps.to(dtype), some, (3, 2, 1))
     region_pyramid_pool(maps.float(), some, (6,), "mean")
+    row_products(torch.zeros(1, 16), torch.zeros(1, 16))
     nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     started = time.perf_counter()
     dataset = read_detection(task.data, None, None)

@@ -51,13 +51,14 @@ def run(words: list[str]) -> int:
     with opened_screen(json=flags.json) as screen:
         from sppnet.classify import Classifier
         from sppnet.data import find_pictures
-        from sppnet.detect import Detector
+        from sppnet.detect import Detector, DetectorOptions
         from sppnet.recipes.demo_data import write_demo_data
 
         watch = Stopwatch()
         sets = write_demo_data(flags.out / "data", flags.seed)
         watch("data")
-        detector = Detector(seed=flags.seed)
+        # Mirrored digits are none.
+        detector = Detector(seed=flags.seed, options=DetectorOptions(mirror_below=0))
         found = _learn(detector, sets.detection, flags.out / "detector", watch)
         classifier = Classifier(seed=flags.seed)
         named = _learn(classifier, sets.classification, flags.out / "classifier", watch)

@@ -21,7 +21,7 @@ from sppnet.detect.result import DetectionResult
 from sppnet.errors import UserError
 from sppnet.evaluate import detection_metrics
 from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
-from sppnet.learn import LinearModel
+from sppnet.learn import HiddenModel, LinearModel
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
 from sppnet.runs import load_run, save_run
@@ -177,11 +177,15 @@ class Detector:
         }
         for i, (mean, basis) in enumerate(zip(projection.means, projection.bases, strict=True)):
             tensors |= {f"projection.{i}.mean": mean, f"projection.{i}.basis": basis}
+        if (judge := heads.regressors.judge) is not None:
+            for name, part in (("first", judge.first), ("second", judge.second)):
+                tensors |= {f"judge.{name}.weight": part.weight, f"judge.{name}.bias": part.bias}
         tensors |= backbone_tensors(self.backbone_)
         model: dict[str, object] = {
             "names": list(self.names_),
             "backbone": self.backbone_.spec(),
             "layers": list(projection.layers),
+            "judged": heads.regressors.judge is not None,
             "summary": self.summary_,
         }
         return save_run(Path(folder), "detector", as_config(self), tensors, model, overwrite=overwrite)
@@ -204,9 +208,18 @@ class Detector:
             means, bases = (
                 tuple(tensors[f"projection.{i}.{part}"] for i in range(count)) for part in ("mean", "basis")
             )
+            judge = None
+            if model["judged"]:
+                judge = HiddenModel(
+                    *(
+                        LinearModel(tensors[f"judge.{part}.weight"], tensors[f"judge.{part}.bias"])
+                        for part in ("first", "second")
+                    )
+                )
             regressors = Regressors(
                 Projection(tuple(model["layers"]), means, bases),
                 LinearModel(tensors["regressors.weight"], tensors["regressors.bias"]),
+                judge,
             )
             ours.names_ = tuple(model["names"])
             svm = LinearModel(tensors["svm.weight"], tensors["svm.bias"])

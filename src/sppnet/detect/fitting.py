@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from sppnet.backbones import Backbone
 from sppnet.data import read_image
+from sppnet.detect.judging import fit_judge
 from sppnet.detect.mining import fit_svms, make_scene
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.postprocess import Heads, margins_and_boxes
@@ -85,12 +87,21 @@ def fit_heads(
         The heads, and counts: ``"pictures"``, ``"windows"`` (of all pictures), ``"rows"``, ...
     """
     draw = torch.Generator().manual_seed(seed)
+    objects = sum(len(item.truth) for item in dataset.items)
+    mirrored = objects < options.mirror_below
     with MapStore(options.cache_mb * 2**20) as store:
         for item in track(dataset.items, "Feature maps", quiet=quiet):
-            store.add(maps_of(network, read_image(item.path), options))
+            image = read_image(item.path)
+            store.add(maps_of(network, image, options))
+            if mirrored:
+                store.add(maps_of(network, image.flip(2), options))
         watch("features")
-        truths = [item.truth for item in dataset.items]
         windows = _all_windows(dataset, shapes, options, given)
+        counted = sum(map(len, windows))
+        truths = [item.truth for item in dataset.items]
+        if mirrored:
+            windows = [two for some in windows for two in (some, some.mirrored())]
+            truths = [two for t in truths for two in (t, replace(t, boxes=t.boxes.mirrored()))]
         scenes = [make_scene(some, truth) for some, truth in zip(windows, truths, strict=True)]
         _check_examples(dataset, [scene.targets for scene in scenes])
         watch("windows")
@@ -98,12 +109,16 @@ def fit_heads(
         chosen = _regression_samples(windows, truths, draw)
         regressors = fit_regressors(store, chosen, truths, options.ridge)
         watch("regression")
+        if options.judge:
+            regressors = fit_judge(store, windows, truths, svm, regressors, options, draw)
+            watch("judge")
         calibration = _calibrate(store, windows, truths, svm, regressors, options)
         watch("calibration")
         facts: dict[str, object] = {
             "pictures": len(dataset),
-            "objects": sum(map(len, truths)),
-            "windows": sum(map(len, windows)),
+            "mirrored": mirrored,
+            "objects": objects,
+            "windows": counted,
             **counts,
             "maps_mb": round((store.bytes_in_memory + store.bytes_on_disk) / 2**20, 1),
         }

@@ -26,6 +26,9 @@ class DetectorOptions:
         mining_rounds: times that hard negatives are looked for.
         rows: training rows of the SVMs, at most; bounds the memory of fitting.
         ridge: penalty of the box regressors, with rows scaled to a mean norm of 20.
+        judge: neurons of the layer that helps to place boxes and judges how well they sit; 0 leaves it out.
+        mirror_below: with fewer objects than this to learn from, pictures are also seen mirrored left to
+            right; 0 for objects that mirroring makes into others, such as letters.
         regressions: times that a box is regressed; 0 leaves windows as they are.
         nms: of two detections of a class whose IoU is above this, the better one stays.
         vote: detections that overlap a kept one by at least this IoU pull its box; 1 turns it off.
@@ -45,6 +48,8 @@ class DetectorOptions:
     mining_rounds: int = 2
     rows: int = 30000
     ridge: float = 1000.0
+    judge: int = 256
+    mirror_below: int = 1000
     regressions: int = 2
     nms: float = 0.4
     vote: float = 0.6
@@ -65,6 +70,8 @@ class DetectorOptions:
             ("mining_rounds", self.mining_rounds >= 0, "at least 0"),
             ("rows", self.rows >= 100, "at least 100"),
             ("ridge", self.ridge > 0, "a number above 0"),
+            ("judge", self.judge >= 0, "at least 0"),
+            ("mirror_below", self.mirror_below >= 0, "at least 0"),
             ("regressions", self.regressions >= 0, "at least 0"),
             ("nms", 0 <= self.nms <= 1, "an IoU, 0 to 1"),
             ("vote", 0 < self.vote <= 1, "an IoU, above 0 and at most 1"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sppnet.detect.candidates import candidates
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.regression import Regressors
 from sppnet.features import score_rows
@@ -14,11 +15,8 @@ from sppnet.learn import LinearModel
 from sppnet.ops.boxes import covered, iou, nms, vote
 from sppnet.structures import Boxes, Detections, FeatureMaps
 
-# The first pass keeps what may still become a detection: low scores, near-duplicates thinned out.
-_FIRST_SCORE = -1.3
-_FIRST_NMS = 0.75
-_FIRST_BEST = 2000
-_FIRST_KEPT = 150
+# How many times the logit of a box's IoU counts beside its margin.
+_JUDGED = 0.5
 # Two answers for one object: much the same box, or one of the same class inside the other.
 _SAME_BOX = 0.6
 _INSIDE = 0.85
@@ -44,9 +42,12 @@ class Heads:
 def margins_and_boxes(
     maps: FeatureMaps, windows: Boxes, heads: Heads, options: DetectorOptions
 ) -> tuple[Boxes, Tensor, Tensor]:
-    """Candidates of all classes after regression: boxes, SVM margins ``[N]`` and labels ``[N]``."""
+    """Candidates of all classes after regression: boxes, margins ``[N]`` and labels ``[N]``.
+
+    A margin is the mean of the SVM's before and after the box was moved, and how well the box sits.
+    """
     scores = score_rows(maps, windows, heads.svm.weight, heads.svm.bias, options.levels)
-    index, labels = _first_pass(windows, scores)
+    index, labels = candidates(windows, scores)
     boxes = windows[index]
     margins = scores[index, labels]
     if options.regressions and len(index):
@@ -55,20 +56,8 @@ def margins_and_boxes(
             boxes = heads.regressors(projected, boxes, labels)
         again = score_rows(maps, boxes, heads.svm.weight, heads.svm.bias, options.levels)
         margins = (margins + again[torch.arange(len(labels)), labels]) / 2
+        margins = margins + _JUDGED * heads.regressors.judged(projected, boxes, labels)
     return boxes, margins, labels
-
-
-def _first_pass(windows: Boxes, scores: Tensor) -> tuple[Tensor, Tensor]:
-    index: list[Tensor] = []
-    labels: list[Tensor] = []
-    for number in range(scores.shape[1]):
-        mine = scores[:, number]
-        best = torch.topk(mine, min(_FIRST_BEST, len(mine))).indices
-        best = best[mine[best] > _FIRST_SCORE]
-        kept = best[nms(windows.xyxy[best], mine[best], _FIRST_NMS, _FIRST_KEPT)]
-        index.append(kept)
-        labels.append(torch.full((len(kept),), number, dtype=torch.int64))
-    return torch.cat(index), torch.cat(labels)
 
 
 def merge(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sppnet.features import pool_rows
 from sppnet.features.store import MapStore, sample_cells
-from sppnet.learn import LinearModel, fit_ridge
+from sppnet.learn import HiddenModel, LinearModel, fit_ridge
 from sppnet.ops.boxes import decode_deltas, encode_deltas
 from sppnet.structures import Boxes, FeatureMaps, GroundTruth
 
@@ -66,29 +66,49 @@ def fit_projection(store: MapStore, which: Sequence[int]) -> Projection:
 
 @dataclass(frozen=True)
 class Regressors:
-    """One linear regressor a class on mean-pooled, projected maps (paper section 3.6).
+    """Where the boxes of candidates belong, and how well they sit (paper section 3.6, and beyond it).
+
+    Both are read off mean-pooled, projected maps: moves by a linear regressor a class and by a network of
+    one hidden layer, halfway between the two; how well a box sits by the network.
 
     Attributes:
         projection: of the maps.
         model: weight ``[4 * K, D]``, bias ``[4 * K]``; rows 4k..4k+3 are class k's four deltas. Classes
             with too few examples have zeros, which leave a box where it is.
+        judge: D numbers to ``5 * K``: 5k..5k+3 are class k's four deltas, 5k+4 the logit of the IoU with an
+            object of the class. None where it was not learned.
     """
 
     projection: Projection
     model: LinearModel
+    judge: HiddenModel | None = None
 
     def __call__(self, projected: FeatureMaps, boxes: Boxes, labels: Tensor) -> Boxes:
-        """Each box moved once by the regressor of its class, and clipped to the image."""
+        """Each box moved once by what was learned of its class, and clipped to the image."""
         if not len(boxes):
             return boxes
         rows = pool_rows(projected, boxes, BINS, "mean")
         every = self.model.scores(rows).view(len(boxes), -1, 4)
         deltas = every[torch.arange(len(boxes)), labels]
+        if self.judge is not None:
+            deltas = (deltas + _of_class(self.judge.outputs(rows), labels)[:, :4]) / 2
         moved = decode_deltas(boxes.xyxy, deltas)
         # A box that left the picture has nothing to show for it; it stays where it was.
         inside = Boxes(moved, boxes.size).clip()
         gone = ((inside.xyxy[:, 2:] - inside.xyxy[:, :2]) < 1).any(1)
         return Boxes(torch.where(gone[:, None], boxes.xyxy, inside.xyxy), boxes.size)
+
+    def judged(self, projected: FeatureMaps, boxes: Boxes, labels: Tensor) -> Tensor:
+        """The logit ``[N]`` of each box's IoU with an object of its class; 0 without a judge."""
+        if self.judge is None or not len(boxes):
+            return torch.zeros(len(boxes))
+        rows = pool_rows(projected, boxes, BINS, "mean")
+        return _of_class(self.judge.outputs(rows), labels)[:, 4]
+
+
+def _of_class(outputs: Tensor, labels: Tensor) -> Tensor:
+    """``[N, 5 * K]`` to ``[N, 5]``."""
+    return outputs.view(len(outputs), -1, 5)[torch.arange(len(labels)), labels]
 
 
 @dataclass(frozen=True)

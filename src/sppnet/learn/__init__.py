@@ -1,16 +1,20 @@
 """Linear heads on rows of features: matrices in, matrices out."""
 
 from sppnet.learn.calibration import fit_sigmoid
+from sppnet.learn.hidden import HiddenModel, HiddenOptions, fit_hidden
 from sppnet.learn.linear import LinearModel, one_versus_rest
 from sppnet.learn.negatives import NegativeCache, NegativeRule
 from sppnet.learn.ridge import fit_ridge
 from sppnet.learn.svm import SvmOptions, fit_linear_svm
 
 __all__ = [
+    "HiddenModel",
+    "HiddenOptions",
     "LinearModel",
     "NegativeCache",
     "NegativeRule",
     "SvmOptions",
+    "fit_hidden",
     "fit_linear_svm",
     "fit_ridge",
     "fit_sigmoid",

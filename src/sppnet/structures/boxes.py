@@ -82,6 +82,12 @@ class Boxes:
         limit = self.xyxy.new_tensor([self.size.width, self.size.height] * 2)
         return Boxes(torch.minimum(self.xyxy.clamp(min=0), limit), self.size)
 
+    def mirrored(self) -> Boxes:
+        """The same boxes on the image mirrored left to right."""
+        x0, y0, x1, y1 = self.xyxy.unbind(1)
+        width = self.size.width
+        return Boxes(torch.stack([width - x1, y0, width - x0, y1], 1), self.size)
+
     @staticmethod
     def empty(size: ImageSize) -> Boxes:
         """No boxes on an image of ``size``."""

@@ -134,7 +134,7 @@ class MapSource(_NetworkSource):
         scale = None
         if draw is not None:
             scale = torch.randint(len(set(self.options.scales)), (len(boxes),), generator=draw)
-        lines = window_cells(maps, mirror(boxes) if mirrored else boxes, self.options, scale)
+        lines = window_cells(maps, boxes.mirrored() if mirrored else boxes, self.options, scale)
         return pool_windows(maps, lines, self.options.levels)
 
     def scores(self, i: int, model: LinearModel) -> Tensor:
@@ -168,7 +168,7 @@ class CropSource(_NetworkSource):
         def make() -> dict[str, Tensor]:
             image = picture.read()
             if mirrored:
-                image, turned = image.flip(2), mirror(boxes)
+                image, turned = image.flip(2), boxes.mirrored()
             else:
                 turned = boxes
             rows = crop_rows(self.network, image, turned, self.options.levels, crops)
@@ -259,10 +259,3 @@ class FcSource:
     def lines(self, i: int) -> Tensor:
         """See `RowSource`."""
         return self.base.lines(i)
-
-
-def mirror(boxes: Boxes) -> Boxes:
-    """The same windows on the picture mirrored left to right."""
-    x0, y0, x1, y1 = boxes.xyxy.unbind(1)
-    width = boxes.size.width
-    return Boxes(torch.stack([width - x1, y0, width - x0, y1], 1), boxes.size)

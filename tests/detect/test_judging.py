@@ -1,0 +1,57 @@
+"""What the judge learns from."""
+
+from __future__ import annotations
+
+import torch
+
+from sppnet.detect.candidates import candidates
+from sppnet.detect.judging import _placed, _strewn
+from sppnet.ops.boxes import decode_deltas, iou
+from sppnet.structures import Boxes, GroundTruth, ImageSize
+
+SIZE = ImageSize(100, 140)
+BOXES = Boxes(torch.tensor([[10.0, 10, 50, 40], [60, 20, 130, 90], [0, 50, 30, 99]]), SIZE)
+TRUTH = GroundTruth.make(BOXES, torch.tensor([0, 1, 0]), ("a", "b"))
+
+
+def test_strewn_boxes_lie_near_and_far() -> None:
+    boxes, labels = _strewn(TRUTH, 300, torch.Generator().manual_seed(0))
+    assert len(boxes) == len(labels) > 800
+    assert torch.equal(boxes.clip().xyxy, boxes.xyxy)
+    for number in (0, 1):
+        best = iou(boxes.xyxy[labels == number], BOXES.xyxy[TRUTH.labels == number]).amax(1)
+        # Half of the overlaps or so below 0.5; some at every tenth from 0.1 on.
+        assert 0.25 < float((best < 0.5).float().mean()) < 0.75
+        assert float(torch.histc(best, 10, 0, 1)[1:].min()) >= 0.02 * len(best)
+
+
+def test_placed_is_the_best_object_of_the_class() -> None:
+    rows = [[12.0, 10, 50, 44], [62, 20, 128, 95], [5, 30, 40, 80], [100, 5, 120, 9]]
+    boxes = Boxes(torch.tensor(rows), SIZE)
+    labels = torch.tensor([0, 1, 0, 0])
+    overlaps, deltas = _placed(boxes, labels, TRUTH)
+    moved = decode_deltas(boxes.xyxy, deltas)
+    for i, label in enumerate(labels.tolist()):
+        objects = BOXES.xyxy[TRUTH.labels == label]
+        every = iou(boxes.xyxy[i : i + 1], objects)[0]
+        assert float(overlaps[i]) == float(every.max())
+        if float(every.max()) > 0:
+            torch.testing.assert_close(moved[i], objects[int(every.argmax())], rtol=1e-4, atol=1e-3)
+
+
+def test_a_class_without_objects_has_no_overlap() -> None:
+    only = GroundTruth.make(BOXES[:1], torch.tensor([0]), ("a", "b"))
+    overlaps, deltas = _placed(BOXES, torch.tensor([1, 1, 1]), only)
+    assert not bool(overlaps.any())
+    assert not bool(deltas.any())
+
+
+def test_candidates_are_the_best_and_apart() -> None:
+    rows = [[0.0, 0, 40, 40], [1, 0, 41, 40], [60, 60, 90, 90], [20, 60, 40, 90]]
+    windows = Boxes(torch.tensor(rows), SIZE)
+    scores = torch.tensor([[0.5, -2.0], [0.7, -2.0], [-1.0, 0.1], [-1.4, 0.2]])
+    index, labels = candidates(windows, scores)
+    assert index.tolist() == [1, 2, 3, 2]
+    assert labels.tolist() == [0, 0, 1, 1]
+    index, labels = candidates(windows, scores, 1)
+    assert index.tolist() == [1, 3]
