@@ -109,7 +109,8 @@ def test_a_run_is_evaluated_and_predicts(shell, data: Path, tmp_path: Path) -> N
     found = shell("evaluate", out, data, "--split=val", "--json").document
     assert found["pictures"] == 2
     assert 0 <= found["VOC07_AP50"] <= 1
-    told = shell("predict", out, next((data / "JPEGImages").glob("b0.*")), "--json")
+    photo = next((data / "JPEGImages").glob("b0.*"))
+    told = shell("predict", out, photo, "--out", out.parent / "predictions", "--json")
     assert told.code == 0
 
 

@@ -45,7 +45,15 @@ def test_fewer_rows_than_a_batch() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("neurons", 0), ("epochs", 0), ("steps", (5, 4)), ("batch", 0), ("rate", 0.0), ("decay", -1.0), ("dropout", 1.0)],
+    [
+        ("neurons", 0),
+        ("epochs", 0),
+        ("steps", (5, 4)),
+        ("batch", 0),
+        ("rate", 0.0),
+        ("decay", -1.0),
+        ("dropout", 1.0),
+    ],
 )
 def test_options_out_of_range_are_named(field: str, value: object) -> None:
     with pytest.raises(UserError, match=f"HiddenOptions.{field}"):
