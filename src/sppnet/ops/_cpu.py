@@ -203,8 +203,7 @@ def pool_placed(maps: Tensor, levels: Sequence[int], by_bin: bool) -> tuple[Tens
     plan = whole_plan(maps, levels, "max")
     channels, lanes = maps.shape[1], WIDTH // 4
     out = new_rows(len(maps), channels * plan.bins, torch.float32)
-    blocks = -(-channels // lanes)
-    found = new_rows(len(maps), blocks * plan.bins * lanes, torch.int16).view(-1, blocks, plan.bins, lanes)
+    found = torch.empty(len(maps), -(-channels // lanes), plan.bins, lanes, dtype=torch.int16)
     several = max(1, _NEAR_BYTES // (plan.cells * WIDTH))
     shape = _shape(plan, channels, by_bin=by_bin, several=several)
     units = units_of(plan, channels, lanes, 0)

@@ -18,10 +18,7 @@ import torch
 from torch import Tensor
 
 LARGE = 8 << 20
-"""Outputs from this size on, in bytes, are written past the caches where that is possible."""
-_WORTH = 1 << 20
-"""Outputs from this size on, in bytes, come from here. The C library keeps smaller ones itself; of larger ones
-it may give back what lies at its heap's end, time after time."""
+"""Outputs from this size on come from here, in bytes; the C library keeps smaller ones itself."""
 _KEPT = 256 << 20
 _PAGE = 2 << 20
 _BY_PAGES = sys.platform == "linux" and hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MADV_HUGEPAGE")
@@ -71,14 +68,14 @@ _reserve = _Reserve()
 def new_rows(count: int, length: int, dtype: torch.dtype) -> Tensor:
     """A tensor ``[count, length]`` of arbitrary content, on memory that may have been used before."""
     size = count * length * dtype.itemsize
-    if size < _WORTH or not _BY_PAGES:
+    if size < LARGE or not _BY_PAGES:
         return torch.empty(count, length, dtype=dtype)
     return torch.from_numpy(_reserve.lend(size)).view(dtype).view(count, length)
 
 
 def new_like(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """As `torch.empty_like` with another type, on memory that may have been used before."""
-    if tensor.numel() * dtype.itemsize < _WORTH:
+    if tensor.numel() * dtype.itemsize < LARGE:
         return torch.empty_like(tensor, dtype=dtype)
     strides = tensor.stride()
     if not (tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)):
