@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from sppnet.detect import DetectorOptions
 from sppnet.detect.candidates import candidates
-from sppnet.detect.judging import _placed, _strewn
+from sppnet.detect.judging import _placed, _strewn, fit_judge
+from sppnet.detect.regression import Regressors, fit_projection
+from sppnet.features.store import MapStore
+from sppnet.learn import LinearModel
 from sppnet.ops.boxes import decode_deltas, iou
-from sppnet.structures import Boxes, GroundTruth, ImageSize
+from sppnet.structures import Boxes, FeatureMap, FeatureMaps, Grid, GroundTruth, ImageSize
 
 SIZE = ImageSize(100, 140)
 BOXES = Boxes(torch.tensor([[10.0, 10, 50, 40], [60, 20, 130, 90], [0, 50, 30, 99]]), SIZE)
@@ -55,3 +59,18 @@ def test_candidates_are_the_best_and_apart() -> None:
     assert labels.tolist() == [0, 0, 1, 1]
     index, labels = candidates(windows, scores, 1)
     assert index.tolist() == [1, 3]
+
+
+def test_a_judge_needs_boxes_near_objects() -> None:
+    maps = FeatureMaps((FeatureMap(torch.rand(4, 12, 17), "a", Grid(8.0, 4.0), SIZE, SIZE),))
+    nothing = GroundTruth.make(BOXES[:0], torch.zeros(0, dtype=torch.int64), ("a", "b"))
+    svm = LinearModel(torch.zeros(2, 4 * 14), torch.zeros(2))
+    draw = torch.Generator().manual_seed(0)
+    with MapStore(1 << 20) as store:
+        store.add(maps)
+        plain = Regressors(fit_projection(store, [0]), LinearModel(torch.zeros(8, 144), torch.zeros(8)))
+        assert fit_judge(store, [BOXES], [nothing], svm, plain, DetectorOptions(), draw).judge is None
+        judged = fit_judge(store, [BOXES], [TRUTH], svm, plain, DetectorOptions(judge=8), draw)
+        assert judged.judge is not None
+        logits = judged.judged(judged.projection(maps), BOXES, TRUTH.labels)
+        assert bool(torch.isfinite(logits).all())

@@ -57,11 +57,14 @@ def fit_judge(
         regressors: without a judge.
         options: levels and judge count here.
         draw: of everything random.
+
+    Returns:
+        The same without a judge where no box lies near an object that is neither difficult nor a crowd.
     """
     table = _table(store, windows, truths, svm, regressors, options.levels, draw)
-    if not len(table.labels):
-        return regressors
     near = table.overlaps >= _PLACED
+    if not bool(near.any()):
+        return regressors
     spread = table.deltas[near].std(0, correction=0).clamp(min=1e-3)
     goals = (table.deltas / spread).clamp(-_LARGEST_DELTA, _LARGEST_DELTA)
     # A class weighs as much as another, however many boxes it has, up to five times the mean.
