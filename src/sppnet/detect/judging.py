@@ -67,7 +67,7 @@ def fit_judge(
         return regressors
     spread = table.deltas[near].std(0, correction=0).clamp(min=1e-3)
     goals = (table.deltas / spread).clamp(-_LARGEST_DELTA, _LARGEST_DELTA)
-    # A class weighs as much as another, however many boxes it has, up to five times the mean.
+    # A class weighs as much as another, however many boxes it has; but no box more than 5.
     counts = torch.bincount(table.labels[near], minlength=len(truths[0].names)).clamp(min=1)
     weight = (len(near) / counts / len(counts)).clamp(max=5)[table.labels] * near
 

@@ -1,4 +1,4 @@
-"""Linear heads on rows of features: matrices in, matrices out."""
+"""Heads on rows of features, linear and of one hidden layer: matrices in, matrices out."""
 
 from sppnet.learn.calibration import fit_sigmoid
 from sppnet.learn.hidden import HiddenModel, HiddenOptions, fit_hidden
