@@ -59,16 +59,35 @@ def test_no_more_is_kept_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     held = [rows(LARGE) for _ in range(6)]
     held.clear()
     gc.collect()
-    assert sum(len(m) for m in _memory._reserve._waiting) <= 3 * LARGE
+    assert _memory._reserve.kept() <= 3 * LARGE
     rows(4 * LARGE)
     gc.collect()
-    assert sum(len(m) for m in _memory._reserve._waiting) <= 3 * LARGE
+    assert _memory._reserve.kept() <= 3 * LARGE
+
+
+def test_only_the_latest_memory_is_kept_from_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [rows(LARGE) for _ in range(3)]
+    places = [one.data_ptr() for one in held]
+    while held:
+        held.pop(0)
+        gc.collect()
+    reserve = _memory._reserve
+    assert [torch.frombuffer(m, dtype=torch.uint8).data_ptr() for m in reserve._latest] == places[2:]
+    assert [torch.frombuffer(m, dtype=torch.uint8).data_ptr() for m in reserve._waiting] == places[:2]
+    monkeypatch.setattr(_memory, "_UNMARKED", LARGE - 1)
+    del held
+    again = rows(LARGE)
+    assert again.data_ptr() == places[2]
+    del again
+    gc.collect()
+    assert not reserve._latest
+    assert reserve.kept() == 3 * LARGE
 
 
 def test_small_outputs_are_torchs_own() -> None:
     rows(LARGE // 2)
     gc.collect()
-    assert not _memory._reserve._waiting
+    assert not _memory._reserve.kept()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import statistics
@@ -24,6 +25,26 @@ def machine() -> dict[str, object]:
         "torch": torch.__version__,
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def keep_memory() -> bool:
+    """Have the C library keep, from now on, what this process frees.
+
+    Else large tensors are given back to the system and fetched again at each call: page after page, with
+    zeros in it. That is no work of either side, comes and goes with the order of the calls, and what one
+    side gives back was seen to slow down the other, which had given back nothing.
+
+    Returns:
+        False where the C library is not glibc; then nothing has changed.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return False
+    trim_threshold, mmap_max = -1, -4
+    return bool(set_option(trim_threshold, 2**31 - 1)) and bool(set_option(mmap_max, 0))
 
 
 def medians(ours: Callable[[], object], peer: Callable[[], object], runs: int) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, linear
 
-from sppnet.benchmark._measure import cuda_medians, machine, medians, peak_growth_mb
+from sppnet.benchmark._measure import cuda_medians, keep_memory, machine, medians, peak_growth_mb
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores, spatial_pyramid_pool
 
 LEVELS = (6, 3, 2, 1)
@@ -209,6 +209,8 @@ def _gpu_rows(count: int, runs: int) -> list[dict[str, object]]:
 def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     """Time our pooling beside its peers, outputs compared before anything is timed.
 
+    From then on this process keeps its memory, see `keep_memory`.
+
     Args:
         quick: a tenth of the work and three runs instead of seven; for trying, not for reporting.
         plot: also draw time against the number of regions into this PNG.
@@ -223,6 +225,7 @@ def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     Raises:
         MissingExtraError: a plot without matplotlib.
     """
+    kept = keep_memory()
     runs, part = (3, 10) if quick else (7, 1)
     rows, floor = _region_rows(2000 // part, runs)
     rows += _map_rows(runs)
@@ -232,7 +235,12 @@ def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     growth = _growth(runs, 4 if quick else 1)
     if plot is not None:
         _draw(plot, growth)
-    return {"machine": machine(), "rows": rows, "floor_ratio": floor, "growth": growth}
+    return {
+        "machine": {**machine(), "memory_kept": kept},
+        "rows": rows,
+        "floor_ratio": floor,
+        "growth": growth,
+    }
 
 
 def _growth(runs: int, part: int) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from sppnet.ops._shuffles import transpose
+from sppnet.ops._shuffles import stream_turned, transpose
 from sppnet.ops._simd import (
     fill,
     from_key,
@@ -222,17 +222,20 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
         m = word(levels, 4 * parent)
         quotient, line = m // n, m * WIDTH
         first = tile + word(levels, 4 * parent + 3) * WIDTH
-        columns, rows = (
-            word(box, 1) + 16 * word(levels, 4 * k + 2),
-            word(box, 2) + 16 * word(levels, 4 * k + 2),
-        )
+        columns = word(box, 1) + 16 * word(levels, 4 * k + 2)
+        rows = word(box, 2) + 16 * word(levels, 4 * k + 2)
         for i in range(n):
             if parent != k:
                 for j in range(n):
                     at = first + (i * m + j) * quotient * WIDTH
                     best = vmax(load(like, at), load(like, at + WIDTH))
                     best = vmax(best, vmax(load(like, at + line), load(like, at + line + WIDTH)))
-                    if quotient > 2:
+                    if quotient == 3:
+                        end = at + 2 * line
+                        best = vmax(best, vmax(load(like, at + 2 * WIDTH), load(like, at + line + 2 * WIDTH)))
+                        best = vmax(best, vmax(load(like, end), load(like, end + WIDTH)))
+                        best = vmax(best, load(like, end + 2 * WIDTH))
+                    elif quotient > 3:
                         for a in range(quotient):
                             for b in range(quotient):
                                 best = vmax(best, load(like, at + a * line + b * WIDTH))
@@ -364,3 +367,46 @@ def emit(like, stage, row, levels, depth, channels, channel, turn, streamed, by_
                     source, at = source + size, at + size
                 source = (source + WIDTH - 1) // WIDTH * WIDTH
             target += step
+
+
+@part
+def pool_paper_box(like, tile, base, box):
+    """`pool_box` for the paper's pyramid, 6, 3, 2, 1, where four places cover every bin.
+
+    It is the default everywhere, and the compiler knows the lengths of all loops.
+    """
+    corner, columns, rows = base + word(box, 0), word(box, 1), word(box, 2)
+    for i in range(6):
+        top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
+        for j in range(6):
+            left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
+            best = vmax(load(like, top + left), load(like, top + right))
+            best = vmax(best, vmax(load(like, bottom + left), load(like, bottom + right)))
+            store(tile + (6 * i + j) * WIDTH, best)
+    for i in range(3):
+        for j in range(3):
+            at = tile + (12 * i + 2 * j) * WIDTH
+            best = vmax(load(like, at), load(like, at + WIDTH))
+            best = vmax(best, vmax(load(like, at + 6 * WIDTH), load(like, at + 7 * WIDTH)))
+            store(tile + (36 + 3 * i + j) * WIDTH, best)
+    for i in range(2):
+        for j in range(2):
+            at = tile + (18 * i + 3 * j) * WIDTH
+            best = load(like, at)
+            for a in range(3):
+                for b in range(3):
+                    best = vmax(best, load(like, at + (6 * a + b) * WIDTH))
+            store(tile + (45 + 2 * i + j) * WIDTH, best)
+    at = tile + 45 * WIDTH
+    best = vmax(load(like, at), load(like, at + WIDTH))
+    store(tile + 49 * WIDTH, vmax(best, vmax(load(like, at + 2 * WIDTH), load(like, at + 3 * WIDTH))))
+
+
+@part
+def stream_paper_box(like, tile, row, channels, channel, turn):
+    """`turn_tile` and `emit` in one, past the caches, for the paper's pyramid and a whole block."""
+    at, size = tile, WIDTH // lanes(like)
+    stream_turned(like, 36, at, row + 36 * channel * size, turn)
+    stream_turned(like, 9, at + 36 * WIDTH, row + (36 * channels + 9 * channel) * size, turn)
+    stream_turned(like, 4, at + 45 * WIDTH, row + (45 * channels + 4 * channel) * size, turn)
+    stream_turned(like, 1, at + 49 * WIDTH, row + (49 * channels + channel) * size, turn)

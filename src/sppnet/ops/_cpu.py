@@ -33,6 +33,9 @@ _THREAD_BYTES = 512 << 10
 _NEAR_BYTES = 256 << 10
 """What one thread keeps before it is written."""
 
+_PAPER_TABLE = [[6, 0], [3, 36], [2, 45], [1, 49]]
+"""The sides of the paper's pyramid in its order, and the bins before each."""
+
 _NANS = {
     torch.float16: (1 << 10) - 1,
     torch.bfloat16: (1 << 7) - 1,
@@ -69,7 +72,7 @@ def _shape(
     plan: Plan,
     channels: int,
     *,
-    streamed: bool = False,
+    streamed: int = 0,
     by_bin: bool = False,
     together: int = 0,
     row_bytes: int = 0,
@@ -123,8 +126,11 @@ def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -
     out = new_rows(len(plan.boxes), channels * plan.bins, dtype)
     lanes = WIDTH // first.element_size()
     # Large outputs are written past the caches, which they would only flush.
-    streamed = out.numel() * out.element_size() >= LARGE and channels % lanes == 0
-    shape = _shape(plan, channels, streamed=streamed and out.data_ptr() % WIDTH == 0, by_bin=by_bin)
+    large = out.numel() * out.element_size() >= LARGE
+    streamed = int(large and channels % lanes == 0 and out.data_ptr() % WIDTH == 0)
+    if streamed and mode == "max" and not by_bin and plan.across == 0:
+        streamed += plan.levels[:, [0, 3]].tolist() == _PAPER_TABLE
+    shape = _shape(plan, channels, streamed=streamed, by_bin=by_bin)
     units = units_of(plan, channels, lanes, 2 * torch.get_num_threads())
     scratch = 3 * plan.bins * WIDTH + plan.table_bytes
     entry = _MAX[dtype] if mode == "max" else _MEAN[dtype]

@@ -19,8 +19,10 @@ from sppnet.ops._blocks import (
     part,
     place_box,
     pool_box,
+    pool_paper_box,
     spread,
     spread_several,
+    stream_paper_box,
     to_cells,
     to_keys,
     to_places,
@@ -62,6 +64,11 @@ def _max_units(kinds, task, scratch, first, last):
         gather(like, base, one, channel, channels)
         to_keys(like, base, height * width, turn)
         build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
+        if word(shape, 5) == 2:
+            for r in range(start, stop):
+                pool_paper_box(like, scratch, base, boxes + 24 * r)
+                stream_paper_box(like, scratch, out + r * length, channels, channel, turn)
+            continue
         # Rows are written one behind: reading what was stored a moment ago in other pieces stalls.
         for r in range(start, stop + 1):
             if r < stop:

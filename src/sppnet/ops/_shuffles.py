@@ -5,10 +5,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba import types
 
-from sppnet.ops._simd import Vector, at, instruction, literal_instruction, shuffle, splat
+from sppnet.ops._simd import (
+    BYTES,
+    Vector,
+    at,
+    instruction,
+    literal_instruction,
+    shuffle,
+    splat,
+    unkeyed,
+    write_past,
+)
 
 
 def _zip_words(builder, vectors: list, lanes_: int) -> list:
@@ -22,18 +34,18 @@ def _zip_words(builder, vectors: list, lanes_: int) -> list:
     return vectors
 
 
-def _columns(builder, kind: Vector, vectors: list) -> list:
-    """For each lane a short vector of its elements in ``vectors``, whose number is a power of two."""
+def _zip(builder, kind: Vector, vectors: list) -> list:
+    """Interleave vectors, their number a power of two, of at most the lanes.
+
+    Returns for each lane where its elements are, side by side: a vector, and the first one's lane there.
+    """
     rows = len(vectors)
     if rows == 1:
-        return [shuffle(builder, vectors[0], vectors[0], [lane]) for lane in range(kind.lanes)]
+        return [(vectors[0], lane) for lane in range(kind.lanes)]
+    share = kind.lanes // rows
     if kind.item.bitwidth > 16:
-        share = kind.lanes // rows
-        return [
-            shuffle(builder, v, v, list(range(part * rows, (part + 1) * rows)))
-            for v in _zip_words(builder, vectors, kind.lanes)
-            for part in range(share)
-        ]
+        zipped = _zip_words(builder, vectors, kind.lanes)
+        return [(zipped[lane // share], lane % share * rows) for lane in range(kind.lanes)]
     # 2-byte shuffles across 16 bytes are slow: pair neighbours inside them, then move pairs as words.
     words = ir.VectorType(ir.IntType(32), kind.lanes // 2)
     result = [None] * kind.lanes
@@ -41,14 +53,21 @@ def _columns(builder, kind: Vector, vectors: list) -> list:
         mask = [8 * (j // 8) + side + (j % 8) // 2 + (j % 2) * kind.lanes for j in range(kind.lanes)]
         pairs = [shuffle(builder, vectors[i], vectors[i + 1], mask) for i in range(0, rows, 2)]
         zipped = _zip_words(builder, [builder.bitcast(p, words) for p in pairs], words.count)
-        share = words.count // len(pairs)
         for i, vector in enumerate(zipped):
             whole = builder.bitcast(vector, kind.llvm)
             for part in range(share):
                 word = i * share + part
-                lane = 8 * (word // 4) + side + word % 4
-                result[lane] = shuffle(builder, whole, whole, list(range(part * rows, (part + 1) * rows)))
+                result[8 * (word // 4) + side + word % 4] = whole, part * rows
     return result
+
+
+def _columns(builder, kind: Vector, vectors: list) -> list:
+    """For each lane a short vector of its elements in ``vectors``, whose number is a power of two."""
+    rows = len(vectors)
+    return [
+        shuffle(builder, vector, vector, list(range(first, first + rows)))
+        for vector, first in _zip(builder, kind, vectors)
+    ]
 
 
 def _transpose(builder, kind: Vector, rows: int, places) -> None:
@@ -80,6 +99,58 @@ def transpose(typingctx, like, count, source, source_step, target, target_step):
         return context.get_dummy_value()
 
     return types.none(like, count, *[types.int64] * 4), codegen
+
+
+def _picked(builder, kind: Vector, wanted: list) -> Any:
+    """A vector of the ``wanted`` elements, each a vector and a lane of it."""
+    sources = list({id(vector): vector for vector, _ in wanted}.values())
+    total, lanes = sources[0], [lane for _, lane in wanted]
+    if len(sources) == 1:
+        return total if lanes == list(range(kind.lanes)) else shuffle(builder, total, total, lanes)
+    done = [lane if vector is total else 0 for vector, lane in wanted]
+    for source in sources[1:]:
+        mask = [
+            kind.lanes + lane if vector is source else old
+            for (vector, lane), old in zip(wanted, done, strict=True)
+        ]
+        total, done = shuffle(builder, total, source, mask), list(range(kind.lanes))
+    return total
+
+
+def _lines(builder, kind: Vector, vectors: list) -> list:
+    """As many vectors, in which the elements of each lane of ``vectors`` follow one another."""
+    count, first, places = len(vectors), 0, {}
+    while first < count:
+        run = min(kind.lanes, 1 << (count - first).bit_length() - 1)
+        for lane, (vector, begin) in enumerate(_zip(builder, kind, vectors[first : first + run])):
+            for row in range(run):
+                places[lane * count + first + row] = vector, begin + row
+        first += run
+    starts = range(0, count * kind.lanes, kind.lanes)
+    return [_picked(builder, kind, [places[start + i] for i in range(kind.lanes)]) for start in starts]
+
+
+@literal_instruction
+def stream_turned(typingctx, like, count, source, target, turn):
+    """Turn ``count`` vectors of keys into columns of floats' bits, side by side, past the caches.
+
+    Reads vectors at ``source`` and writes as many at ``target``, a multiple of 64: for each lane the
+    elements of all vectors. ``count`` is a literal.
+    """
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    kind = Vector(like)
+
+    def codegen(context, builder, sig, args):
+        steps = [ir.Constant(ir.IntType(64), BYTES * i) for i in range(count.literal_value)]
+        align = kind.item.bitwidth // 8
+        keys = [builder.load(at(builder, args[2], kind.llvm, step), align=align) for step in steps]
+        vectors = [unkeyed(builder, kind, key, args[4]) for key in keys]
+        for step, line in zip(steps, _lines(builder, kind, vectors), strict=True):
+            write_past(builder, line, at(builder, args[3], kind.llvm, step))
+        return context.get_dummy_value()
+
+    return types.none(like, count, types.int64, types.int64, like), codegen
 
 
 @instruction

@@ -165,13 +165,17 @@ def store_half(typingctx, address, vector):
     return types.none(types.int64, vector), codegen
 
 
+def write_past(builder, vector, place) -> None:
+    written = builder.store(vector, place, align=BYTES)
+    written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+
+
 @instruction
 def stream(typingctx, address, vector):
     """Write ``vector`` past the caches to ``address``, a multiple of 64; `fence` before others read it."""
 
     def codegen(context, builder, sig, args):
-        written = builder.store(args[1], at(builder, args[0], vector.llvm), align=BYTES)
-        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        write_past(builder, args[1], at(builder, args[0], vector.llvm))
         return context.get_dummy_value()
 
     return types.none(types.int64, vector), codegen
@@ -326,12 +330,16 @@ def to_key(typingctx, vector, turn):
     return vector(vector, vector.item), codegen
 
 
+def unkeyed(builder, kind: Vector, vector, turn):
+    return _fold(builder, kind, builder.add(vector, _broadcast(builder, kind.llvm, turn)))
+
+
 @instruction
 def from_key(typingctx, vector, turn):
     """The inverse of `to_key`."""
 
     def codegen(context, builder, sig, args):
-        return _fold(builder, vector, builder.add(args[0], _broadcast(builder, vector.llvm, args[1])))
+        return unkeyed(builder, vector, *args)
 
     return vector(vector, vector.item), codegen
 

@@ -12,7 +12,7 @@ first box, the one past the last. Every kernel does the units ``first`` to ``las
 0, 1  channels, bins
 2, 3  how many doublings of rows and of columns the tables hold: 1, 1 for no more than the block
 4     across, in bytes, or 0 where four places cover every bin
-5     whether to stream the output past the caches
+5     whether to stream the output past the caches: 0, 1, or 2 by `stream_paper_box`
 6     whether output rows run bin by bin, ``[bins, C]``, and not in the public order
 7     how many boxes are scored together
 8     bytes from a row of gradients to the next, 0 where all are one
