@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sppnet.ops._blocks import WIDTH, part
-from sppnet.ops._shuffles import sums
+from sppnet.ops._blocks import WIDTH, dots, part
 from sppnet.ops._simd import fma, load, peek, poke, repeat, store, vadd, word, zero
 from sppnet.ops._tasks import Entry, whole, work
 
@@ -24,28 +23,8 @@ USED, LENGTH, FOURS, EACH = range(13, 17)
 
 
 @part
-def _dots(r0, r1, r2, r3, vectors, length):
-    """4 x 4 products of rows and of vectors ``[..., 4, 16]``, filled up with zeros, as one vector."""
-    one = np.float32(0)
-    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = zero(one)
-    a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = zero(one)
-    for at in range(0, length * 4 // WIDTH * WIDTH, WIDTH):
-        v0, v1 = load(one, vectors + 4 * at), load(one, vectors + 4 * at + WIDTH)
-        v2, v3 = load(one, vectors + 4 * at + 2 * WIDTH), load(one, vectors + 4 * at + 3 * WIDTH)
-        x = load(one, r0 + at)
-        a00, a01, a02, a03 = fma(x, v0, a00), fma(x, v1, a01), fma(x, v2, a02), fma(x, v3, a03)
-        x = load(one, r1 + at)
-        a10, a11, a12, a13 = fma(x, v0, a10), fma(x, v1, a11), fma(x, v2, a12), fma(x, v3, a13)
-        x = load(one, r2 + at)
-        a20, a21, a22, a23 = fma(x, v0, a20), fma(x, v1, a21), fma(x, v2, a22), fma(x, v3, a23)
-        x = load(one, r3 + at)
-        a30, a31, a32, a33 = fma(x, v0, a30), fma(x, v1, a31), fma(x, v2, a32), fma(x, v3, a33)
-    return sums(a00, a01, a02, a03, a10, a11, a12, a13, a20, a21, a22, a23, a30, a31, a32, a33)
-
-
-@part
 def _last_dots(row, vectors, length, target):
-    """Add what `_dots` left out, the columns of no whole vector, for one row: ``target`` has 4 products."""
+    """Add what `dots` left out, the columns of no whole vector, for one row: ``target`` has 4 products."""
     one = np.float32(0)
     for column in range(length // 16 * 16, length):
         x = peek(one, row + 4 * column)
@@ -106,7 +85,7 @@ def _units(kinds, task, scratch, first, last):
     rows, index, vectors = word(task, ROWS), word(task, INDEX), word(task, VECTORS)
     factors, offsets, totals = word(task, FACTORS), word(task, OFFSETS), word(task, TOTALS)
     length, fours = word(task, LENGTH), word(task, FOURS)
-    wide = (length + 15) // 16 * 4 * WIDTH
+    wide, whole_bytes = (length + 15) // 16 * 4 * WIDTH, length * 4 // WIDTH * WIDTH
     one = np.float32(0)
     for unit in range(first, last):
         total = totals + unit * fours * wide
@@ -121,7 +100,7 @@ def _units(kinds, task, scratch, first, last):
                 multiples = factors + place
                 if vectors != 0:
                     multiples, some = word(task, MULTIPLES) + place, vectors + k * wide
-                    store(multiples, _dots(r0, r1, r2, r3, some, length))
+                    store(multiples, dots(r0, r1, r2, r3, some, whole_bytes))
                     if length % 16 != 0:
                         _last_dots(r0, some, length, multiples)
                         _last_dots(r1, some, length, multiples + 16)

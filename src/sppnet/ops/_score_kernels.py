@@ -10,45 +10,14 @@ import numpy as np
 from sppnet.ops._blocks import (
     WIDTH,
     build_tables,
+    dots,
     gather,
-    part,
     pool_box,
     to_keys,
 )
-from sppnet.ops._shuffles import floats, sums
-from sppnet.ops._simd import (
-    fma,
-    from_key,
-    lanes,
-    load,
-    store,
-    vadd,
-    word,
-    zero,
-)
+from sppnet.ops._shuffles import floats
+from sppnet.ops._simd import from_key, lanes, load, store, vadd, word
 from sppnet.ops._tasks import FOURS, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
-
-
-@part
-def _dots(bins, rows, weights, target, fresh):
-    """4 x 4 dot products of rows, one behind the other, with interleaved weights, as one vector of sums."""
-    one = np.float32(0)
-    r0, r1, r2, r3 = rows, rows + bins * WIDTH, rows + 2 * bins * WIDTH, rows + 3 * bins * WIDTH
-    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = zero(one)
-    a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = zero(one)
-    for at in range(0, bins * WIDTH, WIDTH):
-        w0, w1 = load(one, weights + 4 * at), load(one, weights + 4 * at + WIDTH)
-        w2, w3 = load(one, weights + 4 * at + 2 * WIDTH), load(one, weights + 4 * at + 3 * WIDTH)
-        x = load(one, r0 + at)
-        a00, a01, a02, a03 = fma(x, w0, a00), fma(x, w1, a01), fma(x, w2, a02), fma(x, w3, a03)
-        x = load(one, r1 + at)
-        a10, a11, a12, a13 = fma(x, w0, a10), fma(x, w1, a11), fma(x, w2, a12), fma(x, w3, a13)
-        x = load(one, r2 + at)
-        a20, a21, a22, a23 = fma(x, w0, a20), fma(x, w1, a21), fma(x, w2, a22), fma(x, w3, a23)
-        x = load(one, r3 + at)
-        a30, a31, a32, a33 = fma(x, w0, a30), fma(x, w1, a31), fma(x, w2, a32), fma(x, w3, a33)
-    total = sums(a00, a01, a02, a03, a10, a11, a12, a13, a20, a21, a22, a23, a30, a31, a32, a33)
-    store(target, total if fresh else vadd(load(one, target), total))
 
 
 @whole
@@ -66,9 +35,10 @@ def _score_units(kinds, task, scratch, first, last):
     weights, fours, out = word(task, WEIGHTS), word(task, FOURS), word(task, ROWS)
     bins, across, together = word(shape, 1), word(shape, 4), word(shape, 7)
     parts = lanes(like) // 16
+    size = bins * parts * WIDTH
     tile = scratch
     rows = tile + bins * WIDTH
-    base = rows + together * bins * parts * WIDTH
+    base = rows + together * size
     for unit in range(first, last):
         one, start, stop = (
             maps + 48 * word(units, 6 * unit),
@@ -81,13 +51,13 @@ def _score_units(kinds, task, scratch, first, last):
             gather(like, base, one, channel, word(shape, 0))
             to_keys(like, base, height * width, turn)
             build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
-            head = weights + channel // lanes(like) * fours * bins * parts * 4 * WIDTH
+            head = weights + channel // lanes(like) * fours * 4 * size
             for r in range(start, stop, together):
                 target = out + (word(units, 6 * unit + 5) + (r - start) // 4) * fours * WIDTH
                 some = min(together, stop - r)
                 for i in range(some):
                     pool_box(like, tile, base, boxes + 24 * (r + i), levels, depth, across, down)
-                    at = rows + i * bins * parts * WIDTH
+                    at = rows + i * size
                     for b in range(tile, tile + bins * WIDTH, WIDTH):
                         value = from_key(load(like, b), turn)
                         store(at, floats(value, 0, half))
@@ -98,10 +68,10 @@ def _score_units(kinds, task, scratch, first, last):
                 for k in range(fours):
                     for i in range(0, some, 4):
                         four = target + (i // 4 * fours + k) * WIDTH
-                        place = rows + i * bins * parts * WIDTH
-                        _dots(
-                            bins * parts, place, head + k * bins * parts * 4 * WIDTH, four, channel == opening
-                        )
+                        place = rows + i * size
+                        r1, r2, r3 = place + size, place + 2 * size, place + 3 * size
+                        total = dots(place, r1, r2, r3, head + 4 * k * size, size)
+                        store(four, total if channel == opening else vadd(load(np.float32(0), four), total))
 
 
 @Entry
