@@ -12,23 +12,15 @@ import numpy as np
 
 from sppnet.ops._blocks import (
     WIDTH,
-    build_tables,
-    emit,
     gather,
     gather_plain_keys,
     part,
-    place_box,
-    pool_box,
-    pool_paper_box,
     spread,
     spread_several,
-    stream_paper_box,
-    to_cells,
     to_keys,
     to_places,
     to_plain_keys,
     together,
-    turn_tile,
 )
 from sppnet.ops._simd import (
     fence,
@@ -43,6 +35,16 @@ from sppnet.ops._simd import (
     zero,
 )
 from sppnet.ops._tasks import GRADIENTS, PLACES, ROWS, TURN, Entry, tables, whole, work
+from sppnet.ops._tiles import (
+    build_tables,
+    emit,
+    place_box,
+    pool_box,
+    pool_paper_box,
+    stream_paper_box,
+    to_cells,
+    turn_tile,
+)
 
 
 @whole

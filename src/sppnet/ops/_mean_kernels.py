@@ -7,15 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sppnet.ops._blocks import (
-    WIDTH,
-    emit,
-    gather,
-    part,
-    spread,
-    to_keys,
-    turn_tile,
-)
+from sppnet.ops._blocks import WIDTH, gather, part, spread, to_keys
 from sppnet.ops._shuffles import narrow, widen
 from sppnet.ops._simd import (
     fence,
@@ -30,6 +22,7 @@ from sppnet.ops._simd import (
     zero,
 )
 from sppnet.ops._tasks import ROWS, Entry, tables, whole, work
+from sppnet.ops._tiles import emit, turn_tile
 
 
 @part

@@ -40,7 +40,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Plan:
-    """The tables that `sppnet.ops._blocks` describes, which nobody may write to.
+    """The tables that `sppnet.ops._tiles` describes, which nobody may write to.
 
     Attributes:
         maps, boxes, levels: the tables.

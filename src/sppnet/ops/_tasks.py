@@ -40,7 +40,7 @@ from sppnet.ops._simd import take, word
 # Counted up by the threads: the next unit to do, the next thread's seat. Then how many units there are and
 # are taken at a time, the address of the first seat's memory, and the bytes of each.
 NEXT, SEAT, COUNT, RUN, SCRATCH, SCRATCH_BYTES = range(6)
-# Addresses of the tables of `sppnet.ops._blocks`, how many levels, the address of ``shape``, how many NaNs of
+# Addresses of the tables of `sppnet.ops._tiles`, how many levels, the address of ``shape``, how many NaNs of
 # either sign the type has.
 MAPS, BOXES, UNITS, LEVELS, DEPTH, SHAPE, TURN = range(6, 13)
 # Addresses: of the rows, their gradients or sums; of the table of the maps' gradients; of the maxima's
@@ -78,7 +78,7 @@ def work(kernel, kinds, task):
 
 def _hash_of_parts() -> str:
     folder = files("sppnet.ops")
-    names = ("_simd.py", "_shuffles.py", "_blocks.py", "_tasks.py")
+    names = ("_simd.py", "_shuffles.py", "_blocks.py", "_tiles.py", "_tasks.py")
     return sha256(b"".join(folder.joinpath(name).read_bytes() for name in names)).hexdigest()
 
 

@@ -1,0 +1,283 @@
+"""How a compiled kernel pools a box of a block (`sppnet.ops._blocks`): the parts of the kernels that follow.
+
+Two ways lead to a bin: directly over its cells, or through *tables* of the maxima of 2^i x 2^j cells from
+every cell on, of which four, overlapping, cover a bin: the time of a bin then no longer depends on its
+area. A level that divides another one is made from that one's bins. The bins of a box, one vector each, are
+a *tile*.
+
+Shapes used below, offsets and steps in bytes:
+
+- ``box`` int64 ``[3]``: the offset of the first cell in a block, and the addresses of the bin edges
+  along its columns and along its rows.
+- Bin edges, int64 ``[bins a side, 2]``: the offsets of the first and the last place to read; one reads in
+  steps of ``across`` between columns and ``down`` between rows, the last step being shorter.
+- ``levels`` int64 ``[L, 4]``, larger levels first: n, the row of the level that it is made from (or its
+  own), its first place in the bin edges, and the bins before it in the public order.
+"""
+
+# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# pyright: basic
+
+from __future__ import annotations
+
+import numpy as np
+
+from sppnet.ops._blocks import WIDTH, part
+from sppnet.ops._shuffles import stream_turned, sums, transpose
+from sppnet.ops._simd import (
+    fill,
+    fma,
+    from_key,
+    lanes,
+    load,
+    peek,
+    poke,
+    store,
+    stream,
+    to_cell,
+    vmax,
+    where_above,
+    where_first,
+    word,
+    zero,
+)
+
+
+@part
+def build_tables(like, base, height, width, ky, kx):
+    """From the block at ``base`` the maxima of 2^i x 2^j cells, at ``(i * kx + j)`` planes behind it."""
+    plane = height * width * WIDTH
+    for number in range(1, ky * kx):
+        i, j = number // kx, number % kx
+        here, near, step = base + number * plane, base + (number - kx) * plane, (width * WIDTH << i) // 2
+        if i == 0:
+            near, step = here - plane, (WIDTH << j) // 2
+        length = (width - (1 << j) + 1) * WIDTH
+        for y in range(height - (1 << i) + 1):
+            row = y * width * WIDTH
+            for x in range(row, row + length, WIDTH):
+                store(here + x, vmax(load(like, near + x), load(like, near + x + step)))
+
+
+@part
+def pool_box(like, tile, base, box, levels, depth, across, down):
+    """The maxima of all bins of one box, one vector a bin, in the public order of the bins.
+
+    A level that is made from another takes the bins of that; else ``across`` is 0 where the four places
+    that the edges name cover every bin.
+    """
+    corner = base + word(box, 0)
+    for k in range(depth):
+        n, parent = word(levels, 4 * k), word(levels, 4 * k + 1)
+        target = tile + word(levels, 4 * k + 3) * WIDTH
+        m = word(levels, 4 * parent)
+        quotient, line = m // n, m * WIDTH
+        first = tile + word(levels, 4 * parent + 3) * WIDTH
+        columns = word(box, 1) + 16 * word(levels, 4 * k + 2)
+        rows = word(box, 2) + 16 * word(levels, 4 * k + 2)
+        for i in range(n):
+            if parent != k:
+                for j in range(n):
+                    at = first + (i * m + j) * quotient * WIDTH
+                    best = vmax(load(like, at), load(like, at + WIDTH))
+                    best = vmax(best, vmax(load(like, at + line), load(like, at + line + WIDTH)))
+                    if quotient == 3:
+                        end = at + 2 * line
+                        best = vmax(best, vmax(load(like, at + 2 * WIDTH), load(like, at + line + 2 * WIDTH)))
+                        best = vmax(best, vmax(load(like, end), load(like, end + WIDTH)))
+                        best = vmax(best, load(like, end + 2 * WIDTH))
+                    elif quotient > 3:
+                        for a in range(quotient):
+                            for b in range(quotient):
+                                best = vmax(best, load(like, at + a * line + b * WIDTH))
+                    store(target + j * WIDTH, best)
+            else:
+                top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
+                for j in range(n):
+                    left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
+                    best = vmax(load(like, top + left), load(like, top + right))
+                    best = vmax(best, vmax(load(like, bottom + left), load(like, bottom + right)))
+                    if across != 0:
+                        row = top
+                        while True:
+                            for cell in range(row + left, row + right, across):
+                                best = vmax(best, load(like, cell))
+                            best = vmax(best, load(like, row + right))
+                            if row >= bottom:
+                                break
+                            row = min(row + down, bottom)
+                    store(target + j * WIDTH, best)
+            target += n * WIDTH
+
+
+@part
+def place_box(like, tile, places, base, box, levels, depth, down):
+    """As `pool_box` without tables, and into ``places`` the cells where the maxima were found first."""
+    corner = base + word(box, 0)
+    for k in range(depth):
+        n, parent = word(levels, 4 * k), word(levels, 4 * k + 1)
+        m, target = word(levels, 4 * parent), word(levels, 4 * k + 3) * WIDTH
+        quotient, first = m // n, word(levels, 4 * parent + 3) * WIDTH
+        columns = word(box, 1) + 16 * word(levels, 4 * k + 2)
+        rows = word(box, 2) + 16 * word(levels, 4 * k + 2)
+        for i in range(n):
+            for j in range(n):
+                if parent != k:
+                    start = first + (i * m + j) * quotient * WIDTH
+                    best, found = load(like, tile + start), load(like, places + start)
+                    for a in range(quotient):
+                        line = start + a * m * WIDTH
+                        for at in range(line, line + quotient * WIDTH, WIDTH):
+                            key = load(like, tile + at)
+                            found = where_first(key, load(like, places + at), best, found)
+                            best = vmax(best, key)
+                else:
+                    top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
+                    left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
+                    best, found = load(like, top + left), fill(like, (top + left - base) // WIDTH)
+                    for row in range(top, bottom + down, down):
+                        for cell in range(row + left, row + right + WIDTH, WIDTH):
+                            key = load(like, cell)
+                            found = where_above(key, best, fill(like, (cell - base) // WIDTH), found)
+                            best = vmax(best, key)
+                store(tile + target, best)
+                store(places + target, found)
+                target += WIDTH
+
+
+@part
+def to_cells(like, tile, bins, low):
+    """The cells that a tile of `to_places` integers names, in place."""
+    for at in range(tile, tile + bins * WIDTH, WIDTH):
+        store(at, to_cell(load(like, at), low))
+
+
+@part
+def turn_tile(like, tile, stage, levels, depth):
+    """From one vector a bin to, level by level, the bins of one channel side by side."""
+    size, most = WIDTH // lanes(like), min(lanes(like), 16)
+    for k in range(depth):
+        squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
+        source, target = tile + before * WIDTH, stage + before * WIDTH
+        if squares == 1:
+            store(target, load(like, source))
+            continue
+        step, left = squares * size, squares
+        while left >= most:
+            transpose(like, 16, source, WIDTH, target, step)
+            source, target, left = source + most * WIDTH, target + most * size, left - most
+        if left & 8:
+            transpose(like, 8, source, WIDTH, target, step)
+            source, target = source + 8 * WIDTH, target + 8 * size
+        if left & 4:
+            transpose(like, 4, source, WIDTH, target, step)
+            source, target = source + 4 * WIDTH, target + 4 * size
+        if left & 2:
+            transpose(like, 2, source, WIDTH, target, step)
+            source, target = source + 2 * WIDTH, target + 2 * size
+        if left & 1:
+            transpose(like, 1, source, WIDTH, target, step)
+
+
+@part
+def emit(like, stage, row, levels, depth, channels, channel, turn, streamed, by_bin):
+    """Write one block's staged keys into an output row, as bits of floats."""
+    size = WIDTH // lanes(like)
+    valid = min(lanes(like), channels - channel)
+    for k in range(depth):
+        squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
+        target, step, count, runs = (
+            row + (before * channels + channel * squares) * size,
+            0,
+            valid * squares,
+            1,
+        )
+        if by_bin:
+            target, step, count, runs = (
+                row + (before * channels + channel) * size,
+                channels * size,
+                valid,
+                squares,
+            )
+        source = stage + before * WIDTH
+        for _ in range(runs):
+            whole = target + count * size // WIDTH * WIDTH
+            at = target
+            while at < whole:
+                bits = from_key(load(like, source), turn)
+                if streamed:
+                    stream(at, bits)
+                else:
+                    store(at, bits)
+                source, at = source + WIDTH, at + WIDTH
+            end = target + count * size
+            if at < end:
+                store(source, from_key(load(like, source), turn))
+                while at < end:
+                    poke(at, peek(like, source))
+                    source, at = source + size, at + size
+                source = (source + WIDTH - 1) // WIDTH * WIDTH
+            target += step
+
+
+@part
+def pool_paper_box(like, tile, base, box):
+    """`pool_box` for the paper's pyramid, 6, 3, 2, 1, where four places cover every bin.
+
+    It is the default everywhere, and the compiler knows the lengths of all loops.
+    """
+    corner, columns, rows = base + word(box, 0), word(box, 1), word(box, 2)
+    for i in range(6):
+        top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
+        for j in range(6):
+            left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
+            best = vmax(load(like, top + left), load(like, top + right))
+            best = vmax(best, vmax(load(like, bottom + left), load(like, bottom + right)))
+            store(tile + (6 * i + j) * WIDTH, best)
+    for i in range(3):
+        for j in range(3):
+            at = tile + (12 * i + 2 * j) * WIDTH
+            best = vmax(load(like, at), load(like, at + WIDTH))
+            best = vmax(best, vmax(load(like, at + 6 * WIDTH), load(like, at + 7 * WIDTH)))
+            store(tile + (36 + 3 * i + j) * WIDTH, best)
+    for i in range(2):
+        for j in range(2):
+            at = tile + (18 * i + 3 * j) * WIDTH
+            best = load(like, at)
+            for a in range(3):
+                for b in range(3):
+                    best = vmax(best, load(like, at + (6 * a + b) * WIDTH))
+            store(tile + (45 + 2 * i + j) * WIDTH, best)
+    at = tile + 45 * WIDTH
+    best = vmax(load(like, at), load(like, at + WIDTH))
+    store(tile + 49 * WIDTH, vmax(best, vmax(load(like, at + 2 * WIDTH), load(like, at + 3 * WIDTH))))
+
+
+@part
+def stream_paper_box(like, tile, row, channels, channel, turn):
+    """`turn_tile` and `emit` in one, past the caches, for the paper's pyramid and a whole block."""
+    at, size = tile, WIDTH // lanes(like)
+    stream_turned(like, 36, at, row + 36 * channel * size, turn)
+    stream_turned(like, 9, at + 36 * WIDTH, row + (36 * channels + 9 * channel) * size, turn)
+    stream_turned(like, 4, at + 45 * WIDTH, row + (45 * channels + 4 * channel) * size, turn)
+    stream_turned(like, 1, at + 49 * WIDTH, row + (49 * channels + channel) * size, turn)
+
+
+@part
+def dots(r0, r1, r2, r3, vectors, size):
+    """4 x 4 products of rows of ``size`` bytes and of vectors ``[..., 4, 16]``, as one vector."""
+    one = np.float32(0)
+    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = zero(one)
+    a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = zero(one)
+    for at in range(0, size, WIDTH):
+        v0, v1 = load(one, vectors + 4 * at), load(one, vectors + 4 * at + WIDTH)
+        v2, v3 = load(one, vectors + 4 * at + 2 * WIDTH), load(one, vectors + 4 * at + 3 * WIDTH)
+        x = load(one, r0 + at)
+        a00, a01, a02, a03 = fma(x, v0, a00), fma(x, v1, a01), fma(x, v2, a02), fma(x, v3, a03)
+        x = load(one, r1 + at)
+        a10, a11, a12, a13 = fma(x, v0, a10), fma(x, v1, a11), fma(x, v2, a12), fma(x, v3, a13)
+        x = load(one, r2 + at)
+        a20, a21, a22, a23 = fma(x, v0, a20), fma(x, v1, a21), fma(x, v2, a22), fma(x, v3, a23)
+        x = load(one, r3 + at)
+        a30, a31, a32, a33 = fma(x, v0, a30), fma(x, v1, a31), fma(x, v2, a32), fma(x, v3, a33)
+    return sums(a00, a01, a02, a03, a10, a11, a12, a13, a20, a21, a22, a23, a30, a31, a32, a33)
