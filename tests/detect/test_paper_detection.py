@@ -162,6 +162,21 @@ def test_both_pipelines_share_everything_but_the_rows(data, tmp_path):
     assert rcnn.detect(read_detection(data, "val").items[0].path).names == ("disc", "square")
 
 
+@pytest.mark.parametrize("pipeline", ["spp", "rcnn"])
+def test_a_picture_passes_through_the_network_once(data, tmp_path, pipeline):
+    detector = trained(data, tmp_path, replace(POOL, pipeline=pipeline, scales=(64,), score_above=-99.0))
+    detector.cache = None
+    assert len(detector.names_) > 1
+    seen = []
+    hook = detector.network_.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    path = read_detection(data, "val").items[0].path
+    found = detector.detect(path)
+    hook.remove()
+    assert set(found.labels.tolist()) == set(range(len(detector.names_)))
+    assert seen
+    assert sum(seen) <= (1 if pipeline == "spp" else POOL.windows.most)
+
+
 @pytest.fixture(scope="module")
 def maps():
     network = prepare(load_backbone(NETWORK, layers=("stride8",)))

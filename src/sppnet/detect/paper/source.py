@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from sppnet.errors import UserError
 from sppnet.features import extract, resized_size
 from sppnet.learn import LinearModel
 from sppnet.structures import Boxes, FeatureMap, FeatureMaps, ImageSize
+
+T = TypeVar("T")
 
 _PIECE = 512  # windows whose rows exist at a time
 
@@ -62,6 +64,17 @@ class _NetworkSource:
     windows: Sequence[Boxes]
     options: PaperOptions
     cache: StageCache
+    _latest: dict[tuple[int, bool], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def _once(self, i: int, mirrored: bool, make: Callable[[], T]) -> T:
+        """What the network gives for picture i, which nobody keeps: remembered until the next one's.
+
+        Scores and the regressors of each class ask for it one after the other.
+        """
+        latest = self._latest
+        if (i, mirrored) not in latest:
+            self._latest = latest = {(i, mirrored): make()}
+        return latest[i, mirrored]
 
     @property
     def length(self) -> int:
@@ -97,7 +110,7 @@ class MapSource(_NetworkSource):
                 todo = "Allow more, or take smaller scales; a silent cap would change the results."
                 raise UserError(picture.path or "source", wanted, f"{size.height * size.width}", todo)
         if not picture.key:
-            return self._compute(picture, mirrored=mirrored)
+            return self._once(i, mirrored, lambda: self._compute(picture, mirrored=mirrored))
         key = self.key(i, mirrored=mirrored)
         kept = self.cache.get("maps", key, lambda: self._tensors(picture, mirrored=mirrored))
         return self._restore(picture.size, kept)
@@ -175,7 +188,7 @@ class CropSource(_NetworkSource):
             return {"rows": rows.to("cpu", torch.float16)}
 
         if not picture.key:
-            return make()["rows"]
+            return self._once(i, mirrored, make)["rows"]
         which = tensors_key({"boxes": boxes.xyxy})
         # How many run together changes nothing but the last bits.
         form = (crops.side, crops.padding, self.options.levels)
