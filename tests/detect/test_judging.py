@@ -7,6 +7,7 @@ import torch
 from sppnet.detect import DetectorOptions
 from sppnet.detect.candidates import candidates
 from sppnet.detect.judging import _placed, _strewn, fit_judge
+from sppnet.detect.postprocess import Heads
 from sppnet.detect.regression import Regressors, fit_projection
 from sppnet.features.store import MapStore
 from sppnet.learn import LinearModel
@@ -69,8 +70,10 @@ def test_a_judge_needs_boxes_near_objects() -> None:
     with MapStore(1 << 20) as store:
         store.add(maps)
         plain = Regressors(fit_projection(store, [0]), LinearModel(torch.zeros(8, 144), torch.zeros(8)))
-        assert fit_judge(store, [BOXES], [nothing], svm, plain, DetectorOptions(), draw).judge is None
-        judged = fit_judge(store, [BOXES], [TRUTH], svm, plain, DetectorOptions(judge=8), draw)
+        heads = Heads(("a", "b"), svm, plain, torch.tensor([[1.0, 0.0]] * 2))
+        found = fit_judge(store, [BOXES], [nothing], heads, DetectorOptions(), draw)
+        assert found.regressors.judge is None
+        judged = fit_judge(store, [BOXES], [TRUTH], heads, DetectorOptions(judge=8), draw).regressors
         assert judged.judge is not None
         logits = judged.judged(judged.projection(maps), BOXES, TRUTH.labels)
         assert bool(torch.isfinite(logits).all())

@@ -54,7 +54,7 @@ _BORDER = 0.02
 # What networks raise when a picture's size does not suit them.
 _REFUSALS = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
 _ANY_SIZE = "a network that takes pictures of any size and gives maps [B, C, h, w]"
-_TODO = "Take a convolutional network, such as a resnet or convnext"
+_WAY_OUT = "Take a convolutional network, such as a resnet or convnext"
 
 
 class _Shapes(TorchFunctionMode):
@@ -253,7 +253,7 @@ def try_size(trunk: nn.Module, size: ImageSize, where: str) -> tuple[Tensor, ...
     except _REFUSALS as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         got = f"an error from it at {size.height} x {size.width}: {line}"
-        raise UserError(where, _ANY_SIZE, got, _TODO) from error
+        raise UserError(where, _ANY_SIZE, got, _WAY_OUT) from error
 
 
 def count_channels(trunk: nn.Module, where: str) -> list[int]:
@@ -267,7 +267,7 @@ def count_channels(trunk: nn.Module, where: str) -> list[int]:
     for wide, high in zip(*shapes, strict=True):
         maps = len(wide) == len(high) == 4 and wide[1] == high[1]
         if not maps or wide[2] > wide[3] or high[2] < high[3] or wide[2] >= high[2]:
-            raise UserError(where, _ANY_SIZE, f"shapes {wide} and {high} at 97 x 131 and 161 x 115", _TODO)
+            raise UserError(where, _ANY_SIZE, f"shapes {wide} and {high} at 97 x 131 and 161 x 115", _WAY_OUT)
     return [shape[1] for shape in shapes[0]]
 
 

@@ -105,5 +105,5 @@ def make_trunk(
 
 def _infos(net: nn.Module) -> list[dict[str, object]]:
     # timm gives every network of `features_only` this attribute, which nn.Module's type does not know.
-    infos: list[dict[str, object]] = net.feature_info.get_dicts()  # pyright: ignore
+    infos: list[dict[str, object]] = net.feature_info.get_dicts()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     return infos

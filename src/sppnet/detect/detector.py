@@ -185,7 +185,6 @@ class Detector:
             "names": list(self.names_),
             "backbone": self.backbone_.spec(),
             "layers": list(projection.layers),
-            "judged": heads.regressors.judge is not None,
             "summary": self.summary_,
         }
         return save_run(Path(folder), "detector", as_config(self), tensors, model, overwrite=overwrite)
@@ -209,7 +208,7 @@ class Detector:
                 tuple(tensors[f"projection.{i}.{part}"] for i in range(count)) for part in ("mean", "basis")
             )
             judge = None
-            if model["judged"]:
+            if "judge.first.weight" in tensors:
                 judge = HiddenModel(
                     *(
                         LinearModel(tensors[f"judge.{part}.weight"], tensors[f"judge.{part}.bias"])

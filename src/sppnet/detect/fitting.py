@@ -15,12 +15,12 @@ from sppnet.detect.judging import fit_judge
 from sppnet.detect.mining import fit_svms, make_scene
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.postprocess import Heads, margins_and_boxes
-from sppnet.detect.regression import RegressionSample, Regressors, fit_regressors
+from sppnet.detect.regression import RegressionSample, fit_regressors
 from sppnet.detect.samples import choose_for_regression, class_overlaps
 from sppnet.errors import UserError
 from sppnet.features import extract
 from sppnet.features.store import MapStore
-from sppnet.learn import LinearModel, fit_sigmoid
+from sppnet.learn import fit_sigmoid
 from sppnet.progress import Stopwatch, track
 from sppnet.proposals import dense_windows, proposals_for, shapes_from_boxes
 from sppnet.structures import Boxes, DetectionSet, FeatureMaps, GroundTruth, ImageSize
@@ -109,10 +109,13 @@ def fit_heads(
         chosen = _regression_samples(windows, truths, draw)
         regressors = fit_regressors(store, chosen, truths, options.ridge)
         watch("regression")
+        heads = Heads(
+            dataset.names, svm, regressors, torch.tensor([[1.0, 0.0]]).repeat(len(dataset.names), 1)
+        )
         if options.judge:
-            regressors = fit_judge(store, windows, truths, svm, regressors, options, draw)
+            heads = fit_judge(store, windows, truths, heads, options, draw)
             watch("judge")
-        calibration = _calibrate(store, windows, truths, svm, regressors, options)
+        heads = replace(heads, calibration=_calibrate(store, windows, truths, heads, options))
         watch("calibration")
         facts: dict[str, object] = {
             "pictures": len(dataset),
@@ -122,7 +125,7 @@ def fit_heads(
             **counts,
             "maps_mb": round((store.bytes_in_memory + store.bytes_on_disk) / 2**20, 1),
         }
-    return Heads(dataset.names, svm, regressors, calibration), facts
+    return heads, facts
 
 
 def _regression_samples(
@@ -166,13 +169,10 @@ def _calibrate(
     store: MapStore,
     windows: Sequence[Boxes],
     truths: Sequence[GroundTruth],
-    svm: LinearModel,
-    regressors: Regressors,
+    plain: Heads,
     options: DetectorOptions,
 ) -> Tensor:
     """Slope and offset ``[K, 2]`` that turn a margin into the chance of an IoU of 0.5 or more."""
-    names = truths[0].names
-    plain = Heads(names, svm, regressors, torch.tensor([[1.0, 0.0]]).repeat(len(names), 1))
     margins: list[Tensor] = []
     right: list[Tensor] = []
     labels: list[Tensor] = []
@@ -185,7 +185,7 @@ def _calibrate(
         right.append(overlaps[torch.arange(len(label)), label] >= _MATCH_IOU)
     margin, label, hit = torch.cat(margins), torch.cat(labels), torch.cat(right)
     table = plain.calibration.clone()
-    for number in range(len(names)):
+    for number in range(len(plain.names)):
         mine = label == number
         if bool(hit[mine].any()) and not bool(hit[mine].all()):
             table[number] = torch.tensor(fit_sigmoid(margin[mine], hit[mine]))

@@ -11,7 +11,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
 from sppnet.detect.candidates import candidates
 from sppnet.detect.options import DetectorOptions
-from sppnet.detect.regression import BINS, Regressors
+from sppnet.detect.postprocess import Heads
+from sppnet.detect.regression import BINS
 from sppnet.features import pool_rows, score_rows
 from sppnet.features.store import MapStore
 from sppnet.learn import HiddenModel, HiddenOptions, LinearModel, fit_hidden
@@ -42,33 +43,31 @@ def fit_judge(
     store: MapStore,
     windows: Sequence[Boxes],
     truths: Sequence[GroundTruth],
-    svm: LinearModel,
-    regressors: Regressors,
+    heads: Heads,
     options: DetectorOptions,
     draw: torch.Generator,
-) -> Regressors:
-    """Regressors with a judge, learned from boxes strewn about the objects and from candidates.
+) -> Heads:
+    """Heads with a judge, learned from boxes strewn about the objects and from candidates.
 
     Args:
         store: the images' maps.
         windows: of each image.
         truths: of each image.
-        svm: tells the candidates.
-        regressors: without a judge.
+        heads: without a judge; their SVMs tell the candidates.
         options: levels and judge count here.
         draw: of everything random.
 
     Returns:
         The same without a judge where no box lies near an object that is neither difficult nor a crowd.
     """
-    table = _table(store, windows, truths, svm, regressors, options.levels, draw)
+    table = _table(store, windows, truths, heads, options.levels, draw)
     near = table.overlaps >= _PLACED
     if not bool(near.any()):
-        return regressors
+        return heads
     spread = table.deltas[near].std(0, correction=0).clamp(min=1e-3)
     goals = (table.deltas / spread).clamp(-_LARGEST_DELTA, _LARGEST_DELTA)
     # A class weighs as much as another, however many boxes it has; but no box more than 5.
-    counts = torch.bincount(table.labels[near], minlength=len(truths[0].names)).clamp(min=1)
+    counts = torch.bincount(table.labels[near], minlength=len(heads.names)).clamp(min=1)
     weight = (len(near) / counts / len(counts)).clamp(max=5)[table.labels] * near
 
     def loss(outputs: Tensor, index: Tensor) -> Tensor:
@@ -78,19 +77,19 @@ def fit_judge(
         share = weight[index]
         return wrong + (away * share).sum() / share.sum().clamp(min=1)
 
-    outputs = 5 * len(truths[0].names)
+    outputs = 5 * len(heads.names)
     found = fit_hidden(table.rows, outputs, loss, HiddenOptions(neurons=options.judge), draw)
-    units = torch.cat([spread, spread.new_ones(1)]).repeat(len(truths[0].names))
+    units = torch.cat([spread, spread.new_ones(1)]).repeat(len(heads.names))
     last = LinearModel(found.second.weight * units[:, None], found.second.bias * units)
-    return replace(regressors, judge=HiddenModel(found.first, last))
+    judge = HiddenModel(found.first, last)
+    return replace(heads, regressors=replace(heads.regressors, judge=judge))
 
 
 def _table(
     store: MapStore,
     windows: Sequence[Boxes],
     truths: Sequence[GroundTruth],
-    svm: LinearModel,
-    regressors: Regressors,
+    heads: Heads,
     levels: tuple[int, ...],
     draw: torch.Generator,
 ) -> _Table:
@@ -101,12 +100,12 @@ def _table(
         maps = store[i]
         boxes, labels = _strewn(truth, each, draw)
         if i % step == 0 and len(some):
-            scores = score_rows(maps, some, svm.weight, svm.bias, levels)
+            scores = score_rows(maps, some, heads.svm.weight, heads.svm.bias, levels)
             index, of_class = candidates(some, scores, _PER_CLASS)
             boxes = Boxes(torch.cat([boxes.xyxy, some.xyxy[index]]), boxes.size)
             labels = torch.cat([labels, of_class])
         if len(boxes):
-            rows = pool_rows(regressors.projection(maps), boxes, BINS, "mean")
+            rows = pool_rows(heads.regressors.projection(maps), boxes, BINS, "mean")
             parts.append((rows, labels, *_placed(boxes, labels, truth)))
     if not parts:
         return _Table(torch.empty(0, 0), torch.empty(0), torch.empty(0), torch.empty(0, 4))

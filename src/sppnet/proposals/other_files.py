@@ -30,7 +30,7 @@ def mat_rows(file: Path) -> Iterator[tuple[str, str, list[list[float]]]]:
     todo = "In MATLAB, save(..., '-v7') writes a file that can be read."
     try:
         content: dict[str, Any] = loadmat(str(file))
-    except NotImplementedError:
+    except NotImplementedError:  # scipy's word for HDF5
         raise UserError(file, "a .mat file of version 7 or before", "one of version 7.3", todo) from None
     except (MatReadError, ValueError, OSError, TypeError) as error:
         raise UserError(file, "a MATLAB file", error) from error
