@@ -88,7 +88,7 @@ def test_bfloat16_maps_are_near() -> None:
 
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(UserError, match="auto, float32 or bfloat16"):
-        prepare(load_backbone("random:builtin"), precision="int8")  # pyright: ignore[reportArgumentType]
+        prepare(load_backbone("random:builtin"), precision="int8")
 
 
 def test_a_wrong_batch_is_refused() -> None:

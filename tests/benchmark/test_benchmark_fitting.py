@@ -69,7 +69,7 @@ def test_windows_are_judged_by_the_objects_that_they_find(squares: Path) -> None
     assert len(rows) == 6
     for row in rows:
         assert row["objects"] == 2
-        assert 0 <= row["recall_70"] <= row["recall_50"] <= 1  # pyright: ignore[reportOperatorIssue]
+        assert 0 <= row["recall_70"] <= row["recall_50"] <= 1
     # Windows of the objects' own shape at a fifth of their sides miss none by half.
     assert rows[4]["recall_50"] == 1
     # Selective search finds plain squares on noise.

@@ -36,7 +36,7 @@ BACKBONE = "zf5-small/32"
 
 
 def classifier(**train: object) -> NetworkClassifier:
-    return NetworkClassifier(BACKBONE, device="cpu", network=NET, train=replace(TINY, **train))  # pyright: ignore
+    return NetworkClassifier(BACKBONE, device="cpu", network=NET, train=replace(TINY, **train))
 
 
 def test_an_epoch_has_every_picture_once_and_differs_from_the_next() -> None:
@@ -135,7 +135,7 @@ def test_no_spp_is_the_sliding_pool_and_takes_one_size() -> None:
 def test_fc6_of_the_paper_s_networks_sees_50_bins_or_36() -> None:
     backbone = make_network("zf5", 2, NetworkOptions(hidden=()), 224).backbone
     wide = [PyramidNetwork(backbone, 2, NetworkOptions(p, ()), 13).head[0] for p in ((6, 3, 2, 1), ())]
-    assert [layer.in_features for layer in wide] == [12_800, 9_216]  # pyright: ignore
+    assert [layer.in_features for layer in wide] == [12_800, 9_216]
 
 
 @pytest.mark.parametrize(
@@ -198,15 +198,15 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(
 ) -> None:
     data = write_pictures(tmp_path / "data", "train")
     whole = classifier().fit(data, folder=tmp_path / "whole", quiet=True)
-    step, steps = training._Run._step, []  # pyright: ignore
+    step, steps = training._Run._step, []
 
     def stopping(self: object, images: object, labels: object) -> object:
         steps.append(None)
         if len(steps) == 5:
             raise KeyboardInterrupt
-        return step(self, images, labels)  # pyright: ignore
+        return step(self, images, labels)
 
-    monkeypatch.setattr(training._Run, "_step", stopping)  # pyright: ignore
+    monkeypatch.setattr(training._Run, "_step", stopping)
     with pytest.raises(KeyboardInterrupt):
         classifier().fit(data, folder=tmp_path / "broken", quiet=True)
     again = classifier().fit(data, folder=tmp_path / "broken", resume=True, quiet=True)
@@ -254,4 +254,4 @@ def test_resume_refuses_other_flags_and_folders_without_checkpoint(tmp_path: Pat
 )
 def test_options_out_of_range_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match="train"):
-        replace(TINY, **wrong).check()  # pyright: ignore
+        replace(TINY, **wrong).check()

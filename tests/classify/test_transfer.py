@@ -42,8 +42,8 @@ def test_rows_are_the_layers_of_the_network() -> None:
     with torch.inference_mode():
         (maps,) = network.backbone(given)
         pooled = spatial_pyramid_pool(maps, (2, 1))
-        fc6 = network.head.fc6(pooled).relu()  # pyright: ignore
-        fc7 = network.head.fc7(fc6).relu()  # pyright: ignore
+        fc6 = network.head.fc6(pooled).relu()
+        fc7 = network.head.fc7(fc6).relu()
     for name, row in (("map", maps.flatten(1)), ("pooled", pooled), ("fc6", fc6), ("fc7", fc7)):
         assert torch.allclose(found[name], normalize(row[0], dim=0), atol=1e-6)
     with pytest.raises(UserError, match="conv5, fc6, fc7"):
