@@ -22,7 +22,22 @@ import numba
 import numpy as np
 
 from sppnet.ops._shuffles import transpose
-from sppnet.ops._simd import lanes, load, peek, poke, store, stream, to_key, to_plain_key, with_place, word
+from sppnet.ops._simd import (
+    lanes,
+    largest,
+    load,
+    magnitude,
+    peek,
+    poke,
+    store,
+    stream,
+    to_key,
+    to_plain_key,
+    vmax,
+    with_place,
+    word,
+    zero,
+)
 
 WIDTH = 64
 
@@ -124,6 +139,15 @@ def to_keys(like, base, cells, turn):
     """Turn a block's bits of floats into ordered integers, in place."""
     for at in range(base, base + cells * WIDTH, WIDTH):
         store(at, to_key(load(like, at), turn))
+
+
+@part
+def has_nan(like, base, cells, turn):
+    """Whether one of a block's floats is NaN, given their bits and the number of NaNs of either sign."""
+    most = zero(like)
+    for at in range(base, base + cells * WIDTH, WIDTH):
+        most = vmax(most, magnitude(load(like, at)))
+    return largest(most) > (np.int64(1) << np.int64(WIDTH * 8 // lanes(like) - 1)) - 1 - turn
 
 
 @part

@@ -50,6 +50,12 @@ _MAX = {
     torch.float32: _max_kernels.max_32,
     torch.float64: _max_kernels.max_64,
 }
+_PAPER = {
+    torch.float16: _max_kernels.paper_16,
+    torch.bfloat16: _max_kernels.paper_16,
+    torch.float32: _max_kernels.paper_32,
+    torch.float64: _max_kernels.paper_64,
+}
 _MEAN = {torch.float32: _mean_kernels.mean_32, torch.float64: _mean_kernels.mean_64}
 _MAX_GRADIENT = {
     torch.float16: _max_kernels.max_gradient_16,
@@ -72,7 +78,7 @@ def _shape(
     plan: Plan,
     channels: int,
     *,
-    streamed: int = 0,
+    streamed: bool = False,
     by_bin: bool = False,
     together: int = 0,
     row_bytes: int = 0,
@@ -91,8 +97,8 @@ def _run(
     scratch: int,
     size: int,
     words: Mapping[int, int],
-) -> None:
-    """Have all units done.
+) -> bool:
+    """Have all units done, and tell whether they are: floats that are NaN can keep a kernel from it.
 
     Args:
         entry: of the kernel.
@@ -115,6 +121,7 @@ def _run(
     for number, value in words.items():
         task[number] = value
     run(entry.address, task.ctypes.data, threads)
+    return not task[_tasks.ODD]
 
 
 def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -> Tensor:
@@ -127,15 +134,17 @@ def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -
     lanes = WIDTH // first.element_size()
     # Large outputs are written past the caches, which they would only flush.
     large = out.numel() * out.element_size() >= LARGE
-    streamed = int(large and channels % lanes == 0 and out.data_ptr() % WIDTH == 0)
-    if streamed and mode == "max" and not by_bin and plan.across == 0:
-        streamed += plan.levels[:, [0, 3]].tolist() == _PAPER_TABLE
+    streamed = large and channels % lanes == 0 and out.data_ptr() % WIDTH == 0
     shape = _shape(plan, channels, streamed=streamed, by_bin=by_bin)
     units = units_of(plan, channels, lanes, 2 * torch.get_num_threads())
     scratch = 3 * plan.bins * WIDTH + plan.table_bytes
-    entry = _MAX[dtype] if mode == "max" else _MEAN[dtype]
     size = channels * first.element_size()
     words = {_tasks.ROWS: out.data_ptr(), _tasks.TURN: _NANS[dtype]}
+    paper = mode == "max" and not by_bin and plan.levels[:, [0, 3]].tolist() == _PAPER_TABLE
+    able = paper and streamed and plan.across == 0
+    if able and _run(_PAPER[dtype], plan, units, shape, scratch, size, words):
+        return out
+    entry = _MAX[dtype] if mode == "max" else _MEAN[dtype]
     _run(entry, plan, units, shape, scratch, size, words)
     return out
 

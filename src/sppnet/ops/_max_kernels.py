@@ -14,6 +14,7 @@ from sppnet.ops._blocks import (
     WIDTH,
     gather,
     gather_plain_keys,
+    has_nan,
     part,
     spread,
     spread_several,
@@ -34,7 +35,7 @@ from sppnet.ops._simd import (
     word,
     zero,
 )
-from sppnet.ops._tasks import GRADIENTS, PLACES, ROWS, TURN, Entry, tables, whole, work
+from sppnet.ops._tasks import GRADIENTS, ODD, PLACES, ROWS, TURN, Entry, tables, whole, work
 from sppnet.ops._tiles import (
     build_tables,
     emit,
@@ -66,11 +67,6 @@ def _max_units(kinds, task, scratch, first, last):
         gather(like, base, one, channel, channels)
         to_keys(like, base, height * width, turn)
         build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
-        if word(shape, 5) == 2:
-            for r in range(start, stop):
-                pool_paper_box(like, scratch, base, boxes + 24 * r)
-                stream_paper_box(like, scratch, out + r * length, channels, channel, turn)
-            continue
         # Rows are written one behind: reading what was stored a moment ago in other pieces stalls.
         for r in range(start, stop + 1):
             if r < stop:
@@ -83,6 +79,35 @@ def _max_units(kinds, task, scratch, first, last):
                 other = stages + ((r - 1) & 1) * bins * WIDTH
                 row = out + (r - 1) * length
                 emit(like, other, row, levels, depth, channels, channel, turn, streamed, by_bin)
+    fence()
+
+
+@whole
+def _paper_units(kinds, task, scratch, first, last):
+    """As `_max_units` for the paper's pyramid of regions, four places a bin, past the caches.
+
+    ``kinds`` has besides what is compared: the floats themselves, which need not be turned into keys and
+    back, or the integer where the processor cannot. Floats do nothing but set ``ODD`` where one is NaN.
+    """
+    like, turn, value = kinds
+    keyed = lanes(value) == WIDTH // 2
+    maps, boxes, units, _, _, shape = tables(task)
+    channels, length = word(shape, 0), word(shape, 0) * word(shape, 1) * (WIDTH // lanes(like))
+    base = scratch + word(shape, 1) * WIDTH
+    for unit in range(first, last):
+        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        height, width = word(one, 1), word(one, 2)
+        gather(like, base, one, channel, channels)
+        if keyed:
+            to_keys(like, base, height * width, turn)
+        elif has_nan(like, base, height * width, turn):
+            poke(task + 8 * ODD, np.int64(1))
+            break
+        build_tables(value, base, height, width, word(shape, 2), word(shape, 3))
+        for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
+            pool_paper_box(value, scratch, base, boxes + 24 * r)
+            row = word(task, ROWS) + r * length
+            stream_paper_box(value, scratch, row, channels, channel, turn)
     fence()
 
 
@@ -255,6 +280,24 @@ def max_32(task):
 def max_64(task):
     """Max of float64."""
     work(_max_units, (np.int64(0), word(task, TURN)), task)
+
+
+@Entry
+def paper_16(task):
+    """`max_16` of the paper's pyramid of regions."""
+    work(_paper_units, (np.int16(0), np.int16(word(task, TURN)), np.int16(0)), task)
+
+
+@Entry
+def paper_32(task):
+    """`max_32` of the paper's pyramid of regions."""
+    work(_paper_units, (np.int32(0), np.int32(word(task, TURN)), np.float32(0)), task)
+
+
+@Entry
+def paper_64(task):
+    """`max_64` of the paper's pyramid of regions."""
+    work(_paper_units, (np.int64(0), word(task, TURN), np.float64(0)), task)
 
 
 @Entry

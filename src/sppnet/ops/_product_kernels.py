@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from sppnet.ops._blocks import WIDTH, part
+from sppnet.ops._dots import dots
 from sppnet.ops._simd import fma, load, peek, poke, repeat, store, vadd, word, zero
 from sppnet.ops._tasks import Entry, whole, work
-from sppnet.ops._tiles import dots
 
 # Addresses of the float32 rows, of the int64 numbers of those to use, of the vectors, of the factors, of what
 # is added to the products times the factors, of these, and of the totals.

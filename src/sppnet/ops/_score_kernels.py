@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from sppnet.ops._blocks import WIDTH, gather, to_keys
+from sppnet.ops._dots import dots
 from sppnet.ops._shuffles import floats
 from sppnet.ops._simd import from_key, lanes, load, store, vadd, word
 from sppnet.ops._tasks import FOURS, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
-from sppnet.ops._tiles import build_tables, dots, pool_box
+from sppnet.ops._tiles import build_tables, pool_box
 
 
 @whole

@@ -1,4 +1,4 @@
-"""Vectors of `sppnet.ops._simd` turned, widened, narrowed and summed: instructions that move lanes."""
+"""Vectors of `sppnet.ops._simd` turned, widened and narrowed: instructions that move lanes."""
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
 # pyright: basic
@@ -9,6 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 
 from sppnet.ops._simd import (
     BYTES,
@@ -22,11 +23,31 @@ from sppnet.ops._simd import (
     write_past,
 )
 
+_LANE = 16
+"""Bytes among which registers of AVX2 move elements in one step."""
 
-def _zip_words(builder, vectors: list, lanes_: int) -> list:
-    """Interleave vectors of 4 or 8 byte words until each lane's elements lie side by side."""
-    low = [j // 2 + (j % 2) * lanes_ for j in range(lanes_)]
-    high = [lane + lanes_ // 2 for lane in low]
+
+def register_bytes(context) -> int:
+    """The bytes of the registers to move elements in; the compiler would split wider ones at a price."""
+    features = context.codegen().magic_tuple()[2].split(",")
+    return BYTES if "+avx512bw" in features else 32 if "+avx2" in features else _LANE
+
+
+def _bytes(kind) -> int:
+    """Of one element of a vector."""
+    return {"half": 2, "float": 4, "double": 8}.get(str(kind.element)) or kind.element.width // 8
+
+
+def _most(kind) -> int:
+    """How many vectors `_zip` takes."""
+    return kind.count if kind.count * _bytes(kind) == BYTES else _LANE // _bytes(kind)
+
+
+def _zip_runs(builder, vectors: list, run: int) -> list:
+    """Interleave vectors, in each run of lanes by itself, until each lane's elements lie side by side."""
+    count = vectors[0].type.count
+    low = [start + j // 2 + (j % 2) * count for start in range(0, count, run) for j in range(run)]
+    high = [lane + run // 2 for lane in low]
     half = len(vectors) // 2
     for _ in range(len(vectors).bit_length() - 1):
         pairs = [(vectors[i], vectors[i + half]) for i in range(half)]
@@ -34,53 +55,92 @@ def _zip_words(builder, vectors: list, lanes_: int) -> list:
     return vectors
 
 
-def _zip(builder, kind: Vector, vectors: list) -> list:
-    """Interleave vectors, their number a power of two, of at most the lanes.
+def _zip(builder, vectors: list) -> list:
+    """Interleave vectors, their number a power of two, at most `_most`.
 
     Returns for each lane where its elements are, side by side: a vector, and the first one's lane there.
     """
-    rows = len(vectors)
+    rows, kind = len(vectors), vectors[0].type
     if rows == 1:
-        return [(vectors[0], lane) for lane in range(kind.lanes)]
-    share = kind.lanes // rows
-    if kind.item.bitwidth > 16:
-        zipped = _zip_words(builder, vectors, kind.lanes)
-        return [(zipped[lane // share], lane % share * rows) for lane in range(kind.lanes)]
+        return [(vectors[0], lane) for lane in range(kind.count)]
+    run = _most(kind)
+    share = run // rows
+    if run < kind.count or _bytes(kind) > 2:
+        zipped = _zip_runs(builder, vectors, run)
+        return [
+            (zipped[lane % run // share], lane // run * run + lane % share * rows)
+            for lane in range(kind.count)
+        ]
     # 2-byte shuffles across 16 bytes are slow: pair neighbours inside them, then move pairs as words.
-    words = ir.VectorType(ir.IntType(32), kind.lanes // 2)
-    result = [None] * kind.lanes
+    words = ir.VectorType(ir.IntType(32), kind.count // 2)
+    result = [None] * kind.count
     for side in (0, 4):
-        mask = [8 * (j // 8) + side + (j % 8) // 2 + (j % 2) * kind.lanes for j in range(kind.lanes)]
+        mask = [8 * (j // 8) + side + (j % 8) // 2 + (j % 2) * kind.count for j in range(kind.count)]
         pairs = [shuffle(builder, vectors[i], vectors[i + 1], mask) for i in range(0, rows, 2)]
-        zipped = _zip_words(builder, [builder.bitcast(p, words) for p in pairs], words.count)
+        zipped = _zip_runs(builder, [builder.bitcast(p, words) for p in pairs], words.count)
         for i, vector in enumerate(zipped):
-            whole = builder.bitcast(vector, kind.llvm)
+            whole = builder.bitcast(vector, kind)
             for part in range(share):
                 word = i * share + part
                 result[8 * (word // 4) + side + word % 4] = whole, part * rows
     return result
 
 
-def _columns(builder, kind: Vector, vectors: list) -> list:
-    """For each lane a short vector of its elements in ``vectors``, whose number is a power of two."""
-    rows = len(vectors)
-    return [
-        shuffle(builder, vector, vector, list(range(first, first + rows)))
-        for vector, first in _zip(builder, kind, vectors)
-    ]
+def _columns(builder, vectors: list) -> list:
+    """For each lane where its elements are, each as a vector and a lane of it."""
+    columns, first = [[] for _ in range(vectors[0].type.count)], 0
+    while first < len(vectors):
+        run = min(_most(vectors[0].type), 1 << (len(vectors) - first).bit_length() - 1)
+        for column, (vector, begin) in zip(columns, _zip(builder, vectors[first : first + run]), strict=True):
+            column += [(vector, begin + row) for row in range(run)]
+        first += run
+    return columns
 
 
-def _transpose(builder, kind: Vector, rows: int, places) -> None:
+def _picked(builder, wanted: list) -> Any:
+    """A vector of the ``wanted`` elements, each a vector and a lane of it."""
+    sources = list({id(vector): vector for vector, _ in wanted}.values())
+    total, lanes = sources[0], [lane for _, lane in wanted]
+    if len(sources) == 1:
+        same = lanes == list(range(total.type.count))
+        return total if same else shuffle(builder, total, total, lanes)
+    width = total.type.count
+    done = [lane if vector is total else 0 for vector, lane in wanted]
+    for source in sources[1:]:
+        mask = [
+            width + lane if vector is source else old
+            for (vector, lane), old in zip(wanted, done, strict=True)
+        ]
+        total, done = shuffle(builder, total, source, mask), list(range(width))
+    return total
+
+
+def _read(builder, kind: Vector, size: int, source, step, rows: range) -> list:
+    """``size`` bytes of each of the vectors that lie ``step`` apart."""
+    item, word = kind.item.bitwidth // 8, ir.IntType(64)
+    register = ir.VectorType(kind.llvm.element, size // item)
+    steps = [builder.mul(step, ir.Constant(word, row)) for row in rows]
+    return [builder.load(at(builder, source, register, step), align=item) for step in steps]
+
+
+def _transpose(builder, kind: Vector, size: int, rows: int, places) -> None:
     source, source_step, target, target_step = places
-    align, word = kind.item.bitwidth // 8, ir.IntType(64)
-    vectors = []
-    for i in range(rows):
-        offset = builder.mul(source_step, ir.Constant(word, i))
-        vectors.append(builder.load(at(builder, source, kind.llvm, offset), align=align))
-    piece = ir.VectorType(kind.llvm.element, rows)
-    for lane, column in enumerate(_columns(builder, kind, vectors)):
-        offset = builder.mul(target_step, ir.Constant(word, lane))
-        builder.store(column, at(builder, target, piece, offset), align=align)
+    item, word = kind.item.bitwidth // 8, ir.IntType(64)
+    lanes = size // item
+    some, place = min(rows, lanes), ir.Constant(word, size)
+    # Loops, which run once where a register holds a vector, keep the code small for the compiler.
+    with cgutils.for_range(builder, ir.Constant(word, BYTES // size)) as parts:
+        part = builder.add(source, builder.mul(parts.index, place))
+        begin = builder.mul(builder.mul(parts.index, ir.Constant(word, lanes)), target_step)
+        begin = builder.add(target, begin)
+        with cgutils.for_range(builder, ir.Constant(word, rows // some)) as chunks:
+            first = builder.mul(builder.mul(chunks.index, ir.Constant(word, some)), source_step)
+            vectors = _read(builder, kind, size, builder.add(part, first), source_step, range(some))
+            column_at = builder.add(begin, builder.mul(chunks.index, place))
+            for lane, column in enumerate(_columns(builder, vectors)):
+                piece = _picked(builder, column)
+                offset = builder.mul(target_step, ir.Constant(word, lane))
+                builder.store(piece, at(builder, column_at, piece.type, offset), align=item)
 
 
 @literal_instruction
@@ -95,39 +155,11 @@ def transpose(typingctx, like, count, source, source_step, target, target_step):
     kind = Vector(like)
 
     def codegen(context, builder, sig, args):
-        _transpose(builder, kind, min(count.literal_value, kind.lanes), args[2:])
+        rows = min(count.literal_value, kind.lanes)
+        _transpose(builder, kind, register_bytes(context), rows, args[2:])
         return context.get_dummy_value()
 
     return types.none(like, count, *[types.int64] * 4), codegen
-
-
-def _picked(builder, kind: Vector, wanted: list) -> Any:
-    """A vector of the ``wanted`` elements, each a vector and a lane of it."""
-    sources = list({id(vector): vector for vector, _ in wanted}.values())
-    total, lanes = sources[0], [lane for _, lane in wanted]
-    if len(sources) == 1:
-        return total if lanes == list(range(kind.lanes)) else shuffle(builder, total, total, lanes)
-    done = [lane if vector is total else 0 for vector, lane in wanted]
-    for source in sources[1:]:
-        mask = [
-            kind.lanes + lane if vector is source else old
-            for (vector, lane), old in zip(wanted, done, strict=True)
-        ]
-        total, done = shuffle(builder, total, source, mask), list(range(kind.lanes))
-    return total
-
-
-def _lines(builder, kind: Vector, vectors: list) -> list:
-    """As many vectors, in which the elements of each lane of ``vectors`` follow one another."""
-    count, first, places = len(vectors), 0, {}
-    while first < count:
-        run = min(kind.lanes, 1 << (count - first).bit_length() - 1)
-        for lane, (vector, begin) in enumerate(_zip(builder, kind, vectors[first : first + run])):
-            for row in range(run):
-                places[lane * count + first + row] = vector, begin + row
-        first += run
-    starts = range(0, count * kind.lanes, kind.lanes)
-    return [_picked(builder, kind, [places[start + i] for i in range(kind.lanes)]) for start in starts]
 
 
 @literal_instruction
@@ -135,22 +167,28 @@ def stream_turned(typingctx, like, count, source, target, turn):
     """Turn ``count`` vectors of keys into columns of floats' bits, side by side, past the caches.
 
     Reads vectors at ``source`` and writes as many at ``target``, a multiple of 64: for each lane the
-    elements of all vectors. ``count`` is a literal.
+    elements of all vectors. ``count`` is a literal. Vectors of floats are written as they are.
     """
     if not isinstance(count, types.IntegerLiteral):
         return None
     kind = Vector(like)
 
     def codegen(context, builder, sig, args):
-        steps = [ir.Constant(ir.IntType(64), BYTES * i) for i in range(count.literal_value)]
-        align = kind.item.bitwidth // 8
-        keys = [builder.load(at(builder, args[2], kind.llvm, step), align=align) for step in steps]
-        vectors = [unkeyed(builder, kind, key, args[4]) for key in keys]
-        for step, line in zip(steps, _lines(builder, kind, vectors), strict=True):
-            write_past(builder, line, at(builder, args[3], kind.llvm, step))
+        size, rows, word = register_bytes(context), count.literal_value, ir.IntType(64)
+        target = args[3]
+        for start in range(0, BYTES, size):
+            part = builder.add(args[2], ir.Constant(word, start))
+            vectors = _read(builder, kind, size, part, ir.Constant(word, BYTES), range(rows))
+            if isinstance(like, types.Integer):
+                vectors = [unkeyed(builder, vector, args[4]) for vector in vectors]
+            elements = [element for column in _columns(builder, vectors) for element in column]
+            for first in range(0, len(elements), vectors[0].type.count):
+                line = _picked(builder, elements[first : first + vectors[0].type.count])
+                write_past(builder, line, at(builder, target, line.type), size)
+                target = builder.add(target, ir.Constant(word, size))
         return context.get_dummy_value()
 
-    return types.none(like, count, types.int64, types.int64, like), codegen
+    return types.none(like, count, types.int64, types.int64, turn), codegen
 
 
 @instruction
@@ -205,28 +243,3 @@ def floats(typingctx, vector, part, half):
         return builder.select(args[2], builder.fpext(short, result.llvm), brain)
 
     return result(vector, types.int64, types.boolean), codegen
-
-
-@instruction
-def sums(typingctx, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p):  # noqa: E741
-    """The sums of the lanes of 16 vectors of float32, one a lane."""
-    result = Vector(types.float32)
-
-    def codegen(context, builder, sig, args):
-        # Lane i of what is left holds a part of the sum of vector names[i].
-        left = [(args[i], [i] * 16) for i in range(16)]
-        run = 16
-        while len(left) > 1:
-            run //= 2
-            merged = []
-            for (a, names_a), (b, names_b) in zip(left[::2], left[1::2], strict=True):
-                starts = range(0, 16, 2 * run)
-                low = [s + base + i for s in starts for base in (0, 16) for i in range(run)]
-                high = [lane + run for lane in low]
-                both = builder.fadd(shuffle(builder, a, b, low), shuffle(builder, a, b, high))
-                merged.append((both, [(names_a + names_b)[lane] for lane in low]))
-            left = merged
-        total, names = left[0]
-        return shuffle(builder, total, total, [names.index(i) for i in range(16)])
-
-    return result(*[result] * 16), codegen

@@ -165,8 +165,8 @@ def store_half(typingctx, address, vector):
     return types.none(types.int64, vector), codegen
 
 
-def write_past(builder, vector, place) -> None:
-    written = builder.store(vector, place, align=BYTES)
+def write_past(builder, vector, place, align: int = BYTES) -> None:
+    written = builder.store(vector, place, align=align)
     written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
 
 
@@ -216,12 +216,37 @@ def zero(typingctx, like):
 
 @instruction
 def vmax(typingctx, a, b):
-    """The larger of each pair of integers."""
+    """The larger of each pair; of floats none may be NaN."""
 
     def codegen(context, builder, sig, args):
-        return builder.select(builder.icmp_signed(">", args[0], args[1]), args[0], args[1])
+        above = builder.icmp_signed if isinstance(a.item, types.Integer) else builder.fcmp_ordered
+        return builder.select(above(">", *args), *args)
 
     return a(a, b), codegen
+
+
+@instruction
+def magnitude(typingctx, vector):
+    """Bits of floats without their signs."""
+
+    def codegen(context, builder, sig, args):
+        return builder.and_(args[0], splat(vector.llvm, (1 << (vector.item.bitwidth - 1)) - 1))
+
+    return vector(vector), codegen
+
+
+@instruction
+def largest(typingctx, vector):
+    """The largest integer of a vector, as int64."""
+
+    def codegen(context, builder, sig, args):
+        kind, item = vector.llvm, vector.llvm.element
+        name = f"llvm.vector.reduce.smax.v{vector.lanes}i{item.width}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(item, [kind]), name)
+        value = builder.call(function, args)
+        return builder.sext(value, ir.IntType(64)) if item.width < 64 else value
+
+    return types.int64(vector), codegen
 
 
 @instruction
@@ -309,11 +334,11 @@ def fma(typingctx, a, b, c):
     return a(a, b, c), codegen
 
 
-def _fold(builder, kind, vector):
+def _fold(builder, vector):
     """Flip all but the sign of the negative ones: floats' bits to integers of the same order, and back."""
-    bits = kind.item.bitwidth
-    sign = builder.ashr(vector, splat(kind.llvm, bits - 1))
-    return builder.xor(vector, builder.and_(sign, splat(kind.llvm, (1 << (bits - 1)) - 1)))
+    kind = vector.type
+    sign = builder.ashr(vector, splat(kind, kind.element.width - 1))
+    return builder.xor(vector, builder.and_(sign, splat(kind, (1 << (kind.element.width - 1)) - 1)))
 
 
 @instruction
@@ -325,13 +350,13 @@ def to_key(typingctx, vector, turn):
     """
 
     def codegen(context, builder, sig, args):
-        return builder.sub(_fold(builder, vector, args[0]), _broadcast(builder, vector.llvm, args[1]))
+        return builder.sub(_fold(builder, args[0]), _broadcast(builder, vector.llvm, args[1]))
 
     return vector(vector, vector.item), codegen
 
 
-def unkeyed(builder, kind: Vector, vector, turn):
-    return _fold(builder, kind, builder.add(vector, _broadcast(builder, kind.llvm, turn)))
+def unkeyed(builder, vector, turn):
+    return _fold(builder, builder.add(vector, _broadcast(builder, vector.type, turn)))
 
 
 @instruction
@@ -339,7 +364,7 @@ def from_key(typingctx, vector, turn):
     """The inverse of `to_key`."""
 
     def codegen(context, builder, sig, args):
-        return unkeyed(builder, vector, *args)
+        return unkeyed(builder, *args)
 
     return vector(vector, vector.item), codegen
 
@@ -351,7 +376,7 @@ def to_plain_key(typingctx, vector, turn):
     def codegen(context, builder, sig, args):
         kind = vector.llvm
         most = splat(kind, (1 << (vector.item.bitwidth - 1)) - 1)
-        key = _fold(builder, vector, args[0])
+        key = _fold(builder, args[0])
         key = builder.select(builder.icmp_signed("==", key, splat(kind, -1)), ir.Constant(kind, None), key)
         infinity = builder.sub(most, _broadcast(builder, kind, args[1]))
         odd = builder.icmp_signed(">", builder.and_(args[0], most), infinity)

@@ -12,7 +12,7 @@ first box, the one past the last. Every kernel does the units ``first`` to ``las
 0, 1  channels, bins
 2, 3  how many doublings of rows and of columns the tables hold: 1, 1 for no more than the block
 4     across, in bytes, or 0 where four places cover every bin
-5     whether to stream the output past the caches: 0, 1, or 2 by `stream_paper_box`
+5     whether to stream the output past the caches
 6     whether output rows run bin by bin, ``[bins, C]``, and not in the public order
 7     how many boxes are scored together
 8     bytes from a row of gradients to the next, 0 where all are one
@@ -44,9 +44,10 @@ NEXT, SEAT, COUNT, RUN, SCRATCH, SCRATCH_BYTES = range(6)
 # either sign the type has.
 MAPS, BOXES, UNITS, LEVELS, DEPTH, SHAPE, TURN = range(6, 13)
 # Addresses: of the rows, their gradients or sums; of the table of the maps' gradients; of the maxima's
-# places; of the weights; and how many times 4 classes these are for.
-ROWS, GRADIENTS, PLACES, WEIGHTS, FOURS = range(13, 18)
-WORDS = 18
+# places; of the weights; and how many times 4 classes these are for. Then whether a kernel found what it
+# cannot do.
+ROWS, GRADIENTS, PLACES, WEIGHTS, FOURS, ODD = range(13, 19)
+WORDS = 19
 
 
 def whole(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +79,7 @@ def work(kernel, kinds, task):
 
 def _hash_of_parts() -> str:
     folder = files("sppnet.ops")
-    names = ("_simd.py", "_shuffles.py", "_blocks.py", "_tiles.py", "_tasks.py")
+    names = ("_simd.py", "_shuffles.py", "_dots.py", "_blocks.py", "_tiles.py", "_tasks.py")
     return sha256(b"".join(folder.joinpath(name).read_bytes() for name in names)).hexdigest()
 
 

@@ -20,13 +20,10 @@ Shapes used below, offsets and steps in bytes:
 
 from __future__ import annotations
 
-import numpy as np
-
 from sppnet.ops._blocks import WIDTH, part
-from sppnet.ops._shuffles import stream_turned, sums, transpose
+from sppnet.ops._shuffles import stream_turned, transpose
 from sppnet.ops._simd import (
     fill,
-    fma,
     from_key,
     lanes,
     load,
@@ -39,7 +36,6 @@ from sppnet.ops._simd import (
     where_above,
     where_first,
     word,
-    zero,
 )
 
 
@@ -261,23 +257,3 @@ def stream_paper_box(like, tile, row, channels, channel, turn):
     stream_turned(like, 9, at + 36 * WIDTH, row + (36 * channels + 9 * channel) * size, turn)
     stream_turned(like, 4, at + 45 * WIDTH, row + (45 * channels + 4 * channel) * size, turn)
     stream_turned(like, 1, at + 49 * WIDTH, row + (49 * channels + channel) * size, turn)
-
-
-@part
-def dots(r0, r1, r2, r3, vectors, size):
-    """4 x 4 products of rows of ``size`` bytes and of vectors ``[..., 4, 16]``, as one vector."""
-    one = np.float32(0)
-    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = zero(one)
-    a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = zero(one)
-    for at in range(0, size, WIDTH):
-        v0, v1 = load(one, vectors + 4 * at), load(one, vectors + 4 * at + WIDTH)
-        v2, v3 = load(one, vectors + 4 * at + 2 * WIDTH), load(one, vectors + 4 * at + 3 * WIDTH)
-        x = load(one, r0 + at)
-        a00, a01, a02, a03 = fma(x, v0, a00), fma(x, v1, a01), fma(x, v2, a02), fma(x, v3, a03)
-        x = load(one, r1 + at)
-        a10, a11, a12, a13 = fma(x, v0, a10), fma(x, v1, a11), fma(x, v2, a12), fma(x, v3, a13)
-        x = load(one, r2 + at)
-        a20, a21, a22, a23 = fma(x, v0, a20), fma(x, v1, a21), fma(x, v2, a22), fma(x, v3, a23)
-        x = load(one, r3 + at)
-        a30, a31, a32, a33 = fma(x, v0, a30), fma(x, v1, a31), fma(x, v2, a32), fma(x, v3, a33)
-    return sums(a00, a01, a02, a03, a10, a11, a12, a13, a20, a21, a22, a23, a30, a31, a32, a33)
