@@ -263,8 +263,11 @@ def _ranks(maps: Sequence[Tensor] | Tensor) -> list[Tensor]:
     return [part.view(m.shape) for part, m in zip(parts, several, strict=True)]
 
 
-def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> Tensor:
-    """Products float32 ``[N, K]`` of max pooled rows and ``weight`` ``[K, C * bins]``."""
+def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> Tensor | None:
+    """Products float32 ``[N, K]`` of max pooled rows and ``weight`` ``[K, C * bins]``.
+
+    None where floats of 32 bits are NaN.
+    """
     order = near_order(boxes)
     plan = region_plan(maps, boxes[order], levels, "max")
     channels, classes = maps.shape[1], weight.shape[0]
@@ -287,7 +290,8 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
     }
     scratch = plan.bins * WIDTH * (1 + together * parts) + plan.table_bytes
     size = channels * maps.element_size()
-    _run(_SCORES[maps.dtype], plan, units, shape, scratch, size, words)
+    if not _run(_SCORES[maps.dtype], plan, units, shape, scratch, size, words):
+        return None
     # numpy, because threads that torch wakes spin for a while on the cores that ours need.
     total = sums.numpy().sum(0).transpose(0, 2, 1, 3).reshape(-1, fours * 4)[:, :classes]
     scores = np.empty((len(plan.boxes), classes), np.float32)

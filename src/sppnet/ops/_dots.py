@@ -20,7 +20,7 @@ def _partial(builder, kind, rows, vectors, size, some: range) -> list:
     name = f"llvm.fmuladd.v{kind.count}f32"
     fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
     zero = ir.Constant(kind, None)
-    kept = [[cgutils.alloca_once_value(builder, zero) for _ in some] for _ in rows]
+    kept = [[cgutils.alloca_once(builder, kind) for _ in some] for _ in rows]
     for place in (place for line in kept for place in line):
         builder.store(zero, place)
     start, step = ir.Constant(_WORD, 0), ir.Constant(_WORD, BYTES)

@@ -23,6 +23,7 @@ from sppnet.ops._blocks import (
     to_plain_keys,
     together,
 )
+from sppnet.ops._paper import pool_paper_box
 from sppnet.ops._simd import (
     fence,
     lanes,
@@ -41,7 +42,6 @@ from sppnet.ops._tiles import (
     emit,
     place_box,
     pool_box,
-    pool_paper_box,
     stream_paper_box,
     to_cells,
     turn_tile,

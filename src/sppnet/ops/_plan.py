@@ -80,7 +80,10 @@ def _level_table(levels: tuple[int, ...], derived: bool) -> tuple[Words, tuple[i
     made_from = parents(levels) if derived else list(range(len(levels)))
     roots = [i for i in order if made_from[i] == i]
     places = dict(zip(roots, np.cumsum([0, *(levels[i] for i in roots)]), strict=False))
-    rows = [[levels[i], order.index(made_from[i]), places.get(i, 0), before[i]] for i in order]
+    rows = []
+    for i in order:
+        third = places[i] if i in places else levels[made_from[i]] // levels[i]
+        rows.append([levels[i], order.index(made_from[i]), third, before[i]])
     return np.array(rows, np.int64), tuple(levels[i] for i in roots)
 
 

@@ -264,7 +264,9 @@ def score_regions(
         return weight.new_zeros(count, len(weight))
     fused = maps.device.type == "cpu" and mode == "max" and maps.dtype != torch.float64
     if fused and weight.dtype != torch.float64:
-        return _cpu.score(maps, _cpu_boxes(maps, regions), weight, levels).to(weight.dtype)
+        scores = _cpu.score(maps, _cpu_boxes(maps, regions), weight, levels)
+        if scores is not None:
+            return scores.to(weight.dtype)
     most = max(64, _ROW_BYTES // max(1, weight.shape[1] * weight.element_size()))
     parts = [
         pool_regions(maps[i : i + 1], [some], levels, mode, "channels").to(weight.dtype) @ weight.T

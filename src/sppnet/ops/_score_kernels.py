@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sppnet.ops._blocks import WIDTH, gather, to_keys
+from sppnet.ops._blocks import WIDTH, gather, has_nan, to_keys
 from sppnet.ops._dots import dots
 from sppnet.ops._shuffles import floats
-from sppnet.ops._simd import from_key, lanes, load, store, vadd, word
-from sppnet.ops._tasks import FOURS, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
+from sppnet.ops._simd import from_key, lanes, load, poke, store, vadd, word
+from sppnet.ops._tasks import FOURS, ODD, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
 from sppnet.ops._tiles import build_tables, pool_box
 
 
@@ -23,9 +23,11 @@ def _score_units(kinds, task, scratch, first, last):
     last, and the place in the output of the first box's sums. The weights are float32
     ``[blocks, fours, bins * parts, 4, 16]``, a part being 16 lanes of a block, the output
     ``[..., fours, 4, 4]``, one for every 4 boxes. ``kinds``: an integer as wide as the floats, the number of
-    NaNs, and whether the floats are float16.
+    NaNs, what is compared, and whether the floats are float16. Where floats are compared themselves and one
+    is NaN, nothing is done but to set ``ODD``.
     """
-    like, turn, half = kinds
+    like, turn, value, half = kinds
+    keyed = lanes(like) == WIDTH // 2
     maps, boxes, units, levels, depth, shape = tables(task)
     weights, fours, out = word(task, WEIGHTS), word(task, FOURS), word(task, ROWS)
     bins, across, together = word(shape, 1), word(shape, 4), word(shape, 7)
@@ -44,22 +46,26 @@ def _score_units(kinds, task, scratch, first, last):
         down = (width * WIDTH) << (word(shape, 2) - 1)
         for channel in range(opening, word(units, 6 * unit + 2), lanes(like)):
             gather(like, base, one, channel, word(shape, 0))
-            to_keys(like, base, height * width, turn)
-            build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
+            if keyed:
+                to_keys(like, base, height * width, turn)
+            elif has_nan(like, base, height * width, turn):
+                poke(task + 8 * ODD, np.int64(1))
+                break
+            build_tables(value, base, height, width, word(shape, 2), word(shape, 3))
             head = weights + channel // lanes(like) * fours * 4 * size
             for r in range(start, stop, together):
                 target = out + (word(units, 6 * unit + 5) + (r - start) // 4) * fours * WIDTH
                 some = min(together, stop - r)
                 for i in range(some):
-                    pool_box(like, tile, base, boxes + 24 * (r + i), levels, depth, across, down)
                     at = rows + i * size
-                    for b in range(tile, tile + bins * WIDTH, WIDTH):
-                        value = from_key(load(like, b), turn)
-                        store(at, floats(value, 0, half))
-                        at += WIDTH
-                        if parts == 2:
-                            store(at, floats(value, 1, half))
-                            at += WIDTH
+                    pooled = tile if keyed else at
+                    pool_box(value, pooled, base, boxes + 24 * (r + i), levels, depth, across, down)
+                    if keyed:
+                        for b in range(tile, tile + bins * WIDTH, WIDTH):
+                            bits = from_key(load(like, b), turn)
+                            store(at, floats(bits, 0, half))
+                            store(at + WIDTH, floats(bits, 1, half))
+                            at += 2 * WIDTH
                 for k in range(fours):
                     for i in range(0, some, 4):
                         four = target + (i // 4 * fours + k) * WIDTH
@@ -72,16 +78,16 @@ def _score_units(kinds, task, scratch, first, last):
 @Entry
 def scores_16(task):
     """Scores from bfloat16."""
-    work(_score_units, (np.int16(0), np.int16(word(task, TURN)), False), task)
+    work(_score_units, (np.int16(0), np.int16(word(task, TURN)), np.int16(0), False), task)
 
 
 @Entry
 def scores_half(task):
     """Scores from float16."""
-    work(_score_units, (np.int16(0), np.int16(word(task, TURN)), True), task)
+    work(_score_units, (np.int16(0), np.int16(word(task, TURN)), np.int16(0), True), task)
 
 
 @Entry
 def scores_32(task):
     """Scores from float32."""
-    work(_score_units, (np.int32(0), np.int32(word(task, TURN)), False), task)
+    work(_score_units, (np.int32(0), np.int32(word(task, TURN)), np.float32(0), False), task)

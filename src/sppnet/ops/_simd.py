@@ -214,15 +214,15 @@ def zero(typingctx, like):
     return result(like), lambda context, builder, sig, args: ir.Constant(result.llvm, None)
 
 
+def larger(builder, a, b):
+    above = builder.icmp_signed if isinstance(a.type.element, ir.IntType) else builder.fcmp_ordered
+    return builder.select(above(">", a, b), a, b)
+
+
 @instruction
 def vmax(typingctx, a, b):
     """The larger of each pair; of floats none may be NaN."""
-
-    def codegen(context, builder, sig, args):
-        above = builder.icmp_signed if isinstance(a.item, types.Integer) else builder.fcmp_ordered
-        return builder.select(above(">", *args), *args)
-
-    return a(a, b), codegen
+    return a(a, b), lambda context, builder, sig, args: larger(builder, *args)
 
 
 @instruction

@@ -12,7 +12,8 @@ Shapes used below, offsets and steps in bytes:
 - Bin edges, int64 ``[bins a side, 2]``: the offsets of the first and the last place to read; one reads in
   steps of ``across`` between columns and ``down`` between rows, the last step being shorter.
 - ``levels`` int64 ``[L, 4]``, larger levels first: n, the row of the level that it is made from (or its
-  own), its first place in the bin edges, and the bins before it in the public order.
+  own), how many bins of that a side make one (or its first place in the bin edges), and the bins before it
+  in the public order.
 """
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
@@ -66,15 +67,14 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
     for k in range(depth):
         n, parent = word(levels, 4 * k), word(levels, 4 * k + 1)
         target = tile + word(levels, 4 * k + 3) * WIDTH
-        m = word(levels, 4 * parent)
-        quotient, line = m // n, m * WIDTH
+        quotient, line = word(levels, 4 * k + 2), word(levels, 4 * parent) * WIDTH
         first = tile + word(levels, 4 * parent + 3) * WIDTH
         columns = word(box, 1) + 16 * word(levels, 4 * k + 2)
         rows = word(box, 2) + 16 * word(levels, 4 * k + 2)
         for i in range(n):
             if parent != k:
                 for j in range(n):
-                    at = first + (i * m + j) * quotient * WIDTH
+                    at = first + (i * line + j * WIDTH) * quotient
                     best = vmax(load(like, at), load(like, at + WIDTH))
                     best = vmax(best, vmax(load(like, at + line), load(like, at + line + WIDTH)))
                     if quotient == 3:
@@ -113,7 +113,7 @@ def place_box(like, tile, places, base, box, levels, depth, down):
     for k in range(depth):
         n, parent = word(levels, 4 * k), word(levels, 4 * k + 1)
         m, target = word(levels, 4 * parent), word(levels, 4 * k + 3) * WIDTH
-        quotient, first = m // n, word(levels, 4 * parent + 3) * WIDTH
+        quotient, first = word(levels, 4 * k + 2), word(levels, 4 * parent + 3) * WIDTH
         columns = word(box, 1) + 16 * word(levels, 4 * k + 2)
         rows = word(box, 2) + 16 * word(levels, 4 * k + 2)
         for i in range(n):
@@ -214,39 +214,6 @@ def emit(like, stage, row, levels, depth, channels, channel, turn, streamed, by_
                     source, at = source + size, at + size
                 source = (source + WIDTH - 1) // WIDTH * WIDTH
             target += step
-
-
-@part
-def pool_paper_box(like, tile, base, box):
-    """`pool_box` for the paper's pyramid, 6, 3, 2, 1, where four places cover every bin.
-
-    It is the default everywhere, and the compiler knows the lengths of all loops.
-    """
-    corner, columns, rows = base + word(box, 0), word(box, 1), word(box, 2)
-    for i in range(6):
-        top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
-        for j in range(6):
-            left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
-            best = vmax(load(like, top + left), load(like, top + right))
-            best = vmax(best, vmax(load(like, bottom + left), load(like, bottom + right)))
-            store(tile + (6 * i + j) * WIDTH, best)
-    for i in range(3):
-        for j in range(3):
-            at = tile + (12 * i + 2 * j) * WIDTH
-            best = vmax(load(like, at), load(like, at + WIDTH))
-            best = vmax(best, vmax(load(like, at + 6 * WIDTH), load(like, at + 7 * WIDTH)))
-            store(tile + (36 + 3 * i + j) * WIDTH, best)
-    for i in range(2):
-        for j in range(2):
-            at = tile + (18 * i + 3 * j) * WIDTH
-            best = load(like, at)
-            for a in range(3):
-                for b in range(3):
-                    best = vmax(best, load(like, at + (6 * a + b) * WIDTH))
-            store(tile + (45 + 2 * i + j) * WIDTH, best)
-    at = tile + 45 * WIDTH
-    best = vmax(load(like, at), load(like, at + WIDTH))
-    store(tile + 49 * WIDTH, vmax(best, vmax(load(like, at + 2 * WIDTH), load(like, at + 3 * WIDTH))))
 
 
 @part
