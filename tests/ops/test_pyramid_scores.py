@@ -79,6 +79,18 @@ def test_many_windows_and_several_threads(dtype: torch.dtype) -> None:
     torch.testing.assert_close(results[0].double(), expected, rtol=1e-5, atol=2e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_nan_reaches_the_windows_that_hold_it_and_no_others(dtype: torch.dtype) -> None:
+    maps = torch.randn(1, 40, 9, 9, generator=torch.Generator().manual_seed(1)).to(dtype)
+    maps[0, 33, 4, 7], maps[0, 2, 0, 0] = float("nan"), float("-inf")
+    regions = torch.tensor([[0, 0, 9, 9], [0, 0, 7, 9], [7, 4, 8, 5], [0, 1, 9, 4]])
+    weight = torch.rand(3, 40 * 5, generator=torch.Generator().manual_seed(2)) + 0.1
+    got = region_pyramid_scores(maps, [regions], weight, None, (2, 1))
+    expected = two_steps(maps, [regions], weight, None, [2, 1], "max")
+    assert expected[:, 0].isnan().tolist() == [True, False, True, False]
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-4, equal_nan=True)
+
+
 def test_the_type_of_the_scores_is_that_of_the_weight() -> None:
     maps, regions = torch.randn(1, 8, 9, 9), [windows(6, 9, 9, 5)]
     for dtype in (torch.float64, torch.bfloat16, torch.float16):

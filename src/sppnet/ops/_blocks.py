@@ -23,8 +23,10 @@ import numpy as np
 
 from sppnet.ops._shuffles import transpose
 from sppnet.ops._simd import (
+    greatest,
     lanes,
     largest,
+    least,
     load,
     magnitude,
     peek,
@@ -55,7 +57,7 @@ def gather(like, target, one, channel, channels):
     by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
     source += channel * by_channel
     count, size = lanes(like), WIDTH // lanes(like)
-    valid = min(count, channels - channel)
+    valid = least(count, channels - channel)
     cells = height * width
     if valid == count and by_channel == size:
         for y in range(height):
@@ -64,7 +66,7 @@ def gather(like, target, one, channel, channels):
         return
     if valid == count and by_cell == size and by_row == width * size and cells >= count:
         for at in range(0, cells, count):
-            start = min(at, cells - count)
+            start = least(at, cells - count)
             transpose(like, 32, source + start * size, by_channel, target + start * WIDTH, WIDTH)
         return
     for lane in range(valid):
@@ -85,7 +87,7 @@ def together(like, one, channel, channels, most):
     """
     if word(one, 3) != WIDTH // lanes(like):
         return 1
-    return max(1, min(most, (channels - channel) // lanes(like)))
+    return greatest(1, least(most, (channels - channel) // lanes(like)))
 
 
 @part
@@ -95,7 +97,7 @@ def spread(like, source, one, channel, channels):
     by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
     target += channel * by_channel
     count, size = lanes(like), WIDTH // lanes(like)
-    valid = min(count, channels - channel)
+    valid = least(count, channels - channel)
     cells = height * width
     if valid == count and by_channel == size:
         for y in range(height):
@@ -104,7 +106,7 @@ def spread(like, source, one, channel, channels):
         return
     if valid == count and by_cell == size and by_row == width * size and cells >= count:
         for at in range(0, cells, count):
-            start = min(at, cells - count)
+            start = least(at, cells - count)
             transpose(like, 32, source + start * WIDTH, WIDTH, target + start * size, by_channel)
         return
     for lane in range(valid):

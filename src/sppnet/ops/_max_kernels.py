@@ -26,7 +26,9 @@ from sppnet.ops._blocks import (
 from sppnet.ops._paper import pool_paper_box
 from sppnet.ops._simd import (
     fence,
+    greatest,
     lanes,
+    least,
     load,
     peek,
     poke,
@@ -132,9 +134,9 @@ def _scatter(like, count, total, places, totals, levels, depth, row, channel, sh
     of int16 the whole.
     """
     size, item = WIDTH // lanes(like), WIDTH // lanes(total)
-    mask = (np.int64(1) << np.int64(max(16, 4 * size))) - 1
+    mask = (np.int64(1) << np.int64(greatest(16, 4 * size))) - 1
     channels, by_bin = word(shape, 0), word(shape, 6) != 0
-    valid = min(count, channels - channel)
+    valid = least(count, channels - channel)
     for k in range(depth):
         squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
         given, step, stride = row + (before * channels + channel * squares) * item, item, squares * item
@@ -188,7 +190,7 @@ def _max_gradient_units(kinds, task, scratch, first, last):
                 to_cells(like, scratch, bins, low)
                 row, count = rows + r * length, lanes(like)
                 _scatter(like, count, total, scratch, mine, levels, depth, row, channel, shape)
-        for lane in range(0, min(lanes(bits), channels - opening), lanes(total)):
+        for lane in range(0, least(lanes(bits), channels - opening), lanes(total)):
             target = grads + 48 * word(units, 4 * unit)
             spread(total, totals + lane // lanes(total) * block, target, opening + lane, channels)
 
@@ -213,7 +215,7 @@ def _placed_max_units(kinds, task, scratch, first, last):
         one, opening = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
         start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
         down = word(one, 2) * WIDTH
-        several = together(like, one, opening, channels, min(word(shape, 9), last - unit))
+        several = together(like, one, opening, channels, least(word(shape, 9), last - unit))
         gather_plain_keys(like, keys, one, opening, channels, several)
         # Rows are written one behind: reading what was stored a moment ago in other pieces stalls.
         count = several * (stop - start)
@@ -249,7 +251,7 @@ def _placed_gradient_units(kinds, task, scratch, first, last):
     while unit < last:
         one, opening = grads + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
         block = word(one, 1) * word(one, 2) * WIDTH
-        several = together(total, one, opening, channels, min(word(shape, 9), last - unit))
+        several = together(total, one, opening, channels, least(word(shape, 9), last - unit))
         for number in range(several):
             totals, channel = scratch + number * block, opening + number * lanes(total)
             for at in range(totals, totals + block, WIDTH):

@@ -9,18 +9,7 @@ import numpy as np
 
 from sppnet.ops._blocks import WIDTH, gather, part, spread, to_keys
 from sppnet.ops._shuffles import narrow, widen
-from sppnet.ops._simd import (
-    fence,
-    lanes,
-    load,
-    peek,
-    poke,
-    scaled,
-    store,
-    vadd,
-    word,
-    zero,
-)
+from sppnet.ops._simd import fence, lanes, least, load, peek, poke, scaled, store, vadd, word, zero
 from sppnet.ops._tasks import ROWS, Entry, tables, whole, work
 from sppnet.ops._tiles import emit, turn_tile
 
@@ -84,7 +73,7 @@ def _share_out(like, totals, width, box, levels, depth, row, channel, shape, buf
     """Add one box's gradient, divided by the cells of each bin, to all of them."""
     channels, by_bin = word(shape, 0), word(shape, 6) != 0
     count, item = lanes(like), WIDTH // lanes(like)
-    valid = min(count, channels - channel)
+    valid = least(count, channels - channel)
     corner = totals + word(box, 0)
     for k in range(depth):
         n, place, before = word(levels, 4 * k), 16 * word(levels, 4 * k + 2), word(levels, 4 * k + 3)

@@ -13,7 +13,7 @@ import numpy as np
 
 from sppnet.ops._blocks import WIDTH, part
 from sppnet.ops._dots import dots
-from sppnet.ops._simd import fma, load, peek, poke, repeat, store, vadd, word, zero
+from sppnet.ops._simd import fma, least, load, peek, poke, repeat, store, vadd, word, zero
 from sppnet.ops._tasks import Entry, whole, work
 
 # Addresses of the float32 rows, of the int64 numbers of those to use, of the vectors, of the factors, of what
@@ -90,12 +90,12 @@ def _units(kinds, task, scratch, first, last):
     one = np.float32(0)
     for unit in range(first, last):
         total = totals + unit * fours * wide
-        stop = min((unit + 1) * word(task, EACH), word(task, USED))
+        stop = least((unit + 1) * word(task, EACH), word(task, USED))
         for i in range(unit * word(task, EACH), stop, 4):
             r0 = rows + 4 * length * word(index, i)
-            r1 = rows + 4 * length * word(index, min(i + 1, stop - 1))
-            r2 = rows + 4 * length * word(index, min(i + 2, stop - 1))
-            r3 = rows + 4 * length * word(index, min(i + 3, stop - 1))
+            r1 = rows + 4 * length * word(index, least(i + 1, stop - 1))
+            r2 = rows + 4 * length * word(index, least(i + 2, stop - 1))
+            r3 = rows + 4 * length * word(index, least(i + 3, stop - 1))
             for k in range(fours):
                 place = (i // 4 * fours + k) * WIDTH
                 multiples = factors + place

@@ -10,7 +10,7 @@ import numpy as np
 from sppnet.ops._blocks import WIDTH, gather, has_nan, to_keys
 from sppnet.ops._dots import dots
 from sppnet.ops._shuffles import floats
-from sppnet.ops._simd import from_key, lanes, load, poke, store, vadd, word
+from sppnet.ops._simd import from_key, lanes, least, load, poke, store, vadd, word
 from sppnet.ops._tasks import FOURS, ODD, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
 from sppnet.ops._tiles import build_tables, pool_box
 
@@ -55,7 +55,7 @@ def _score_units(kinds, task, scratch, first, last):
             head = weights + channel // lanes(like) * fours * 4 * size
             for r in range(start, stop, together):
                 target = out + (word(units, 6 * unit + 5) + (r - start) // 4) * fours * WIDTH
-                some = min(together, stop - r)
+                some = least(together, stop - r)
                 for i in range(some):
                     at = rows + i * size
                     pooled = tile if keyed else at

@@ -109,6 +109,22 @@ def word(typingctx, address, index):
 
 
 @instruction
+def least(typingctx, a, b):
+    """The smaller of two int64. Python's own word for it costs the compiler another function."""
+
+    def codegen(context, builder, sig, args):
+        return builder.select(builder.icmp_signed("<", *args), *args)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@instruction
+def greatest(typingctx, a, b):
+    """The larger of two int64."""
+    return types.int64(types.int64, types.int64), lambda context, builder, sig, args: larger(builder, *args)
+
+
+@instruction
 def take(typingctx, address, count):
     """Add ``count`` to the int64 at ``address``, as several threads may at once, and return what it was."""
 
@@ -215,7 +231,8 @@ def zero(typingctx, like):
 
 
 def larger(builder, a, b):
-    above = builder.icmp_signed if isinstance(a.type.element, ir.IntType) else builder.fcmp_ordered
+    item = getattr(a.type, "element", a.type)
+    above = builder.icmp_signed if isinstance(item, ir.IntType) else builder.fcmp_ordered
     return builder.select(above(">", a, b), a, b)
 
 

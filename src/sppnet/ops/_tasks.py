@@ -35,7 +35,7 @@ from typing import Any
 import numba
 
 from sppnet.ops._blocks import part
-from sppnet.ops._simd import take, word
+from sppnet.ops._simd import least, take, word
 
 # Counted up by the threads: the next unit to do, the next thread's seat. Then how many units there are and
 # are taken at a time, the address of the first seat's memory, and the bytes of each.
@@ -73,7 +73,7 @@ def work(kernel, kinds, task):
     count, run = word(task, COUNT), word(task, RUN)
     first = take(task + 8 * NEXT, run)
     while first < count:
-        kernel(kinds, task, scratch, first, min(first + run, count))
+        kernel(kinds, task, scratch, first, least(first + run, count))
         first = take(task + 8 * NEXT, run)
 
 

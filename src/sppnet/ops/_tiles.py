@@ -27,6 +27,7 @@ from sppnet.ops._simd import (
     fill,
     from_key,
     lanes,
+    least,
     load,
     peek,
     poke,
@@ -101,7 +102,7 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
                             best = vmax(best, load(like, row + right))
                             if row >= bottom:
                                 break
-                            row = min(row + down, bottom)
+                            row = least(row + down, bottom)
                     store(target + j * WIDTH, best)
             target += n * WIDTH
 
@@ -151,7 +152,7 @@ def to_cells(like, tile, bins, low):
 @part
 def turn_tile(like, tile, stage, levels, depth):
     """From one vector a bin to, level by level, the bins of one channel side by side."""
-    size, most = WIDTH // lanes(like), min(lanes(like), 16)
+    size, most = WIDTH // lanes(like), least(lanes(like), 16)
     for k in range(depth):
         squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
         source, target = tile + before * WIDTH, stage + before * WIDTH
@@ -179,7 +180,7 @@ def turn_tile(like, tile, stage, levels, depth):
 def emit(like, stage, row, levels, depth, channels, channel, turn, streamed, by_bin):
     """Write one block's staged keys into an output row, as bits of floats."""
     size = WIDTH // lanes(like)
-    valid = min(lanes(like), channels - channel)
+    valid = least(lanes(like), channels - channel)
     for k in range(depth):
         squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
         target, step, count, runs = (

@@ -1,0 +1,112 @@
+"""What moves and sums lanes, for registers of every width, whichever this processor has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+from sppnet.ops import _dots, _paper, _shuffles
+from sppnet.ops._dots import dots
+from sppnet.ops._paper import pool_paper_box
+from sppnet.ops._shuffles import stream_turned, transpose
+from sppnet.ops._simd import store
+from sppnet.ops._tiles import pool_box
+
+WIDTH = 64
+KINDS = [np.int16, np.int32, np.int64, np.float32]
+
+
+@pytest.fixture(params=[16, 32, 64], autouse=True)
+def register(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (_dots, _paper, _shuffles):
+        monkeypatch.setattr(module, "register_bytes", lambda _: request.param)
+
+
+def compiled(function: Callable[..., None]) -> Any:
+    return numba.njit(nogil=True)(function)
+
+
+def aligned(count: int, kind: type) -> np.ndarray[Any, Any]:
+    """Zeros ``[count, lanes]`` that begin at a multiple of 64 bytes."""
+    memory = np.zeros((count + 1) * WIDTH, np.uint8)
+    start = -memory.ctypes.data % WIDTH
+    return memory[start : start + count * WIDTH].view(kind).reshape(count, -1)
+
+
+def drawn(count: int, kind: type, least: int) -> np.ndarray[Any, Any]:
+    found = aligned(count, kind)
+    found[:] = np.random.default_rng(0).integers(least, 30_000, found.shape)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_become_columns(kind: type) -> None:
+    def turn(like, source, target, size):
+        transpose(like, 32, source, WIDTH, target, 64 * size)
+        transpose(like, 8, source, WIDTH, target + 32 * size, 64 * size)
+        transpose(like, 4, source + WIDTH, WIDTH, target + 40 * size, 64 * size)
+        transpose(like, 2, source, WIDTH, target + 44 * size, 64 * size)
+        transpose(like, 1, source, WIDTH, target + 46 * size, 64 * size)
+
+    source = drawn(32, kind, -30_000)
+    lanes = source.shape[1]
+    target, most = np.zeros((lanes, 64), kind), min(32, lanes)
+    compiled(turn)(kind(0), source.ctypes.data, target.ctypes.data, source.itemsize)
+    assert np.array_equal(target[:, :most], source[:most].T)
+    rows = min(8, lanes)
+    assert np.array_equal(target[:, 32 : 32 + rows], source[:rows].T)
+    assert np.array_equal(target[:, 40:44], source[1:5].T)
+    assert np.array_equal(target[:, 44:46], source[:2].T)
+    assert np.array_equal(target[:, 46], source[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_are_streamed_as_the_bits_of_floats(kind: type) -> None:
+    def turn(like, source, target, turned):
+        stream_turned(like, 36, source, target, turned)
+        stream_turned(like, 9, source, target + 36 * WIDTH, turned)
+        stream_turned(like, 4, source, target + 45 * WIDTH, turned)
+        stream_turned(like, 1, source, target + 49 * WIDTH, turned)
+
+    # Keys of positive floats are their bits less a constant.
+    source, target, turned = drawn(36, kind, 0), aligned(50, kind), 7 if kind != np.float32 else 0
+    compiled(turn)(kind(0), source.ctypes.data, target.ctypes.data, np.dtype(kind).type(turned))
+    expected = [(source[:count] + kind(turned)).T.reshape(count, -1) for count in (36, 9, 4, 1)]
+    assert np.array_equal(target, np.concatenate(expected))
+
+
+def test_products_of_four_rows_and_four_vectors() -> None:
+    def multiply(a, b, c, d, vectors, size, target):
+        store(target, dots(a, b, c, d, vectors, size))
+
+    draw = np.random.default_rng(1)
+    rows = draw.normal(size=(4, 80)).astype(np.float32)
+    vectors = draw.normal(size=(5, 4, 16)).astype(np.float32)
+    target = np.zeros((4, 4), np.float32)
+    places = [row.ctypes.data for row in rows]
+    compiled(multiply)(*places, vectors.ctypes.data, rows[0].nbytes, target.ctypes.data)
+    exact = rows.astype(np.float64) @ vectors.transpose(1, 0, 2).reshape(4, 80).astype(np.float64).T
+    np.testing.assert_allclose(target, exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_paper_s_box_is_that_of_any_pyramid(kind: type) -> None:
+    def both(like, block, box, levels, target, other):
+        pool_paper_box(like, target, block, box)
+        pool_box(like, other, block, box, levels, 4, 0, WIDTH)
+
+    draw = np.random.default_rng(2)
+    block = drawn(900, kind, -30_000)
+    columns, rows = draw.integers(0, 300, (6, 2)) * WIDTH, draw.integers(0, 300, (6, 2)) * WIDTH
+    box = np.array([100 * WIDTH, columns.ctypes.data, rows.ctypes.data])
+    levels = np.array([[6, 0, 0, 0], [3, 0, 2, 36], [2, 0, 3, 45], [1, 2, 2, 49]])
+    target, other = aligned(50, kind), aligned(50, kind)
+    addresses = [array.ctypes.data for array in (block, box, levels, target, other)]
+    compiled(both)(kind(0), *addresses)
+    assert np.array_equal(target, other)
+    corners = [block[100 + (r + c) // WIDTH] for r in rows[4] for c in columns[5]]
+    assert np.array_equal(target[29], np.max(corners, 0))
