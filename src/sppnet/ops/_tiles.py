@@ -95,11 +95,14 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
                     best = vmax(load(like, top + left), load(like, top + right))
                     best = vmax(best, vmax(load(like, bottom + left), load(like, bottom + right)))
                     if across != 0:
+                        # Not by `range`, which would divide to know how many there are.
                         row = top
                         while True:
-                            for cell in range(row + left, row + right, across):
+                            cell, end = row + left, row + right
+                            while cell < end:
                                 best = vmax(best, load(like, cell))
-                            best = vmax(best, load(like, row + right))
+                                cell += across
+                            best = vmax(best, load(like, end))
                             if row >= bottom:
                                 break
                             row = least(row + down, bottom)
@@ -169,9 +172,7 @@ def turn_tile(like, tile, stage, levels, depth):
         if left & 4:
             transpose(like, 4, source, WIDTH, target, step)
             source, target = source + 4 * WIDTH, target + 4 * size
-        if left & 2:
-            transpose(like, 2, source, WIDTH, target, step)
-            source, target = source + 2 * WIDTH, target + 2 * size
+        # No square leaves 2 or 3 more than multiples of 4 do.
         if left & 1:
             transpose(like, 1, source, WIDTH, target, step)
 
