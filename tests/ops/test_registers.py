@@ -66,16 +66,17 @@ def test_vectors_become_columns(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_keys_are_streamed_as_the_bits_of_floats(kind: type) -> None:
-    def turn(like, source, target, turned):
-        stream_turned(like, 36, source, target, turned)
-        stream_turned(like, 9, source, target + 36 * WIDTH, turned)
-        stream_turned(like, 4, source, target + 45 * WIDTH, turned)
-        stream_turned(like, 1, source, target + 49 * WIDTH, turned)
+    def turn(like, source, target):
+        stream_turned(like, 36, source, target)
+        stream_turned(like, 9, source, target + 36 * WIDTH)
+        stream_turned(like, 4, source, target + 45 * WIDTH)
+        stream_turned(like, 1, source, target + 49 * WIDTH)
 
-    # Keys of positive floats are their bits less a constant.
-    source, target, turned = drawn(36, kind, 0), aligned(50, kind), 7 if kind != np.float32 else 0
-    compiled(turn)(kind(0), source.ctypes.data, target.ctypes.data, np.dtype(kind).type(turned))
-    expected = [(source[:count] + kind(turned)).T.reshape(count, -1) for count in (36, 9, 4, 1)]
+    source, target = drawn(36, kind, -30_000), aligned(50, kind)
+    compiled(turn)(kind(0), source.ctypes.data, target.ctypes.data)
+    # The larger a key below zero, the smaller a number its float's bits are, of those with a sign.
+    bits = source if kind == np.float32 else np.where(source < 0, source ^ np.iinfo(kind).max, source)
+    expected = [bits[:count].T.reshape(count, -1) for count in (36, 9, 4, 1)]
     assert np.array_equal(target, np.concatenate(expected))
 
 

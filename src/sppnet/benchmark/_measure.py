@@ -51,10 +51,12 @@ def medians(ours: Callable[[], object], peer: Callable[[], object], runs: int) -
     """Median seconds of each, taken in turn so that the machine's moods meet both.
 
     Each timed call follows an untimed one of the same work: what the other has left in the caches is no part
-    of either.
+    of either. There are ``runs`` of each, and more until half a second has passed: others on the machine
+    disturb short work for longer than a few calls take.
     """
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(runs):
+    begin = time.perf_counter()
+    while len(times[0]) < runs or time.perf_counter() < begin + 0.5:
         for seconds, work in zip(times, (ours, peer), strict=True):
             work()
             start = time.perf_counter()

@@ -212,7 +212,7 @@ def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     From then on this process keeps its memory, see `keep_memory`.
 
     Args:
-        quick: a tenth of the work and three runs instead of seven; for trying, not for reporting.
+        quick: a tenth of the work and at least three runs instead of seven; for trying, not for reporting.
         plot: also draw time against the number of regions into this PNG.
 
     Returns:

@@ -26,7 +26,7 @@ from sppnet.ops._plan import (
 )
 from sppnet.ops._threads import run
 
-_GROUPS = 4
+_GROUPS = 8
 _THREAD_BYTES = 512 << 10
 """Less to read and write than this is done before another thread is awake."""
 

@@ -88,11 +88,10 @@ def _max_units(kinds, task, scratch, first, last):
 def _paper_units(kinds, task, scratch, first, last):
     """As `_max_units` for the paper's pyramid of regions, four places a bin, past the caches.
 
-    ``kinds`` has besides what is compared: the floats themselves, which need not be turned into keys and
-    back, or the integer where the processor cannot. Floats do nothing but set ``ODD`` where one is NaN.
+    It does nothing but set ``ODD`` where a float is NaN, and compares floats of 32 and 64 bits as they are,
+    which spares turning them into keys and back. ``kinds`` has besides what is compared.
     """
     like, turn, value = kinds
-    keyed = lanes(value) == WIDTH // 2
     maps, boxes, units, _, _, shape = tables(task)
     channels, length = word(shape, 0), word(shape, 0) * word(shape, 1) * (WIDTH // lanes(like))
     base = scratch + word(shape, 1) * WIDTH
@@ -100,16 +99,16 @@ def _paper_units(kinds, task, scratch, first, last):
         one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
         height, width = word(one, 1), word(one, 2)
         gather(like, base, one, channel, channels)
-        if keyed:
-            to_keys(like, base, height * width, turn)
-        elif has_nan(like, base, height * width, turn):
+        if has_nan(like, base, height * width, turn):
             poke(task + 8 * ODD, np.int64(1))
             break
+        if lanes(value) == WIDTH // 2:
+            to_keys(like, base, height * width, like)
         build_tables(value, base, height, width, word(shape, 2), word(shape, 3))
         for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
             pool_paper_box(value, scratch, base, boxes + 24 * r)
             row = word(task, ROWS) + r * length
-            stream_paper_box(value, scratch, row, channels, channel, turn)
+            stream_paper_box(value, scratch, row, channels, channel)
     fence()
 
 

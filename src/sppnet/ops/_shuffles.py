@@ -15,11 +15,11 @@ from sppnet.ops._simd import (
     BYTES,
     Vector,
     at,
+    fold,
     instruction,
     literal_instruction,
     shuffle,
     splat,
-    unkeyed,
     write_past,
 )
 
@@ -163,11 +163,12 @@ def transpose(typingctx, like, count, source, source_step, target, target_step):
 
 
 @literal_instruction
-def stream_turned(typingctx, like, count, source, target, turn):
+def stream_turned(typingctx, like, count, source, target):
     """Turn ``count`` vectors of keys into columns of floats' bits, side by side, past the caches.
 
     Reads vectors at ``source`` and writes as many at ``target``, a multiple of 64: for each lane the
-    elements of all vectors. ``count`` is a literal. Vectors of floats are written as they are.
+    elements of all vectors. ``count`` is a literal. Keys are integers, made without turning the scale (see
+    `sppnet.ops._simd.to_key`); vectors of floats are written as they are.
     """
     if not isinstance(count, types.IntegerLiteral):
         return None
@@ -180,7 +181,7 @@ def stream_turned(typingctx, like, count, source, target, turn):
             part = builder.add(args[2], ir.Constant(word, start))
             vectors = _read(builder, kind, size, part, ir.Constant(word, BYTES), range(rows))
             if isinstance(like, types.Integer):
-                vectors = [unkeyed(builder, vector, args[4]) for vector in vectors]
+                vectors = [fold(builder, vector) for vector in vectors]
             elements = [element for column in _columns(builder, vectors) for element in column]
             for first in range(0, len(elements), vectors[0].type.count):
                 line = _picked(builder, elements[first : first + vectors[0].type.count])
@@ -188,7 +189,7 @@ def stream_turned(typingctx, like, count, source, target, turn):
                 target = builder.add(target, ir.Constant(word, size))
         return context.get_dummy_value()
 
-    return types.none(like, count, types.int64, types.int64, turn), codegen
+    return types.none(like, count, types.int64, types.int64), codegen
 
 
 @instruction

@@ -351,7 +351,7 @@ def fma(typingctx, a, b, c):
     return a(a, b, c), codegen
 
 
-def _fold(builder, vector):
+def fold(builder, vector):
     """Flip all but the sign of the negative ones: floats' bits to integers of the same order, and back."""
     kind = vector.type
     sign = builder.ashr(vector, splat(kind, kind.element.width - 1))
@@ -367,13 +367,9 @@ def to_key(typingctx, vector, turn):
     """
 
     def codegen(context, builder, sig, args):
-        return builder.sub(_fold(builder, args[0]), _broadcast(builder, vector.llvm, args[1]))
+        return builder.sub(fold(builder, args[0]), _broadcast(builder, vector.llvm, args[1]))
 
     return vector(vector, vector.item), codegen
-
-
-def unkeyed(builder, vector, turn):
-    return _fold(builder, builder.add(vector, _broadcast(builder, vector.type, turn)))
 
 
 @instruction
@@ -381,7 +377,8 @@ def from_key(typingctx, vector, turn):
     """The inverse of `to_key`."""
 
     def codegen(context, builder, sig, args):
-        return unkeyed(builder, *args)
+        turned = builder.add(args[0], _broadcast(builder, vector.llvm, args[1]))
+        return fold(builder, turned)
 
     return vector(vector, vector.item), codegen
 
@@ -393,7 +390,7 @@ def to_plain_key(typingctx, vector, turn):
     def codegen(context, builder, sig, args):
         kind = vector.llvm
         most = splat(kind, (1 << (vector.item.bitwidth - 1)) - 1)
-        key = _fold(builder, args[0])
+        key = fold(builder, args[0])
         key = builder.select(builder.icmp_signed("==", key, splat(kind, -1)), ir.Constant(kind, None), key)
         infinity = builder.sub(most, _broadcast(builder, kind, args[1]))
         odd = builder.icmp_signed(">", builder.and_(args[0], most), infinity)

@@ -219,10 +219,10 @@ def emit(like, stage, row, levels, depth, channels, channel, turn, streamed, by_
 
 
 @part
-def stream_paper_box(like, tile, row, channels, channel, turn):
+def stream_paper_box(like, tile, row, channels, channel):
     """`turn_tile` and `emit` in one, past the caches, for the paper's pyramid and a whole block."""
     at, size = tile, WIDTH // lanes(like)
-    stream_turned(like, 36, at, row + 36 * channel * size, turn)
-    stream_turned(like, 9, at + 36 * WIDTH, row + (36 * channels + 9 * channel) * size, turn)
-    stream_turned(like, 4, at + 45 * WIDTH, row + (45 * channels + 4 * channel) * size, turn)
-    stream_turned(like, 1, at + 49 * WIDTH, row + (49 * channels + channel) * size, turn)
+    stream_turned(like, 36, at, row + 36 * channel * size)
+    stream_turned(like, 9, at + 36 * WIDTH, row + (36 * channels + 9 * channel) * size)
+    stream_turned(like, 4, at + 45 * WIDTH, row + (45 * channels + 4 * channel) * size)
+    stream_turned(like, 1, at + 49 * WIDTH, row + (49 * channels + channel) * size)
