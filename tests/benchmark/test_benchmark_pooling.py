@@ -32,4 +32,7 @@ def test_medians_run_both_in_turn():
     calls = []
     medians(lambda: calls.append("a"), lambda: calls.append("b"), 3)
     assert calls == ["a", "a", "b", "b"] * 3
+    calls.clear()
+    medians(lambda: calls.append("a"), lambda: calls.append("b"), 1, 0.01)
+    assert calls[:8] == ["a", "a", "b", "b"] * 2
     assert machine()["threads"] == torch.get_num_threads()

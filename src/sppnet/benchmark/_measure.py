@@ -47,21 +47,23 @@ def keep_memory() -> bool:
     return bool(set_option(trim_threshold, 2**31 - 1)) and bool(set_option(mmap_max, 0))
 
 
-def medians(ours: Callable[[], object], peer: Callable[[], object], runs: int) -> tuple[float, float]:
+def medians(
+    ours: Callable[[], object], peer: Callable[[], object], runs: int, seconds: float = 0.0
+) -> tuple[float, float]:
     """Median seconds of each, taken in turn so that the machine's moods meet both.
 
     Each timed call follows an untimed one of the same work: what the other has left in the caches is no part
-    of either. There are ``runs`` of each, and more until half a second has passed: others on the machine
+    of either. There are ``runs`` of each, and more until ``seconds`` have passed: others on the machine
     disturb short work for longer than a few calls take.
     """
     times: tuple[list[float], list[float]] = ([], [])
     begin = time.perf_counter()
-    while len(times[0]) < runs or time.perf_counter() < begin + 0.5:
-        for seconds, work in zip(times, (ours, peer), strict=True):
+    while len(times[0]) < runs or time.perf_counter() < begin + seconds:
+        for mine, work in zip(times, (ours, peer), strict=True):
             work()
             start = time.perf_counter()
             work()
-            seconds.append(time.perf_counter() - start)
+            mine.append(time.perf_counter() - start)
     return statistics.median(times[0]), statistics.median(times[1])
 
 

@@ -15,6 +15,8 @@ from sppnet.ops import region_pyramid_pool, region_pyramid_scores, spatial_pyram
 
 LEVELS = (6, 3, 2, 1)
 _COARSE = (3, 2, 1)
+_Effort = tuple[int, float]
+"""How many runs at least, and for how many seconds at least."""
 
 
 def random_regions(count: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -46,13 +48,13 @@ def _with_backward(work: Callable[[], Tensor], leaf: Tensor) -> Callable[[], Non
 
 
 def _row(
-    work: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object], runs: int
+    work: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object], effort: _Effort
 ) -> dict[str, object]:
-    ours_s, peer_s = medians(ours, theirs, runs)
+    ours_s, peer_s = medians(ours, theirs, *effort)
     return {"work": work, "ours_s": ours_s, "peer": peer, "peer_s": peer_s, "ratio": peer_s / ours_s}
 
 
-def _region_rows(count: int, runs: int) -> tuple[list[dict[str, object]], float]:
+def _region_rows(count: int, effort: _Effort) -> tuple[list[dict[str, object]], float]:
     """Rows on regions, and the time of ours over writing the output alone."""
     torch.manual_seed(0)
     maps, regions = torch.randn(1, 256, 43, 57), random_regions(count, 43, 57)
@@ -66,17 +68,19 @@ def _region_rows(count: int, runs: int) -> tuple[list[dict[str, object]], float]
         return region_pyramid_pool(maps, [regions], LEVELS)
 
     rows = [
-        _row(f"{name}, float32", ours, "four torchvision roi_pool", lambda: _roi_pools(maps, regions), runs),
+        _row(
+            f"{name}, float32", ours, "four torchvision roi_pool", lambda: _roi_pools(maps, regions), effort
+        ),
         _row(
             f"{name}, bfloat16",
             lambda: region_pyramid_pool(half, [regions], LEVELS),
             "ours in float32",
             ours,
-            runs,
+            effort,
         ),
     ]
     out = ours()
-    pooled, filled = medians(ours, lambda: out.fill_(1.0), runs)
+    pooled, filled = medians(ours, lambda: out.fill_(1.0), *effort)
     leaf = maps.clone().requires_grad_()
     rows.append(
         _row(
@@ -84,13 +88,13 @@ def _region_rows(count: int, runs: int) -> tuple[list[dict[str, object]], float]
             _with_backward(lambda: region_pyramid_pool(leaf, [regions], LEVELS), leaf),
             "four torchvision roi_pool, forward and backward",
             _with_backward(lambda: _roi_pools(leaf, regions), leaf),
-            runs,
+            effort,
         )
     )
     return rows, pooled / filled
 
 
-def _map_rows(runs: int) -> list[dict[str, object]]:
+def _map_rows(effort: _Effort) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for layout, form in (("NCHW", torch.contiguous_format), ("channels_last", torch.channels_last)):
         maps = torch.randn(64, 256, 13, 13).contiguous(memory_format=form)
@@ -104,7 +108,7 @@ def _map_rows(runs: int) -> list[dict[str, object]]:
                 lambda maps=maps: spatial_pyramid_pool(maps, LEVELS),
                 peer,
                 lambda maps=maps: _adaptive(maps),
-                runs,
+                effort,
             )
         )
         rows.append(
@@ -113,7 +117,7 @@ def _map_rows(runs: int) -> list[dict[str, object]]:
                 _with_backward(lambda leaf=leaf: spatial_pyramid_pool(leaf, LEVELS), leaf),
                 peer,
                 _with_backward(lambda leaf=leaf: _adaptive(leaf), leaf),
-                runs,
+                effort,
             )
         )
     sizes = torch.randint(8, 40, (64, 2), generator=torch.Generator().manual_seed(1)).tolist()
@@ -129,7 +133,7 @@ def _map_rows(runs: int) -> list[dict[str, object]]:
             lambda: spatial_pyramid_pool(several, LEVELS),
             "a loop of adaptive pools",
             loop,
-            runs,
+            effort,
         )
     )
     return rows
@@ -162,11 +166,11 @@ def prepare_two_steps() -> Callable[[], Tensor]:
     return _score_work(10000)[1]
 
 
-def _score_row(count: int, runs: int) -> dict[str, object]:
+def _score_row(count: int, effort: _Effort) -> dict[str, object]:
     fused, two_steps = _score_work(count)
     torch.testing.assert_close(fused(), two_steps(), rtol=1e-4, atol=1e-3)
     name = f"{count} windows on 512x60x80, levels 3,2,1, scored for 20 classes"
-    row = _row(name, fused, "pooling, then a matrix product", two_steps, runs)
+    row = _row(name, fused, "pooling, then a matrix product", two_steps, effort)
     if count == 10000:
         row["ours_peak_mb"] = peak_growth_mb("sppnet.benchmark.pooling:prepare_fused")
         row["peer_peak_mb"] = peak_growth_mb("sppnet.benchmark.pooling:prepare_two_steps")
@@ -212,7 +216,7 @@ def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     From then on this process keeps its memory, see `keep_memory`.
 
     Args:
-        quick: a tenth of the work and at least three runs instead of seven; for trying, not for reporting.
+        quick: a tenth of the work and three runs instead of seven or more; for trying, not for reporting.
         plot: also draw time against the number of regions into this PNG.
 
     Returns:
@@ -227,9 +231,10 @@ def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     """
     kept = keep_memory()
     runs, part = (3, 10) if quick else (7, 1)
-    rows, floor = _region_rows(2000 // part, runs)
-    rows += _map_rows(runs)
-    rows.append(_score_row(10000 // part, runs))
+    effort = (runs, 0.0 if quick else 0.5)
+    rows, floor = _region_rows(2000 // part, effort)
+    rows += _map_rows(effort)
+    rows.append(_score_row(10000 // part, effort))
     if torch.cuda.is_available():
         rows += _gpu_rows(2000 // part, runs)
     growth = _growth(runs, 4 if quick else 1)
