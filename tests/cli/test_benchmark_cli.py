@@ -31,7 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Path | None]]:
         return FOUND
 
     room, pooling = types.ModuleType("sppnet.benchmark"), types.ModuleType("sppnet.benchmark.pooling")
-    room.pooling, pooling.run = pooling, run  # type: ignore[attr-defined]
+    room.pooling, pooling.run = pooling, run
     monkeypatch.setitem(sys.modules, "sppnet.benchmark", room)
     monkeypatch.setitem(sys.modules, "sppnet.benchmark.pooling", pooling)
     return asked

@@ -65,7 +65,7 @@ def _loop(maps: FeatureMaps, boxes: Boxes, levels: Sequence[int], mode: str, tar
 )
 def test_rows_equal_adaptive_pooling_of_crops(mode: str, dtype: torch.dtype, count: int) -> None:
     maps, boxes = _maps(dtype), _boxes(count)
-    rows = pool_rows(maps, boxes, LEVELS, mode, 900.0)  # pyright: ignore[reportArgumentType]
+    rows = pool_rows(maps, boxes, LEVELS, mode, 900.0)
     assert rows.dtype == torch.float32
     assert rows.shape == (count, row_length(maps, LEVELS)) == (count, 8 * 14)
     tolerance = 0 if mode == "max" else (1e-5 if dtype == torch.float32 else 2e-2)
@@ -114,7 +114,7 @@ def test_no_boxes_give_no_rows() -> None:
 @pytest.mark.parametrize("mode", ["max", "mean"])
 def test_image_rows_pool_each_whole_map(mode: str) -> None:
     maps = _maps()
-    rows = image_rows(maps, LEVELS, mode)  # pyright: ignore[reportArgumentType]
+    rows = image_rows(maps, LEVELS, mode)
     pool = functional.adaptive_max_pool2d if mode == "max" else functional.adaptive_avg_pool2d
     assert rows.shape == (2, row_length(maps, LEVELS))
     for scale in range(2):

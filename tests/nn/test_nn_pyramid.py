@@ -42,4 +42,4 @@ def test_bad_arguments_are_told_when_the_module_is_made() -> None:
     with pytest.raises(UserError, match="levels"):
         SpatialPyramidPool2d(())
     with pytest.raises(UserError, match="mode"):
-        RegionPyramidPool2d(mode="sum")  # type: ignore[arg-type]
+        RegionPyramidPool2d(mode="sum")

@@ -86,9 +86,9 @@ def test_maps_of_another_kind_are_refused(maps: Tensor | list[Tensor], message: 
 
 def test_words_and_levels() -> None:
     with pytest.raises(UserError, match='mode: wanted "max" or "mean", got \'sum\''):
-        spatial_pyramid_pool(MAPS, mode="sum")  # type: ignore[arg-type]
+        spatial_pyramid_pool(MAPS, mode="sum")
     with pytest.raises(UserError, match='order: wanted "channels" or "bins", got \'rows\''):
-        region_pyramid_pool(MAPS, [GOOD, GOOD], order="rows")  # type: ignore[arg-type]
+        region_pyramid_pool(MAPS, [GOOD, GOOD], order="rows")
     with pytest.raises(UserError, match="levels: wanted one or more"):
         region_pyramid_pool(MAPS, [GOOD, GOOD], (3, 0))
     with pytest.raises(ValueError, match="levels"):

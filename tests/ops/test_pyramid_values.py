@@ -169,7 +169,7 @@ def test_large_outputs_of_the_paper_and_others_hold_the_same_in_either_order(
     dtype: torch.dtype, levels: tuple[int, ...], budget: int, odd: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The paper's pyramid has code of its own for outputs beyond 8 MiB where the tables answer every bin, and
-    # no wide float is NaN.
+    # no float is NaN.
     monkeypatch.setattr(_plan, "_TABLE_BYTES", budget)
     generator = torch.Generator().manual_seed(8)
     maps = torch.randn(2, 64, 31, 43, generator=generator).to(dtype)

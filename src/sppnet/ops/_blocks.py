@@ -2,8 +2,8 @@
 
 A *block* is as many channels as a vector has lanes. The channels of one block of one map are laid out as
 one vector a cell, so that pooling is loads and maxima of whole vectors, whatever the strides of the map.
-Floats are compared as integers of the same order (`sppnet.ops._simd.to_key`), which makes NaN the largest
-value, as torch has it, and costs half floats no conversion.
+Floats are compared as integers of the same order (`sppnet.ops._keys.to_key`), which makes NaN the largest
+value, as torch has it, and costs half floats no conversion; or, where none is NaN, wider ones as they are.
 
 Addresses are integers; the callers in `sppnet.ops._cpu` answer for their range. A map, ``one``, is int64
 ``[6]``: address, height, width, and the strides of channel, row and cell. Offsets, strides and steps are in
@@ -21,6 +21,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from sppnet.ops._keys import magnitude, to_key, to_plain_key, with_place
 from sppnet.ops._shuffles import transpose
 from sppnet.ops._simd import (
     greatest,
@@ -28,15 +29,11 @@ from sppnet.ops._simd import (
     largest,
     least,
     load,
-    magnitude,
     peek,
     poke,
     store,
     stream,
-    to_key,
-    to_plain_key,
     vmax,
-    with_place,
     word,
     zero,
 )
@@ -150,6 +147,21 @@ def has_nan(like, base, cells, turn):
     for at in range(base, base + cells * WIDTH, WIDTH):
         most = vmax(most, magnitude(load(like, at)))
     return largest(most) > (np.int64(1) << np.int64(WIDTH * 8 // lanes(like) - 1)) - 1 - turn
+
+
+@part
+def gather_numbers(like, value, target, one, channel, channels, turn):
+    """`gather` a block to be compared as ``value``, 16 bits as keys, wider floats as they are.
+
+    Returns whether it can be: False where a float is NaN. Keys are made without turning their scale.
+    """
+    cells = word(one, 1) * word(one, 2)
+    gather(like, target, one, channel, channels)
+    if has_nan(like, target, cells, turn):
+        return False
+    if lanes(value) == WIDTH // 2:
+        to_keys(like, target, cells, like)
+    return True
 
 
 @part

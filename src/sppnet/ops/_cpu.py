@@ -266,7 +266,7 @@ def _ranks(maps: Sequence[Tensor] | Tensor) -> list[Tensor]:
 def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> Tensor | None:
     """Products float32 ``[N, K]`` of max pooled rows and ``weight`` ``[K, C * bins]``.
 
-    None where floats of 32 bits are NaN.
+    None where a float is NaN.
     """
     order = near_order(boxes)
     plan = region_plan(maps, boxes[order], levels, "max")

@@ -21,8 +21,9 @@ def _partial(builder, kind, rows, vectors, size, some: range) -> list:
     fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
     zero = ir.Constant(kind, None)
     kept = [[cgutils.alloca_once(builder, kind) for _ in some] for _ in rows]
-    for place in (place for line in kept for place in line):
-        builder.store(zero, place)
+    for line in kept:
+        for place in line:
+            builder.store(zero, place)
     start, step = ir.Constant(_WORD, 0), ir.Constant(_WORD, BYTES)
     with cgutils.for_range_slice(builder, start, size, step) as (here, _):
         totals = [[builder.load(place) for place in line] for line in kept]

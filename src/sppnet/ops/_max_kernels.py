@@ -13,8 +13,8 @@ import numpy as np
 from sppnet.ops._blocks import (
     WIDTH,
     gather,
+    gather_numbers,
     gather_plain_keys,
-    has_nan,
     part,
     spread,
     spread_several,
@@ -88,8 +88,8 @@ def _max_units(kinds, task, scratch, first, last):
 def _paper_units(kinds, task, scratch, first, last):
     """As `_max_units` for the paper's pyramid of regions, four places a bin, past the caches.
 
-    It does nothing but set ``ODD`` where a float is NaN, and compares floats of 32 and 64 bits as they are,
-    which spares turning them into keys and back. ``kinds`` has besides what is compared.
+    It compares floats of 32 and 64 bits as they are, which spares turning them into keys and back, and where
+    one is NaN sets ``ODD`` and leaves the work undone. ``kinds`` has besides what is compared.
     """
     like, turn, value = kinds
     maps, boxes, units, _, _, shape = tables(task)
@@ -98,12 +98,9 @@ def _paper_units(kinds, task, scratch, first, last):
     for unit in range(first, last):
         one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
         height, width = word(one, 1), word(one, 2)
-        gather(like, base, one, channel, channels)
-        if has_nan(like, base, height * width, turn):
+        if word(task, ODD) != 0 or not gather_numbers(like, value, base, one, channel, channels, turn):
             poke(task + 8 * ODD, np.int64(1))
             break
-        if lanes(value) == WIDTH // 2:
-            to_keys(like, base, height * width, like)
         build_tables(value, base, height, width, word(shape, 2), word(shape, 3))
         for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
             pool_paper_box(value, scratch, base, boxes + 24 * r)

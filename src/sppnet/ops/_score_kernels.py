@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sppnet.ops._blocks import WIDTH, gather, has_nan, to_keys
+from sppnet.ops._blocks import WIDTH, gather_numbers
 from sppnet.ops._dots import dots
+from sppnet.ops._keys import from_key
 from sppnet.ops._shuffles import floats
-from sppnet.ops._simd import from_key, lanes, least, load, poke, store, vadd, word
+from sppnet.ops._simd import lanes, least, load, poke, store, vadd, word
 from sppnet.ops._tasks import FOURS, ODD, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
 from sppnet.ops._tiles import build_tables, pool_box
 
@@ -23,8 +24,8 @@ def _score_units(kinds, task, scratch, first, last):
     last, and the place in the output of the first box's sums. The weights are float32
     ``[blocks, fours, bins * parts, 4, 16]``, a part being 16 lanes of a block, the output
     ``[..., fours, 4, 4]``, one for every 4 boxes. ``kinds``: an integer as wide as the floats, the number of
-    NaNs, what is compared, and whether the floats are float16. Where floats are compared themselves and one
-    is NaN, nothing is done but to set ``ODD``.
+    NaNs, what is compared, and whether the floats are float16. Where a float is NaN, ``ODD`` is set and the
+    work left undone.
     """
     like, turn, value, half = kinds
     keyed = lanes(like) == WIDTH // 2
@@ -45,10 +46,8 @@ def _score_units(kinds, task, scratch, first, last):
         opening, height, width = word(units, 6 * unit + 1), word(one, 1), word(one, 2)
         down = (width * WIDTH) << (word(shape, 2) - 1)
         for channel in range(opening, word(units, 6 * unit + 2), lanes(like)):
-            gather(like, base, one, channel, word(shape, 0))
-            if keyed:
-                to_keys(like, base, height * width, turn)
-            elif has_nan(like, base, height * width, turn):
+            odd = word(task, ODD) != 0
+            if odd or not gather_numbers(like, value, base, one, channel, word(shape, 0), turn):
                 poke(task + 8 * ODD, np.int64(1))
                 break
             build_tables(value, base, height, width, word(shape, 2), word(shape, 3))
@@ -62,7 +61,7 @@ def _score_units(kinds, task, scratch, first, last):
                     pool_box(value, pooled, base, boxes + 24 * (r + i), levels, depth, across, down)
                     if keyed:
                         for b in range(tile, tile + bins * WIDTH, WIDTH):
-                            bits = from_key(load(like, b), turn)
+                            bits = from_key(load(like, b), like)
                             store(at, floats(bits, 0, half))
                             store(at + WIDTH, floats(bits, 1, half))
                             at += 2 * WIDTH

@@ -11,17 +11,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from sppnet.ops._simd import (
-    BYTES,
-    Vector,
-    at,
-    fold,
-    instruction,
-    literal_instruction,
-    shuffle,
-    splat,
-    write_past,
-)
+from sppnet.ops._keys import fold
+from sppnet.ops._simd import BYTES, Vector, at, instruction, literal_instruction, shuffle, splat, write_past
 
 _LANE = 16
 """Bytes among which registers of AVX2 move elements in one step."""
@@ -35,7 +26,7 @@ def register_bytes(context) -> int:
 
 def _bytes(kind) -> int:
     """Of one element of a vector."""
-    return {"half": 2, "float": 4, "double": 8}.get(str(kind.element)) or kind.element.width // 8
+    return {"float": 4, "double": 8}.get(str(kind.element)) or kind.element.width // 8
 
 
 def _most(kind) -> int:
@@ -168,7 +159,7 @@ def stream_turned(typingctx, like, count, source, target):
 
     Reads vectors at ``source`` and writes as many at ``target``, a multiple of 64: for each lane the
     elements of all vectors. ``count`` is a literal. Keys are integers, made without turning the scale (see
-    `sppnet.ops._simd.to_key`); vectors of floats are written as they are.
+    `sppnet.ops._keys.to_key`); vectors of floats are written as they are.
     """
     if not isinstance(count, types.IntegerLiteral):
         return None

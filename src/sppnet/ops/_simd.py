@@ -58,7 +58,7 @@ def splat(vector: ir.VectorType, value) -> ir.Constant:
     return ir.Constant(vector, [value] * vector.count)
 
 
-def _broadcast(builder, vector: ir.VectorType, scalar):
+def broadcast(builder, vector: ir.VectorType, scalar):
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
     return builder.shuffle_vector(first, first, zeros)
@@ -243,16 +243,6 @@ def vmax(typingctx, a, b):
 
 
 @instruction
-def magnitude(typingctx, vector):
-    """Bits of floats without their signs."""
-
-    def codegen(context, builder, sig, args):
-        return builder.and_(args[0], splat(vector.llvm, (1 << (vector.item.bitwidth - 1)) - 1))
-
-    return vector(vector), codegen
-
-
-@instruction
 def largest(typingctx, vector):
     """The largest integer of a vector, as int64."""
 
@@ -275,7 +265,7 @@ def fill(typingctx, like, value):
         value = args[1]
         if like.bitwidth < 64:
             value = builder.trunc(value, result.llvm.element)
-        return _broadcast(builder, result.llvm, value)
+        return broadcast(builder, result.llvm, value)
 
     return result(like, types.int64), codegen
 
@@ -284,7 +274,7 @@ def fill(typingctx, like, value):
 def repeat(typingctx, value):
     """A vector of which every lane is the scalar ``value``, of its type."""
     result = Vector(value)
-    return result(value), lambda context, builder, sig, args: _broadcast(builder, result.llvm, args[0])
+    return result(value), lambda context, builder, sig, args: broadcast(builder, result.llvm, args[0])
 
 
 @instruction
@@ -310,20 +300,6 @@ def where_first(typingctx, a, x, b, y):
 
 
 @instruction
-def to_cell(typingctx, vector, low):
-    """What `with_place` put into the lower half of each lane, counted down from ``low``."""
-
-    def codegen(context, builder, sig, args):
-        kind, low = vector.llvm, args[1]
-        if vector.item.bitwidth < 64:
-            low = builder.trunc(low, kind.element)
-        mask = _broadcast(builder, kind, low)
-        return builder.sub(mask, builder.and_(args[0], mask))
-
-    return vector(vector, types.int64), codegen
-
-
-@instruction
 def vadd(typingctx, a, b):
     """The sum of each pair of floats."""
     return a(a, b), lambda context, builder, sig, args: builder.fadd(args[0], args[1])
@@ -334,7 +310,7 @@ def scaled(typingctx, a, factor):
     """Each float times a scalar."""
 
     def codegen(context, builder, sig, args):
-        return builder.fmul(args[0], _broadcast(builder, a.llvm, args[1]))
+        return builder.fmul(args[0], broadcast(builder, a.llvm, args[1]))
 
     return a(a, a.item), codegen
 
@@ -349,74 +325,3 @@ def fma(typingctx, a, b, c):
         return builder.call(function, args)
 
     return a(a, b, c), codegen
-
-
-def fold(builder, vector):
-    """Flip all but the sign of the negative ones: floats' bits to integers of the same order, and back."""
-    kind = vector.type
-    sign = builder.ashr(vector, splat(kind, kind.element.width - 1))
-    return builder.xor(vector, builder.and_(sign, splat(kind, (1 << (kind.element.width - 1)) - 1)))
-
-
-@instruction
-def to_key(typingctx, vector, turn):
-    """Bits of floats to integers that order as the floats do, every NaN above all.
-
-    ``turn`` is the number of NaNs of either sign: turning the scale by it moves the negative ones from
-    the bottom to the top.
-    """
-
-    def codegen(context, builder, sig, args):
-        return builder.sub(fold(builder, args[0]), _broadcast(builder, vector.llvm, args[1]))
-
-    return vector(vector, vector.item), codegen
-
-
-@instruction
-def from_key(typingctx, vector, turn):
-    """The inverse of `to_key`."""
-
-    def codegen(context, builder, sig, args):
-        turned = builder.add(args[0], _broadcast(builder, vector.llvm, args[1]))
-        return fold(builder, turned)
-
-    return vector(vector, vector.item), codegen
-
-
-@instruction
-def to_plain_key(typingctx, vector, turn):
-    """As `to_key`, but with one key for both zeros and one, the largest, for every NaN."""
-
-    def codegen(context, builder, sig, args):
-        kind = vector.llvm
-        most = splat(kind, (1 << (vector.item.bitwidth - 1)) - 1)
-        key = fold(builder, args[0])
-        key = builder.select(builder.icmp_signed("==", key, splat(kind, -1)), ir.Constant(kind, None), key)
-        infinity = builder.sub(most, _broadcast(builder, kind, args[1]))
-        odd = builder.icmp_signed(">", builder.and_(args[0], most), infinity)
-        return builder.select(odd, most, key)
-
-    return vector(vector, vector.item), codegen
-
-
-@instruction
-def with_place(typingctx, like, keys, part, place):
-    """Part ``part`` of the lanes of ``keys``, each above ``place`` in an integer of the type of ``like``."""
-    result = Vector(like)
-    shift = like.bitwidth // 2
-
-    def codegen(context, builder, sig, args):
-        _, all_keys, number, low = args
-        some = shuffle(builder, all_keys, all_keys, list(range(result.lanes)))
-        for i in range(1, keys.lanes // result.lanes):
-            other = shuffle(
-                builder, all_keys, all_keys, list(range(i * result.lanes, (i + 1) * result.lanes))
-            )
-            here = builder.icmp_signed("==", number, ir.Constant(number.type, i))
-            some = builder.select(here, other, some)
-        high = builder.shl(builder.sext(some, result.llvm), splat(result.llvm, shift))
-        if like.bitwidth < 64:
-            low = builder.trunc(low, result.llvm.element)
-        return builder.or_(high, _broadcast(builder, result.llvm, low))
-
-    return result(like, keys, types.int64, types.int64), codegen

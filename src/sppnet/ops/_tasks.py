@@ -79,8 +79,8 @@ def work(kernel, kinds, task):
 
 def _hash_of_parts() -> str:
     folder = files("sppnet.ops")
-    names = ("_simd.py", "_shuffles.py", "_dots.py", "_paper.py", "_blocks.py", "_tiles.py", "_tasks.py")
-    return sha256(b"".join(folder.joinpath(name).read_bytes() for name in names)).hexdigest()
+    names = ("simd", "keys", "shuffles", "dots", "paper", "blocks", "tiles", "tasks")
+    return sha256(b"".join(folder.joinpath(f"_{name}.py").read_bytes() for name in names)).hexdigest()
 
 
 _PARTS = _hash_of_parts()

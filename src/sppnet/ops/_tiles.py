@@ -22,10 +22,10 @@ Shapes used below, offsets and steps in bytes:
 from __future__ import annotations
 
 from sppnet.ops._blocks import WIDTH, part
+from sppnet.ops._keys import from_key, to_cell
 from sppnet.ops._shuffles import stream_turned, transpose
 from sppnet.ops._simd import (
     fill,
-    from_key,
     lanes,
     least,
     load,
@@ -33,7 +33,6 @@ from sppnet.ops._simd import (
     poke,
     store,
     stream,
-    to_cell,
     vmax,
     where_above,
     where_first,

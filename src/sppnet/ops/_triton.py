@@ -4,7 +4,7 @@ Maps come as one tensor ``cells`` ``[S, C]``, cell by cell, whatever their sizes
 says for each box the first row of its map in ``cells``, the map's height and width, and x0, y0, x1, y1;
 the kernels clamp these, so that no box reads out of range.
 
-Maxima are taken of integers of the order of the floats (as in `sppnet.ops._simd.to_key`), so that NaN is the
+Maxima are taken of integers of the order of the floats (as in `sppnet.ops._keys.to_key`), so that NaN is the
 largest. Gradients are added as 64-bit fixed-point numbers: such sums are the same in any order, so atomic
 additions by many programs give one result.
 """

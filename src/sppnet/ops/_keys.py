@@ -1,0 +1,106 @@
+"""Floats as integers of the same order, and places beside them: instructions as `sppnet.ops._simd` has."""
+
+# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# pyright: basic
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+
+from sppnet.ops._simd import Vector, broadcast, instruction, shuffle, splat
+
+
+def fold(builder, vector):
+    """Flip all but the sign of the negative ones: floats' bits to integers of the same order, and back."""
+    kind = vector.type
+    sign = builder.ashr(vector, splat(kind, kind.element.width - 1))
+    return builder.xor(vector, builder.and_(sign, splat(kind, (1 << (kind.element.width - 1)) - 1)))
+
+
+@instruction
+def to_key(typingctx, vector, turn):
+    """Bits of floats to integers that order as the floats do, every NaN above all.
+
+    ``turn`` is the number of NaNs of either sign: turning the scale by it moves the negative ones from
+    the bottom to the top.
+    """
+
+    def codegen(context, builder, sig, args):
+        return builder.sub(fold(builder, args[0]), broadcast(builder, vector.llvm, args[1]))
+
+    return vector(vector, vector.item), codegen
+
+
+@instruction
+def from_key(typingctx, vector, turn):
+    """The inverse of `to_key`."""
+
+    def codegen(context, builder, sig, args):
+        turned = builder.add(args[0], broadcast(builder, vector.llvm, args[1]))
+        return fold(builder, turned)
+
+    return vector(vector, vector.item), codegen
+
+
+@instruction
+def to_plain_key(typingctx, vector, turn):
+    """As `to_key`, but with one key for both zeros and one, the largest, for every NaN."""
+
+    def codegen(context, builder, sig, args):
+        kind = vector.llvm
+        most = splat(kind, (1 << (vector.item.bitwidth - 1)) - 1)
+        key = fold(builder, args[0])
+        key = builder.select(builder.icmp_signed("==", key, splat(kind, -1)), ir.Constant(kind, None), key)
+        infinity = builder.sub(most, broadcast(builder, kind, args[1]))
+        odd = builder.icmp_signed(">", builder.and_(args[0], most), infinity)
+        return builder.select(odd, most, key)
+
+    return vector(vector, vector.item), codegen
+
+
+@instruction
+def with_place(typingctx, like, keys, part, place):
+    """Part ``part`` of the lanes of ``keys``, each above ``place`` in an integer of the type of ``like``."""
+    result = Vector(like)
+    shift = like.bitwidth // 2
+
+    def codegen(context, builder, sig, args):
+        _, all_keys, number, low = args
+        some = shuffle(builder, all_keys, all_keys, list(range(result.lanes)))
+        for i in range(1, keys.lanes // result.lanes):
+            other = shuffle(
+                builder, all_keys, all_keys, list(range(i * result.lanes, (i + 1) * result.lanes))
+            )
+            here = builder.icmp_signed("==", number, ir.Constant(number.type, i))
+            some = builder.select(here, other, some)
+        high = builder.shl(builder.sext(some, result.llvm), splat(result.llvm, shift))
+        if like.bitwidth < 64:
+            low = builder.trunc(low, result.llvm.element)
+        return builder.or_(high, broadcast(builder, result.llvm, low))
+
+    return result(like, keys, types.int64, types.int64), codegen
+
+
+@instruction
+def to_cell(typingctx, vector, low):
+    """What `with_place` put into the lower half of each lane, counted down from ``low``."""
+
+    def codegen(context, builder, sig, args):
+        kind, low = vector.llvm, args[1]
+        if vector.item.bitwidth < 64:
+            low = builder.trunc(low, kind.element)
+        mask = broadcast(builder, kind, low)
+        return builder.sub(mask, builder.and_(args[0], mask))
+
+    return vector(vector, types.int64), codegen
+
+
+@instruction
+def magnitude(typingctx, vector):
+    """Bits of floats without their signs."""
+
+    def codegen(context, builder, sig, args):
+        return builder.and_(args[0], splat(vector.llvm, (1 << (vector.item.bitwidth - 1)) - 1))
+
+    return vector(vector), codegen
