@@ -8,17 +8,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
+
+from sppnet.benchmark.pooling import random_regions
+from sppnet.ops import region_pyramid_pool, region_pyramid_scores, spatial_pyramid_pool
+from sppnet.ops.pyramid import Mode, Order
 
 pytest.importorskip("triton")
 
 # The interpreter must be asked for before the kernels are imported.
 _INTERPRETED = """
+import sys
 import torch
-from sppnet.ops import _gpu, region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops import _gpu, _triton, region_pyramid_pool, spatial_pyramid_pool
 
+dtype, order = getattr(torch, sys.argv[1]), sys.argv[3]
+levels, batch, _triton.LARGEST = eval(sys.argv[2]), int(sys.argv[4]), int(sys.argv[5])
 generator = torch.Generator().manual_seed(1)
 
 def close(got, expected, mode):
@@ -30,48 +38,74 @@ def close(got, expected, mode):
         step = torch.finfo(got.dtype).eps
         torch.testing.assert_close(got, expected, rtol=8 * step, atol=8 * step, equal_nan=True)
 
-for dtype, levels, order in (
-    (torch.float32, (6, 3, 2, 1), "channels"),
-    (torch.bfloat16, (4, 5, 2), "bins"),
-    (torch.float16, (3, 1), "channels"),
-):
-    maps = torch.randint(-4, 3, (2, 5, 7, 9), generator=generator).to(dtype)
-    regions = [torch.tensor([[0, 0, 9, 7], [2, 3, 7, 7]]), torch.tensor([[8, 6, 9, 7]])]
-    boxes = _gpu.region_boxes(maps, regions)
-    several = [maps[0], maps[1, :, :3, 1:]]
-    for mode in ("max", "mean"):
-        odd = maps.clone()
-        odd[0, 1, 4, 4], odd[0, 2], odd[1, 3] = float("nan"), -float("inf"), -0.0
-        rest = (levels, mode, order)
-        close(_gpu.pool(odd, boxes, *rest), region_pyramid_pool(odd, regions, *rest), mode)
-        close(_gpu.pool(several, None, *rest), spatial_pyramid_pool(several, *rest), mode)
+def regions_of(regions):
+    counts = torch.tensor([len(one) for one in regions])
+    ends = counts.cumsum(0) if len(regions) > 1 else None
+    return _triton.Regions(torch.cat(regions), ends, None)
 
-        leaf = maps.clone().requires_grad_()
-        rows = region_pyramid_pool(leaf, regions, levels, mode, order)
+maps = torch.randint(-4, 3, (batch, 3, 4, 5), generator=generator).to(dtype)
+regions = [torch.tensor([[0, 0, 5, 4], [1, 2, 5, 4]]), torch.tensor([[4, 3, 5, 4]])][:batch]
+if batch == 1:
+    # So many that tables of maxima are worth their while.
+    regions = [torch.cat([regions[0], torch.tensor([[0, 0, 4, 3], [1, 0, 3, 4], [2, 2, 3, 3]])])]
+boxes = regions_of(regions)
+several = [maps[0, :, 1:], maps[-1, :, :2, 2:]]
+for mode in ("max", "mean"):
+    odd = maps.clone()
+    odd[0, 1, 3, 3], odd[0, 2], odd[-1, 0] = float("nan"), -float("inf"), -0.0
+    rest = (levels, mode, order)
+    for laid in (odd, odd.contiguous(memory_format=torch.channels_last))[: 2 if mode == "max" else 1]:
+        rows, inside = _gpu.pool_regions(laid, boxes, *rest)
+        assert inside
+        close(rows, region_pyramid_pool(odd, regions, *rest), mode)
+    close(_gpu.pool(odd, *rest), spatial_pyramid_pool(odd, *rest), mode)
+    close(_gpu.pool(several, *rest), spatial_pyramid_pool(several, *rest), mode)
+
+    leaf = maps.clone().requires_grad_()
+    for made, rows in (
+        (boxes, region_pyramid_pool(leaf, regions, levels, mode, order)),
+        (None, spatial_pyramid_pool(leaf, levels, mode, order)),
+    ):
         grad = torch.randint(-2, 3, rows.shape, generator=generator).to(dtype)
+        leaf.grad = None
         rows.backward(grad)
-        (got,) = _gpu.pool_backward(grad, maps, boxes, levels, mode, order)
+        (got,) = _gpu.pool_backward(grad, maps, made, levels, mode, order)
         close(got, leaf.grad, mode)
     leaves = [m.detach().clone().requires_grad_() for m in several]
-    rows = spatial_pyramid_pool(leaves, levels, "mean", order)
+    rows = spatial_pyramid_pool(leaves, levels, mode, order)
     grad = torch.randint(-2, 3, rows.shape, generator=generator).to(dtype)
     rows.backward(grad)
-    for got, leaf in zip(_gpu.pool_backward(grad, several, None, levels, "mean", order), leaves, strict=True):
-        close(got, leaf.grad, "mean")
+    for got, leaf in zip(_gpu.pool_backward(grad, several, None, levels, mode, order), leaves, strict=True):
+        close(got, leaf.grad, mode)
 
 maps = torch.randn(1, 2, 4, 4, generator=generator)
 grad = torch.ones(1, 2)
 grad[0, 1] = float("inf")
 (got,) = _gpu.pool_backward(grad, maps, None, (1,), "max", "channels")
 assert got[0, 0].sum() == 1 and got[0, 0].count_nonzero() == 1 and got[0, 1].isnan().all()
-wild = torch.tensor([[0, 4, 4, -5, 2, 99, -7]])
-assert _gpu.pool(maps, (wild, torch.zeros(1, dtype=torch.int64)), (2,), "max", "channels").isfinite().all()
+for one, wrong in (([0, 0, 4, 4], 0), ([-5, 2, 99, -7], 1)):
+    bad = torch.zeros(1, dtype=torch.int32)
+    _, table = _triton.prepare(maps, _triton.Regions(torch.tensor([one]), None, bad), 0)
+    assert bad.item() == wrong
+assert table.tolist() == [[0, 0, 0, 4, 0, 2, 4, 3]]
 """
 
 
-def test_values_and_gradients_through_the_interpreter() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "levels", "order", "batch", "largest"),
+    [
+        ("float32", "(6, 3, 2, 1)", "channels", 1, 8),
+        ("bfloat16", "(4, 5, 2)", "bins", 2, 8),
+        ("float16", "(3, 4, 1)", "channels", 2, 2),
+    ],
+)
+def test_values_and_gradients_through_the_interpreter(
+    dtype: str, levels: str, order: str, batch: int, largest: int
+) -> None:
+    # Levels up to `largest` are held in registers, others pooled bin by bin.
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", _INTERPRETED]
+    command = [sys.executable, "-W", "ignore", "-c", _INTERPRETED, dtype, levels, order]
+    command += [str(batch), str(largest)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -83,40 +117,176 @@ def test_every_kernel_compiles_for_nvidia(capability: int, kind: str) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from sppnet.ops import _triton
+    from sppnet.ops import _triton, _triton_gradient
 
-    constants = {"LEVEL": 3, "SIDE": 4, "BLOCK": 32, "BY_BIN": False, "DERIVED": (1, 1, 9), "COUNT": 1}
-    types = {"boxes": "*i64", "owners": "*i64", "sums": "*i64", "odd": "*i8", "scale": "*fp64"}
+    constants = {"LEVEL": 3, "BLOCK": 32, "BY_BIN": False, "DERIVED": (1, 9), "COUNT": 1, "WHOLE": False}
+    constants |= {"DOUBLINGS": 2, "CELLS": 16, "MEAN": True, "EVEN": True, "UNIT": "x", "CHECKED": 128}
+    constants |= {"MARKED": True, "TOLD": True, "HELD": 1}
+    types = {"boxes": "*i32", "regions": "*i64", "ends": "*i64", "bad": "*i32"}
+    types |= {"sums": "*i64", "odd": "*i32", "largest": "*i32"}
+    types |= dict.fromkeys(("maps", "cells", "tables", "grad", "out"), kind)
     for kernel in (
+        _triton._prepare_kernel,
         _triton._max_kernel,
-        _triton._mean_kernel,
-        _triton._max_gradient_kernel,
-        _triton._mean_gradient_kernel,
+        _triton._bin_kernel,
+        _triton_gradient._largest_kernel,
+        _triton_gradient._max_kernel,
+        _triton_gradient._bin_kernel,
+        _triton_gradient._mean_kernel,
+        _triton_gradient._finish_kernel,
     ):
         used = {name: value for name, value in constants.items() if name in kernel.arg_names}
-        types_here = {"cells": kind, "grad": kind, "out": kind, **types}
-        signature = {name: types_here.get(name, "i32") for name in kernel.arg_names}
+        if kernel is _triton_gradient._max_kernel:
+            used["DERIVED"] = (1, 9, 0)
+        signature = {name: types.get(name, "i32") for name in kernel.arg_names}
         signature |= dict.fromkeys(used, "constexpr")
         source = ASTSource(fn=kernel, signature=signature, constexprs=used)
-        made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+        made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 1})
         assert made.asm["cubin"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("mode", ["max", "mean"])
-def test_a_gpu_gives_what_the_cpu_gives(dtype: torch.dtype, mode: str) -> None:
-    from sppnet.ops import region_pyramid_pool
+def _maps(batch: int, channels: int, dtype: torch.dtype, layout: str) -> torch.Tensor:
+    # Few values: maxima in several places.
+    whole = torch.randint(-8, 5, (batch, channels, 23, 34), generator=torch.Generator().manual_seed(3))
+    maps = whole.to(dtype)[:, :, 1:-1, 2:-2]
+    maps[0, 0, 4, 4], maps[0, 1], maps[-1, 2] = float("nan"), -float("inf"), -0.0
+    if layout == "strided":
+        return maps
+    form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    return maps.contiguous(memory_format=form)
 
-    maps = torch.randn(2, 37, 21, 30).to(dtype)
-    regions = [torch.tensor([[0, 0, 30, 21], [2, 3, 7, 8], [4, 4, 5, 5]]), torch.tensor([[1, 0, 9, 21]])]
+
+def _regions(batch: int) -> list[torch.Tensor]:
+    boxes = random_regions(300, 21, 30)
+    return [boxes] if batch == 1 else [boxes[:90], boxes[:0], boxes[90:]]
+
+
+def _same(got: torch.Tensor, expected: torch.Tensor, mode: str) -> None:
+    assert got.is_cuda
+    assert got.dtype == expected.dtype
+    step = 0.0 if mode == "max" else 4 * torch.finfo(got.dtype).eps
+    torch.testing.assert_close(got.cpu(), expected, rtol=step, atol=step, equal_nan=True)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@needs_gpu
+@pytest.mark.parametrize("mode", ["max", "mean"])
+@pytest.mark.parametrize("order", ["channels", "bins"])
+@pytest.mark.parametrize("levels", [(6, 3, 2, 1), (1,), (5, 8, 4, 2), (12, 6, 3), (40,)])
+@pytest.mark.parametrize(
+    ("dtype", "layout", "batch", "channels"),
+    [
+        (torch.float32, "NCHW", 1, 256),
+        (torch.float32, "strided", 3, 37),
+        (torch.float16, "channels_last", 3, 64),
+        (torch.bfloat16, "NCHW", 1, 100),
+        (torch.float64, "NCHW", 3, 5),
+    ],
+)
+def test_a_gpu_gives_what_the_cpu_gives(
+    dtype: torch.dtype,
+    layout: str,
+    batch: int,
+    channels: int,
+    levels: tuple[int, ...],
+    order: Order,
+    mode: Mode,
+) -> None:
+    maps, regions = _maps(batch, channels, dtype, layout), _regions(batch)
+    here = maps.cuda()
+    there = [r.cuda() for r in regions]
+    rest = (levels, mode, order)
+    expected = region_pyramid_pool(maps, regions, *rest)
+    _same(region_pyramid_pool(here, there, *rest), expected, mode)
+    _same(region_pyramid_pool(here, regions, *rest), expected, mode)
+    _same(spatial_pyramid_pool(here, *rest), spatial_pyramid_pool(maps, *rest), mode)
+    several = [maps[0], maps[-1, :, :3, 1:], maps[0, :, 5:6, 7:8]]
+    given = [m.cuda() for m in several]
+    _same(spatial_pyramid_pool(given, *rest), spatial_pyramid_pool(several, *rest), mode)
+
+
+@needs_gpu
+@pytest.mark.parametrize("mode", ["max", "mean"])
+@pytest.mark.parametrize("levels", [(6, 3, 2, 1), (8, 2), (12, 6, 3)])
+@pytest.mark.parametrize(
+    ("dtype", "layout", "batch", "channels"),
+    [
+        (torch.float32, "NCHW", 1, 256),
+        (torch.float32, "strided", 3, 37),
+        (torch.bfloat16, "channels_last", 3, 64),
+    ],
+)
+def test_gradients_on_a_gpu(
+    dtype: torch.dtype, layout: str, batch: int, channels: int, levels: tuple[int, ...], mode: Mode
+) -> None:
+    maps, regions = _maps(batch, channels, dtype, layout).nan_to_num(7, neginf=-9), _regions(batch)
     ours, theirs = maps.clone().requires_grad_(), maps.cuda().requires_grad_()
-    rows = region_pyramid_pool(ours, regions, mode=mode)
-    again = region_pyramid_pool(theirs, [r.cuda() for r in regions], mode=mode)
-    rows.sum().backward()
-    again.sum().backward()
-    tolerance = 0.0 if mode == "max" else 2e-2 if dtype == torch.bfloat16 else 1e-5
-    torch.testing.assert_close(again.cpu(), rows, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(theirs.grad.cpu(), ours.grad, rtol=2e-2, atol=2e-2)
-    with pytest.raises(ValueError, match=r"regions\[1\]\[0\]"):
-        region_pyramid_pool(theirs, [regions[0].cuda(), regions[1].cuda() + 40], mode=mode)
+
+    def check(pool: Callable[[torch.Tensor, list[torch.Tensor]], torch.Tensor]) -> None:
+        rows, again = pool(ours, regions), pool(theirs, [r.cuda() for r in regions])
+        grad = torch.randint(-2, 3, rows.shape, generator=torch.Generator().manual_seed(5)).to(dtype)
+        given: list[torch.Tensor] = []
+        for _ in range(2):
+            ours.grad = theirs.grad = None
+            rows.backward(grad, retain_graph=True)
+            again.backward(grad.cuda(), retain_graph=True)
+            assert theirs.grad is not None
+            given.append(theirs.grad)
+        assert torch.equal(*given)
+        assert ours.grad is not None
+        step = 8 * torch.finfo(dtype).eps
+        largest = float(ours.grad.abs().max())
+        torch.testing.assert_close(given[0].cpu(), ours.grad, rtol=step, atol=step * largest)
+
+    check(lambda leaf, boxes: region_pyramid_pool(leaf, boxes, levels, mode))
+    check(lambda leaf, boxes: spatial_pyramid_pool(leaf, levels, mode))
+    check(lambda leaf, boxes: spatial_pyramid_pool([leaf[0], leaf[-1, :, 2:9]], levels, mode))
+
+
+@needs_gpu
+def test_regions_outside_are_named_on_a_gpu() -> None:
+    maps, regions = _maps(3, 8, torch.float32, "NCHW").cuda(), [r.cuda() for r in _regions(3)]
+    regions[2] = regions[2].clone()
+    regions[2][7, 2] = 31
+    with pytest.raises(ValueError, match=r"regions\[2\]\[7\]"):
+        region_pyramid_pool(maps, regions)
+    with pytest.raises(ValueError, match=r"regions\[2\]\[7\]"):
+        region_pyramid_pool(maps, [r.cpu() for r in regions])
+    regions[2][7] = torch.tensor([2**40, -(2**40), -5, 2**33])
+    with pytest.raises(ValueError, match=r"regions\[2\]\[7\]"):
+        region_pyramid_pool(maps, regions)
+
+
+@needs_gpu
+def test_a_captured_graph_pools_anew() -> None:
+    maps, regions = _maps(1, 32, torch.float32, "NCHW").nan_to_num(7).cuda(), _regions(1)[0].cuda()
+    region_pyramid_pool(maps, [regions])
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        rows, whole = region_pyramid_pool(maps, [regions]), spatial_pyramid_pool(maps)
+    for _ in range(3):
+        maps += torch.randn_like(maps)
+        regions[:] = random_regions(300, 21, 30, int(maps[0, 0, 0, 0].abs() * 1000)).cuda()
+        graph.replay()
+        assert torch.equal(rows, region_pyramid_pool(maps, [regions]))
+        assert torch.equal(whole, spatial_pyramid_pool(maps))
+
+
+@needs_gpu
+def test_scores_on_a_gpu() -> None:
+    maps, regions = _maps(3, 32, torch.float32, "NCHW").nan_to_num(7, neginf=-9), _regions(3)
+    weight, bias = torch.randn(20, 32 * 14) / 100, torch.randn(20)
+    expected = region_pyramid_scores(maps, regions, weight, bias, (3, 2, 1))
+    there = [r.cuda() for r in regions]
+    got = region_pyramid_scores(maps.cuda(), there, weight.cuda(), bias.cuda(), (3, 2, 1))
+    torch.testing.assert_close(got.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_gpu
+def test_more_boxes_than_a_grid_has_rows() -> None:
+    maps = torch.randn(1, 3, 5, 5)
+    regions = random_regions(70_000, 5, 5)
+    rows = region_pyramid_pool(maps.cuda(), [regions.cuda()], (2, 1))
+    assert torch.equal(rows.cpu(), region_pyramid_pool(maps, [regions], (2, 1)))

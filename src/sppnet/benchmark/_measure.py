@@ -67,8 +67,13 @@ def medians(
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def cuda_medians(ours: Callable[[], object], peer: Callable[[], object], runs: int) -> tuple[float, float]:
-    """As `medians`, by the clock of the current CUDA device, a call's launch included."""
+def cuda_medians(
+    ours: Callable[[], object], peer: Callable[[], object], runs: int, calls: int
+) -> tuple[float, float]:
+    """As `medians`, by the clock of the current CUDA device, with what it takes to launch.
+
+    Each of the ``runs`` is the mean of as many ``calls`` in a row, before which the device is idle.
+    """
     for work in (ours, peer):
         for _ in range(3):
             work()
@@ -78,11 +83,33 @@ def cuda_medians(ours: Callable[[], object], peer: Callable[[], object], runs: i
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             torch.cuda.synchronize()
             begin.record()
-            work()
+            for _ in range(calls):
+                work()
             end.record()
             torch.cuda.synchronize()
-            seconds.append(begin.elapsed_time(end) / 1000)
+            seconds.append(begin.elapsed_time(end) / 1000 / calls)
     return statistics.median(times[0]), statistics.median(times[1])
+
+
+def cuda_seconds(work: Callable[[], object], runs: int) -> float:
+    """Median seconds that the current CUDA device works for one call, without the launches.
+
+    Eight calls, each with an output of its own, are captured in a graph, which is replayed.
+    """
+    for _ in range(3):
+        work()
+    graph, calls = torch.cuda.CUDAGraph(), 8
+    with torch.cuda.graph(graph):
+        kept = [work() for _ in range(calls)]
+    times: list[float] = []
+    for _ in range(runs + 1):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(begin.elapsed_time(end) / 1000 / len(kept))
+    return statistics.median(times[1:])
 
 
 def peak_growth_mb(call: str) -> float | None:

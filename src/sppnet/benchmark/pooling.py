@@ -10,11 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, linear
 
-from sppnet.benchmark._measure import cuda_medians, keep_memory, machine, medians, peak_growth_mb
+from sppnet.benchmark._measure import (
+    cuda_medians,
+    cuda_seconds,
+    keep_memory,
+    machine,
+    medians,
+    peak_growth_mb,
+)
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores, spatial_pyramid_pool
 
 LEVELS = (6, 3, 2, 1)
 _COARSE = (3, 2, 1)
+_PEER = "four torchvision roi_pool"
 _Effort = tuple[int, float]
 """How many runs at least, and for how many seconds at least."""
 
@@ -68,9 +76,7 @@ def _region_rows(count: int, effort: _Effort) -> tuple[list[dict[str, object]], 
         return region_pyramid_pool(maps, [regions], LEVELS)
 
     rows = [
-        _row(
-            f"{name}, float32", ours, "four torchvision roi_pool", lambda: _roi_pools(maps, regions), effort
-        ),
+        _row(f"{name}, float32", ours, _PEER, lambda: _roi_pools(maps, regions), effort),
         _row(
             f"{name}, bfloat16",
             lambda: region_pyramid_pool(half, [regions], LEVELS),
@@ -86,7 +92,7 @@ def _region_rows(count: int, effort: _Effort) -> tuple[list[dict[str, object]], 
         _row(
             f"{name}, float32, forward and backward",
             _with_backward(lambda: region_pyramid_pool(leaf, [regions], LEVELS), leaf),
-            "four torchvision roi_pool, forward and backward",
+            f"{_PEER}, forward and backward",
             _with_backward(lambda: _roi_pools(leaf, regions), leaf),
             effort,
         )
@@ -177,37 +183,68 @@ def _score_row(count: int, effort: _Effort) -> dict[str, object]:
     return row
 
 
+def _copy_bandwidth(runs: int) -> float:
+    """Bytes a second that arrive when a gigabyte is copied on the CUDA device."""
+    source = torch.empty(2**30, dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    return source.numel() / cuda_seconds(lambda: target.copy_(source), runs)
+
+
 def _gpu_rows(count: int, runs: int) -> list[dict[str, object]]:
-    """Regions on the CUDA device; with each row the share of the bandwidth of a copy, by output bytes."""
-    regions = random_regions(count, 43, 57).cuda()
+    """Regions on the CUDA device: calls beside the peer's, and the device's work alone beside a copy.
+
+    Seconds are those of a call of ten in a row; ``alone_ratio`` is of calls that find the device idle and
+    are waited for; ``device_ratio`` of the device's work without the launches.
+    """
+    regions, height, width = random_regions(count, 43, 57).cuda(), 43, 57
+    copied = _copy_bandwidth(runs)
+    name = f"{count} regions on 256x{height}x{width}, levels 6,3,2,1"
     rows: list[dict[str, object]] = []
     # torchvision knows no bfloat16 there; float16 is as wide.
     for dtype, peer_dtype in ((torch.float32, torch.float32), (torch.bfloat16, torch.float16)):
         torch.manual_seed(0)
-        maps = torch.randn(1, 256, 43, 57, device="cuda").to(dtype)
-        theirs = maps.to(peer_dtype)
-        ours = region_pyramid_pool(maps, [regions], LEVELS)
-        assert torch.equal(ours.float(), _roi_pools(maps.float(), regions))
-        seconds = cuda_medians(
-            lambda maps=maps: region_pyramid_pool(maps, [regions], LEVELS),
-            lambda theirs=theirs: _roi_pools(theirs, regions),
+        maps = torch.randn(1, 256, height, width, device="cuda").to(dtype)
+        like = maps.to(peer_dtype)
+
+        def ours(maps: Tensor = maps) -> Tensor:
+            return region_pyramid_pool(maps, [regions], LEVELS)
+
+        def theirs(maps: Tensor = like) -> Tensor:
+            return _roi_pools(maps, regions)
+
+        out = ours()
+        assert torch.equal(out.float(), _roi_pools(maps.float(), regions))
+        row = _gpu_row(f"{name}, {dtype} on the GPU", ours, f"{_PEER}, {peer_dtype}", theirs, runs)
+        ours_device_s, peer_device_s = cuda_seconds(ours, runs), cuda_seconds(theirs, runs)
+        speed = out.numel() * out.element_size() / ours_device_s
+        row |= {
+            "device_s": ours_device_s,
+            "peer_device_s": peer_device_s,
+            "device_ratio": peer_device_s / ours_device_s,
+            "of_copy_bandwidth": speed / copied,
+            "of_copy_bandwidth_read_and_written": speed / (2 * copied),
+        }
+        rows.append(row)
+    leaf = torch.randn(1, 256, height, width, device="cuda", requires_grad=True)
+    rows.append(
+        _gpu_row(
+            f"{name}, float32 on the GPU, forward and backward",
+            _with_backward(lambda: region_pyramid_pool(leaf, [regions], LEVELS), leaf),
+            f"{_PEER}, forward and backward",
+            _with_backward(lambda: _roi_pools(leaf, regions), leaf),
             runs,
         )
-        source = torch.empty(2**28, device="cuda")
-        target = torch.empty_like(source)
-        copied, _ = cuda_medians(lambda t=target, s=source: t.copy_(s), lambda: None, runs)
-        bandwidth = 2 * source.numel() * source.element_size() / copied  # read and written
-        rows.append(
-            {
-                "work": f"{count} regions on 256x43x57, levels 6,3,2,1, {dtype} on the GPU",
-                "ours_s": seconds[0],
-                "peer": f"four torchvision roi_pool, {peer_dtype}",
-                "peer_s": seconds[1],
-                "ratio": seconds[1] / seconds[0],
-                "of_copy_bandwidth": ours.numel() * ours.element_size() / seconds[0] / bandwidth,
-            }
-        )
+    )
     return rows
+
+
+def _gpu_row(
+    work: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object], runs: int
+) -> dict[str, object]:
+    ours_s, peer_s = cuda_medians(ours, theirs, runs, 10)
+    ours_alone_s, peer_alone_s = cuda_medians(ours, theirs, runs, 1)
+    row: dict[str, object] = {"work": work, "ours_s": ours_s, "peer": peer, "peer_s": peer_s}
+    return row | {"ratio": peer_s / ours_s, "alone_ratio": peer_alone_s / ours_alone_s}
 
 
 def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:

@@ -1,16 +1,19 @@
-"""Pyramid pooling on a GPU: what `sppnet.ops._triton` needs, prepared."""
+"""Pyramid pooling on a GPU: what the kernels need, prepared."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_LARGEST_LEVEL = 64
-"""A program of the GPU holds all bins of a level."""
+if TYPE_CHECKING:
+    from sppnet.ops._triton import Regions
 
 
 @cache
@@ -18,77 +21,125 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-def usable(maps: Tensor, levels: Sequence[int]) -> bool:
-    """Whether the kernels take these maps: CUDA or ROCm, not float64, no level above 64."""
-    if not maps.is_cuda or maps.dtype == torch.float64 or max(levels) > _LARGEST_LEVEL:
+def usable(maps: Sequence[Tensor] | Tensor) -> bool:
+    """Whether the kernels take these maps: CUDA or ROCm, not float64, none of 2^31 numbers."""
+    first = maps if isinstance(maps, Tensor) else maps[0]
+    if not first.is_cuda or first.dtype == torch.float64:
         return False
-    return _has_triton()
-
-
-def _cells(maps: Sequence[Tensor] | Tensor) -> Tensor:
-    """All maps cell by cell, ``[S, C]``; no copy of a batch that is channels_last."""
+    # Kernels step within a map, or a list's maps, in 32 bits, and number cells so.
     if isinstance(maps, Tensor):
-        return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
-    return torch.cat([m.permute(1, 2, 0).reshape(-1, m.shape[0]) for m in maps])
+        batch, channels, height, width = maps.shape
+        fits = height * width * max(batch, channels) < 2**31
+    else:
+        fits = sum(m.numel() for m in maps) < 2**31
+    return fits and _has_triton()
 
 
-def _whole(maps: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor]:
-    """One box a map, covering it, and the map of each box."""
-    rows: list[list[int]] = []
-    first = 0
-    for one in maps:
-        height, width = one.shape[-2:]
-        rows.append([first, height, width, 0, 0, width, height])
-        first += height * width
-    device = maps[0].device
-    return torch.tensor(rows).to(device, non_blocking=True), torch.arange(len(rows), device=device)
+class _Notice(threading.local):
+    """A thread's place for what a device finds out about regions, and the moment when it has."""
+
+    def __init__(self) -> None:
+        self.places: dict[torch.device, tuple[Tensor, torch.cuda.Event]] = {}
+
+    def of(self, device: torch.device) -> tuple[Tensor, torch.cuda.Event]:
+        if device not in self.places:
+            # The device writes into this memory of ours, so that nothing has to be fetched.
+            self.places[device] = (torch.zeros(1, dtype=torch.int32, pin_memory=True), torch.cuda.Event())
+        return self.places[device]
 
 
-def region_boxes(maps: Tensor, regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The table of boxes int64 ``[N, 7]`` of `sppnet.ops._triton`, and the map of each int64 ``[N]``."""
-    height, width = maps.shape[2:]
-    device = maps.device
-    counts = torch.tensor([len(one) for one in regions]).to(device, non_blocking=True)
-    total = sum(len(one) for one in regions)
-    owners = torch.arange(len(regions), device=device).repeat_interleave(counts, output_size=total)
-    boxes = torch.cat([one.to(device, torch.int64, non_blocking=True) for one in regions])
-    sizes = torch.tensor([[height, width]]).to(device, non_blocking=True).expand(total, 2)
-    return torch.cat([owners[:, None] * (height * width), sizes, boxes], 1), owners
+_notice = _Notice()
 
 
-def pool(
-    maps: Sequence[Tensor] | Tensor,
-    boxes: tuple[Tensor, Tensor] | None,
-    levels: Sequence[int],
-    mode: str,
-    order: str,
-) -> Tensor:
-    """Rows of ``boxes``, from `region_boxes`, or of the whole maps where there are none."""
+def regions_there(maps: Tensor, rows: Tensor, counts: Sequence[int], known: bool) -> Regions:
+    """Regions ``[N, 4]`` for the kernels, ``counts`` of each map.
+
+    They are on the CPU and ``known`` to be inside their maps, or on the device and to be checked.
+    """
     from sppnet.ops import _triton
 
-    table, _ = boxes or _whole(maps)
-    return _triton.pool(_cells(maps), table, levels, mode, order)
+    device, ends = maps.device, None
+    if len(counts) > 1:
+        ends = torch.tensor(counts).cumsum(0).to(device, non_blocking=True)
+    bad = None
+    # A graph that is captured outlives the call: what it finds cannot be told.
+    if not known and not torch.cuda.is_current_stream_capturing():
+        bad = _notice.of(device)[0]
+    rows = rows.to(device, non_blocking=True) if known else rows.contiguous()
+    return _triton.Regions(rows, ends, bad)
+
+
+def _joined(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Maps of different sizes as one of a single row, ``[1, C, 1, S]``, and the boxes of all of them."""
+    heights, widths = (np.array([m.shape[side] for m in maps]) for side in (1, 2))
+    cells, more = heights * widths, heights + widths + 1
+    zeros = np.zeros_like(cells)
+    firsts = [np.arange(len(cells)), cells.cumsum() - cells, more.cumsum() - more, widths]
+    table = torch.from_numpy(np.stack([*firsts, zeros, zeros, widths, heights], 1).astype(np.int32))
+    one = torch.cat([m.flatten(1) for m in maps], 1)[None, :, None]
+    return one, table.to(maps[0].device, non_blocking=True)
+
+
+def pool(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
+    """Rows of whole maps."""
+    from sppnet.ops import _triton
+
+    with torch.cuda.device_of(maps if isinstance(maps, Tensor) else maps[0]):
+        joined, table = (maps, None) if isinstance(maps, Tensor) else _joined(maps)
+        read, _ = _triton.prepare(joined, None, 0)
+        return _triton.pool(joined, read, table, len(maps), levels, mode, order)
+
+
+def pool_regions(
+    maps: Tensor, regions: Regions, levels: Sequence[int], mode: str, order: str
+) -> tuple[Tensor, bool]:
+    """Rows of regions, and whether all were inside their maps, so far as the device was to check that.
+
+    Those outside were clamped. The answer is on its way while the device pools.
+    """
+    from sppnet.ops import _triton
+
+    count = len(regions.rows)
+    doublings = _triton.doublings(maps, count, levels) if mode == "max" else 0
+    with torch.cuda.device_of(maps):
+        read, table = _triton.prepare(maps, regions, doublings)
+        if regions.bad is None:
+            return _triton.pool(maps, read, table, count, levels, mode, order), True
+        bad, checked = _notice.of(maps.device)
+        checked.record()
+        rows = _triton.pool(maps, read, table, count, levels, mode, order)
+        checked.synchronize()
+    all_inside = not bad.item()
+    if not all_inside:
+        bad.zero_()
+    return rows, all_inside
 
 
 def pool_backward(
     grad: Tensor,
     maps: Sequence[Tensor] | Tensor,
-    boxes: tuple[Tensor, Tensor] | None,
+    regions: Regions | None,
     levels: Sequence[int],
     mode: str,
     order: str,
 ) -> list[Tensor]:
-    """The gradient of `pool` for the maps, with their types and strides; of a batch a list of one."""
-    from sppnet.ops import _triton
+    """The gradient for the maps, with their types and strides; of a batch a list of one.
 
-    table, owners = boxes or _whole(maps)
-    sizes = [(m.shape[-2], m.shape[-1]) for m in maps]
-    cells = _triton.pool_backward(grad, table, _cells(maps), owners, sizes, levels, mode, order)
-    if isinstance(maps, Tensor):
-        shaped = cells.view(len(maps), *maps.shape[2:], -1).permute(0, 3, 1, 2)
-        return [torch.empty_like(maps).copy_(shaped)]
-    parts = cells.split([h * w for h, w in sizes])
-    return [
-        torch.empty_like(m).copy_(part.view(*m.shape[1:], -1).permute(2, 0, 1))
-        for m, part in zip(maps, parts, strict=True)
-    ]
+    Args:
+        grad: of the rows.
+        maps: a batch, or maps of different sizes.
+        regions: checked before; None for whole maps.
+        levels: bins a side of each level.
+        mode: ``"max"`` or ``"mean"``.
+        order: ``"channels"`` or ``"bins"``.
+    """
+    from sppnet.ops import _triton_gradient
+
+    with torch.cuda.device_of(maps if isinstance(maps, Tensor) else maps[0]):
+        if isinstance(maps, Tensor):
+            return [_triton_gradient.pool_backward(grad, maps, regions, None, levels, mode, order)]
+        joined, table = _joined(maps)
+        sizes = [(m.shape[1], m.shape[2]) for m in maps]
+        given = _triton_gradient.pool_backward(grad, joined, table, sizes, levels, mode, order)
+        parts = given[0, :, 0].split([h * w for h, w in sizes], 1)
+        return [torch.empty_like(m).copy_(part.view(m.shape)) for m, part in zip(maps, parts, strict=True)]

@@ -36,6 +36,32 @@ def _operation(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
     return register
 
 
+def _pooling(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """As `_operation`, and also as ``<name>_constant``, which knows of no gradient.
+
+    That one is called where none will be asked for: torch's bookkeeping for gradients takes longer than its
+    dispatch, and on a GPU a good part of the whole call.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        pools = _operation(schema)(function)
+        name = function.__name__ + "_constant"
+        _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+        _library.impl(name, function, "CompositeExplicitAutograd")
+        constant = getattr(torch.ops.sppnet, name).default
+        for one in (function.__name__, name):
+            torch.library.register_fake(f"sppnet::{one}", fake)
+
+        def call(maps: Tensor | Sequence[Tensor], *rest: object) -> Tensor:
+            several = (maps,) if isinstance(maps, Tensor) else maps
+            wanted = torch.is_grad_enabled() and any(m.requires_grad for m in several)
+            return (pools if wanted else constant)(maps, *rest)
+
+        return call
+
+    return register
+
+
 def _counts(regions: Sequence[Tensor]) -> list[int]:
     return [one.shape[0] for one in regions]
 
@@ -58,13 +84,30 @@ def check_regions(boxes: np.ndarray[Any, Any], counts: Sequence[int], height: in
         raise UserError(f"regions[{owner}][{row}]", wanted, boxes[at].tolist())
 
 
+def _checked(maps: Tensor, regions: Sequence[Tensor]) -> np.ndarray[Any, Any]:
+    """All regions as int64 ``[N, 4]``, checked on the CPU; those on another device are waited for."""
+    boxes = torch.cat([one.to("cpu", torch.int64) for one in regions]).numpy()
+    check_regions(boxes, _counts(regions), maps.shape[2], maps.shape[3])
+    return boxes
+
+
 def _cpu_boxes(maps: Tensor, regions: Sequence[Tensor]) -> _cpu.Boxes:
-    counts = _counts(regions)
-    boxes = torch.cat([one.to(torch.int64) for one in regions]).numpy()
-    check_regions(boxes, counts, maps.shape[2], maps.shape[3])
+    counts, boxes = _counts(regions), _checked(maps, regions)
     x0, y0 = boxes[:, 0], boxes[:, 1]
     owners = np.repeat(np.arange(len(counts)), counts)
     return _cpu.Boxes(owners, x0, y0, boxes[:, 2] - x0, boxes[:, 3] - y0)
+
+
+def _joined(device: torch.device, regions: Sequence[Tensor]) -> Tensor:
+    there = [one.to(device, non_blocking=True) for one in regions]
+    return there[0] if len(there) == 1 else torch.cat(there)
+
+
+def _gpu_regions(maps: Tensor, regions: Sequence[Tensor]) -> _gpu.Regions:
+    # Checked here, regions on the CPU keep no device waiting.
+    known = all(one.device.type == "cpu" for one in regions)
+    rows = torch.from_numpy(_checked(maps, regions)) if known else _joined(maps.device, regions)
+    return _gpu.regions_there(maps, rows, _counts(regions), known)
 
 
 def _no_rows(maps: Tensor, count: int) -> bool:
@@ -74,21 +117,20 @@ def _no_rows(maps: Tensor, count: int) -> bool:
 # Whole maps of one size.
 
 
-@_operation("(Tensor maps, int[] levels, str mode, str order) -> Tensor")
+def _pool_batch_shape(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
+    return maps.new_empty(maps.shape[0], maps.shape[1] * count_bins(levels))
+
+
+@_pooling("(Tensor maps, int[] levels, str mode, str order) -> Tensor", _pool_batch_shape)
 def pool_batch(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """``[B, C, H, W]`` to ``[B, C * bins]``."""
     if _no_rows(maps, len(maps)):
         return maps.new_empty(len(maps), maps.shape[1] * count_bins(levels))
     if maps.device.type == "cpu":
         return _cpu.pool(maps, _cpu.whole_plan(maps, levels, mode), mode, order == "bins")
-    if _gpu.usable(maps, levels):
-        return _gpu.pool(maps, None, levels, mode, order)
+    if _gpu.usable(maps):
+        return _gpu.pool(maps, levels, mode, order)
     return _torch.pool_maps(maps, levels, mode, order)
-
-
-@torch.library.register_fake("sppnet::pool_batch")
-def _(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
-    return maps.new_empty(maps.shape[0], maps.shape[1] * count_bins(levels))
 
 
 @_operation("(Tensor grad, Tensor maps, int[] levels, str mode, str order) -> Tensor")
@@ -99,7 +141,7 @@ def pool_batch_backward(grad: Tensor, maps: Tensor, levels: Sequence[int], mode:
     if maps.device.type == "cpu":
         plan = _cpu.whole_plan(maps, levels, mode)
         return _cpu.pool_backward(grad, maps, plan, mode, order == "bins")[0]
-    if _gpu.usable(maps, levels):
+    if _gpu.usable(maps):
         return _gpu.pool_backward(grad, maps, None, levels, mode, order)[0]
     return _torch.backward(lambda x: _torch.pool_maps(x, levels, mode, order), maps, grad)
 
@@ -156,21 +198,20 @@ def _(grad: Tensor, found: Tensor, maps: Tensor, levels: Sequence[int], order: s
 # Whole maps, each of its own size.
 
 
-@_operation("(Tensor[] maps, int[] levels, str mode, str order) -> Tensor")
+def _pool_list_shape(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> Tensor:
+    return maps[0].new_empty(len(maps), maps[0].shape[0] * count_bins(levels))
+
+
+@_pooling("(Tensor[] maps, int[] levels, str mode, str order) -> Tensor", _pool_list_shape)
 def pool_list(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> Tensor:
     """B times ``[C, H_i, W_i]`` to ``[B, C * bins]``."""
     if _no_rows(maps[0], len(maps)):
         return maps[0].new_empty(len(maps), 0)
     if maps[0].device.type == "cpu":
         return _cpu.pool(maps, _cpu.whole_plan(maps, levels, mode), mode, order == "bins")
-    if _gpu.usable(maps[0], levels):
-        return _gpu.pool(maps, None, levels, mode, order)
+    if _gpu.usable(maps):
+        return _gpu.pool(maps, levels, mode, order)
     return torch.cat([_torch.pool_maps(m[None], levels, mode, order) for m in maps])
-
-
-@torch.library.register_fake("sppnet::pool_list")
-def _(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> Tensor:
-    return maps[0].new_empty(len(maps), maps[0].shape[0] * count_bins(levels))
 
 
 @_operation("(Tensor grad, Tensor[] maps, int[] levels, str mode, str order) -> Tensor[]")
@@ -183,7 +224,7 @@ def pool_list_backward(
     if maps[0].device.type == "cpu":
         plan = _cpu.whole_plan(maps, levels, mode)
         return _cpu.pool_backward(grad, maps, plan, mode, order == "bins")
-    if _gpu.usable(maps[0], levels):
+    if _gpu.usable(maps):
         return _gpu.pool_backward(grad, maps, None, levels, mode, order)
     return [
         _torch.backward(lambda x: _torch.pool_maps(x[None], levels, mode, order), m, g[None])
@@ -199,7 +240,13 @@ def _(grad: Tensor, maps: Sequence[Tensor], levels: Sequence[int], mode: str, or
 # Regions.
 
 
-@_operation("(Tensor maps, Tensor[] regions, int[] levels, str mode, str order) -> Tensor")
+def _pool_regions_shape(
+    maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
+) -> Tensor:
+    return maps.new_empty(sum(one.shape[0] for one in regions), maps.shape[1] * count_bins(levels))
+
+
+@_pooling("(Tensor maps, Tensor[] regions, int[] levels, str mode, str order) -> Tensor", _pool_regions_shape)
 def pool_regions(
     maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> Tensor:
@@ -211,15 +258,13 @@ def pool_regions(
     if maps.device.type == "cpu":
         plan = _cpu.region_plan(maps, _cpu_boxes(maps, regions), levels, mode)
         return _cpu.pool(maps, plan, mode, order == "bins")
-    _check_on_device(maps, regions)
-    if _gpu.usable(maps, levels):
-        return _gpu.pool(maps, _gpu.region_boxes(maps, regions), levels, mode, order)
-    return _torch.pool_regions(maps, regions, levels, mode, order)
-
-
-@torch.library.register_fake("sppnet::pool_regions")
-def _(maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> Tensor:
-    return maps.new_empty(sum(one.shape[0] for one in regions), maps.shape[1] * count_bins(levels))
+    if _gpu.usable(maps):
+        rows, all_inside = _gpu.pool_regions(maps, _gpu_regions(maps, regions), levels, mode, order)
+        if not all_inside:
+            _checked(maps, regions)
+        return rows
+    _checked(maps, regions)
+    return _torch.pool_regions(maps, [one.to(maps.device) for one in regions], levels, mode, order)
 
 
 @_operation("(Tensor grad, Tensor maps, Tensor[] regions, int[] levels, str mode, str order) -> Tensor")
@@ -232,9 +277,10 @@ def pool_regions_backward(
     if maps.device.type == "cpu":
         plan = _cpu.region_plan(maps, _cpu_boxes(maps, regions), levels, mode)
         return _cpu.pool_backward(grad, maps, plan, mode, order == "bins")[0]
-    if _gpu.usable(maps, levels):
-        return _gpu.pool_backward(grad, maps, _gpu.region_boxes(maps, regions), levels, mode, order)[0]
-    return _torch.backward(lambda x: _torch.pool_regions(x, regions, levels, mode, order), maps, grad)
+    if _gpu.usable(maps):
+        return _gpu.pool_backward(grad, maps, _gpu_regions(maps, regions), levels, mode, order)[0]
+    there = [one.to(maps.device) for one in regions]
+    return _torch.backward(lambda x: _torch.pool_regions(x, there, levels, mode, order), maps, grad)
 
 
 @torch.library.register_fake("sppnet::pool_regions_backward")
@@ -242,12 +288,6 @@ def _(
     grad: Tensor, maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> Tensor:
     return torch.empty_like(maps)
-
-
-def _check_on_device(maps: Tensor, regions: Sequence[Tensor]) -> None:
-    # Regions on the CPU are checked without waiting for the device.
-    boxes = torch.cat([one.to(torch.int64) for one in regions]).cpu().numpy()
-    check_regions(boxes, _counts(regions), maps.shape[2], maps.shape[3])
 
 
 # Regions, scored.

@@ -30,7 +30,7 @@ def _pool_side(values: Tensor, cells: Tensor, counted: Tensor, mode: str) -> Ten
     taken = values.index_select(-1, cells.flatten()).unflatten(-1, cells.shape)
     if mode == "max":
         return taken.max(-1).values
-    return (taken * counted).sum(-1) / counted.sum(-1)
+    return torch.where(counted, taken, 0).sum(-1) / counted.sum(-1)
 
 
 def pool_maps(maps: Tensor, levels: Sequence[int], mode: str = "max", order: str = "channels") -> Tensor:
@@ -98,7 +98,7 @@ def _region_level(one: Tensor, boxes: Tensor, n: int, mode: str, order: str) -> 
     else:
         counted = (in_rows[:, :, None, :, None] & in_columns[:, None, :, None, :]).flatten(3)
         kept = torch.float64 if one.dtype == torch.float64 else torch.float32
-        pooled = ((taken.to(kept) * counted).sum(-1) / counted.sum(-1)).to(one.dtype)
+        pooled = (torch.where(counted, taken.to(kept), 0).sum(-1) / counted.sum(-1)).to(one.dtype)
     return (pooled.transpose(0, 1) if order == "channels" else pooled.permute(1, 2, 3, 0)).flatten(1)
 
 
