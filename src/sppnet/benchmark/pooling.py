@@ -187,7 +187,11 @@ def _copy_bandwidth(runs: int) -> float:
     """Bytes a second that arrive when a gigabyte is copied on the CUDA device."""
     source = torch.empty(2**30, dtype=torch.int8, device="cuda")
     target = torch.empty_like(source)
-    return source.numel() / cuda_seconds(lambda: target.copy_(source), runs)
+
+    def copy() -> Tensor:
+        return target.copy_(source)
+
+    return source.numel() / cuda_medians(copy, copy, runs, 1)[0]
 
 
 def _gpu_rows(count: int, runs: int) -> list[dict[str, object]]:

@@ -99,7 +99,7 @@ def pool_regions(
     """
     from sppnet.ops import _triton
 
-    count = len(regions.rows)
+    count = regions.rows.shape[0]
     doublings = _triton.doublings(maps, count, levels) if mode == "max" else 0
     with torch.cuda.device_of(maps):
         read, table = _triton.prepare(maps, regions, doublings)

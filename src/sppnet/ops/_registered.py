@@ -21,41 +21,86 @@ _PLACES = 1 << 16
 _library = torch.library.Library("sppnet", "FRAGMENT")
 
 
+def _define(name: str, schema: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+    _library.impl(name, function, "CompositeExplicitAutograd")
+    return getattr(torch.ops.sppnet, name).default
+
+
 def _operation(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function under its own name for all devices.
 
     Not by ``torch.library.custom_op``, which imports torch's compiler on the first call: a second or two.
     """
+    return lambda function: _define(function.__name__, schema, function)
+
+
+def _gradient(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a gradient, which has none itself, and as ``<name>_constant`` without saying so.
+
+    That one is called where no gradient of the gradient could be asked for: see `_pooling`.
+    """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
-        _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-        _library.impl(name, function, "CompositeExplicitAutograd")
-        return getattr(torch.ops.sppnet, name).default
+        known, constant = _define(name, schema, function), _define(f"{name}_constant", schema, function)
+        for one in (name, f"{name}_constant"):
+            torch.library.register_fake(f"sppnet::{one}", fake)
+        torch.library.register_autograd(f"sppnet::{name}", _no_second)
+        return lambda *args: (known if torch.is_grad_enabled() else constant)(*args)
 
     return register
 
 
-def _pooling(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """As `_operation`, and also as ``<name>_constant``, which knows of no gradient.
+def _no_second(ctx: Any, *grads: Any) -> None:
+    raise RuntimeError("Pyramid pooling has no second derivatives: its gradient cannot be derived again.")
 
-    That one is called where none will be asked for: torch's bookkeeping for gradients takes longer than its
-    dispatch, and on a GPU a good part of the whole call.
+
+def _pooling(
+    schema: str, fake: Callable[..., Any], keep: Callable[..., None], gradient: Callable[..., Any]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function with its gradient for the maps, and as ``<name>_constant`` without one.
+
+    Where no gradient will be asked for, the latter is called, and else, but for graphs that are being made,
+    a function of torch's own autograd around it: what registered operations do about gradients takes longer
+    than their dispatch, and on a GPU, or with data that fill the caches, a good part of the whole call.
+
+    Args:
+        schema: of the function, the maps first.
+        fake: gives the shape of its result.
+        keep: keeps in a context, of the inputs and the output, what ``gradient`` needs.
+        gradient: from that context and the gradients of the outputs, those of the inputs.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        pools = _operation(schema)(function)
-        name = function.__name__ + "_constant"
-        _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-        _library.impl(name, function, "CompositeExplicitAutograd")
-        constant = getattr(torch.ops.sppnet, name).default
-        for one in (function.__name__, name):
+        name = function.__name__
+        known, constant = _define(name, schema, function), _define(f"{name}_constant", schema, function)
+        for one in (name, f"{name}_constant"):
             torch.library.register_fake(f"sppnet::{one}", fake)
 
-        def call(maps: Tensor | Sequence[Tensor], *rest: object) -> Tensor:
-            several = (maps,) if isinstance(maps, Tensor) else maps
-            wanted = torch.is_grad_enabled() and any(m.requires_grad for m in several)
-            return (pools if wanted else constant)(maps, *rest)
+        class Pooling(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, listed: bool, rest: tuple[Any, ...], *maps: Tensor) -> Any:
+                inputs = (list(maps) if listed else maps[0], *rest)
+                output = constant(*inputs)
+                keep(ctx, inputs, output)
+                return output
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Tensor) -> Any:
+                given = gradient(ctx, *grads)[0]
+                return None, None, *([given] if isinstance(given, Tensor) else given)
+
+        torch.library.register_autograd(f"sppnet::{name}", gradient, setup_context=keep)
+
+        def call(maps: Tensor | Sequence[Tensor], *rest: Any) -> Any:
+            listed = not isinstance(maps, Tensor)
+            several = maps if listed else (maps,)
+            if not torch.is_grad_enabled() or not any(m.requires_grad for m in several):
+                return constant(maps, *rest)
+            if torch.compiler.is_compiling():
+                return known(maps, *rest)
+            return Pooling.apply(listed, rest, *several)
 
         return call
 
@@ -68,8 +113,8 @@ def _counts(regions: Sequence[Tensor]) -> list[int]:
 
 def check_count(regions: Sequence[Tensor], maps: Tensor) -> None:
     """Raise a `UserError` unless there are as many tensors of regions as maps."""
-    if len(regions) != len(maps):
-        raise UserError("regions", f"one tensor for each of the {len(maps)} maps", len(regions))
+    if len(regions) != maps.shape[0]:
+        raise UserError("regions", f"one tensor for each of the {maps.shape[0]} maps", len(regions))
 
 
 def check_regions(boxes: np.ndarray[Any, Any], counts: Sequence[int], height: int, width: int) -> None:
@@ -117,11 +162,25 @@ def _no_rows(maps: Tensor, count: int) -> bool:
 # Whole maps of one size.
 
 
+def _keep_maps(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    maps, *ctx.rest = inputs
+    ctx.save_for_backward(*([maps] if isinstance(maps, Tensor) else maps))
+
+
+def _batch_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return pool_batch_backward(grad, *ctx.saved_tensors, *ctx.rest), None, None, None
+
+
 def _pool_batch_shape(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     return maps.new_empty(maps.shape[0], maps.shape[1] * count_bins(levels))
 
 
-@_pooling("(Tensor maps, int[] levels, str mode, str order) -> Tensor", _pool_batch_shape)
+@_pooling(
+    "(Tensor maps, int[] levels, str mode, str order) -> Tensor",
+    _pool_batch_shape,
+    _keep_maps,
+    _batch_gradient,
+)
 def pool_batch(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """``[B, C, H, W]`` to ``[B, C * bins]``."""
     if _no_rows(maps, len(maps)):
@@ -133,7 +192,15 @@ def pool_batch(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Te
     return _torch.pool_maps(maps, levels, mode, order)
 
 
-@_operation("(Tensor grad, Tensor maps, int[] levels, str mode, str order) -> Tensor")
+def _pool_batch_backward_shape(
+    grad: Tensor, maps: Tensor, levels: Sequence[int], mode: str, order: str
+) -> Tensor:
+    return torch.empty_like(maps)
+
+
+@_gradient(
+    "(Tensor grad, Tensor maps, int[] levels, str mode, str order) -> Tensor", _pool_batch_backward_shape
+)
 def pool_batch_backward(grad: Tensor, maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """The gradient of `pool_batch` for the maps, with their strides."""
     if _no_rows(maps, len(maps)):
@@ -144,11 +211,6 @@ def pool_batch_backward(grad: Tensor, maps: Tensor, levels: Sequence[int], mode:
     if _gpu.usable(maps):
         return _gpu.pool_backward(grad, maps, None, levels, mode, order)[0]
     return _torch.backward(lambda x: _torch.pool_maps(x, levels, mode, order), maps, grad)
-
-
-@torch.library.register_fake("sppnet::pool_batch_backward")
-def _(grad: Tensor, maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
-    return torch.empty_like(maps)
 
 
 # Whole maps of one size whose gradient will be asked for: it need not look for the maxima again.
@@ -162,7 +224,28 @@ def worth_placing(maps: Tensor, mode: str) -> bool:
     return wanted and able and maps.shape[2] * maps.shape[3] <= _PLACES
 
 
-@_operation("(Tensor maps, int[] levels, str order) -> (Tensor, Tensor)")
+def _keep_places(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    maps, *ctx.rest = inputs
+    ctx.save_for_backward(output[1], maps)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _placed_gradient(ctx: Any, grad: Tensor, _: object) -> tuple[Any, ...]:
+    return pool_placed_backward(grad, *ctx.saved_tensors, *ctx.rest), None, None
+
+
+def _pool_placed_shape(maps: Tensor, levels: Sequence[int], order: str) -> tuple[Tensor, Tensor]:
+    bins = count_bins(levels)
+    found = maps.new_empty(maps.shape[0], (maps.shape[1] + 15) // 16, bins, 16, dtype=torch.int16)
+    return maps.new_empty(maps.shape[0], maps.shape[1] * bins), found
+
+
+@_pooling(
+    "(Tensor maps, int[] levels, str order) -> (Tensor, Tensor)",
+    _pool_placed_shape,
+    _keep_places,
+    _placed_gradient,
+)
 def pool_placed(maps: Tensor, levels: Sequence[int], order: str) -> tuple[Tensor, Tensor]:
     """Max pooling of float32 ``[B, C, H, W]`` on the CPU, and where the maxima are."""
     if _no_rows(maps, len(maps)):
@@ -173,14 +256,15 @@ def pool_placed(maps: Tensor, levels: Sequence[int], order: str) -> tuple[Tensor
     return _cpu.pool_placed(maps, levels, order == "bins")
 
 
-@torch.library.register_fake("sppnet::pool_placed")
-def _(maps: Tensor, levels: Sequence[int], order: str) -> tuple[Tensor, Tensor]:
-    bins = count_bins(levels)
-    found = maps.new_empty(maps.shape[0], (maps.shape[1] + 15) // 16, bins, 16, dtype=torch.int16)
-    return maps.new_empty(maps.shape[0], maps.shape[1] * bins), found
+def _pool_placed_backward_shape(
+    grad: Tensor, found: Tensor, maps: Tensor, levels: Sequence[int], order: str
+) -> Tensor:
+    return torch.empty_like(maps)
 
 
-@_operation("(Tensor grad, Tensor found, Tensor maps, int[] levels, str order) -> Tensor")
+@_gradient(
+    "(Tensor grad, Tensor found, Tensor maps, int[] levels, str order) -> Tensor", _pool_placed_backward_shape
+)
 def pool_placed_backward(
     grad: Tensor, found: Tensor, maps: Tensor, levels: Sequence[int], order: str
 ) -> Tensor:
@@ -190,19 +274,23 @@ def pool_placed_backward(
     return _cpu.pool_placed_backward(grad, found, maps, levels, order == "bins")
 
 
-@torch.library.register_fake("sppnet::pool_placed_backward")
-def _(grad: Tensor, found: Tensor, maps: Tensor, levels: Sequence[int], order: str) -> Tensor:
-    return torch.empty_like(maps)
-
-
 # Whole maps, each of its own size.
+
+
+def _list_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return pool_list_backward(grad, list(ctx.saved_tensors), *ctx.rest), None, None, None
 
 
 def _pool_list_shape(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> Tensor:
     return maps[0].new_empty(len(maps), maps[0].shape[0] * count_bins(levels))
 
 
-@_pooling("(Tensor[] maps, int[] levels, str mode, str order) -> Tensor", _pool_list_shape)
+@_pooling(
+    "(Tensor[] maps, int[] levels, str mode, str order) -> Tensor",
+    _pool_list_shape,
+    _keep_maps,
+    _list_gradient,
+)
 def pool_list(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> Tensor:
     """B times ``[C, H_i, W_i]`` to ``[B, C * bins]``."""
     if _no_rows(maps[0], len(maps)):
@@ -214,7 +302,15 @@ def pool_list(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: s
     return torch.cat([_torch.pool_maps(m[None], levels, mode, order) for m in maps])
 
 
-@_operation("(Tensor grad, Tensor[] maps, int[] levels, str mode, str order) -> Tensor[]")
+def _pool_list_backward_shape(
+    grad: Tensor, maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
+) -> list[Tensor]:
+    return [torch.empty_like(m) for m in maps]
+
+
+@_gradient(
+    "(Tensor grad, Tensor[] maps, int[] levels, str mode, str order) -> Tensor[]", _pool_list_backward_shape
+)
 def pool_list_backward(
     grad: Tensor, maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> list[Tensor]:
@@ -232,12 +328,18 @@ def pool_list_backward(
     ]
 
 
-@torch.library.register_fake("sppnet::pool_list_backward")
-def _(grad: Tensor, maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> list[Tensor]:
-    return [torch.empty_like(m) for m in maps]
-
-
 # Regions.
+
+
+def _keep_regions(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    maps, regions, *ctx.rest = inputs
+    ctx.save_for_backward(maps, *regions)
+
+
+def _region_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    maps, *regions = ctx.saved_tensors
+    given = pool_regions_backward(grad, maps, regions, *ctx.rest)
+    return given, [None] * len(regions), None, None, None
 
 
 def _pool_regions_shape(
@@ -246,7 +348,12 @@ def _pool_regions_shape(
     return maps.new_empty(sum(one.shape[0] for one in regions), maps.shape[1] * count_bins(levels))
 
 
-@_pooling("(Tensor maps, Tensor[] regions, int[] levels, str mode, str order) -> Tensor", _pool_regions_shape)
+@_pooling(
+    "(Tensor maps, Tensor[] regions, int[] levels, str mode, str order) -> Tensor",
+    _pool_regions_shape,
+    _keep_regions,
+    _region_gradient,
+)
 def pool_regions(
     maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> Tensor:
@@ -267,7 +374,16 @@ def pool_regions(
     return _torch.pool_regions(maps, [one.to(maps.device) for one in regions], levels, mode, order)
 
 
-@_operation("(Tensor grad, Tensor maps, Tensor[] regions, int[] levels, str mode, str order) -> Tensor")
+def _pool_regions_backward_shape(
+    grad: Tensor, maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
+) -> Tensor:
+    return torch.empty_like(maps)
+
+
+@_gradient(
+    "(Tensor grad, Tensor maps, Tensor[] regions, int[] levels, str mode, str order) -> Tensor",
+    _pool_regions_backward_shape,
+)
 def pool_regions_backward(
     grad: Tensor, maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> Tensor:
@@ -281,13 +397,6 @@ def pool_regions_backward(
         return _gpu.pool_backward(grad, maps, _gpu_regions(maps, regions), levels, mode, order)[0]
     there = [one.to(maps.device) for one in regions]
     return _torch.backward(lambda x: _torch.pool_regions(x, there, levels, mode, order), maps, grad)
-
-
-@torch.library.register_fake("sppnet::pool_regions_backward")
-def _(
-    grad: Tensor, maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
-) -> Tensor:
-    return torch.empty_like(maps)
 
 
 # Regions, scored.
@@ -320,59 +429,3 @@ def score_regions(
 @torch.library.register_fake("sppnet::score_regions")
 def _(maps: Tensor, regions: Sequence[Tensor], weight: Tensor, levels: Sequence[int], mode: str) -> Tensor:
     return weight.new_empty(sum(one.shape[0] for one in regions), weight.shape[0])
-
-
-# Gradients.
-
-
-def _keep_maps(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    maps, *ctx.rest = inputs
-    ctx.save_for_backward(*([maps] if isinstance(maps, Tensor) else maps))
-
-
-def _batch_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return pool_batch_backward(grad, *ctx.saved_tensors, *ctx.rest), None, None, None
-
-
-def _keep_places(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    maps, *ctx.rest = inputs
-    ctx.save_for_backward(output[1], maps)
-    ctx.mark_non_differentiable(output[1])
-
-
-def _placed_gradient(ctx: Any, grad: Tensor, _: object) -> tuple[Any, ...]:
-    return pool_placed_backward(grad, *ctx.saved_tensors, *ctx.rest), None, None
-
-
-def _list_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return pool_list_backward(grad, list(ctx.saved_tensors), *ctx.rest), None, None, None
-
-
-def _keep_regions(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    maps, regions, *ctx.rest = inputs
-    ctx.save_for_backward(maps, *regions)
-
-
-def _region_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    maps, *regions = ctx.saved_tensors
-    given = pool_regions_backward(grad, maps, regions, *ctx.rest)
-    return given, [None] * len(regions), None, None, None
-
-
-torch.library.register_autograd("sppnet::pool_batch", _batch_gradient, setup_context=_keep_maps)
-torch.library.register_autograd("sppnet::pool_placed", _placed_gradient, setup_context=_keep_places)
-torch.library.register_autograd("sppnet::pool_list", _list_gradient, setup_context=_keep_maps)
-torch.library.register_autograd("sppnet::pool_regions", _region_gradient, setup_context=_keep_regions)
-
-
-def _no_second(ctx: Any, *grads: Any) -> None:
-    raise RuntimeError("Pyramid pooling has no second derivatives: its gradient cannot be derived again.")
-
-
-for _name in (
-    "pool_batch_backward",
-    "pool_placed_backward",
-    "pool_list_backward",
-    "pool_regions_backward",
-):
-    torch.library.register_autograd(f"sppnet::{_name}", _no_second)

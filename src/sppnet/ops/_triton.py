@@ -226,8 +226,8 @@ def prepare(maps: Tensor, boxes: Tensor | Regions | None, doublings: int) -> tup
         table = boxes
     else:
         rows, ends = boxes.rows, boxes.rows if boxes.ends is None else boxes.ends
-        checks = chunks(len(rows), _CHECKED)
-        table = torch.empty(len(rows), COLUMNS, dtype=torch.int32, device=maps.device)
+        checks = chunks(rows.shape[0], _CHECKED)
+        table = torch.empty(rows.shape[0], COLUMNS, dtype=torch.int32, device=maps.device)
         bad = table if boxes.bad is None else boxes.bad
     if doublings == 0:
         read, tiles = cells_of(maps), 0
@@ -240,7 +240,7 @@ def prepare(maps: Tensor, boxes: Tensor | Regions | None, doublings: int) -> tup
         told = isinstance(boxes, Regions) and boxes.bad is not None
         constants = (unit_step(maps), doublings, CHANNELS, CELLS, _CHECKED if checks else 0, told)
         at = (maps, read, rows, ends, maps if table is None else table, bad)
-        sizes = (cells, channels, height, width, *maps.stride(), len(rows), batch, checks)
+        sizes = (cells, channels, height, width, *maps.stride(), rows.shape[0], batch, checks)
         form = form_of(
             maps, channels, rows.dtype, rows.data_ptr() % 16 == 0, maps.stride(0) < 2**31, constants
         )
