@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from elsewhere import DEVICE, Pretended
 from shape_pictures import picture
 
 from sppnet.backbones import load_backbone, prepare
@@ -175,6 +176,24 @@ def test_a_picture_passes_through_the_network_once(data, tmp_path, pipeline):
     assert set(found.labels.tolist()) == set(range(len(detector.names_)))
     assert seen
     assert sum(seen) <= (1 if pipeline == "spp" else POOL.windows.most)
+
+
+@pytest.mark.parametrize("features", ["pool", "fc7"])
+def test_on_another_device_all_is_as_on_the_cpu(data, tmp_path, monkeypatch, features):
+    path = read_detection(data, "val").items[0].path
+    options = replace(POOL, features=features)
+    expected = trained(data, tmp_path / "here", options)
+    expected.cache = None
+    monkeypatch.setattr(detector_module, "pick_device", lambda name: DEVICE)
+    with Pretended():
+        ours = trained(data, tmp_path / "there", options)
+        ours.cache = None
+        found = ours.detect(path)
+    assert ours.network_.device == DEVICE
+    wanted = expected.detect(path)
+    assert len(found) == len(wanted) > 0
+    torch.testing.assert_close(found.boxes.xyxy, wanted.boxes.xyxy, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(found.scores, wanted.scores, rtol=1e-3, atol=1e-3)
 
 
 @pytest.fixture(scope="module")

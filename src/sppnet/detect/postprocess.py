@@ -45,8 +45,9 @@ def margins_and_boxes(
     """Candidates of all classes after regression: boxes, margins ``[N]`` and labels ``[N]``.
 
     A margin is the mean of the SVM's before and after the box was moved, and how well the box sits.
+    Boxes and what is said of them are on the CPU, wherever the maps are.
     """
-    scores = score_rows(maps, windows, heads.svm.weight, heads.svm.bias, options.levels)
+    scores = score_rows(maps, windows, heads.svm.weight, heads.svm.bias, options.levels).cpu()
     index, labels = candidates(windows, scores)
     boxes = windows[index]
     margins = scores[index, labels]
@@ -54,7 +55,7 @@ def margins_and_boxes(
         projected = heads.regressors.projection(maps)
         for _ in range(options.regressions):
             boxes = heads.regressors(projected, boxes, labels)
-        again = score_rows(maps, boxes, heads.svm.weight, heads.svm.bias, options.levels)
+        again = score_rows(maps, boxes, heads.svm.weight, heads.svm.bias, options.levels).cpu()
         margins = (margins + again[torch.arange(len(labels)), labels]) / 2
         margins = margins + _JUDGED * heads.regressors.judged(projected, boxes, labels)
     return boxes, margins, labels

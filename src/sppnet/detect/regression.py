@@ -88,7 +88,7 @@ class Regressors:
         if not len(boxes):
             return boxes
         rows = pool_rows(projected, boxes, BINS, "mean")
-        every = self.model.scores(rows).view(len(boxes), -1, 4)
+        every = self.model.scores(rows).cpu().view(len(boxes), -1, 4)
         deltas = every[torch.arange(len(boxes)), labels]
         if self.judge is not None:
             deltas = (deltas + _of_class(self.judge.outputs(rows), labels)[:, :4]) / 2
@@ -107,8 +107,8 @@ class Regressors:
 
 
 def _of_class(outputs: Tensor, labels: Tensor) -> Tensor:
-    """``[N, 5 * K]`` to ``[N, 5]``."""
-    return outputs.view(len(outputs), -1, 5)[torch.arange(len(labels)), labels]
+    """``[N, 5 * K]`` to ``[N, 5]``, on the CPU."""
+    return outputs.cpu().view(len(outputs), -1, 5)[torch.arange(len(labels)), labels]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ def _axis_cells(
     """The cells between two edges (image pixels, float64) along one axis: start and stop.
 
     Everything is multiplied by the image's side, so that no scale factor is rounded: coordinates are
-    float32 and sizes small integers, and their products are exact in float64.
+    float32 and sizes small integers, and their products are exact in float64. Sums are rounded only
+    where a coordinate is some 10^-12 of a pixel from a border.
     """
     step, offset = grid.stride * original, grid.first * original
     # The first cell at or after an edge: the ceiling, as the floor of the negative.

@@ -33,8 +33,8 @@ class LinearModel:
             raise UserError("LinearModel.bias", wanted, f"shape {list(self.bias.shape)}")
 
     def scores(self, rows: Tensor) -> Tensor:
-        """``rows [N, D]`` to ``[N, K]``: ``rows @ weight.T + bias``."""
-        return torch.addmm(self.bias, rows, self.weight.T)
+        """``rows [N, D]`` to ``[N, K]``: ``rows @ weight.T + bias``, on the device of the rows."""
+        return torch.addmm(self.bias.to(rows.device), rows, self.weight.to(rows.device).T)
 
 
 def one_versus_rest(labels: Tensor, classes: int) -> Tensor:

@@ -42,7 +42,10 @@ class RowSource(Protocol):
     def rows(
         self, i: int, which: Tensor, *, mirrored: bool = False, draw: torch.Generator | None = None
     ) -> Tensor:
-        """float32 ``[n, length]`` of windows ``which`` of picture i, with ``draw`` at a random scale each."""
+        """float32 ``[n, length]`` of windows ``which`` of picture i, with ``draw`` at a random scale each.
+
+        On the CPU, as are scores, wherever the network computes.
+        """
         ...
 
     def scores(self, i: int, model: LinearModel) -> Tensor:
@@ -148,7 +151,7 @@ class MapSource(_NetworkSource):
         if draw is not None:
             scale = torch.randint(len(set(self.options.scales)), (len(boxes),), generator=draw)
         lines = window_cells(maps, boxes.mirrored() if mirrored else boxes, self.options, scale)
-        return pool_windows(maps, lines, self.options.levels)
+        return pool_windows(maps, lines, self.options.levels).cpu()
 
     def scores(self, i: int, model: LinearModel) -> Tensor:
         """See `RowSource`; rows are never stored."""
