@@ -201,6 +201,7 @@ def test_a_gpu_gives_what_the_cpu_gives(
     expected = region_pyramid_pool(maps, regions, *rest)
     _same(region_pyramid_pool(here, there, *rest), expected, mode)
     _same(region_pyramid_pool(here, regions, *rest), expected, mode)
+    _same(region_pyramid_pool(here, [r.int() for r in there], *rest), expected, mode)
     _same(spatial_pyramid_pool(here, *rest), spatial_pyramid_pool(maps, *rest), mode)
     several = [maps[0], maps[-1, :, :3, 1:], maps[0, :, 5:6, 7:8]]
     given = [m.cuda() for m in several]

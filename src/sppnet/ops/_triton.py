@@ -240,10 +240,10 @@ def prepare(maps: Tensor, boxes: Tensor | Regions | None, doublings: int) -> tup
         told = isinstance(boxes, Regions) and boxes.bad is not None
         constants = (unit_step(maps), doublings, CHANNELS, CELLS, _CHECKED if checks else 0, told)
         at = (maps, read, rows, ends, maps if table is None else table, bad)
-        sizes = (cells, channels, height, width, *maps.stride(), rows.shape[0], batch, checks)
-        form = form_of(
-            maps, channels, rows.dtype, rows.data_ptr() % 16 == 0, maps.stride(0) < 2**31, constants
-        )
+        steps = maps.stride() if doublings else (0, 0, 0, 0)
+        sizes = (cells, channels, height, width, *steps, rows.shape[0], batch, checks)
+        given = (rows.dtype, rows.data_ptr() % 16 == 0, ends is rows, steps[0] < 2**31)
+        form = form_of(maps, channels, *given, constants)
         launch(_prepare_kernel, checks + tiles, (*at, *sizes, *constants), form, 4)
     return read, table
 
