@@ -21,6 +21,7 @@ class _There(Tensor):
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> Any:
+        # torch's types do not know this part of torch.
         return Tensor._make_wrapper_subclass(  # pyright: ignore[reportAttributeAccessIssue]
             cls,
             inner.shape,
@@ -49,8 +50,8 @@ class Pretended(TorchDispatchMode):
         return _run(func, args, kwargs or {})
 
 
-def _is_there(device: object) -> bool:
-    return device is not None and torch.device(device).type == DEVICE.type  # pyright: ignore
+def _is_there(device: torch.device | str) -> bool:
+    return torch.device(device).type == DEVICE.type
 
 
 def _inner(tree: Any) -> Any:

@@ -23,7 +23,7 @@ pytest.importorskip("triton")
 _INTERPRETED = """
 import sys
 import torch
-from sppnet.ops import _gpu, _triton, region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops import _gpu, _triton, _triton_prepare, region_pyramid_pool, spatial_pyramid_pool
 
 dtype, order = getattr(torch, sys.argv[1]), sys.argv[3]
 levels, batch, _triton.LARGEST = eval(sys.argv[2]), int(sys.argv[4]), int(sys.argv[5])
@@ -41,7 +41,7 @@ def close(got, expected, mode):
 def regions_of(regions):
     counts = torch.tensor([len(one) for one in regions])
     ends = counts.cumsum(0) if len(regions) > 1 else None
-    return _triton.Regions(torch.cat(regions), ends, None)
+    return _triton_prepare.Regions(torch.cat(regions), ends, None)
 
 maps = torch.randint(-4, 3, (batch, 3, 4, 5), generator=generator).to(dtype)
 regions = [torch.tensor([[0, 0, 5, 4], [1, 2, 5, 4]]), torch.tensor([[4, 3, 5, 4]])][:batch]
@@ -55,7 +55,7 @@ for mode in ("max", "mean"):
     odd[0, 1, 3, 3], odd[0, 2], odd[-1, 0] = float("nan"), -float("inf"), -0.0
     rest = (levels, mode, order)
     for laid in (odd, odd.contiguous(memory_format=torch.channels_last))[: 2 if mode == "max" else 1]:
-        rows, inside = _gpu.pool_regions(laid, boxes, *rest)
+        rows, inside = _gpu.pool_regions(laid, boxes, *rest, True)
         assert inside
         close(rows, region_pyramid_pool(odd, regions, *rest), mode)
     close(_gpu.pool(odd, *rest), spatial_pyramid_pool(odd, *rest), mode)
@@ -85,7 +85,7 @@ grad[0, 1] = float("inf")
 assert got[0, 0].sum() == 1 and got[0, 0].count_nonzero() == 1 and got[0, 1].isnan().all()
 for one, wrong in (([0, 0, 4, 4], 0), ([-5, 2, 99, -7], 1)):
     bad = torch.zeros(1, dtype=torch.int32)
-    _, table = _triton.prepare(maps, _triton.Regions(torch.tensor([one]), None, bad), 0)
+    _, table = _triton_prepare.prepare(maps, _triton_prepare.Regions(torch.tensor([one]), None, bad), 0)
     assert bad.item() == wrong
 assert table.tolist() == [[0, 0, 0, 4, 0, 2, 4, 3]]
 """
@@ -117,7 +117,7 @@ def test_every_kernel_compiles_for_nvidia(capability: int, kind: str) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from sppnet.ops import _triton, _triton_gradient
+    from sppnet.ops import _triton, _triton_gradient, _triton_prepare
 
     constants = {"LEVEL": 3, "BLOCK": 32, "BY_BIN": False, "DERIVED": (1, 9), "COUNT": 1, "WHOLE": False}
     constants |= {"DOUBLINGS": 2, "CELLS": 16, "MEAN": True, "EVEN": True, "UNIT": "x", "CHECKED": 128}
@@ -126,7 +126,7 @@ def test_every_kernel_compiles_for_nvidia(capability: int, kind: str) -> None:
     types |= {"sums": "*i64", "odd": "*i32", "largest": "*i32"}
     types |= dict.fromkeys(("maps", "cells", "tables", "grad", "out"), kind)
     for kernel in (
-        _triton._prepare_kernel,
+        _triton_prepare._prepare_kernel,
         _triton._max_kernel,
         _triton._bin_kernel,
         _triton_gradient._largest_kernel,

@@ -58,7 +58,11 @@ def _with_backward(work: Callable[[], Tensor], leaf: Tensor) -> Callable[[], Non
 def _row(
     work: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object], effort: _Effort
 ) -> dict[str, object]:
-    ours_s, peer_s = medians(ours, theirs, *effort)
+    return _compared(work, peer, medians(ours, theirs, *effort))
+
+
+def _compared(work: str, peer: str, seconds: tuple[float, float]) -> dict[str, object]:
+    ours_s, peer_s = seconds
     return {"work": work, "ours_s": ours_s, "peer": peer, "peer_s": peer_s, "ratio": peer_s / ours_s}
 
 
@@ -245,10 +249,9 @@ def _gpu_rows(count: int, runs: int) -> list[dict[str, object]]:
 def _gpu_row(
     work: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object], runs: int
 ) -> dict[str, object]:
-    ours_s, peer_s = cuda_medians(ours, theirs, runs, 10)
-    ours_alone_s, peer_alone_s = cuda_medians(ours, theirs, runs, 1)
-    row: dict[str, object] = {"work": work, "ours_s": ours_s, "peer": peer, "peer_s": peer_s}
-    return row | {"ratio": peer_s / ours_s, "alone_ratio": peer_alone_s / ours_alone_s}
+    alone_s, peer_alone_s = cuda_medians(ours, theirs, runs, 1)
+    in_a_row = _compared(work, peer, cuda_medians(ours, theirs, runs, 10))
+    return in_a_row | {"alone_ratio": peer_alone_s / alone_s}
 
 
 def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:

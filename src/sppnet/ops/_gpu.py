@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from sppnet.ops._triton import Regions
+    from sppnet.ops._triton_prepare import Regions
 
 
 @cache
@@ -51,22 +51,15 @@ class _Notice(threading.local):
 _notice = _Notice()
 
 
-def regions_there(maps: Tensor, rows: Tensor, counts: Sequence[int], known: bool) -> Regions:
-    """Regions ``[N, 4]`` for the kernels, ``counts`` of each map.
+def regions_there(maps: Tensor, regions: Sequence[Tensor]) -> Regions:
+    """Regions, B times ``[N_i, 4]``, on the device of the maps, for the kernels."""
+    from sppnet.ops import _triton_prepare
 
-    They are on the CPU and ``known`` to be inside their maps, or on the device and to be checked.
-    """
-    from sppnet.ops import _triton
-
-    device, ends = maps.device, None
-    if len(counts) > 1:
-        ends = torch.tensor(counts).cumsum(0).to(device, non_blocking=True)
-    bad = None
-    # A graph that is captured outlives the call: what it finds cannot be told.
-    if not known and not torch.cuda.is_current_stream_capturing():
-        bad = _notice.of(device)[0]
-    rows = rows.to(device, non_blocking=True) if known else rows.contiguous()
-    return _triton.Regions(rows, ends, bad)
+    there = [one.to(maps.device, non_blocking=True) for one in regions]
+    if len(there) == 1:
+        return _triton_prepare.Regions(there[0].contiguous(), None, None)
+    ends = torch.tensor([one.shape[0] for one in there]).cumsum(0)
+    return _triton_prepare.Regions(torch.cat(there), ends.to(maps.device, non_blocking=True), None)
 
 
 def _joined(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -82,30 +75,32 @@ def _joined(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def pool(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """Rows of whole maps."""
-    from sppnet.ops import _triton
+    from sppnet.ops import _triton, _triton_prepare
 
     with torch.cuda.device_of(maps if isinstance(maps, Tensor) else maps[0]):
         joined, table = (maps, None) if isinstance(maps, Tensor) else _joined(maps)
-        read, _ = _triton.prepare(joined, None, 0)
+        read, _ = _triton_prepare.prepare(joined, None, 0)
         return _triton.pool(joined, read, table, len(maps), levels, mode, order)
 
 
 def pool_regions(
-    maps: Tensor, regions: Regions, levels: Sequence[int], mode: str, order: str
+    maps: Tensor, regions: Regions, levels: Sequence[int], mode: str, order: str, known: bool
 ) -> tuple[Tensor, bool]:
-    """Rows of regions, and whether all were inside their maps, so far as the device was to check that.
+    """Rows of regions, and whether all were inside their maps; True if that was ``known``.
 
-    Those outside were clamped. The answer is on its way while the device pools.
+    Those outside were clamped. The answer is on its way while the device pools. A graph that is captured
+    outlives the call: what it will find cannot be told.
     """
-    from sppnet.ops import _triton
+    from sppnet.ops import _triton, _triton_prepare
 
     count = regions.rows.shape[0]
     doublings = _triton.doublings(maps, count, levels) if mode == "max" else 0
     with torch.cuda.device_of(maps):
-        read, table = _triton.prepare(maps, regions, doublings)
-        if regions.bad is None:
+        if known or torch.cuda.is_current_stream_capturing():
+            read, table = _triton_prepare.prepare(maps, regions, doublings)
             return _triton.pool(maps, read, table, count, levels, mode, order), True
         bad, checked = _notice.of(maps.device)
+        read, table = _triton_prepare.prepare(maps, regions._replace(bad=bad), doublings)
         checked.record()
         rows = _triton.pool(maps, read, table, count, levels, mode, order)
         checked.synchronize()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,100 +11,13 @@ from torch import Tensor
 
 from sppnet.errors import UserError
 from sppnet.ops import _cpu, _gpu, _torch
+from sppnet.ops._registry import gradient_of, operation, pooling
 from sppnet.ops.bins import count_bins
 
 _ROW_BYTES = 64 << 20
 """Scores that are not fused are taken of this many bytes of rows at a time."""
 _PLACES = 1 << 16
 """Cells that 16 bits can name."""
-
-_library = torch.library.Library("sppnet", "FRAGMENT")
-
-
-def _define(name: str, schema: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-    _library.impl(name, function, "CompositeExplicitAutograd")
-    return getattr(torch.ops.sppnet, name).default
-
-
-def _operation(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function under its own name for all devices.
-
-    Not by ``torch.library.custom_op``, which imports torch's compiler on the first call: a second or two.
-    """
-    return lambda function: _define(function.__name__, schema, function)
-
-
-def _gradient(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a gradient, which has none itself, and as ``<name>_constant`` without saying so.
-
-    That one is called where no gradient of the gradient could be asked for: see `_pooling`.
-    """
-
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        name = function.__name__
-        known, constant = _define(name, schema, function), _define(f"{name}_constant", schema, function)
-        for one in (name, f"{name}_constant"):
-            torch.library.register_fake(f"sppnet::{one}", fake)
-        torch.library.register_autograd(f"sppnet::{name}", _no_second)
-        return lambda *args: (known if torch.is_grad_enabled() else constant)(*args)
-
-    return register
-
-
-def _no_second(ctx: Any, *grads: Any) -> None:
-    raise RuntimeError("Pyramid pooling has no second derivatives: its gradient cannot be derived again.")
-
-
-def _pooling(
-    schema: str, fake: Callable[..., Any], keep: Callable[..., None], gradient: Callable[..., Any]
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function with its gradient for the maps, and as ``<name>_constant`` without one.
-
-    Where no gradient will be asked for, the latter is called, and else, but for graphs that are being made,
-    a function of torch's own autograd around it: what registered operations do about gradients takes longer
-    than their dispatch, and on a GPU, or with data that fill the caches, a good part of the whole call.
-
-    Args:
-        schema: of the function, the maps first.
-        fake: gives the shape of its result.
-        keep: keeps in a context, of the inputs and the output, what ``gradient`` needs.
-        gradient: from that context and the gradients of the outputs, those of the inputs.
-    """
-
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        name = function.__name__
-        known, constant = _define(name, schema, function), _define(f"{name}_constant", schema, function)
-        for one in (name, f"{name}_constant"):
-            torch.library.register_fake(f"sppnet::{one}", fake)
-
-        class Pooling(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, listed: bool, rest: tuple[Any, ...], *maps: Tensor) -> Any:
-                inputs = (list(maps) if listed else maps[0], *rest)
-                output = constant(*inputs)
-                keep(ctx, inputs, output)
-                return output
-
-            @staticmethod
-            def backward(ctx: Any, *grads: Tensor) -> Any:
-                given = gradient(ctx, *grads)[0]
-                return None, None, *([given] if isinstance(given, Tensor) else given)
-
-        torch.library.register_autograd(f"sppnet::{name}", gradient, setup_context=keep)
-
-        def call(maps: Tensor | Sequence[Tensor], *rest: Any) -> Any:
-            listed = not isinstance(maps, Tensor)
-            several = maps if listed else (maps,)
-            if not torch.is_grad_enabled() or not any(m.requires_grad for m in several):
-                return constant(maps, *rest)
-            if torch.compiler.is_compiling():
-                return known(maps, *rest)
-            return Pooling.apply(listed, rest, *several)
-
-        return call
-
-    return register
 
 
 def _counts(regions: Sequence[Tensor]) -> list[int]:
@@ -143,20 +56,12 @@ def _cpu_boxes(maps: Tensor, regions: Sequence[Tensor]) -> _cpu.Boxes:
     return _cpu.Boxes(owners, x0, y0, boxes[:, 2] - x0, boxes[:, 3] - y0)
 
 
-def _joined(device: torch.device, regions: Sequence[Tensor]) -> Tensor:
-    there = [one.to(device, non_blocking=True) for one in regions]
-    return there[0] if len(there) == 1 else torch.cat(there)
-
-
-def _gpu_regions(maps: Tensor, regions: Sequence[Tensor]) -> _gpu.Regions:
-    # Checked here, regions on the CPU keep no device waiting.
-    known = all(one.device.type == "cpu" for one in regions)
-    rows = torch.from_numpy(_checked(maps, regions)) if known else _joined(maps.device, regions)
-    return _gpu.regions_there(maps, rows, _counts(regions), known)
-
-
 def _no_rows(maps: Tensor, count: int) -> bool:
     return count == 0 or maps.shape[-3] == 0
+
+
+def _like_maps(grad: Tensor, maps: Tensor, *rest: object) -> Tensor:
+    return torch.empty_like(maps)
 
 
 # Whole maps of one size.
@@ -175,7 +80,7 @@ def _pool_batch_shape(maps: Tensor, levels: Sequence[int], mode: str, order: str
     return maps.new_empty(maps.shape[0], maps.shape[1] * count_bins(levels))
 
 
-@_pooling(
+@pooling(
     "(Tensor maps, int[] levels, str mode, str order) -> Tensor",
     _pool_batch_shape,
     _keep_maps,
@@ -184,7 +89,7 @@ def _pool_batch_shape(maps: Tensor, levels: Sequence[int], mode: str, order: str
 def pool_batch(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """``[B, C, H, W]`` to ``[B, C * bins]``."""
     if _no_rows(maps, len(maps)):
-        return maps.new_empty(len(maps), maps.shape[1] * count_bins(levels))
+        return _pool_batch_shape(maps, levels, mode, order)
     if maps.device.type == "cpu":
         return _cpu.pool(maps, _cpu.whole_plan(maps, levels, mode), mode, order == "bins")
     if _gpu.usable(maps):
@@ -192,15 +97,7 @@ def pool_batch(maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Te
     return _torch.pool_maps(maps, levels, mode, order)
 
 
-def _pool_batch_backward_shape(
-    grad: Tensor, maps: Tensor, levels: Sequence[int], mode: str, order: str
-) -> Tensor:
-    return torch.empty_like(maps)
-
-
-@_gradient(
-    "(Tensor grad, Tensor maps, int[] levels, str mode, str order) -> Tensor", _pool_batch_backward_shape
-)
+@gradient_of("(Tensor grad, Tensor maps, int[] levels, str mode, str order) -> Tensor", _like_maps)
 def pool_batch_backward(grad: Tensor, maps: Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """The gradient of `pool_batch` for the maps, with their strides."""
     if _no_rows(maps, len(maps)):
@@ -240,7 +137,7 @@ def _pool_placed_shape(maps: Tensor, levels: Sequence[int], order: str) -> tuple
     return maps.new_empty(maps.shape[0], maps.shape[1] * bins), found
 
 
-@_pooling(
+@pooling(
     "(Tensor maps, int[] levels, str order) -> (Tensor, Tensor)",
     _pool_placed_shape,
     _keep_places,
@@ -249,10 +146,7 @@ def _pool_placed_shape(maps: Tensor, levels: Sequence[int], order: str) -> tuple
 def pool_placed(maps: Tensor, levels: Sequence[int], order: str) -> tuple[Tensor, Tensor]:
     """Max pooling of float32 ``[B, C, H, W]`` on the CPU, and where the maxima are."""
     if _no_rows(maps, len(maps)):
-        found = maps.new_empty(
-            len(maps), (maps.shape[1] + 15) // 16, count_bins(levels), 16, dtype=torch.int16
-        )
-        return maps.new_empty(len(maps), maps.shape[1] * count_bins(levels)), found
+        return _pool_placed_shape(maps, levels, order)
     return _cpu.pool_placed(maps, levels, order == "bins")
 
 
@@ -262,7 +156,7 @@ def _pool_placed_backward_shape(
     return torch.empty_like(maps)
 
 
-@_gradient(
+@gradient_of(
     "(Tensor grad, Tensor found, Tensor maps, int[] levels, str order) -> Tensor", _pool_placed_backward_shape
 )
 def pool_placed_backward(
@@ -285,7 +179,7 @@ def _pool_list_shape(maps: Sequence[Tensor], levels: Sequence[int], mode: str, o
     return maps[0].new_empty(len(maps), maps[0].shape[0] * count_bins(levels))
 
 
-@_pooling(
+@pooling(
     "(Tensor[] maps, int[] levels, str mode, str order) -> Tensor",
     _pool_list_shape,
     _keep_maps,
@@ -294,7 +188,7 @@ def _pool_list_shape(maps: Sequence[Tensor], levels: Sequence[int], mode: str, o
 def pool_list(maps: Sequence[Tensor], levels: Sequence[int], mode: str, order: str) -> Tensor:
     """B times ``[C, H_i, W_i]`` to ``[B, C * bins]``."""
     if _no_rows(maps[0], len(maps)):
-        return maps[0].new_empty(len(maps), 0)
+        return _pool_list_shape(maps, levels, mode, order)
     if maps[0].device.type == "cpu":
         return _cpu.pool(maps, _cpu.whole_plan(maps, levels, mode), mode, order == "bins")
     if _gpu.usable(maps):
@@ -308,7 +202,7 @@ def _pool_list_backward_shape(
     return [torch.empty_like(m) for m in maps]
 
 
-@_gradient(
+@gradient_of(
     "(Tensor grad, Tensor[] maps, int[] levels, str mode, str order) -> Tensor[]", _pool_list_backward_shape
 )
 def pool_list_backward(
@@ -345,10 +239,10 @@ def _region_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 def _pool_regions_shape(
     maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
 ) -> Tensor:
-    return maps.new_empty(sum(one.shape[0] for one in regions), maps.shape[1] * count_bins(levels))
+    return maps.new_empty(sum(_counts(regions)), maps.shape[1] * count_bins(levels))
 
 
-@_pooling(
+@pooling(
     "(Tensor maps, Tensor[] regions, int[] levels, str mode, str order) -> Tensor",
     _pool_regions_shape,
     _keep_regions,
@@ -361,12 +255,17 @@ def pool_regions(
     check_count(regions, maps)
     count = sum(_counts(regions))
     if _no_rows(maps, count):
-        return maps.new_empty(count, maps.shape[1] * count_bins(levels))
+        return _pool_regions_shape(maps, regions, levels, mode, order)
     if maps.device.type == "cpu":
         plan = _cpu.region_plan(maps, _cpu_boxes(maps, regions), levels, mode)
         return _cpu.pool(maps, plan, mode, order == "bins")
     if _gpu.usable(maps):
-        rows, all_inside = _gpu.pool_regions(maps, _gpu_regions(maps, regions), levels, mode, order)
+        # Checked here, regions on the CPU keep no device waiting.
+        known = all(one.device.type == "cpu" for one in regions)
+        if known:
+            _checked(maps, regions)
+        there = _gpu.regions_there(maps, regions)
+        rows, all_inside = _gpu.pool_regions(maps, there, levels, mode, order, known)
         if not all_inside:
             _checked(maps, regions)
         return rows
@@ -374,15 +273,9 @@ def pool_regions(
     return _torch.pool_regions(maps, [one.to(maps.device) for one in regions], levels, mode, order)
 
 
-def _pool_regions_backward_shape(
-    grad: Tensor, maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
-) -> Tensor:
-    return torch.empty_like(maps)
-
-
-@_gradient(
+@gradient_of(
     "(Tensor grad, Tensor maps, Tensor[] regions, int[] levels, str mode, str order) -> Tensor",
-    _pool_regions_backward_shape,
+    _like_maps,
 )
 def pool_regions_backward(
     grad: Tensor, maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str, order: str
@@ -394,7 +287,7 @@ def pool_regions_backward(
         plan = _cpu.region_plan(maps, _cpu_boxes(maps, regions), levels, mode)
         return _cpu.pool_backward(grad, maps, plan, mode, order == "bins")[0]
     if _gpu.usable(maps):
-        return _gpu.pool_backward(grad, maps, _gpu_regions(maps, regions), levels, mode, order)[0]
+        return _gpu.pool_backward(grad, maps, _gpu.regions_there(maps, regions), levels, mode, order)[0]
     there = [one.to(maps.device) for one in regions]
     return _torch.backward(lambda x: _torch.pool_regions(x, there, levels, mode, order), maps, grad)
 
@@ -402,7 +295,7 @@ def pool_regions_backward(
 # Regions, scored.
 
 
-@_operation("(Tensor maps, Tensor[] regions, Tensor weight, int[] levels, str mode) -> Tensor")
+@operation("(Tensor maps, Tensor[] regions, Tensor weight, int[] levels, str mode) -> Tensor")
 def score_regions(
     maps: Tensor, regions: Sequence[Tensor], weight: Tensor, levels: Sequence[int], mode: str
 ) -> Tensor:

@@ -21,19 +21,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sppnet.ops._triton import (
+from sppnet.ops._triton import box_of, edges_of, lanes, place_of, plan, unit
+from sppnet.ops._triton_prepare import (
     CELLS,
     CHANNELS,
     Regions,
-    box_of,
     chunks,
     form_of,
-    lanes,
     launch,
-    plan,
     prepare,
     tile,
-    unit,
     unit_step,
 )
 from sppnet.ops.bins import count_bins
@@ -78,15 +75,6 @@ def _given(grad, there, scale, odd):
 
 
 @triton.jit
-def _place(c, C, bin, BINS: tl.constexpr, BY_BIN: tl.constexpr):
-    """Where a level's bin lies in a row, from where the level begins."""
-    if BY_BIN:
-        return bin * C + c
-    else:
-        return c * BINS + bin
-
-
-@triton.jit
 def _add(given, target, cell, C, there, scale, odd):
     """Add gradients to the sums of cells of a map."""
     amount = _given(tl.load(given, mask=there, other=0.0).to(tl.float32), there, scale, odd)
@@ -127,7 +115,7 @@ def _add_row(
 ):
     """Add the gradients of row ``a`` of the bins of level N."""
     for b in tl.static_range(N):
-        at = given + _place(c, C, a * N + b, N * N, BY_BIN)
+        at = given + place_of(c, C, a * N + b, N * N, BY_BIN)
         _add(at, target, row_places[START + b], C, c < C, scale, odd)
 
 
@@ -145,11 +133,11 @@ def _max_kernel(
     r, c = unit(C, BLOCK)
     there = c < C
     owner, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, WHOLE)
-    across, down = x1 - x0, y1 - y0
+    across = x1 - x0
     lefts, rights = (), ()
     for b in tl.static_range(LEVEL):
-        lefts = lefts + (x0 + b * across // LEVEL,)
-        rights = rights + (x0 + ((b + 1) * across + LEVEL - 1) // LEVEL - 1,)
+        left, right = edges_of(b, x0, x1, LEVEL)
+        lefts, rights = lefts + (left,), rights + (right - 1,)
     widest = (across + LEVEL - 1) // LEVEL + (across % LEVEL != 0).to(tl.int32)
     origin = cells + first * C + c
     row = grad + r.to(tl.int64) * C * BINS
@@ -159,7 +147,7 @@ def _max_kernel(
         row_keys = row_keys + (tl.full([BLOCK], _LEAST, tl.int32),)
         row_places = row_places + (tl.zeros([BLOCK], tl.int32),)
     for a in range(LEVEL):
-        top, bottom = y0 + a * down // LEVEL, y0 + ((a + 1) * down + LEVEL - 1) // LEVEL
+        top, bottom = edges_of(a, y0, y1, LEVEL)
         keys, places = (), ()
         for b in tl.static_range(LEVEL):
             # Less than any float's.
@@ -204,9 +192,9 @@ def _bin_kernel(
     row = grad + r.to(tl.int64) * C * BINS + before * C
     target, mark, by = sums + first * C + c, odd + owner * C + c, _power(largest, ROOM, 1)
     for a in range(LEVEL):
-        top, bottom = y0 + a * (y1 - y0) // LEVEL, y0 + ((a + 1) * (y1 - y0) + LEVEL - 1) // LEVEL
+        top, bottom = edges_of(a, y0, y1, LEVEL)
         for b in range(LEVEL):
-            left, right = x0 + b * (x1 - x0) // LEVEL, x0 + ((b + 1) * (x1 - x0) + LEVEL - 1) // LEVEL
+            left, right = edges_of(b, x0, x1, LEVEL)
             best = _key(tl.load(origin + (top * width + left) * C, mask=there, other=0.0))
             found = tl.zeros([BLOCK], tl.int32) + top * width + left
             for y in range(top, bottom):
@@ -214,7 +202,7 @@ def _bin_kernel(
                     key = _key(tl.load(origin + (y * width + x) * C, mask=there, other=0.0))
                     better = key > best
                     best, found = tl.where(better, key, best), tl.where(better, y * width + x, found)
-            at = row + _place(c, C, a * LEVEL + b, LEVEL * LEVEL, BY_BIN)
+            at = row + place_of(c, C, a * LEVEL + b, LEVEL * LEVEL, BY_BIN)
             _add(at, target, found, C, there, by, mark)
 
 
@@ -234,10 +222,10 @@ def _mean_kernel(
     target, mark, by = sums + first * C + c, odd + owner * C + c, _power(largest, ROOM, 1)
     line = width + 1
     for a in range(LEVEL):
-        top, bottom = y0 + a * (y1 - y0) // LEVEL, y0 + ((a + 1) * (y1 - y0) + LEVEL - 1) // LEVEL
+        top, bottom = edges_of(a, y0, y1, LEVEL)
         for b in range(LEVEL):
-            left, right = x0 + b * (x1 - x0) // LEVEL, x0 + ((b + 1) * (x1 - x0) + LEVEL - 1) // LEVEL
-            at = row + _place(c, C, a * LEVEL + b, LEVEL * LEVEL, BY_BIN)
+            left, right = edges_of(b, x0, x1, LEVEL)
+            at = row + place_of(c, C, a * LEVEL + b, LEVEL * LEVEL, BY_BIN)
             given = tl.load(at, mask=there, other=0.0).to(tl.float32)
             amount = _given(given / ((bottom - top) * (right - left)).to(tl.float32), there, by, mark)
             some = there & (amount != 0)
@@ -254,7 +242,7 @@ def _finish_kernel(
 ):  # fmt: skip
     """Sums as gradients of the maps, in their layout; where ``MARKED``, not a number by map and channel."""
     pid = tl.program_id(0)
-    c, cell, owner, begin, s_y, s_x = tile(pid, C, H, W, s_map, s_c, s_y, s_x, UNIT, BLOCK, CELLS)
+    c, cell, owner, begin, s_x = tile(pid, C, H, W, s_map, s_c, s_x, UNIT, BLOCK, CELLS)
     there = (c < C)[:, None] & (cell < H * W)[None, :]
     place = (owner * H * W + cell)[None, :] * C + c[:, None]
     made = tl.load(sums + place, mask=there, other=0).to(tl.float64) * _power(largest, ROOM, -1)

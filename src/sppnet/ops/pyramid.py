@@ -77,7 +77,8 @@ def region_pyramid_pool(
 
     Raises:
         UserError: as `spatial_pyramid_pool`, and for regions that are not integers, of another shape,
-            empty or outside their map; it names the first offender.
+            empty or outside their map; it names the first offender. A CUDA graph being captured raises
+            none for regions on the device: there, those outside are clamped to their map.
     """
     sides = check_levels(levels)
     _check_words(mode, order)

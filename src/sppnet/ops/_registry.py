@@ -1,0 +1,103 @@
+"""How functions become operations of torch: defined, given shapes and gradients, called at little cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_library = torch.library.Library("sppnet", "FRAGMENT")
+
+
+def _define(name: str, schema: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+    _library.impl(name, function, "CompositeExplicitAutograd")
+    return getattr(torch.ops.sppnet, name).default
+
+
+def _twins(
+    name: str, schema: str, function: Callable[..., Any], fake: Callable[..., Any]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    constant = f"{name}_constant"
+    both = _define(name, schema, function), _define(constant, schema, function)
+    for one in (name, constant):
+        torch.library.register_fake(f"sppnet::{one}", fake)
+    return both
+
+
+def operation(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function under its own name for all devices.
+
+    Not by ``torch.library.custom_op``, which imports torch's compiler on the first call: a second or two.
+    """
+    return lambda function: _define(function.__name__, schema, function)
+
+
+def gradient_of(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a gradient, which has none itself, and as ``<name>_constant`` without saying so.
+
+    That one is called where no gradient of the gradient could be asked for: see `pooling`.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__
+        known, constant = _twins(name, schema, function, fake)
+        torch.library.register_autograd(f"sppnet::{name}", _no_second)
+        return lambda *args: (known if torch.is_grad_enabled() else constant)(*args)
+
+    return register
+
+
+def _no_second(ctx: Any, *grads: Any) -> None:
+    raise RuntimeError("Pyramid pooling has no second derivatives: its gradient cannot be derived again.")
+
+
+def pooling(
+    schema: str, fake: Callable[..., Any], keep: Callable[..., None], gradient: Callable[..., Any]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function with its gradient for the maps, and as ``<name>_constant`` without one.
+
+    Where no gradient will be asked for, the latter is called, and else, but for graphs that are being made,
+    a function of torch's own autograd around it: what registered operations do about gradients takes longer
+    than their dispatch, and on a GPU, or with data that fill the caches, a good part of the whole call.
+
+    Args:
+        schema: of the function, the maps first.
+        fake: gives the shape of its result.
+        keep: keeps in a context, of the inputs and the output, what ``gradient`` needs.
+        gradient: from that context and the gradients of the outputs, those of the inputs.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__
+        known, constant = _twins(name, schema, function, fake)
+
+        class Pooling(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, listed: bool, rest: tuple[Any, ...], *maps: Tensor) -> Any:
+                inputs = (list(maps) if listed else maps[0], *rest)
+                output = constant(*inputs)
+                keep(ctx, inputs, output)
+                return output
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Tensor) -> Any:
+                given = gradient(ctx, *grads)[0]
+                return None, None, *([given] if isinstance(given, Tensor) else given)
+
+        torch.library.register_autograd(f"sppnet::{name}", gradient, setup_context=keep)
+
+        def call(maps: Tensor | Sequence[Tensor], *rest: Any) -> Any:
+            listed = not isinstance(maps, Tensor)
+            several = maps if listed else (maps,)
+            if not torch.is_grad_enabled() or not any(m.requires_grad for m in several):
+                return constant(maps, *rest)
+            if torch.compiler.is_compiling():
+                return known(maps, *rest)
+            return Pooling.apply(listed, rest, *several)
+
+        return call
+
+    return register
