@@ -30,6 +30,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_other_names_are_not() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Recogniser'"):
+        # That there is none is what is tested.
         _ = sppnet.Recogniser  # type: ignore[attr-defined]
 
 
