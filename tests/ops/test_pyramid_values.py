@@ -76,9 +76,9 @@ def test_every_height_and_width_to_40_with_levels_1_to_8_equals_adaptive_pooling
     expected = torch.stack([by_torch(crop, levels) for crop in crops])
     assert (expected < 0).float().mean() > 0.3
 
-    from sppnet.ops._registered import _cpu_boxes
+    from sppnet.ops._registered import _checked
 
-    plan = _plan.region_plan(maps, _cpu_boxes(maps, [regions]), levels, "max")
+    plan = _plan.region_plan(maps, _checked(maps, [regions]), levels, "max")
     assert plan.doublings > (1, 1), "meant to go by tables; whole maps go cell by cell"
     assert torch.equal(region_pyramid_pool(maps, [regions], levels), expected)
     assert torch.equal(spatial_pyramid_pool(crops, levels), expected)

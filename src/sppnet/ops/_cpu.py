@@ -20,6 +20,7 @@ from sppnet.ops._plan import (
     map_table,
     near_order,
     region_plan,
+    starts_of,
     units_of,
     weight_blocks,
     whole_plan,
@@ -276,7 +277,7 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
     fours, blocks, parts = weights.shape[1], weights.shape[0], lanes // 16
     # Sums of groups of blocks are added in one order, so that threads do not change the result.
     groups = max(1, min(_GROUPS, blocks, channels * plan.bins // (16 * classes)))
-    counts = np.diff(plan.starts)
+    counts, starts = np.array(plan.counts), starts_of(plan.counts)
     slots = np.concatenate([[0], np.cumsum(-(-counts // 4) * 4)])
     sums = torch.empty(groups, int(slots[-1]) // 4, fours, 4, 4)
     together = max(4, min(32, (16 << 10) // (plan.bins * parts * WIDTH) // 4 * 4))
@@ -295,27 +296,25 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
     # numpy, because threads that torch wakes spin for a while on the cores that ours need.
     total = sums.numpy().sum(0).transpose(0, 2, 1, 3).reshape(-1, fours * 4)[:, :classes]
     scores = np.empty((len(plan.boxes), classes), np.float32)
-    for rows, count, slot in zip(np.split(order, plan.starts[1:-1]), counts, slots, strict=False):
+    for rows, count, slot in zip(np.split(order, starts[1:-1]), counts, slots, strict=False):
         scores[rows] = total[slot : slot + count]
     return torch.from_numpy(scores)
 
 
 def _score_units(plan: Plan, slots: Words, groups: int, blocks: int, lanes: int) -> Words:
     """The units ``[U, 6]`` of scoring: groups of blocks, and runs of boxes by fours."""
-    counts = np.diff(plan.starts)
+    starts = starts_of(plan.counts).tolist()
     least = 2 * torch.get_num_threads()
-    runs = max(1, min(-(-least // (groups * len(counts))), int(counts.max(initial=0)) // 128))
+    runs = max(1, min(-(-least // (groups * len(plan.counts))), max(plan.counts) // 128))
     units: list[list[int]] = []
     for group in range(groups):
         head, tail = (blocks * group // groups) * lanes, (blocks * (group + 1) // groups) * lanes
-        for one, count in enumerate(counts.tolist()):
+        for one, count in enumerate(plan.counts):
             cuts = [min(count, -(-count * i // runs // 4) * 4) for i in range(runs + 1)]
             for a, b in pairwise(cuts):
                 place = (int(slots[one]) + a + group * int(slots[-1])) // 4
                 if b > a:
-                    units.append(
-                        [one, head, tail, int(plan.starts[one]) + a, int(plan.starts[one]) + b, place]
-                    )
+                    units.append([one, head, tail, starts[one] + a, starts[one] + b, place])
     return np.array(units, np.int64).reshape(-1, 6)
 
 

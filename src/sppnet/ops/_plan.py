@@ -22,20 +22,26 @@ Words = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes sorted by map, in cells: each field is ``[N]``."""
+    """Boxes sorted by map, at least one.
 
-    owners: Words
-    x0: Words
-    y0: Words
-    widths: Words
-    heights: Words
+    Attributes:
+        corners: ``[4, N]``, x0, y0, x1 and y1 in cells.
+        sides: ``[2, N]``, widths and heights.
+        counts: how many each map has.
+
+    numpy is slow at arrays with a last axis of 2, 3 or 4.
+    """
+
+    corners: Words
+    sides: Words
+    counts: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self.owners)
+        return self.corners.shape[1]
 
     def __getitem__(self, order: Words) -> Boxes:
         """These boxes, which must stay sorted by map."""
-        return Boxes(*(field[order] for field in (self.owners, self.x0, self.y0, self.widths, self.heights)))
+        return Boxes(self.corners[:, order], self.sides[:, order], self.counts)
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Plan:
 
     Attributes:
         maps, boxes, levels: the tables.
-        starts: ``[maps + 1]``, each map's first box.
+        counts: how many boxes each map has.
         bins: of all levels.
         doublings: of rows and of columns in the tables of a block.
         across: the step along a row, in bytes.
@@ -56,7 +62,7 @@ class Plan:
 
     maps: Words
     boxes: Words
-    starts: Words
+    counts: tuple[int, ...]
     levels: Words
     bins: int
     doublings: tuple[int, int]
@@ -102,19 +108,24 @@ def _bins_of(sizes: Words, roots: tuple[int, ...]) -> tuple[Words, Words]:
 
 
 @lru_cache(maxsize=64)
-def _sides(most: int, roots: tuple[int, ...]) -> tuple[Words, Words, Words]:
-    """First cells and lengths of the bins of sides of 1 to ``most`` cells, and the sum of lengths a level."""
-    first, lengths = _bins_of(np.arange(1, most + 1), roots)
+def _sides(most: int, roots: tuple[int, ...]) -> tuple[Words, Words, Words, tuple[int, ...]]:
+    """By the cells of a side, 0 to ``most``: what its bins are.
+
+    Returns:
+        First cells and lengths ``[S, bins a side]``, the sum of lengths ``[L, S]`` a level, the longest.
+    """
+    first, lengths = _bins_of(np.arange(most + 1), roots)
     parts = np.split(lengths, np.cumsum(roots)[:-1], 1)
-    return first, lengths, np.stack([part.sum(1) for part in parts], 1)
+    return first, lengths, np.stack([part.sum(1) for part in parts]), tuple(lengths.max(1).tolist())
 
 
 @lru_cache(maxsize=64)
 def _region_edges(
     height: int, width: int, roots: tuple[int, ...], doublings: tuple[int, int]
 ) -> tuple[Words, Words]:
-    """Bin edges of columns and of rows for every size of a box in a map of that size."""
-    first, length, _ = _sides(max(height, width), roots)
+    """Bin edges of columns and of rows for every size of a box in a map of that size, from 0 on."""
+    first, length, _, _ = _sides(max(height, width), roots)
+    length = np.maximum(length, 1)
     plane = height * width * WIDTH
     columns = _edges(first, length, doublings[1], WIDTH, plane)
     return columns, _edges(first, length, doublings[0], width * WIDTH, plane * doublings[1])
@@ -131,19 +142,21 @@ def _edges(first: Words, length: Words, doublings: int, step: Words | int, table
     return np.stack([first * step + power * table, last * step + power * table], -1)
 
 
-def _choose(boxes: Boxes, roots: tuple[int, ...], height: int, width: int, count: int) -> tuple[int, int]:
+def _choose(
+    boxes: Boxes, roots: tuple[int, ...], height: int, width: int, longest: tuple[int, int]
+) -> tuple[int, int]:
     """How many doublings of rows and columns to tabulate, 1 and 1 for none, by the work that remains.
 
-    The costs of a load, a bin and a table entry were measured as 1.6, 6 and 2 processor cycles.
+    The costs of a load, a bin and a table entry were measured as 1.6, 6 and 2 processor cycles. ``longest``
+    are the longest bins of any box, down and across.
     """
-    _, lengths, sums = _sides(max(height, width), roots)
-    loads = int((sums[boxes.heights - 1] * sums[boxes.widths - 1]).sum())
-    direct = 1.6 * loads
-    tall, wide = int(boxes.heights.max()), int(boxes.widths.max())
-    ky, kx = int(_log2(lengths[tall - 1].max())) + 1, int(_log2(lengths[wide - 1].max())) + 1
+    sums = _sides(max(height, width), roots)[2]
+    direct = 1.6 * int(sum(np.vdot(one[boxes.sides[0]], one[boxes.sides[1]]) for one in sums))
+    ky, kx = (one.bit_length() for one in longest)
     while ky * kx * height * width * WIDTH > _TABLE_BYTES and ky * kx > 1:
         ky, kx = (ky - 1, kx) if ky >= kx else (ky, kx - 1)
-    tabled = 2.0 * height * width * (ky * kx - 1) * count + 6.0 * len(boxes) * count_bins(roots)
+    maps = len(boxes.counts)
+    tabled = 2.0 * height * width * (ky * kx - 1) * maps + 6.0 * len(boxes) * count_bins(roots)
     return (ky, kx) if tabled < direct else (1, 1)
 
 
@@ -177,15 +190,14 @@ def whole_plan(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str
     heights, widths = places[:, 1], places[:, 2]
     columns = _edges(*_bins_of(widths, roots), 1, WIDTH, 0)
     rows = _edges(*_bins_of(heights, roots), 1, (widths * WIDTH)[:, None], 0)
-    numbers = np.arange(len(places) + 1)
     boxes = np.zeros((len(places), 3), np.int64)
     for column, side in enumerate((columns, rows)):
-        boxes[:, 1 + column] = side.ctypes.data + side.shape[1] * 16 * numbers[:-1]
+        boxes[:, 1 + column] = side.ctypes.data + side.shape[1] * 16 * np.arange(len(places))
     cells = heights * widths
     return Plan(
         places,
         boxes,
-        numbers,
+        (1,) * len(places),
         table,
         count_bins(levels),
         (1, 1),
@@ -213,57 +225,52 @@ def _batch_plan(
     rows = _edges(*_bins_of(np.array([height]), roots), 1, width * WIDTH, 0)
     boxes = np.array([[0, columns.ctypes.data, rows.ctypes.data]] * count, np.int64)
     cells = height * width
-    bins, numbers, edges = count_bins(levels), np.arange(count + 1), (columns, rows)
-    return Plan(places, boxes, numbers, table, bins, (1, 1), WIDTH, edges, cells, count * cells, True)
+    bins, edges = count_bins(levels), (columns, rows)
+    return Plan(places, boxes, (1,) * count, table, bins, (1, 1), WIDTH, edges, cells, count * cells, True)
 
 
 def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str) -> Plan:
     """``boxes`` of ``maps`` ``[B, C, H, W]``."""
     table, roots = _level_table(tuple(levels), mode == "max")
     height, width = maps.shape[2:]
-    doublings = _choose(boxes, roots, height, width, len(maps)) if mode == "max" and len(boxes) else (1, 1)
-    columns, rows = _region_edges(height, width, roots, doublings)
-    row = columns.shape[1] * 16
-    lines = np.empty((len(boxes), 3), np.int64)
-    lines[:, 0] = (boxes.y0 * width + boxes.x0) * WIDTH
-    lines[:, 1] = columns.ctypes.data + row * (boxes.widths - 1)
-    lines[:, 2] = rows.ctypes.data + row * (boxes.heights - 1)
-    across = WIDTH << (doublings[1] - 1)
-    if doublings != (1, 1):
-        _, length, _ = _sides(max(height, width), roots)
-        tall = int(length[boxes.heights.max() - 1].max()) >> doublings[0]
-        wide = int(length[boxes.widths.max() - 1].max()) >> doublings[1]
-        across = across if tall or wide else 0
-    starts = np.searchsorted(boxes.owners, np.arange(len(maps) + 1))
-    places, bins, edges, cells = map_table(maps), count_bins(levels), (columns, rows), height * width
-    return Plan(places, lines, starts, table, bins, doublings, across, edges, cells, len(maps) * cells, False)
+    wide, tall = (_sides(max(height, width), roots)[3][side] for side in boxes.sides.max(1).tolist())
+    doublings = _choose(boxes, roots, height, width, (tall, wide)) if mode == "max" else (1, 1)
+    edges = _region_edges(height, width, roots, doublings)
+    lines = np.empty((3, len(boxes)), np.int64)
+    np.multiply(boxes.corners[1], width * WIDTH, out=lines[0])
+    lines[0] += boxes.corners[0] * WIDTH
+    for line, sides, edge in zip(lines[1:], boxes.sides, edges, strict=True):
+        np.multiply(sides, edge.shape[1] * 16, out=line)
+        line += edge.ctypes.data
+    covered = doublings != (1, 1) and not (tall >> doublings[0] or wide >> doublings[1])
+    across = 0 if covered else WIDTH << (doublings[1] - 1)
+    places, bins, cells = map_table(maps), count_bins(levels), height * width
+    all_cells = len(maps) * cells
+    lines = np.ascontiguousarray(lines.T)
+    return Plan(places, lines, boxes.counts, table, bins, doublings, across, edges, cells, all_cells, False)
 
 
 def units_of(plan: Plan, channels: int, lanes: int, least: int) -> Words:
     """Units ``[U, 4]``: each block of each map, its boxes in runs where there are fewer than ``least``."""
-    if plan.whole:
-        return _whole_units(len(plan.maps), channels, lanes)
-    blocks = len(range(0, channels, lanes))
-    maps = len(plan.maps)
-    counts = np.diff(plan.starts)
-    runs = 1
-    if blocks * maps < least:
-        runs = max(1, min(-(-least // max(1, blocks * maps)), int(counts.max(initial=0)) // 128))
-    cuts = plan.starts[:-1, None] + counts[:, None] * np.arange(runs + 1) // runs
-    return _units(cuts, channels, lanes)
+    return _units(plan.counts, channels, lanes, 1 if plan.whole else least)
 
 
 @lru_cache(maxsize=64)
-def _whole_units(maps: int, channels: int, lanes: int) -> Words:
-    numbers = np.arange(maps + 1)
-    return _units(np.stack([numbers[:-1], numbers[1:]], 1), channels, lanes)
+def starts_of(counts: tuple[int, ...]) -> Words:
+    """``[maps + 1]``, each map's first box."""
+    return np.cumsum([0, *counts])
 
 
-def _units(cuts: Words, channels: int, lanes: int) -> Words:
-    """Units of maps whose boxes are cut at ``cuts`` ``[maps, runs + 1]``."""
+@lru_cache(maxsize=64)
+def _units(counts: tuple[int, ...], channels: int, lanes: int, least: int) -> Words:
     blocks = np.arange(0, channels, lanes)
-    units = np.empty((len(cuts), len(blocks), cuts.shape[1] - 1, 4), np.int64)
-    units[..., 0] = np.arange(len(cuts))[:, None, None]
+    runs = 1
+    if len(blocks) * len(counts) < least:
+        runs = max(1, min(-(-least // max(1, len(blocks) * len(counts))), max(counts, default=0) // 128))
+    starts = starts_of(counts)
+    cuts = starts[:-1, None] + np.diff(starts)[:, None] * np.arange(runs + 1) // runs
+    units = np.empty((len(counts), len(blocks), runs, 4), np.int64)
+    units[..., 0] = np.arange(len(counts))[:, None, None]
     units[..., 1] = blocks[:, None]
     units[..., 2], units[..., 3] = cuts[:, None, :-1], cuts[:, None, 1:]
     return units.reshape(-1, 4)
@@ -286,7 +293,7 @@ def weight_blocks(weight: Tensor, channels: int, levels: Sequence[int], lanes: i
 
 def near_order(boxes: Boxes) -> Words:
     """The order of the boxes in which each reads next to the last one: by map, doublings, rows, columns."""
-    far = int(boxes.x0.max(initial=0)) + 1
-    low = int(boxes.y0.max(initial=0)) + 1
-    shape = _log2(boxes.heights) * 32 + _log2(boxes.widths)
-    return np.argsort(((boxes.owners * 1024 + shape) * low + boxes.y0) * far + boxes.x0, kind="stable")
+    x, y = boxes.corners[:2]
+    shape = _log2(boxes.sides[1]) * 32 + _log2(boxes.sides[0])
+    owners = np.repeat(np.arange(len(boxes.counts)), boxes.counts)
+    return np.argsort(((owners * 1024 + shape) * (y.max() + 1) + y) * (x.max() + 1) + x, kind="stable")

@@ -30,30 +30,32 @@ def check_count(regions: Sequence[Tensor], maps: Tensor) -> None:
         raise UserError("regions", f"one tensor for each of the {maps.shape[0]} maps", len(regions))
 
 
-def check_regions(boxes: np.ndarray[Any, Any], counts: Sequence[int], height: int, width: int) -> None:
-    """Raise a `UserError` that names the first of ``boxes`` ``[N, 4]`` that is empty or outside its map."""
-    x0, y0, x1, y1 = boxes.T
+def check_regions(
+    boxes: np.ndarray[Any, Any], counts: Sequence[int], height: int, width: int
+) -> np.ndarray[Any, Any]:
+    """Widths and heights ``[2, N]`` of ``boxes``: x0, y0, x1 and y1 ``[4, N]``, at least one.
+
+    Raises:
+        UserError: it names the first that is empty or outside its map.
+    """
+    sides = boxes[2:] - boxes[:2]
+    if boxes.min() >= 0 and sides.min() >= 1 and boxes[2].max() <= width and boxes[3].max() <= height:
+        return sides
+    x0, y0, x1, y1 = boxes
     bad = (x0 < 0) | (y0 < 0) | (x1 <= x0) | (y1 <= y0) | (x1 > width) | (y1 > height)
-    if bad.any():
-        at = int(bad.argmax())
-        owner = int(np.searchsorted(np.cumsum(counts), at, side="right"))
-        row = at - sum(counts[:owner])
-        wanted = f"0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}"
-        raise UserError(f"regions[{owner}][{row}]", wanted, boxes[at].tolist())
+    at = int(bad.argmax())
+    owner = int(np.searchsorted(np.cumsum(counts), at, side="right"))
+    row = at - sum(counts[:owner])
+    wanted = f"0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}"
+    raise UserError(f"regions[{owner}][{row}]", wanted, boxes[:, at].tolist())
 
 
-def _checked(maps: Tensor, regions: Sequence[Tensor]) -> np.ndarray[Any, Any]:
-    """All regions as int64 ``[N, 4]``, checked on the CPU; those on another device are waited for."""
-    boxes = torch.cat([one.to("cpu", torch.int64) for one in regions]).numpy()
-    check_regions(boxes, _counts(regions), maps.shape[2], maps.shape[3])
-    return boxes
-
-
-def _cpu_boxes(maps: Tensor, regions: Sequence[Tensor]) -> _cpu.Boxes:
-    counts, boxes = _counts(regions), _checked(maps, regions)
-    x0, y0 = boxes[:, 0], boxes[:, 1]
-    owners = np.repeat(np.arange(len(counts)), counts)
-    return _cpu.Boxes(owners, x0, y0, boxes[:, 2] - x0, boxes[:, 3] - y0)
+def _checked(maps: Tensor, regions: Sequence[Tensor]) -> _cpu.Boxes:
+    """All regions, checked on the CPU; those on another device are waited for."""
+    counts, given = _counts(regions), torch.cat([one.to("cpu", torch.int64) for one in regions]).numpy()
+    boxes = np.ascontiguousarray(given.T)
+    sides = check_regions(boxes, counts, maps.shape[2], maps.shape[3])
+    return _cpu.Boxes(boxes, sides, tuple(counts))
 
 
 def _no_rows(maps: Tensor, count: int) -> bool:
@@ -257,7 +259,7 @@ def pool_regions(
     if _no_rows(maps, count):
         return _pool_regions_shape(maps, regions, levels, mode, order)
     if maps.device.type == "cpu":
-        plan = _cpu.region_plan(maps, _cpu_boxes(maps, regions), levels, mode)
+        plan = _cpu.region_plan(maps, _checked(maps, regions), levels, mode)
         return _cpu.pool(maps, plan, mode, order == "bins")
     if _gpu.usable(maps):
         # Checked here, regions on the CPU keep no device waiting.
@@ -284,7 +286,7 @@ def pool_regions_backward(
     if _no_rows(maps, sum(_counts(regions))):
         return torch.zeros_like(maps)
     if maps.device.type == "cpu":
-        plan = _cpu.region_plan(maps, _cpu_boxes(maps, regions), levels, mode)
+        plan = _cpu.region_plan(maps, _checked(maps, regions), levels, mode)
         return _cpu.pool_backward(grad, maps, plan, mode, order == "bins")[0]
     if _gpu.usable(maps):
         return _gpu.pool_backward(grad, maps, _gpu.regions_there(maps, regions), levels, mode, order)[0]
@@ -306,7 +308,7 @@ def score_regions(
         return weight.new_zeros(count, len(weight))
     fused = maps.device.type == "cpu" and mode == "max" and maps.dtype != torch.float64
     if fused and weight.dtype != torch.float64:
-        scores = _cpu.score(maps, _cpu_boxes(maps, regions), weight, levels)
+        scores = _cpu.score(maps, _checked(maps, regions), weight, levels)
         if scores is not None:
             return scores.to(weight.dtype)
     most = max(64, _ROW_BYTES // max(1, weight.shape[1] * weight.element_size()))
