@@ -103,8 +103,9 @@ def assert_same(got: Tensor, expected: Tensor, mode: str) -> None:
     if mode == "max":
         assert torch.equal(got, expected)
     else:
+        # Sums of float64, whose values are about 1, are rounded on their way, in one order or another.
         step = torch.finfo(got.dtype).eps
-        torch.testing.assert_close(got, expected, rtol=2 * step, atol=step)
+        torch.testing.assert_close(got, expected, rtol=2 * step, atol=4 * step)
 
 
 @given(case=cases())

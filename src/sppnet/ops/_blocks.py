@@ -21,7 +21,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from sppnet.ops._keys import magnitude, to_key, to_plain_key, with_place
+from sppnet.ops._keys import magnitude, to_key, to_ordered, to_plain_key, with_place
 from sppnet.ops._shuffles import transpose
 from sppnet.ops._simd import (
     greatest,
@@ -153,14 +153,15 @@ def has_nan(like, base, cells, turn):
 def gather_numbers(like, value, target, one, channel, channels, turn):
     """`gather` a block to be compared as ``value``, 16 bits as keys, wider floats as they are.
 
-    Returns whether it can be: False where a float is NaN. Keys are made without turning their scale.
+    Returns whether it can be: False where a float is NaN. Keys are those of `to_ordered`.
     """
     cells = word(one, 1) * word(one, 2)
     gather(like, target, one, channel, channels)
     if has_nan(like, target, cells, turn):
         return False
     if lanes(value) == WIDTH // 2:
-        to_keys(like, target, cells, like)
+        for at in range(target, target + cells * WIDTH, WIDTH):
+            store(at, to_ordered(load(like, at)))
     return True
 
 

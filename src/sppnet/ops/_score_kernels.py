@@ -9,7 +9,7 @@ import numpy as np
 
 from sppnet.ops._blocks import WIDTH, gather_numbers
 from sppnet.ops._dots import dots
-from sppnet.ops._keys import from_key
+from sppnet.ops._keys import to_ordered
 from sppnet.ops._shuffles import floats
 from sppnet.ops._simd import lanes, least, load, poke, store, vadd, word
 from sppnet.ops._tasks import FOURS, ODD, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
@@ -61,7 +61,7 @@ def _score_units(kinds, task, scratch, first, last):
                     pool_box(value, pooled, base, boxes + 24 * (r + i), levels, depth, across, down)
                     if keyed:
                         for b in range(tile, tile + bins * WIDTH, WIDTH):
-                            bits = from_key(load(like, b), like)
+                            bits = to_ordered(load(like, b))
                             store(at, floats(bits, 0, half))
                             store(at + WIDTH, floats(bits, 1, half))
                             at += 2 * WIDTH

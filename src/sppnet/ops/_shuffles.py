@@ -5,14 +5,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from sppnet.ops._keys import fold
-from sppnet.ops._simd import BYTES, Vector, at, instruction, literal_instruction, shuffle, splat, write_past
+from sppnet.ops._simd import (
+    BYTES,
+    Vector,
+    at,
+    has,
+    instruction,
+    literal_instruction,
+    shuffle,
+    splat,
+    write_past,
+)
 
 _LANE = 16
 """Bytes among which registers of AVX2 move elements in one step."""
@@ -20,8 +31,7 @@ _LANE = 16
 
 def register_bytes(context) -> int:
     """The bytes of the registers to move elements in; the compiler would split wider ones at a price."""
-    features = context.codegen().magic_tuple()[2].split(",")
-    return BYTES if "+avx512bw" in features else 32 if "+avx2" in features else _LANE
+    return BYTES if has(context, "avx512bw") else 32 if has(context, "avx2") else _LANE
 
 
 def _bytes(kind) -> int:
@@ -86,6 +96,66 @@ def _columns(builder, vectors: list) -> list:
             column += [(vector, begin + row) for row in range(run)]
         first += run
     return columns
+
+
+def _pieces(builder, read: Callable[[], list], lanes: range) -> Iterator:
+    """The elements of ``lanes`` of every 16 bytes, lane by lane, in as many vectors as these elements fill.
+
+    ``read`` gives the vectors, narrower than `BYTES`; their number is a multiple of 4.
+    """
+    vectors, known = read(), {}
+    kind, count, run = vectors[0].type, len(vectors), _LANE // _bytes(vectors[0].type)
+
+    def joined(first, second, places: list[tuple[int, int]], size: int):
+        key = id(first), id(second), *places
+        if key not in known:
+            mask = []
+            for start in range(0, kind.count, run):
+                for left, right in places:
+                    mask += range(start + left * size, start + left * size + size)
+                    mask += range(kind.count + start + right * size, kind.count + start + right * size + size)
+            known[key] = shuffle(builder, first, second, mask)
+        return known[key]
+
+    def join(a, b, size: int):
+        """Two pieces of ``size`` elements, each as a vector and the place in every 16 bytes, side by side."""
+        (first, i), (second, j), half = a, b, run // size // 2
+        if i != j:
+            return joined(first, second, [(i, j)] * half, size), 0
+        low, high = ([(k, k) for k in range(begin, begin + half)] for begin in (0, half))
+        if size > 1:
+            # What the pieces in the other half make will be wanted too: now, so that registers get free.
+            joined(first, second, high if i < half else low, size)
+        return joined(first, second, low if i < half else high, size), i % half
+
+    def piece(first: int, size: int):
+        if size == 1:
+            return vectors[first % count], first // count
+        return join(piece(first, size // 2), piece(first + size // 2, size // 2), size // 2)
+
+    return (piece(first, run)[0] for first in range(lanes.start * count, lanes.stop * count, run))
+
+
+def _lines(builder, read: Callable[[], list]) -> Iterator[tuple[int, Any]]:
+    """Number and content of the registers that hold the elements of the vectors of ``read``, lane by lane."""
+    vectors = read()
+    kind, count = vectors[0].type, len(vectors)
+    if count % 4 or kind.count * _bytes(kind) == BYTES:
+        elements = [element for column in _columns(builder, vectors) for element in column]
+        for number in range(count):
+            first = number * kind.count
+            yield number, _picked(builder, elements[first : first + kind.count])
+        return
+    run = _LANE // _bytes(kind)
+    groups, most = kind.count // run, max(1, run // 2)
+    # Few lanes at a time, read anew: the processor has 16 registers.
+    for start in range(0, run, most):
+        pieces = _pieces(builder, read, range(start, start + most))
+        for line in range(start * count // kind.count, (start + most) * count // kind.count):
+            some = [next(pieces) for _ in range(groups)]
+            for group in range(groups):
+                wanted = [(one, group * run + lane) for one in some for lane in range(run)]
+                yield group * count // groups + line, _picked(builder, wanted)
 
 
 def _picked(builder, wanted: list) -> Any:
@@ -155,11 +225,10 @@ def transpose(typingctx, like, count, source, source_step, target, target_step):
 
 @literal_instruction
 def stream_turned(typingctx, like, count, source, target):
-    """Turn ``count`` vectors of keys into columns of floats' bits, side by side, past the caches.
+    """Turn ``count`` vectors into columns, side by side, past the caches.
 
     Reads vectors at ``source`` and writes as many at ``target``, a multiple of 64: for each lane the
-    elements of all vectors. ``count`` is a literal. Keys are integers, made without turning the scale (see
-    `sppnet.ops._keys.to_key`); vectors of floats are written as they are.
+    elements of all vectors. ``count`` is a literal.
     """
     if not isinstance(count, types.IntegerLiteral):
         return None
@@ -167,17 +236,12 @@ def stream_turned(typingctx, like, count, source, target):
 
     def codegen(context, builder, sig, args):
         size, rows, word = register_bytes(context), count.literal_value, ir.IntType(64)
-        target = args[3]
         for start in range(0, BYTES, size):
             part = builder.add(args[2], ir.Constant(word, start))
-            vectors = _read(builder, kind, size, part, ir.Constant(word, BYTES), range(rows))
-            if isinstance(like, types.Integer):
-                vectors = [fold(builder, vector) for vector in vectors]
-            elements = [element for column in _columns(builder, vectors) for element in column]
-            for first in range(0, len(elements), vectors[0].type.count):
-                line = _picked(builder, elements[first : first + vectors[0].type.count])
-                write_past(builder, line, at(builder, target, line.type), size)
-                target = builder.add(target, ir.Constant(word, size))
+            read = partial(_read, builder, kind, size, part, ir.Constant(word, BYTES), range(rows))
+            for number, line in _lines(builder, read):
+                offset = ir.Constant(word, start * rows + number * size)
+                write_past(builder, line, at(builder, args[3], line.type, offset), size)
         return context.get_dummy_value()
 
     return types.none(like, count, types.int64, types.int64), codegen

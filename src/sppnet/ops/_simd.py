@@ -54,6 +54,11 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, fe_type.llvm)
 
 
+def has(context, feature: str) -> bool:
+    """Whether the processor has an extension, as LLVM names it."""
+    return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
+
+
 def splat(vector: ir.VectorType, value) -> ir.Constant:
     return ir.Constant(vector, [value] * vector.count)
 
