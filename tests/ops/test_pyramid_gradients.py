@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -70,6 +71,25 @@ def test_zeros_of_both_signs_are_equal(sign: float) -> None:
     spatial_pyramid_pool(maps, (1,)).backward(torch.ones(1, 1))
     assert maps.grad is not None
     assert maps.grad.flatten().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_nan_of_either_sign_is_the_largest_where_a_gradient_is_asked_for(layout: torch.memory_format) -> None:
+    maps = torch.randn(2, 33, 9, 9, generator=torch.Generator().manual_seed(4))
+    # Bits by numpy: torch's own division makes one sign alone.
+    odd = torch.from_numpy(np.array([0x7FC00000, 0xFFC00001], np.uint32).view(np.float32))
+    maps[0, 3, 2, 2], maps[1, 32, 8, 8], maps[1, 32, 0, 0] = odd[1], odd[0], -torch.inf
+    leaf, peer = (maps.clone(memory_format=layout).requires_grad_() for _ in range(2))
+    rows = spatial_pyramid_pool(leaf, (3, 1))
+    expected = torch.cat([adaptive_max_pool2d(peer, n).flatten(1) for n in (3, 1)], 1)
+    assert expected.isnan().sum() == 4
+    assert torch.equal(rows.isnan(), expected.isnan())
+    assert torch.equal(rows.nan_to_num(7), expected.nan_to_num(7))
+    rows.sum().backward()
+    expected.sum().backward()
+    assert leaf.grad is not None
+    assert peer.grad is not None
+    assert torch.equal(leaf.grad, peer.grad)
 
 
 @pytest.mark.usefixtures("one_thread")

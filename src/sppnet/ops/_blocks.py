@@ -141,11 +141,8 @@ def to_keys(like, base, cells, turn):
 
 
 @part
-def has_nan(like, base, cells, turn):
-    """Whether one of a block's floats is NaN, given their bits and the number of NaNs of either sign."""
-    most = zero(like)
-    for at in range(base, base + cells * WIDTH, WIDTH):
-        most = vmax(most, magnitude(load(like, at)))
+def _is_nan(like, most, turn):
+    """Whether the largest magnitude of the lanes of ``most``, bits of floats, is that of a NaN."""
     return largest(most) > (np.int64(1) << np.int64(WIDTH * 8 // lanes(like) - 1)) - 1 - turn
 
 
@@ -157,36 +154,44 @@ def gather_numbers(like, value, target, one, channel, channels, turn):
     """
     cells = word(one, 1) * word(one, 2)
     gather(like, target, one, channel, channels)
-    if has_nan(like, target, cells, turn):
-        return False
-    if lanes(value) == WIDTH // 2:
-        for at in range(target, target + cells * WIDTH, WIDTH):
-            store(at, to_ordered(load(like, at)))
-    return True
+    most = zero(like)
+    for at in range(target, target + cells * WIDTH, WIDTH):
+        bits = load(like, at)
+        most = vmax(most, magnitude(bits))
+        if lanes(value) == WIDTH // 2:
+            store(at, to_ordered(bits))
+    return not _is_nan(like, most, turn)
 
 
 @part
-def to_plain_keys(bits, base, cells, turn):
-    """As `to_keys`, with one key for both zeros and one for every NaN."""
+def to_plain_keys(value, bits, base, cells, turn):
+    """`to_plain_key` of a block, in place; returns whether none of its floats is NaN."""
+    most = zero(bits)
     for at in range(base, base + cells * WIDTH, WIDTH):
-        store(at, to_plain_key(load(bits, at), turn))
+        given = load(bits, at)
+        most = vmax(most, magnitude(given))
+        store(at, to_plain_key(value, given, turn))
+    return not _is_nan(bits, most, turn)
 
 
 @part
-def gather_plain_keys(like, target, one, channel, channels, count):
+def gather_several(like, value, target, one, channel, channels, count, turn):
     """`gather` and `to_plain_keys` of ``count`` blocks, one behind the other, as many as `together` told."""
     height, width = word(one, 1), word(one, 2)
     block = height * width * WIDTH
     if count == 1:
         gather(like, target, one, channel, channels)
-        to_plain_keys(like, target, height * width, like)
-        return
+        return to_plain_keys(value, like, target, height * width, turn)
     source, by_row, by_cell = word(one, 0) + channel * word(one, 3), word(one, 4), word(one, 5)
+    most = zero(like)
     for y in range(height):
         for x in range(width):
             start, end = source + y * by_row + x * by_cell, target + (y * width + x) * WIDTH
             for number in range(count):
-                store(end + number * block, to_plain_key(load(like, start + number * WIDTH), like))
+                bits = load(like, start + number * WIDTH)
+                most = vmax(most, magnitude(bits))
+                store(end + number * block, to_plain_key(value, bits, turn))
+    return not _is_nan(like, most, turn)
 
 
 @part

@@ -84,9 +84,10 @@ def _shape(
     together: int = 0,
     row_bytes: int = 0,
     several: int = 1,
+    ahead: int = 0,
 ) -> Words:
     layout = [channels, plan.bins, *plan.doublings, plan.across, streamed, by_bin]
-    numbers = [*layout, together, row_bytes, several]
+    numbers = [*layout, together, row_bytes, several, ahead]
     return np.array(numbers, np.int64)
 
 
@@ -221,12 +222,28 @@ def pool_placed(maps: Tensor, levels: Sequence[int], by_bin: bool) -> tuple[Tens
     out = new_rows(len(maps), channels * plan.bins, torch.float32)
     found = torch.empty(len(maps), -(-channels // lanes), plan.bins, lanes, dtype=torch.int16)
     several = max(1, _NEAR_BYTES // (plan.cells * WIDTH))
-    shape = _shape(plan, channels, by_bin=by_bin, several=several)
+    shape = _shape(plan, channels, by_bin=by_bin, several=several, ahead=_ahead(maps, plan, several))
     units = units_of(plan, channels, lanes, 0)
-    words = {_tasks.ROWS: out.data_ptr(), _tasks.PLACES: found.data_ptr()}
+    words = {_tasks.ROWS: out.data_ptr(), _tasks.PLACES: found.data_ptr(), _tasks.TURN: _NANS[maps.dtype]}
     scratch = (4 * plan.bins + several * plan.cells) * WIDTH
-    _run(_max_kernels.placed_max, plan, units, shape, scratch, channels * 4, words)
+    for entry in (_max_kernels.placed_max, _max_kernels.placed_max_keys):
+        if _run(entry, plan, units, shape, scratch, channels * 4, words):
+            break
     return out, found
+
+
+def _ahead(maps: Tensor, plan: Plan, several: int) -> int:
+    """Lines of memory to ask for at each bin, so that a unit's end finds the next one's in the caches.
+
+    None where the next one does not lie behind it, or has no room beside it.
+    """
+    whole_cells = (
+        maps.is_contiguous(memory_format=torch.channels_last) and maps.shape[1] * 4 <= several * WIDTH
+    )
+    if plan.cells * WIDTH > _NEAR_BYTES or not (maps.is_contiguous() or whole_cells):
+        return 0
+    numbers = plan.levels.tolist()
+    return -(-plan.cells // sum(n * n for i, (n, parent, _, _) in enumerate(numbers) if parent == i))
 
 
 def pool_placed_backward(

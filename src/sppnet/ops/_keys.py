@@ -65,9 +65,11 @@ def to_key(typingctx, vector, turn):
 
 @instruction
 def from_key(typingctx, vector, turn):
-    """The inverse of `to_key`."""
+    """The inverse of `to_key`; floats, which were compared as they are, stay so."""
 
     def codegen(context, builder, sig, args):
+        if not isinstance(vector.item, types.Integer):
+            return args[0]
         turned = builder.add(args[0], broadcast(builder, vector.llvm, args[1]))
         return fold(builder, turned)
 
@@ -75,19 +77,25 @@ def from_key(typingctx, vector, turn):
 
 
 @instruction
-def to_plain_key(typingctx, vector, turn):
-    """As `to_key`, but with one key for both zeros and one, the largest, for every NaN."""
+def to_plain_key(typingctx, value, vector, turn):
+    """As `to_key`, but with one key for both zeros and one, the largest, for every NaN.
+
+    Only where ``value`` is an integer: bits of floats that are compared as they are stay so.
+    """
 
     def codegen(context, builder, sig, args):
+        _, bits, turn = args
+        if not isinstance(value, types.Integer):
+            return bits
         kind = vector.llvm
         most = splat(kind, (1 << (vector.item.bitwidth - 1)) - 1)
-        key = fold(builder, args[0])
+        key = fold(builder, bits)
         key = builder.select(builder.icmp_signed("==", key, splat(kind, -1)), ir.Constant(kind, None), key)
-        infinity = builder.sub(most, broadcast(builder, kind, args[1]))
-        odd = builder.icmp_signed(">", builder.and_(args[0], most), infinity)
+        infinity = builder.sub(most, broadcast(builder, kind, turn))
+        odd = builder.icmp_signed(">", builder.and_(bits, most), infinity)
         return builder.select(odd, most, key)
 
-    return vector(vector, vector.item), codegen
+    return vector(value, vector, vector.item), codegen
 
 
 @instruction

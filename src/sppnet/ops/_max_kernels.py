@@ -14,7 +14,7 @@ from sppnet.ops._blocks import (
     WIDTH,
     gather,
     gather_numbers,
-    gather_plain_keys,
+    gather_several,
     part,
     spread,
     spread_several,
@@ -171,7 +171,7 @@ def _max_gradient_units(kinds, task, scratch, first, last):
         for at in range(totals, base, WIDTH):
             store(at, zero(total))
         gather(bits, keys, one, opening, channels)
-        to_plain_keys(bits, keys, height * width, turn)
+        to_plain_keys(bits, bits, keys, height * width, turn)
         for number in range(lanes(bits) // lanes(like)):
             lane = number * lanes(like)
             channel = opening + lane
@@ -195,10 +195,11 @@ def _max_gradient_units(kinds, task, scratch, first, last):
 def _placed_max_units(kinds, task, scratch, first, last):
     """As `_max_units` for floats of 32 bits and boxes without tables, and note where the maxima are.
 
-    ``PLACES``, int16 ``[boxes, blocks, bins, 16]``, takes the cell of each bin's first maximum. Both zeros
-    come out as 0, and every NaN as the same one. ``kinds``: an integer as wide as the floats.
+    ``PLACES``, int16 ``[boxes, blocks, bins, 16]``, takes the cell of each bin's first maximum. ``kinds``: an
+    integer as wide as the floats, the number of NaNs, what is compared, and whether that is keys. Then
+    both zeros come out as 0, and every NaN as the same one; else a NaN sets ``ODD`` and leaves work undone.
     """
-    (like,) = kinds
+    like, turn, value, keyed = kinds
     maps, boxes, units, levels, depth, shape = tables(task)
     out, found = word(task, ROWS), word(task, PLACES)
     channels, bins, by_bin = word(shape, 0), word(shape, 1), word(shape, 6) != 0
@@ -210,20 +211,37 @@ def _placed_max_units(kinds, task, scratch, first, last):
     while unit < last:
         one, opening = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
         start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
-        down = word(one, 2) * WIDTH
+        cells, down = word(one, 1) * word(one, 2), word(one, 2) * WIDTH
         several = together(like, one, opening, channels, least(word(shape, 9), last - unit))
-        gather_plain_keys(like, keys, one, opening, channels, several)
+        plain = gather_several(like, value, keys, one, opening, channels, several, turn)
+        if not (plain or keyed):
+            poke(task + 8 * ODD, np.int64(1))
+            break
+        ahead = word(one, 0) + opening * word(one, 3) + several * cells * WIDTH
         # Rows are written one behind: reading what was stored a moment ago in other pieces stalls.
         count = several * (stop - start)
         for i in range(count + 1):
             if i < count:
                 number, r = i // (stop - start), start + i % (stop - start)
-                base, block = keys + number * word(one, 1) * down, opening // lanes(like) + number
+                base, block = keys + number * cells * WIDTH, opening // lanes(like) + number
                 stage = stages + (i & 1) * bins * WIDTH
                 tile = stage if by_bin else scratch
-                place_box(like, tile, places, base, boxes + 24 * r, levels, depth, down)
+                near = ahead + i * cells * WIDTH
+                place_box(
+                    like,
+                    value,
+                    tile,
+                    places,
+                    base,
+                    boxes + 24 * r,
+                    levels,
+                    depth,
+                    down,
+                    near,
+                    word(shape, 10),
+                )
                 if not by_bin:
-                    turn_tile(like, tile, stage, levels, depth)
+                    turn_tile(value, tile, stage, levels, depth)
                 target = found + (r * blocks + block) * bins * (WIDTH // 2)
                 for b in range(bins):
                     store_half(target + b * (WIDTH // 2), load(like, places + b * WIDTH))
@@ -231,7 +249,7 @@ def _placed_max_units(kinds, task, scratch, first, last):
                 other = stages + ((i - 1) & 1) * bins * WIDTH
                 number, r = (i - 1) // (stop - start), start + (i - 1) % (stop - start)
                 row, channel = out + r * length, opening + number * lanes(like)
-                emit(like, other, row, levels, depth, channels, channel, like, False, by_bin)
+                emit(value, other, row, levels, depth, channels, channel, value, False, by_bin)
         unit += several
 
 
@@ -328,8 +346,14 @@ def max_gradient_64(task):
 
 @Entry
 def placed_max(task):
+    """Max of float32, none of them NaN, with places."""
+    work(_placed_max_units, (np.int32(0), np.int32(word(task, TURN)), np.float32(0), False), task)
+
+
+@Entry
+def placed_max_keys(task):
     """Max of float32, with places."""
-    work(_placed_max_units, (np.int32(0),), task)
+    work(_placed_max_units, (np.int32(0), np.int32(word(task, TURN)), np.int32(0), True), task)
 
 
 @Entry

@@ -282,14 +282,20 @@ def repeat(typingctx, value):
     return result(value), lambda context, builder, sig, args: broadcast(builder, result.llvm, args[0])
 
 
+def _compare(builder, sign: str, a, b):
+    integers = isinstance(a.type.element, ir.IntType)
+    return (builder.icmp_signed if integers else builder.fcmp_ordered)(sign, a, b)
+
+
 @instruction
 def where_above(typingctx, a, b, x, y):
     """For each lane ``x`` where ``a > b``, else ``y``."""
 
     def codegen(context, builder, sig, args):
-        return builder.select(builder.icmp_signed(">", args[0], args[1]), args[2], args[3])
+        a, b, x, y = args
+        return builder.select(_compare(builder, ">", a, b), x, y)
 
-    return a(a, a, a, a), codegen
+    return x(a, a, x, x), codegen
 
 
 @instruction
@@ -298,16 +304,23 @@ def where_first(typingctx, a, x, b, y):
 
     def codegen(context, builder, sig, args):
         a, x, b, y = args
-        first = builder.and_(builder.icmp_signed("==", a, b), builder.icmp_signed("<", x, y))
-        return builder.select(builder.or_(builder.icmp_signed(">", a, b), first), x, y)
+        # Not by one condition: what AVX2 has to join several takes longer than another choice.
+        first = builder.select(builder.icmp_signed("<", x, y), x, y)
+        first = builder.select(_compare(builder, "==", a, b), first, y)
+        return builder.select(_compare(builder, ">", a, b), x, first)
 
-    return a(a, a, a, a), codegen
+    return x(a, x, a, x), codegen
 
 
 @instruction
 def vadd(typingctx, a, b):
-    """The sum of each pair of floats."""
-    return a(a, b), lambda context, builder, sig, args: builder.fadd(args[0], args[1])
+    """The sum of each pair."""
+
+    def codegen(context, builder, sig, args):
+        add = builder.add if isinstance(a.item, types.Integer) else builder.fadd
+        return add(args[0], args[1])
+
+    return a(a, b), codegen
 
 
 @instruction

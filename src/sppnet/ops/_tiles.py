@@ -31,8 +31,10 @@ from sppnet.ops._simd import (
     load,
     peek,
     poke,
+    prefetch,
     store,
     stream,
+    vadd,
     vmax,
     where_above,
     where_first,
@@ -110,9 +112,13 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
 
 
 @part
-def place_box(like, tile, places, base, box, levels, depth, down):
-    """As `pool_box` without tables, and into ``places`` the cells where the maxima were found first."""
-    corner = base + word(box, 0)
+def place_box(like, value, tile, places, base, box, levels, depth, down, ahead, lines):
+    """As `pool_box` without tables, and into ``places`` the cells where the maxima were found first.
+
+    ``value`` is compared, places have the type of ``like``. ``lines`` times the bins that are made from cells
+    is asked for from ``ahead`` on: little by little, memory is read while the processor compares.
+    """
+    corner, one = base + word(box, 0), fill(like, 1)
     for k in range(depth):
         n, parent = word(levels, 4 * k), word(levels, 4 * k + 1)
         m, target = word(levels, 4 * parent), word(levels, 4 * k + 3) * WIDTH
@@ -123,22 +129,30 @@ def place_box(like, tile, places, base, box, levels, depth, down):
             for j in range(n):
                 if parent != k:
                     start = first + (i * m + j) * quotient * WIDTH
-                    best, found = load(like, tile + start), load(like, places + start)
+                    best, found = load(value, tile + start), load(like, places + start)
                     for a in range(quotient):
                         line = start + a * m * WIDTH
                         for at in range(line, line + quotient * WIDTH, WIDTH):
-                            key = load(like, tile + at)
+                            key = load(value, tile + at)
                             found = where_first(key, load(like, places + at), best, found)
-                            best = vmax(best, key)
+                            best = vmax(key, best)
                 else:
                     top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
                     left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
-                    best, found = load(like, top + left), fill(like, (top + left - base) // WIDTH)
-                    for row in range(top, bottom + down, down):
-                        for cell in range(row + left, row + right + WIDTH, WIDTH):
-                            key = load(like, cell)
-                            found = where_above(key, best, fill(like, (cell - base) // WIDTH), found)
-                            best = vmax(best, key)
+                    best, found = load(value, top + left), fill(like, (top + left - base) // WIDTH)
+                    for at in range(ahead, ahead + lines * WIDTH, WIDTH):
+                        prefetch(at)
+                    ahead += lines * WIDTH
+                    row = top
+                    while row <= bottom:
+                        cell, end = row + left, row + right
+                        number = fill(like, (cell - base) // WIDTH)
+                        while cell <= end:
+                            key = load(value, cell)
+                            found = where_above(key, best, number, found)
+                            best, number = vmax(key, best), vadd(number, one)
+                            cell += WIDTH
+                        row += down
                 store(tile + target, best)
                 store(places + target, found)
                 target += WIDTH
