@@ -117,9 +117,9 @@ def _run(
     task = np.zeros(_tasks.WORDS, np.int64)
     task[_tasks.COUNT], task[_tasks.RUN] = len(units), max(1, len(units) // (8 * threads))
     task[_tasks.SCRATCH], task[_tasks.SCRATCH_BYTES] = memory.data_ptr(), scratch
-    tables = (plan.maps, plan.boxes, units, plan.levels)
-    task[_tasks.MAPS : _tasks.DEPTH] = [table.ctypes.data for table in tables]
-    task[_tasks.DEPTH], task[_tasks.SHAPE] = len(plan.levels), shape.ctypes.data
+    task[_tasks.MAPS], task[_tasks.BOXES], task[_tasks.LEVELS] = plan.addresses
+    task[_tasks.DEPTH], task[_tasks.UNITS] = len(plan.levels), units.ctypes.data
+    task[_tasks.SHAPE] = shape.ctypes.data
     for number, value in words.items():
         task[number] = value
     run(entry.address, task.ctypes.data, threads)
@@ -202,7 +202,8 @@ def _max_backward(
 
 def _rows_of(grad: Tensor, dtype: torch.dtype) -> Tensor:
     """Contiguous rows of gradients, or one where all are the same, as a sum gives them back."""
-    return (grad[:1] if grad.stride(0) == 0 else grad).to(dtype).contiguous()
+    given = grad[:1] if grad.stride(0) == 0 else grad
+    return (given if given.dtype == dtype else given.to(dtype)).contiguous()
 
 
 def _row_bytes(given: Tensor, plan: Plan) -> int:
@@ -256,7 +257,8 @@ def pool_placed_backward(
     channels = maps.shape[1]
     several = max(1, _NEAR_BYTES // (plan.cells * WIDTH))
     # Large gradients are written past the caches, vector by vector where each starts at one's width.
-    streamed = result.numel() * 4 >= LARGE and not (plan.maps[:, [0, 4, 5]] % WIDTH).any()
+    starts = [result.data_ptr(), *(4 * result.stride(axis) for axis in (0, 2, 3))]
+    streamed = result.numel() * 4 >= LARGE and not any(start % WIDTH for start in starts)
     shape = _shape(
         plan,
         channels,

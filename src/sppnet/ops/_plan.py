@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -71,6 +71,11 @@ class Plan:
     cells: int
     all_cells: int
     whole: bool
+
+    @cached_property
+    def addresses(self) -> tuple[int, int, int]:
+        """Of the tables."""
+        return self.maps.ctypes.data, self.boxes.ctypes.data, self.levels.ctypes.data
 
     @property
     def table_bytes(self) -> int:
@@ -181,10 +186,8 @@ def whole_plan(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str
     """One box a map, covering it."""
     derived = mode == "max"
     if isinstance(maps, Tensor):
-        plan = _batch_plan(tuple(maps.shape), maps.stride(), maps.element_size(), tuple(levels), derived)
-        places = plan.maps.copy()
-        places[:, 0] += maps.data_ptr()
-        return replace(plan, maps=places)
+        form = tuple(maps.shape), maps.stride(), maps.element_size()
+        return _placed_plan(maps.data_ptr(), *form, tuple(levels), derived)
     places = map_table(maps)
     table, roots = _level_table(tuple(levels), derived)
     heights, widths = places[:, 1], places[:, 2]
@@ -207,6 +210,22 @@ def whole_plan(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str
         int(cells.sum()),
         True,
     )
+
+
+@lru_cache(maxsize=64)
+def _placed_plan(
+    address: int,
+    shape: tuple[int, int, int, int],
+    stride: tuple[int, int, int, int],
+    size: int,
+    levels: tuple[int, ...],
+    derived: bool,
+) -> Plan:
+    """The plan of a batch of whole maps; where memory is used over and over, addresses come again, too."""
+    plan = _batch_plan(shape, stride, size, levels, derived)
+    places = plan.maps.copy()
+    places[:, 0] += address
+    return replace(plan, maps=places)
 
 
 @lru_cache(maxsize=64)

@@ -127,9 +127,13 @@ def _keep_places(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
     maps, *ctx.rest = inputs
     ctx.save_for_backward(output[1], maps)
     ctx.mark_non_differentiable(output[1])
+    # Else zeros would be made for the places, which are as many as the rows.
+    ctx.set_materialize_grads(False)
 
 
-def _placed_gradient(ctx: Any, grad: Tensor, _: object) -> tuple[Any, ...]:
+def _placed_gradient(ctx: Any, grad: Tensor | None, _: object) -> tuple[Any, ...]:
+    if grad is None:
+        return None, None, None
     return pool_placed_backward(grad, *ctx.saved_tensors, *ctx.rest), None, None
 
 
