@@ -35,7 +35,8 @@ _NEAR_BYTES = 256 << 10
 """What one thread keeps before it is written."""
 
 _PAPER_TABLE = [[6, 0], [3, 36], [2, 45], [1, 49]]
-"""The sides of the paper's pyramid in its order, and the bins before each."""
+_COARSE_TABLE = [[3, 0], [2, 9], [1, 13]]
+"""The sides of pyramids that have code of their own in their order, and the bins before each."""
 
 _NANS = {
     torch.float16: (1 << 10) - 1,
@@ -85,9 +86,10 @@ def _shape(
     row_bytes: int = 0,
     several: int = 1,
     ahead: int = 0,
+    coarse: bool = False,
 ) -> Words:
     layout = [channels, plan.bins, *plan.doublings, plan.across, streamed, by_bin]
-    numbers = [*layout, together, row_bytes, several, ahead]
+    numbers = [*layout, together, row_bytes, several, ahead, coarse]
     return np.array(numbers, np.int64)
 
 
@@ -142,13 +144,17 @@ def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -
     scratch = 3 * plan.bins * WIDTH + plan.table_bytes
     size = channels * first.element_size()
     words = {_tasks.ROWS: out.data_ptr(), _tasks.TURN: _NANS[dtype]}
-    paper = mode == "max" and not by_bin and plan.levels[:, [0, 3]].tolist() == _PAPER_TABLE
-    able = paper and streamed and plan.across == 0
+    able = mode == "max" and not by_bin and streamed and _is_pyramid(plan, _PAPER_TABLE)
     if able and _run(_PAPER[dtype], plan, units, shape, scratch, size, words):
         return out
     entry = _MAX[dtype] if mode == "max" else _MEAN[dtype]
     _run(entry, plan, units, shape, scratch, size, words)
     return out
+
+
+def _is_pyramid(plan: Plan, table: Sequence[Sequence[int]]) -> bool:
+    """Whether the levels are those of ``table``, and four places cover every bin."""
+    return plan.across == 0 and plan.levels[:, [0, 3]].tolist() == table
 
 
 def _pool_widened(maps: Sequence[Tensor] | Tensor, plan: Plan, by_bin: bool) -> Tensor:
@@ -301,7 +307,7 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
     sums = torch.empty(groups, int(slots[-1]) // 4, fours, 4, 4)
     together = max(4, min(32, (16 << 10) // (plan.bins * parts * WIDTH) // 4 * 4))
     units = _score_units(plan, slots, groups, blocks, lanes)
-    shape = _shape(plan, channels, together=together)
+    shape = _shape(plan, channels, together=together, coarse=_is_pyramid(plan, _COARSE_TABLE))
     words = {
         _tasks.WEIGHTS: weights.data_ptr(),
         _tasks.FOURS: fours,

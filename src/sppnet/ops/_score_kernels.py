@@ -10,6 +10,7 @@ import numpy as np
 from sppnet.ops._blocks import WIDTH, gather_numbers
 from sppnet.ops._dots import dots
 from sppnet.ops._keys import to_ordered
+from sppnet.ops._paper import pool_coarse_box
 from sppnet.ops._shuffles import floats
 from sppnet.ops._simd import lanes, least, load, poke, store, vadd, word
 from sppnet.ops._tasks import FOURS, ODD, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
@@ -32,7 +33,7 @@ def _score_units(kinds, task, scratch, first, last):
     maps, boxes, units, levels, depth, shape = tables(task)
     weights, fours, out = word(task, WEIGHTS), word(task, FOURS), word(task, ROWS)
     bins, across, together = word(shape, 1), word(shape, 4), word(shape, 7)
-    parts = lanes(like) // 16
+    parts, coarse = lanes(like) // 16, word(shape, 11) != 0
     size = bins * parts * WIDTH
     tile = scratch
     rows = tile + bins * WIDTH
@@ -58,7 +59,11 @@ def _score_units(kinds, task, scratch, first, last):
                 for i in range(some):
                     at = rows + i * size
                     pooled = tile if keyed else at
-                    pool_box(value, pooled, base, boxes + 24 * (r + i), levels, depth, across, down)
+                    box = boxes + 24 * (r + i)
+                    if coarse:
+                        pool_coarse_box(value, pooled, base, box)
+                    else:
+                        pool_box(value, pooled, base, box, levels, depth, across, down)
                     if keyed:
                         for b in range(tile, tile + bins * WIDTH, WIDTH):
                             bits = to_ordered(load(like, b))

@@ -6,7 +6,7 @@ with nothing but the address of the task: the interpreter takes no part until al
 A *unit* is the work on one block of one map with a run of its boxes, int64 ``[4]``: map, first channel,
 first box, the one past the last. Every kernel does the units ``first`` to ``last`` of a task
 (`sppnet.ops._tasks`) in memory of its own, ``scratch``, so that threads share nothing but what they read.
-``kinds`` are scalars whose types say what is computed with. ``shape`` is int64 ``[11]``:
+``kinds`` are scalars whose types say what is computed with. ``shape`` is int64 ``[12]``:
 
 ====  ==========================================================================================
 0, 1  channels, bins
@@ -18,6 +18,7 @@ first box, the one past the last. Every kernel does the units ``first`` to ``las
 8     bytes from a row of gradients to the next, 0 where all are one
 9     how many blocks of a map may be written together
 10    how many lines of memory of the next unit to ask for at each bin that is made from cells
+11    whether the pyramid is 3, 2, 1 and four places cover every bin
 ====  ==========================================================================================
 """
 
