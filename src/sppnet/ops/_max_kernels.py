@@ -193,88 +193,70 @@ def _max_gradient_units(kinds, task, scratch, first, last):
 
 @whole
 def _placed_max_units(kinds, task, scratch, first, last):
-    """As `_max_units` for floats of 32 bits and boxes without tables, and note where the maxima are.
+    """As `_max_units` for float32 and whole maps, one box a map, and note where the maxima are.
 
-    ``PLACES``, int16 ``[boxes, blocks, bins, 16]``, takes the cell of each bin's first maximum. ``kinds``: an
+    ``PLACES``, int16 ``[maps, blocks, bins, 16]``, takes the cell of each bin's first maximum. ``kinds``: an
     integer as wide as the floats, the number of NaNs, what is compared, and whether that is keys. Then
     both zeros come out as 0, and every NaN as the same one; else a NaN sets ``ODD`` and leaves work undone.
     """
     like, turn, value, keyed = kinds
     maps, boxes, units, levels, depth, shape = tables(task)
-    out, found = word(task, ROWS), word(task, PLACES)
-    channels, bins, by_bin = word(shape, 0), word(shape, 1), word(shape, 6) != 0
-    places = scratch + bins * WIDTH
-    stages = places + bins * WIDTH
-    keys = stages + 2 * bins * WIDTH
-    length, blocks = channels * bins * (WIDTH // lanes(like)), (channels + lanes(like) - 1) // lanes(like)
+    channels, by_bin, lines = word(shape, 0), word(shape, 6) != 0, word(shape, 10)
+    tile = word(shape, 1) * WIDTH
+    places, stages, keys = scratch + tile, scratch + 2 * tile, scratch + 4 * tile
+    each = (channels + lanes(like) - 1) // lanes(like) * tile // 2
     unit = first
     while unit < last:
-        one, opening = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
-        start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
-        cells, down = word(one, 1) * word(one, 2), word(one, 2) * WIDTH
-        several = together(like, one, opening, channels, least(word(shape, 9), last - unit))
-        plain = gather_several(like, value, keys, one, opening, channels, several, turn)
+        number, channel = word(units + 32 * unit, 0), word(units + 32 * unit, 1)
+        one, box = maps + 48 * number, boxes + 24 * number
+        down = word(one, 2) * WIDTH
+        block = word(one, 1) * down
+        several = together(like, one, channel, channels, least(word(shape, 9), last - unit))
+        plain = gather_several(like, value, keys, one, channel, channels, several, turn)
         if not (plain or keyed):
             poke(task + 8 * ODD, np.int64(1))
             break
-        ahead = word(one, 0) + opening * word(one, 3) + several * cells * WIDTH
+        row, base, stage = word(task, ROWS) + number * channels * tile // lanes(like), keys, stages
+        found = word(task, PLACES) + number * each + channel // lanes(like) * tile // 2
+        ahead = word(one, 0) + channel * word(one, 3) + several * block
         # Rows are written one behind: reading what was stored a moment ago in other pieces stalls.
-        count = several * (stop - start)
-        for i in range(count + 1):
-            if i < count:
-                number, r = i // (stop - start), start + i % (stop - start)
-                base, block = keys + number * cells * WIDTH, opening // lanes(like) + number
-                stage = stages + (i & 1) * bins * WIDTH
-                tile = stage if by_bin else scratch
-                near = ahead + i * cells * WIDTH
-                place_box(
-                    like,
-                    value,
-                    tile,
-                    places,
-                    base,
-                    boxes + 24 * r,
-                    levels,
-                    depth,
-                    down,
-                    near,
-                    word(shape, 10),
-                )
+        for i in range(several + 1):
+            other, stage = stage, stages + (i & 1) * tile
+            if i < several:
+                target = stage if by_bin else scratch
+                place_box(like, value, target, places, base, box, levels, depth, down, ahead, lines)
                 if not by_bin:
-                    turn_tile(value, tile, stage, levels, depth)
-                target = found + (r * blocks + block) * bins * (WIDTH // 2)
-                for b in range(bins):
-                    store_half(target + b * (WIDTH // 2), load(like, places + b * WIDTH))
+                    turn_tile(value, scratch, stage, levels, depth)
+                for at in range(0, tile // 2, WIDTH // 2):
+                    store_half(found + at, load(like, places + 2 * at))
+                base, ahead, found = base + block, ahead + block, found + tile // 2
             if i > 0:
-                other = stages + ((i - 1) & 1) * bins * WIDTH
-                number, r = (i - 1) // (stop - start), start + (i - 1) % (stop - start)
-                row, channel = out + r * length, opening + number * lanes(like)
                 emit(value, other, row, levels, depth, channels, channel, value, False, by_bin)
+                channel += lanes(like)
         unit += several
 
 
 @whole
 def _placed_gradient_units(kinds, task, scratch, first, last):
-    """The gradient of `_placed_max_units` for the maps; a unit must hold all boxes of its map."""
+    """The gradient of `_placed_max_units` for the maps."""
     (total,) = kinds
     grads, _, units, levels, depth, shape = tables(task)
-    rows, found = word(task, ROWS), word(task, PLACES)
-    channels, bins, length = word(shape, 0), word(shape, 1), word(shape, 8)
-    blocks = (channels + lanes(total) - 1) // lanes(total)
+    channels, tile = word(shape, 0), word(shape, 1) * WIDTH
+    each = (channels + lanes(total) - 1) // lanes(total) * tile // 2
     unit = first
     while unit < last:
-        one, opening = grads + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        number, opening = word(units + 32 * unit, 0), word(units + 32 * unit, 1)
+        one, row = grads + 48 * number, word(task, ROWS) + number * word(shape, 8)
         block = word(one, 1) * word(one, 2) * WIDTH
         several = together(total, one, opening, channels, least(word(shape, 9), last - unit))
-        for number in range(several):
-            totals, channel = scratch + number * block, opening + number * lanes(total)
-            for at in range(totals, totals + block, WIDTH):
-                store(at, zero(total))
-            for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
-                _ask_for(total, total, levels, depth, rows + (r + 2) * length, channel, shape)
-                named = found + (r * blocks + channel // lanes(total)) * bins * (WIDTH // 2)
-                row, count = rows + r * length, lanes(total)
-                _scatter(np.int16(0), count, total, named, totals, levels, depth, row, channel, shape)
+        found = word(task, PLACES) + number * each + opening // lanes(total) * tile // 2
+        channel, end = opening, scratch + several * block
+        for at in range(scratch, end, WIDTH):
+            store(at, zero(total))
+        for totals in range(scratch, end, block):
+            _ask_for(total, total, levels, depth, row, channel + 2 * lanes(total), shape)
+            _scatter(np.int16(0), lanes(total), total, found, totals, levels, depth, row, channel, shape)
+            found, channel = found + tile // 2, channel + lanes(total)
         spread_several(total, scratch, one, opening, channels, several, word(shape, 5) != 0)
         unit += several
     fence()

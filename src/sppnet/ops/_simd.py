@@ -11,6 +11,7 @@ answers for their range. The first argument ``like`` of most functions is any sc
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any
 
 from llvmlite import ir
@@ -245,6 +246,39 @@ def larger(builder, a, b):
 def vmax(typingctx, a, b):
     """The larger of each pair; of floats none may be NaN."""
     return a(a, b), lambda context, builder, sig, args: larger(builder, *args)
+
+
+def _largest(builder, like, addresses: list):
+    kind = Vector(like).llvm
+    vectors = [builder.load(at(builder, one, kind), align=like.bitwidth // 8) for one in addresses]
+    return reduce(partial(larger, builder), vectors)
+
+
+@instruction
+def corners(typingctx, like, top, bottom, left, right):
+    """The maximum of the four vectors at the sums of ``top`` or ``bottom`` and ``left`` or ``right``."""
+
+    def codegen(context, builder, sig, args):
+        _, top, bottom, left, right = args
+        places = [builder.add(row, column) for row in (top, bottom) for column in (left, right)]
+        return _largest(builder, like, places)
+
+    return Vector(like)(like, *[types.int64] * 4), codegen
+
+
+@literal_instruction
+def square(typingctx, like, count, start, line):
+    """The maximum of ``count`` vectors side by side in each of as many lines, ``line`` bytes apart."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+
+    def codegen(context, builder, sig, args):
+        word, side = ir.IntType(64), range(count.literal_value)
+        lines = [builder.add(args[2], builder.mul(args[3], ir.Constant(word, i))) for i in side]
+        places = [builder.add(one, ir.Constant(word, BYTES * j)) for one in lines for j in side]
+        return _largest(builder, like, places)
+
+    return Vector(like)(like, count, types.int64, types.int64), codegen
 
 
 @instruction

@@ -25,6 +25,7 @@ from sppnet.ops._blocks import WIDTH, part
 from sppnet.ops._keys import from_key, to_cell
 from sppnet.ops._shuffles import stream_turned, transpose
 from sppnet.ops._simd import (
+    corners,
     fill,
     lanes,
     least,
@@ -32,6 +33,7 @@ from sppnet.ops._simd import (
     peek,
     poke,
     prefetch,
+    square,
     store,
     stream,
     vadd,
@@ -67,34 +69,31 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
     """
     corner = base + word(box, 0)
     for k in range(depth):
-        n, parent = word(levels, 4 * k), word(levels, 4 * k + 1)
-        target = tile + word(levels, 4 * k + 3) * WIDTH
-        quotient, line = word(levels, 4 * k + 2), word(levels, 4 * parent) * WIDTH
-        first = tile + word(levels, 4 * parent + 3) * WIDTH
-        columns = word(box, 1) + 16 * word(levels, 4 * k + 2)
-        rows = word(box, 2) + 16 * word(levels, 4 * k + 2)
+        level = levels + 32 * k
+        n, parent, quotient = word(level, 0), word(level, 1), word(level, 2)
+        target, above = tile + word(level, 3) * WIDTH, levels + 32 * parent
+        line, first = word(above, 0) * WIDTH, tile + word(above, 3) * WIDTH
+        columns, rows = word(box, 1) + 16 * quotient, word(box, 2) + 16 * quotient
         for i in range(n):
             if parent != k:
-                for j in range(n):
-                    at = first + (i * line + j * WIDTH) * quotient
-                    best = vmax(load(like, at), load(like, at + WIDTH))
-                    best = vmax(best, vmax(load(like, at + line), load(like, at + line + WIDTH)))
-                    if quotient == 3:
-                        end = at + 2 * line
-                        best = vmax(best, vmax(load(like, at + 2 * WIDTH), load(like, at + line + 2 * WIDTH)))
-                        best = vmax(best, vmax(load(like, end), load(like, end + WIDTH)))
-                        best = vmax(best, load(like, end + 2 * WIDTH))
-                    elif quotient > 3:
-                        for a in range(quotient):
-                            for b in range(quotient):
-                                best = vmax(best, load(like, at + a * line + b * WIDTH))
-                    store(target + j * WIDTH, best)
+                for at in range(first, first + n * quotient * WIDTH, quotient * WIDTH):
+                    if quotient == 2:
+                        best = square(like, 2, at, line)
+                    elif quotient == 3:
+                        best = square(like, 3, at, line)
+                    else:
+                        best = load(like, at)
+                        for a in range(at, at + quotient * line, line):
+                            for b in range(a, a + quotient * WIDTH, WIDTH):
+                                best = vmax(best, load(like, b))
+                    store(target, best)
+                    target += WIDTH
+                first += quotient * line
             else:
-                top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
+                top, bottom = corner + word(rows + 16 * i, 0), corner + word(rows + 16 * i, 1)
                 for j in range(n):
-                    left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
-                    best = vmax(load(like, top + left), load(like, top + right))
-                    best = vmax(best, vmax(load(like, bottom + left), load(like, bottom + right)))
+                    left, right = word(columns + 16 * j, 0), word(columns + 16 * j, 1)
+                    best = corners(like, top, bottom, left, right)
                     if across != 0:
                         # Not by `range`, which would divide to know how many there are.
                         row = top
@@ -107,8 +106,8 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
                             if row >= bottom:
                                 break
                             row = least(row + down, bottom)
-                    store(target + j * WIDTH, best)
-            target += n * WIDTH
+                    store(target, best)
+                    target += WIDTH
 
 
 @part
@@ -120,30 +119,30 @@ def place_box(like, value, tile, places, base, box, levels, depth, down, ahead, 
     """
     corner, one = base + word(box, 0), fill(like, 1)
     for k in range(depth):
-        n, parent = word(levels, 4 * k), word(levels, 4 * k + 1)
-        m, target = word(levels, 4 * parent), word(levels, 4 * k + 3) * WIDTH
-        quotient, first = word(levels, 4 * k + 2), word(levels, 4 * parent + 3) * WIDTH
-        columns = word(box, 1) + 16 * word(levels, 4 * k + 2)
-        rows = word(box, 2) + 16 * word(levels, 4 * k + 2)
+        level = levels + 32 * k
+        n, parent, quotient = word(level, 0), word(level, 1), word(level, 2)
+        target, above = word(level, 3) * WIDTH, levels + 32 * parent
+        line, first = word(above, 0) * WIDTH, word(above, 3) * WIDTH
+        columns, rows = word(box, 1) + 16 * quotient, word(box, 2) + 16 * quotient
         for i in range(n):
             for j in range(n):
                 if parent != k:
-                    start = first + (i * m + j) * quotient * WIDTH
+                    start = first + (i * line + j * WIDTH) * quotient
                     best, found = load(value, tile + start), load(like, places + start)
-                    for a in range(quotient):
-                        line = start + a * m * WIDTH
-                        for at in range(line, line + quotient * WIDTH, WIDTH):
+                    for _ in range(quotient):
+                        for at in range(start, start + quotient * WIDTH, WIDTH):
                             key = load(value, tile + at)
                             found = where_first(key, load(like, places + at), best, found)
                             best = vmax(key, best)
+                        start += line
                 else:
-                    top, bottom = corner + word(rows, 2 * i), corner + word(rows, 2 * i + 1)
-                    left, right = word(columns, 2 * j), word(columns, 2 * j + 1)
-                    best, found = load(value, top + left), fill(like, (top + left - base) // WIDTH)
+                    row, bottom = corner + word(rows + 16 * i, 0), corner + word(rows + 16 * i, 1)
+                    left, right = word(columns + 16 * j, 0), word(columns + 16 * j, 1)
+                    best, found = load(value, row + left), fill(like, (row + left - base) // WIDTH)
                     for at in range(ahead, ahead + lines * WIDTH, WIDTH):
                         prefetch(at)
                     ahead += lines * WIDTH
-                    row = top
+                    # Not by `range`, which would divide to know how many there are.
                     while row <= bottom:
                         cell, end = row + left, row + right
                         number = fill(like, (cell - base) // WIDTH)
