@@ -13,7 +13,7 @@ import torch
 from sppnet.ops import _dots, _paper, _shuffles
 from sppnet.ops._dots import dots
 from sppnet.ops._keys import to_ordered
-from sppnet.ops._paper import pool_paper_box
+from sppnet.ops._paper import pool_coarse_box, pool_paper_box
 from sppnet.ops._shuffles import stream_turned, transpose
 from sppnet.ops._simd import load, store
 from sppnet.ops._tiles import pool_box
@@ -136,3 +136,23 @@ def test_the_paper_s_box_is_that_of_any_pyramid(kind: type) -> None:
     assert np.array_equal(target, bits)
     corners = [block[100 + (r + c) // WIDTH] for r in rows[4] for c in columns[5]]
     assert np.array_equal(other[29], np.max(corners, 0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_coarse_box_is_that_of_any_pyramid(kind: type) -> None:
+    def both(like, block, box, levels, target, other):
+        pool_coarse_box(like, target, block, box)
+        pool_box(like, other, block, box, levels, 3, 0, WIDTH)
+
+    draw = np.random.default_rng(3)
+    block = drawn(900, kind, -30_000)
+    columns, rows = draw.integers(0, 300, (5, 2)) * WIDTH, draw.integers(0, 300, (5, 2)) * WIDTH
+    box = np.array([100 * WIDTH, columns.ctypes.data, rows.ctypes.data])
+    # The second level's edges come after the first one's three.
+    levels = np.array([[3, 0, 0, 0], [2, 1, 3, 9], [1, 1, 2, 13]])
+    target, other = aligned(14, kind), aligned(14, kind)
+    addresses = [array.ctypes.data for array in (block, box, levels, target, other)]
+    compiled(both)(kind(0), *addresses)
+    assert np.array_equal(target, other)
+    corners = [block[100 + (r + c) // WIDTH] for r in rows[4] for c in columns[3]]
+    assert np.array_equal(target[11], np.max(corners, 0))
