@@ -54,26 +54,29 @@ def gather(like, target, one, channel, channels):
     by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
     source += channel * by_channel
     count, size = lanes(like), WIDTH // lanes(like)
-    valid = least(count, channels - channel)
-    cells = height * width
+    valid, cells = least(count, channels - channel), height * width
     if valid == count and by_channel == size:
-        for y in range(height):
-            for x in range(width):
-                store(target + (y * width + x) * WIDTH, load(like, source + y * by_row + x * by_cell))
+        for _ in range(height):
+            at = source
+            for _ in range(width):
+                store(target, load(like, at))
+                target, at = target + WIDTH, at + by_cell
+            source += by_row
         return
     if valid == count and by_cell == size and by_row == width * size and cells >= count:
         for at in range(0, cells, count):
             start = least(at, cells - count)
             transpose(like, 32, source + start * size, by_channel, target + start * WIDTH, WIDTH)
         return
-    for lane in range(valid):
-        for y in range(height):
-            for x in range(width):
-                value = peek(like, source + lane * by_channel + y * by_row + x * by_cell)
-                poke(target + (y * width + x) * WIDTH + lane * size, value)
-    for lane in range(valid, count):
-        for cell in range(cells):
-            poke(target + cell * WIDTH + lane * size, like)
+    for lane in range(count):
+        place, row = target + lane * size, source + lane * by_channel
+        for _ in range(height):
+            at = row
+            for _ in range(width):
+                # Lanes that no channel has are filled up with zeros.
+                poke(place, peek(like, at) if lane < valid else like)
+                place, at = place + WIDTH, at + by_cell
+            row += by_row
 
 
 @part
@@ -94,12 +97,14 @@ def spread(like, source, one, channel, channels):
     by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
     target += channel * by_channel
     count, size = lanes(like), WIDTH // lanes(like)
-    valid = least(count, channels - channel)
-    cells = height * width
+    valid, cells = least(count, channels - channel), height * width
     if valid == count and by_channel == size:
-        for y in range(height):
-            for x in range(width):
-                store(target + y * by_row + x * by_cell, load(like, source + (y * width + x) * WIDTH))
+        for _ in range(height):
+            at = target
+            for _ in range(width):
+                store(at, load(like, source))
+                source, at = source + WIDTH, at + by_cell
+            target += by_row
         return
     if valid == count and by_cell == size and by_row == width * size and cells >= count:
         for at in range(0, cells, count):
@@ -107,10 +112,13 @@ def spread(like, source, one, channel, channels):
             transpose(like, 32, source + start * WIDTH, WIDTH, target + start * size, by_channel)
         return
     for lane in range(valid):
-        for y in range(height):
-            for x in range(width):
-                value = peek(like, source + (y * width + x) * WIDTH + lane * size)
-                poke(target + lane * by_channel + y * by_row + x * by_cell, value)
+        place, row = source + lane * size, target + lane * by_channel
+        for _ in range(height):
+            at = row
+            for _ in range(width):
+                poke(at, peek(like, place))
+                place, at = place + WIDTH, at + by_cell
+            row += by_row
 
 
 @part
@@ -123,14 +131,18 @@ def spread_several(like, source, one, channel, channels, count, streamed):
     by_row, by_cell = word(one, 4), word(one, 5)
     target += channel * word(one, 3)
     block = height * width * WIDTH
-    for y in range(height):
-        for x in range(width):
-            start, end = target + y * by_row + x * by_cell, source + (y * width + x) * WIDTH
-            for number in range(count):
+    for _ in range(height):
+        cell = target
+        for _ in range(width):
+            place = source
+            for at in range(cell, cell + count * WIDTH, WIDTH):
                 if streamed:
-                    stream(start + number * WIDTH, load(like, end + number * block))
+                    stream(at, load(like, place))
                 else:
-                    store(start + number * WIDTH, load(like, end + number * block))
+                    store(at, load(like, place))
+                place += block
+            source, cell = source + WIDTH, cell + by_cell
+        target += by_row
 
 
 @part
@@ -184,13 +196,17 @@ def gather_several(like, value, target, one, channel, channels, count, turn):
         return to_plain_keys(value, like, target, height * width, turn)
     source, by_row, by_cell = word(one, 0) + channel * word(one, 3), word(one, 4), word(one, 5)
     most = zero(like)
-    for y in range(height):
-        for x in range(width):
-            start, end = source + y * by_row + x * by_cell, target + (y * width + x) * WIDTH
-            for number in range(count):
-                bits = load(like, start + number * WIDTH)
+    for _ in range(height):
+        cell = source
+        for _ in range(width):
+            place = target
+            for at in range(cell, cell + count * WIDTH, WIDTH):
+                bits = load(like, at)
                 most = vmax(most, magnitude(bits))
-                store(end + number * block, to_plain_key(value, bits, turn))
+                store(place, to_plain_key(value, bits, turn))
+                place += block
+            target, cell = target + WIDTH, cell + by_cell
+        source += by_row
     return not _is_nan(like, most, turn)
 
 

@@ -62,8 +62,9 @@ def _max_units(kinds, task, scratch, first, last):
     base = stages + 2 * bins * WIDTH
     length = channels * bins * (WIDTH // lanes(like))
     for unit in range(first, last):
-        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
-        start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
+        this = units + 32 * unit
+        one, channel = maps + 48 * word(this, 0), word(this, 1)
+        start, stop = word(this, 2), word(this, 3)
         height, width = word(one, 1), word(one, 2)
         down = (width * WIDTH) << (word(shape, 2) - 1)
         gather(like, base, one, channel, channels)
@@ -96,13 +97,14 @@ def _paper_units(kinds, task, scratch, first, last):
     channels, length = word(shape, 0), word(shape, 0) * word(shape, 1) * (WIDTH // lanes(like))
     base = scratch + word(shape, 1) * WIDTH
     for unit in range(first, last):
-        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        this = units + 32 * unit
+        one, channel = maps + 48 * word(this, 0), word(this, 1)
         height, width = word(one, 1), word(one, 2)
         if word(task, ODD) != 0 or not gather_numbers(like, value, base, one, channel, channels, turn):
             poke(task + 8 * ODD, np.int64(1))
             break
         build_tables(value, base, height, width, word(shape, 2), word(shape, 3))
-        for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
+        for r in range(word(this, 2), word(this, 3)):
             pool_paper_box(value, scratch, base, boxes + 24 * r)
             row = word(task, ROWS) + r * length
             stream_paper_box(value, scratch, row, channels, channel)
@@ -162,7 +164,8 @@ def _max_gradient_units(kinds, task, scratch, first, last):
     low = (np.int64(1) << np.int64(WIDTH * 4 // lanes(like))) - 1
     keys = scratch + bins * WIDTH
     for unit in range(first, last):
-        one, opening = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        this = units + 32 * unit
+        one, opening = maps + 48 * word(this, 0), word(this, 1)
         height, width = word(one, 1), word(one, 2)
         block = height * width * WIDTH
         down = (width * WIDTH) << (word(shape, 2) - 1)
@@ -180,14 +183,14 @@ def _max_gradient_units(kinds, task, scratch, first, last):
             to_places(bits, like, keys, base, height * width, number)
             build_tables(like, base, height, width, word(shape, 2), word(shape, 3))
             mine = totals + lane // lanes(total) * block + lane % lanes(total) * (WIDTH // lanes(total))
-            for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
+            for r in range(word(this, 2), word(this, 3)):
                 _ask_for(like, total, levels, depth, rows + (r + 2) * length, channel, shape)
                 pool_box(like, scratch, base, boxes + 24 * r, levels, depth, across, down)
                 to_cells(like, scratch, bins, low)
                 row, count = rows + r * length, lanes(like)
                 _scatter(like, count, total, scratch, mine, levels, depth, row, channel, shape)
         for lane in range(0, least(lanes(bits), channels - opening), lanes(total)):
-            target = grads + 48 * word(units, 4 * unit)
+            target = grads + 48 * word(this, 0)
             spread(total, totals + lane // lanes(total) * block, target, opening + lane, channels)
 
 

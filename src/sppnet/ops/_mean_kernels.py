@@ -50,8 +50,9 @@ def _mean_units(kinds, task, scratch, first, last):
     base = stages + 2 * bins * WIDTH
     length = channels * bins * (WIDTH // lanes(like))
     for unit in range(first, last):
-        one, channel = maps + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
-        start, stop = word(units, 4 * unit + 2), word(units, 4 * unit + 3)
+        this = units + 32 * unit
+        one, channel = maps + 48 * word(this, 0), word(this, 1)
+        start, stop = word(this, 2), word(this, 3)
         gather(like, base, one, channel, channels)
         for r in range(start, stop + 1):
             if r < stop:
@@ -104,11 +105,12 @@ def _mean_gradient_units(kinds, task, scratch, first, last):
     channels, length = word(shape, 0), word(shape, 8)
     totals = scratch + WIDTH
     for unit in range(first, last):
-        one, channel = grads + 48 * word(units, 4 * unit), word(units, 4 * unit + 1)
+        this = units + 32 * unit
+        one, channel = grads + 48 * word(this, 0), word(this, 1)
         height, width = word(one, 1), word(one, 2)
         for at in range(scratch, totals + height * width * WIDTH, WIDTH):
             store(at, zero(like))
-        for r in range(word(units, 4 * unit + 2), word(units, 4 * unit + 3)):
+        for r in range(word(this, 2), word(this, 3)):
             row = rows + r * length
             _share_out(like, totals, width, boxes + 24 * r, levels, depth, row, channel, shape, scratch)
         spread(like, totals, one, channel, channels)

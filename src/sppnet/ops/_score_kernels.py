@@ -39,14 +39,11 @@ def _score_units(kinds, task, scratch, first, last):
     rows = tile + bins * WIDTH
     base = rows + together * size
     for unit in range(first, last):
-        one, start, stop = (
-            maps + 48 * word(units, 6 * unit),
-            word(units, 6 * unit + 3),
-            word(units, 6 * unit + 4),
-        )
-        opening, height, width = word(units, 6 * unit + 1), word(one, 1), word(one, 2)
+        this = units + 48 * unit
+        one, start, stop = maps + 48 * word(this, 0), word(this, 3), word(this, 4)
+        opening, height, width = word(this, 1), word(one, 1), word(one, 2)
         down = (width * WIDTH) << (word(shape, 2) - 1)
-        for channel in range(opening, word(units, 6 * unit + 2), lanes(like)):
+        for channel in range(opening, word(this, 2), lanes(like)):
             odd = word(task, ODD) != 0
             if odd or not gather_numbers(like, value, base, one, channel, word(shape, 0), turn):
                 poke(task + 8 * ODD, np.int64(1))
@@ -54,7 +51,7 @@ def _score_units(kinds, task, scratch, first, last):
             build_tables(value, base, height, width, word(shape, 2), word(shape, 3))
             head = weights + channel // lanes(like) * fours * 4 * size
             for r in range(start, stop, together):
-                target = out + (word(units, 6 * unit + 5) + (r - start) // 4) * fours * WIDTH
+                target = out + (word(this, 5) + (r - start) // 4) * fours * WIDTH
                 some = least(together, stop - r)
                 for i in range(some):
                     at = rows + i * size

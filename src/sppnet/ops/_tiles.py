@@ -168,9 +168,9 @@ def to_cells(like, tile, bins, low):
 def turn_tile(like, tile, stage, levels, depth):
     """From one vector a bin to, level by level, the bins of one channel side by side."""
     size, most = WIDTH // lanes(like), least(lanes(like), 16)
-    for k in range(depth):
-        squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
-        source, target = tile + before * WIDTH, stage + before * WIDTH
+    for level in range(levels, levels + 32 * depth, 32):
+        squares, before = word(level, 0) * word(level, 0), word(level, 3) * WIDTH
+        source, target = tile + before, stage + before
         if squares == 1:
             store(target, load(like, source))
             continue
@@ -194,40 +194,29 @@ def emit(like, stage, row, levels, depth, channels, channel, turn, streamed, by_
     """Write one block's staged keys into an output row, as bits of floats."""
     size = WIDTH // lanes(like)
     valid = least(lanes(like), channels - channel)
-    for k in range(depth):
-        squares, before = word(levels, 4 * k) * word(levels, 4 * k), word(levels, 4 * k + 3)
-        target, step, count, runs = (
-            row + (before * channels + channel * squares) * size,
-            0,
-            valid * squares,
-            1,
-        )
+    for level in range(levels, levels + 32 * depth, 32):
+        squares, before = word(level, 0) * word(level, 0), word(level, 3)
+        source, target = stage + before * WIDTH, row + (before * channels + channel * squares) * size
+        length, runs = valid * squares * size, 1
         if by_bin:
-            target, step, count, runs = (
-                row + (before * channels + channel) * size,
-                channels * size,
-                valid,
-                squares,
-            )
-        source = stage + before * WIDTH
+            target, length, runs = row + (before * channels + channel) * size, valid * size, squares
         for _ in range(runs):
-            whole = target + count * size // WIDTH * WIDTH
-            at = target
-            while at < whole:
+            at, end = target, target + length
+            while at + WIDTH <= end:
                 bits = from_key(load(like, source), turn)
                 if streamed:
                     stream(at, bits)
                 else:
                     store(at, bits)
                 source, at = source + WIDTH, at + WIDTH
-            end = target + count * size
             if at < end:
                 store(source, from_key(load(like, source), turn))
+                last = source + WIDTH
                 while at < end:
                     poke(at, peek(like, source))
                     source, at = source + size, at + size
-                source = (source + WIDTH - 1) // WIDTH * WIDTH
-            target += step
+                source = last
+            target += channels * size
 
 
 @part
