@@ -85,11 +85,9 @@ def _shape(
     together: int = 0,
     row_bytes: int = 0,
     several: int = 1,
-    ahead: int = 0,
-    coarse: bool = False,
 ) -> Words:
     layout = [channels, plan.bins, *plan.doublings, plan.across, streamed, by_bin]
-    numbers = [*layout, together, row_bytes, several, ahead, coarse]
+    numbers = [*layout, together, row_bytes, several]
     return np.array(numbers, np.int64)
 
 
@@ -229,9 +227,14 @@ def pool_placed(maps: Tensor, levels: Sequence[int], by_bin: bool) -> tuple[Tens
     out = new_rows(len(maps), channels * plan.bins, torch.float32)
     found = torch.empty(len(maps), -(-channels // lanes), plan.bins, lanes, dtype=torch.int16)
     several = max(1, _NEAR_BYTES // (plan.cells * WIDTH))
-    shape = _shape(plan, channels, by_bin=by_bin, several=several, ahead=_ahead(maps, plan, several))
+    shape = _shape(plan, channels, by_bin=by_bin, several=several)
     units = units_of(plan, channels, lanes, 0)
-    words = {_tasks.ROWS: out.data_ptr(), _tasks.PLACES: found.data_ptr(), _tasks.TURN: _NANS[maps.dtype]}
+    words = {
+        _tasks.ROWS: out.data_ptr(),
+        _tasks.PLACES: found.data_ptr(),
+        _tasks.TURN: _NANS[maps.dtype],
+        _tasks.LINES: _ahead(maps, plan, several),
+    }
     scratch = (4 * plan.bins + several * plan.cells) * WIDTH
     for entry in (_max_kernels.placed_max, _max_kernels.placed_max_keys):
         if _run(entry, plan, units, shape, scratch, channels * 4, words):
@@ -244,10 +247,9 @@ def _ahead(maps: Tensor, plan: Plan, several: int) -> int:
 
     None where the next one does not lie behind it, or has no room beside it.
     """
-    whole_cells = (
-        maps.is_contiguous(memory_format=torch.channels_last) and maps.shape[1] * 4 <= several * WIDTH
-    )
-    if plan.cells * WIDTH > _NEAR_BYTES or not (maps.is_contiguous() or whole_cells):
+    channels_last = maps.is_contiguous(memory_format=torch.channels_last)
+    together = channels_last and maps.shape[1] * 4 <= several * WIDTH
+    if plan.cells * WIDTH > _NEAR_BYTES or not (together or maps.is_contiguous()):
         return 0
     numbers = plan.levels.tolist()
     return -(-plan.cells // sum(n * n for i, (n, parent, _, _) in enumerate(numbers) if parent == i))
@@ -307,12 +309,13 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
     sums = torch.empty(groups, int(slots[-1]) // 4, fours, 4, 4)
     together = max(4, min(32, (16 << 10) // (plan.bins * parts * WIDTH) // 4 * 4))
     units = _score_units(plan, slots, groups, blocks, lanes)
-    shape = _shape(plan, channels, together=together, coarse=_is_pyramid(plan, _COARSE_TABLE))
+    shape = _shape(plan, channels, together=together)
     words = {
         _tasks.WEIGHTS: weights.data_ptr(),
         _tasks.FOURS: fours,
         _tasks.ROWS: sums.data_ptr(),
         _tasks.TURN: _NANS[maps.dtype],
+        _tasks.COARSE: _is_pyramid(plan, _COARSE_TABLE),
     }
     scratch = plan.bins * WIDTH * (1 + together * parts) + plan.table_bytes
     size = channels * maps.element_size()

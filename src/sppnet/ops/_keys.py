@@ -22,8 +22,8 @@ def fold(builder, vector):
 def ordered(context, builder, vector):
     """Bits of floats, none of them NaN, to integers of the same order, and back.
 
-    As `fold` does, or in AVX2's registers, which take 16 bits, in two steps instead of three; both zeros then
-    become 0.
+    As `fold` does, but 16 bits on processors with AVX2 and no AVX-512 in two steps instead of three: there
+    both zeros become 0.
     """
     kind = vector.type
     if kind.element.width != 16 or not has(context, "avx2") or has(context, "avx512bw"):

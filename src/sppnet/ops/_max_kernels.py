@@ -38,7 +38,7 @@ from sppnet.ops._simd import (
     word,
     zero,
 )
-from sppnet.ops._tasks import GRADIENTS, ODD, PLACES, ROWS, TURN, Entry, tables, whole, work
+from sppnet.ops._tasks import GRADIENTS, LINES, ODD, PLACES, ROWS, TURN, Entry, tables, whole, work
 from sppnet.ops._tiles import (
     build_tables,
     emit,
@@ -204,7 +204,7 @@ def _placed_max_units(kinds, task, scratch, first, last):
     """
     like, turn, value, keyed = kinds
     maps, boxes, units, levels, depth, shape = tables(task)
-    channels, by_bin, lines = word(shape, 0), word(shape, 6) != 0, word(shape, 10)
+    channels, by_bin, lines = word(shape, 0), word(shape, 6) != 0, word(task, LINES)
     tile = word(shape, 1) * WIDTH
     places, stages, keys = scratch + tile, scratch + 2 * tile, scratch + 4 * tile
     each = (channels + lanes(like) - 1) // lanes(like) * tile // 2

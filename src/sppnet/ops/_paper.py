@@ -1,4 +1,4 @@
-"""Instructions that pool a box by the pyramids of the paper, for the loops of `sppnet.ops._simd`.
+"""Instructions that pool a box by the paper's pyramid or a coarse one, for the loops of `sppnet.ops._simd`.
 
 They are `sppnet.ops._tiles.pool_box` for one pyramid each, where four places cover every bin: their addresses
 are few, and smaller levels are made from bins that are still in registers.

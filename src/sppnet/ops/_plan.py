@@ -187,7 +187,7 @@ def whole_plan(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str
     derived = mode == "max"
     if isinstance(maps, Tensor):
         form = tuple(maps.shape), maps.stride(), maps.element_size()
-        return _placed_plan(maps.data_ptr(), *form, tuple(levels), derived)
+        return _placed_plan(maps.data_ptr(), form, tuple(levels), derived)
     places = map_table(maps)
     table, roots = _level_table(tuple(levels), derived)
     heights, widths = places[:, 1], places[:, 2]
@@ -212,34 +212,25 @@ def whole_plan(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str
     )
 
 
+_Form = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Shape, strides and bytes an element of a batch of maps."""
+
+
 @lru_cache(maxsize=64)
-def _placed_plan(
-    address: int,
-    shape: tuple[int, int, int, int],
-    stride: tuple[int, int, int, int],
-    size: int,
-    levels: tuple[int, ...],
-    derived: bool,
-) -> Plan:
+def _placed_plan(address: int, form: _Form, levels: tuple[int, ...], derived: bool) -> Plan:
     """The plan of a batch of whole maps; where memory is used over and over, addresses come again, too."""
-    plan = _batch_plan(shape, stride, size, levels, derived)
+    plan = _batch_plan(form, levels, derived)
     places = plan.maps.copy()
     places[:, 0] += address
     return replace(plan, maps=places)
 
 
 @lru_cache(maxsize=64)
-def _batch_plan(
-    shape: tuple[int, int, int, int],
-    stride: tuple[int, int, int, int],
-    size: int,
-    levels: tuple[int, ...],
-    derived: bool,
-) -> Plan:
+def _batch_plan(form: _Form, levels: tuple[int, ...], derived: bool) -> Plan:
     """The plan of a batch of whole maps that begins at address 0."""
-    count, _, height, width = shape
+    count, _, height, width = form[0]
     table, roots = _level_table(levels, derived)
-    places = _batch_table(0, shape, stride, size)
+    places = _batch_table(0, *form)
     columns = _edges(*_bins_of(np.array([width]), roots), 1, WIDTH, 0)
     rows = _edges(*_bins_of(np.array([height]), roots), 1, width * WIDTH, 0)
     boxes = np.array([[0, columns.ctypes.data, rows.ctypes.data]] * count, np.int64)

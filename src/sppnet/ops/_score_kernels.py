@@ -13,7 +13,7 @@ from sppnet.ops._keys import to_ordered
 from sppnet.ops._paper import pool_coarse_box
 from sppnet.ops._shuffles import floats
 from sppnet.ops._simd import lanes, least, load, poke, store, vadd, word
-from sppnet.ops._tasks import FOURS, ODD, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
+from sppnet.ops._tasks import COARSE, FOURS, ODD, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
 from sppnet.ops._tiles import build_tables, pool_box
 
 
@@ -33,7 +33,7 @@ def _score_units(kinds, task, scratch, first, last):
     maps, boxes, units, levels, depth, shape = tables(task)
     weights, fours, out = word(task, WEIGHTS), word(task, FOURS), word(task, ROWS)
     bins, across, together = word(shape, 1), word(shape, 4), word(shape, 7)
-    parts, coarse = lanes(like) // 16, word(shape, 11) != 0
+    parts, coarse = lanes(like) // 16, word(task, COARSE) != 0
     size = bins * parts * WIDTH
     tile = scratch
     rows = tile + bins * WIDTH

@@ -136,12 +136,13 @@ def _pieces(builder, read: Callable[[], list], lanes: range) -> Iterator:
     return (piece(first, run)[0] for first in range(lanes.start * count, lanes.stop * count, run))
 
 
-def _lines(builder, read: Callable[[], list]) -> Iterator[tuple[int, Any]]:
-    """Number and content of the registers that hold the elements of the vectors of ``read``, lane by lane."""
-    vectors = read()
-    kind, count = vectors[0].type, len(vectors)
+def _lines(builder, kind, count: int, read: Callable[[], list]) -> Iterator[tuple[int, Any]]:
+    """The elements of ``count`` vectors of type ``kind``, which ``read`` gives, lane by lane.
+
+    Yields the number of each register that they fill, and what it holds.
+    """
     if count % 4 or kind.count * _bytes(kind) == BYTES:
-        elements = [element for column in _columns(builder, vectors) for element in column]
+        elements = [element for column in _columns(builder, read()) for element in column]
         for number in range(count):
             first = number * kind.count
             yield number, _picked(builder, elements[first : first + kind.count])
@@ -236,10 +237,11 @@ def stream_turned(typingctx, like, count, source, target):
 
     def codegen(context, builder, sig, args):
         size, rows, word = register_bytes(context), count.literal_value, ir.IntType(64)
+        register = ir.VectorType(kind.llvm.element, kind.lanes * size // BYTES)
         for start in range(0, BYTES, size):
             part = builder.add(args[2], ir.Constant(word, start))
             read = partial(_read, builder, kind, size, part, ir.Constant(word, BYTES), range(rows))
-            for number, line in _lines(builder, read):
+            for number, line in _lines(builder, register, rows, read):
                 offset = ir.Constant(word, start * rows + number * size)
                 write_past(builder, line, at(builder, args[3], line.type, offset), size)
         return context.get_dummy_value()

@@ -6,7 +6,7 @@ with nothing but the address of the task: the interpreter takes no part until al
 A *unit* is the work on one block of one map with a run of its boxes, int64 ``[4]``: map, first channel,
 first box, the one past the last. Every kernel does the units ``first`` to ``last`` of a task
 (`sppnet.ops._tasks`) in memory of its own, ``scratch``, so that threads share nothing but what they read.
-``kinds`` are scalars whose types say what is computed with. ``shape`` is int64 ``[12]``:
+``kinds`` are scalars whose types say what is computed with. ``shape`` is int64 ``[10]``:
 
 ====  ==========================================================================================
 0, 1  channels, bins
@@ -17,8 +17,6 @@ first box, the one past the last. Every kernel does the units ``first`` to ``las
 7     how many boxes are scored together
 8     bytes from a row of gradients to the next, 0 where all are one
 9     how many blocks of a map may be written together
-10    how many lines of memory of the next unit to ask for at each bin that is made from cells
-11    whether the pyramid is 3, 2, 1 and four places cover every bin
 ====  ==========================================================================================
 """
 
@@ -48,9 +46,10 @@ NEXT, SEAT, COUNT, RUN, SCRATCH, SCRATCH_BYTES = range(6)
 MAPS, BOXES, UNITS, LEVELS, DEPTH, SHAPE, TURN = range(6, 13)
 # Addresses: of the rows, their gradients or sums; of the table of the maps' gradients; of the maxima's
 # places; of the weights; and how many times 4 classes these are for. Then whether a kernel found what it
-# cannot do.
-ROWS, GRADIENTS, PLACES, WEIGHTS, FOURS, ODD = range(13, 19)
-WORDS = 19
+# cannot do; how many lines of the next unit's memory to ask for at each bin that is made from cells; and
+# whether the pyramid is 3, 2, 1 and four places cover every bin.
+ROWS, GRADIENTS, PLACES, WEIGHTS, FOURS, ODD, LINES, COARSE = range(13, 21)
+WORDS = 21
 
 
 def whole(function: Callable[..., Any]) -> Callable[..., Any]:
