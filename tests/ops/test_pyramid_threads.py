@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sppnet.ops import _tasks, _threads, region_pyramid_pool, spatial_pyramid_pool
-from sppnet.ops._blocks import part
+from sppnet.ops._parts import part
 from sppnet.ops._simd import take, word
 from sppnet.ops._tasks import work
 

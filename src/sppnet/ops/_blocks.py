@@ -15,13 +15,11 @@ bytes. Tables of numbers are passed by address, see `sppnet.ops._simd.word`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
+from numba import types
 
 from sppnet.ops._keys import magnitude, to_key, to_ordered, to_plain_key, with_place
+from sppnet.ops._parts import part, part_giving
 from sppnet.ops._shuffles import transpose
 from sppnet.ops._simd import (
     greatest,
@@ -39,12 +37,6 @@ from sppnet.ops._simd import (
 )
 
 WIDTH = 64
-
-
-def part(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Machine code that only other machine code calls, which spares its way in from Python."""
-    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(nogil=True, error_model="numpy", **options)(function)
 
 
 @part
@@ -79,7 +71,7 @@ def gather(like, target, one, channel, channels):
             row += by_row
 
 
-@part
+@part_giving(types.int64)
 def together(like, one, channel, channels, most):
     """How many blocks from ``channel`` on, at most ``most``, are better read or written in one go.
 
@@ -152,13 +144,13 @@ def to_keys(like, base, cells, turn):
         store(at, to_key(load(like, at), turn))
 
 
-@part
+@part_giving(types.boolean)
 def _is_nan(like, most, turn):
     """Whether the largest magnitude of the lanes of ``most``, bits of floats, is that of a NaN."""
     return largest(most) > (np.int64(1) << np.int64(WIDTH * 8 // lanes(like) - 1)) - 1 - turn
 
 
-@part
+@part_giving(types.boolean)
 def gather_numbers(like, value, target, one, channel, channels, turn):
     """`gather` a block to be compared as ``value``, 16 bits as keys, wider floats as they are.
 
@@ -175,7 +167,7 @@ def gather_numbers(like, value, target, one, channel, channels, turn):
     return not _is_nan(like, most, turn)
 
 
-@part
+@part_giving(types.boolean)
 def to_plain_keys(value, bits, base, cells, turn):
     """`to_plain_key` of a block, in place; returns whether none of its floats is NaN."""
     most = zero(bits)
@@ -186,7 +178,7 @@ def to_plain_keys(value, bits, base, cells, turn):
     return not _is_nan(bits, most, turn)
 
 
-@part
+@part_giving(types.boolean)
 def gather_several(like, value, target, one, channel, channels, count, turn):
     """`gather` and `to_plain_keys` of ``count`` blocks, one behind the other, as many as `together` told."""
     height, width = word(one, 1), word(one, 2)

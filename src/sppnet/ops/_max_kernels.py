@@ -15,7 +15,6 @@ from sppnet.ops._blocks import (
     gather,
     gather_numbers,
     gather_several,
-    part,
     spread,
     spread_several,
     to_keys,
@@ -24,6 +23,7 @@ from sppnet.ops._blocks import (
     together,
 )
 from sppnet.ops._paper import pool_paper_box
+from sppnet.ops._parts import part
 from sppnet.ops._simd import (
     fence,
     greatest,
@@ -38,7 +38,7 @@ from sppnet.ops._simd import (
     word,
     zero,
 )
-from sppnet.ops._tasks import GRADIENTS, LINES, ODD, PLACES, ROWS, TURN, Entry, tables, whole, work
+from sppnet.ops._tasks import GRADIENTS, LINES, ODD, PLACES, ROWS, TURN, Entry, tables, work
 from sppnet.ops._tiles import (
     build_tables,
     emit,
@@ -50,7 +50,7 @@ from sppnet.ops._tiles import (
 )
 
 
-@whole
+@part
 def _max_units(kinds, task, scratch, first, last):
     """Pool for max. ``kinds``: an integer as wide as the floats, and the number of NaNs of either sign."""
     like, turn = kinds
@@ -85,7 +85,7 @@ def _max_units(kinds, task, scratch, first, last):
     fence()
 
 
-@whole
+@part
 def _paper_units(kinds, task, scratch, first, last):
     """As `_max_units` for the paper's pyramid of regions, four places a bin, past the caches.
 
@@ -150,7 +150,7 @@ def _scatter(like, count, total, places, totals, levels, depth, row, channel, sh
             given, named = given + step, named + count * size
 
 
-@whole
+@part
 def _max_gradient_units(kinds, task, scratch, first, last):
     """From the gradient of the rows that of the maps, each value to the first maximum of its bin.
 
@@ -194,7 +194,7 @@ def _max_gradient_units(kinds, task, scratch, first, last):
             spread(total, totals + lane // lanes(total) * block, target, opening + lane, channels)
 
 
-@whole
+@part
 def _placed_max_units(kinds, task, scratch, first, last):
     """As `_max_units` for float32 and whole maps, one box a map, and note where the maxima are.
 
@@ -239,7 +239,7 @@ def _placed_max_units(kinds, task, scratch, first, last):
         unit += several
 
 
-@whole
+@part
 def _placed_gradient_units(kinds, task, scratch, first, last):
     """The gradient of `_placed_max_units` for the maps."""
     (total,) = kinds

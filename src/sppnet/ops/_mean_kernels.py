@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sppnet.ops._blocks import WIDTH, gather, part, spread, to_keys
+from sppnet.ops._blocks import WIDTH, gather, spread, to_keys
+from sppnet.ops._parts import part
 from sppnet.ops._shuffles import narrow, widen
 from sppnet.ops._simd import fence, lanes, least, load, peek, poke, scaled, store, vadd, word, zero
-from sppnet.ops._tasks import ROWS, Entry, tables, whole, work
+from sppnet.ops._tasks import ROWS, Entry, tables, work
 from sppnet.ops._tiles import emit, turn_tile
 
 
@@ -38,7 +39,7 @@ def _mean_box(like, tile, base, width, box, levels, depth):
                 target += WIDTH
 
 
-@whole
+@part
 def _mean_units(kinds, task, scratch, first, last):
     """Pool for mean. ``kinds``: an integer and a float of the same width."""
     bits, like = kinds
@@ -96,7 +97,7 @@ def _share_out(like, totals, width, box, levels, depth, row, channel, shape, buf
                 given += step
 
 
-@whole
+@part
 def _mean_gradient_units(kinds, task, scratch, first, last):
     """From the gradient of the rows that of the maps, of one type; a unit must hold all boxes of its map."""
     (like,) = kinds

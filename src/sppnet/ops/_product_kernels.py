@@ -10,11 +10,13 @@ stretch of rows; each has totals of its own, so that their sum does not depend o
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
-from sppnet.ops._blocks import WIDTH, part
+from sppnet.ops._blocks import WIDTH
 from sppnet.ops._dots import dots
-from sppnet.ops._simd import fma, least, load, peek, poke, repeat, store, vadd, word, zero
-from sppnet.ops._tasks import Entry, whole, work
+from sppnet.ops._parts import part, part_giving
+from sppnet.ops._simd import Vector, fma, least, load, peek, poke, repeat, store, vadd, word, zero
+from sppnet.ops._tasks import Entry, work
 
 # Addresses of the float32 rows, of the int64 numbers of those to use, of the vectors, of the factors, of what
 # is added to the products times the factors, of these, and of the totals.
@@ -45,7 +47,7 @@ def _add(row, factors, total, length):
             poke(place + k * WIDTH, peek(one, place + k * WIDTH) + x * peek(one, factors + 4 * k))
 
 
-@part
+@part_giving(types.UniTuple(Vector(types.float32), 4))
 def _four(address):
     """Vectors of 4 scalars."""
     one = np.float32(0)
@@ -74,7 +76,7 @@ def _add_four(r0, r1, r2, r3, factors, total, length):
         store(place + 3 * WIDTH, vadd(low, fma(x3, f33, fma(x2, f23, zero(one)))))
 
 
-@whole
+@part
 def _units(kinds, task, scratch, first, last):
     """Products of rows and vectors, and multiples of rows added up.
 

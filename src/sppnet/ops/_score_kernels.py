@@ -11,13 +11,14 @@ from sppnet.ops._blocks import WIDTH, gather_numbers
 from sppnet.ops._dots import dots
 from sppnet.ops._keys import to_ordered
 from sppnet.ops._paper import pool_coarse_box
+from sppnet.ops._parts import part
 from sppnet.ops._shuffles import floats
 from sppnet.ops._simd import lanes, least, load, poke, store, vadd, word
-from sppnet.ops._tasks import COARSE, FOURS, ODD, ROWS, TURN, WEIGHTS, Entry, tables, whole, work
+from sppnet.ops._tasks import COARSE, FOURS, ODD, ROWS, TURN, WEIGHTS, Entry, tables, work
 from sppnet.ops._tiles import build_tables, pool_box
 
 
-@whole
+@part
 def _score_units(kinds, task, scratch, first, last):
     """Score boxes by max pooled rows without keeping these.
 

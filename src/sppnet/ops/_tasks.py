@@ -34,8 +34,9 @@ from types import CellType, FunctionType
 from typing import Any
 
 import numba
+from numba import types
 
-from sppnet.ops._blocks import part
+from sppnet.ops._parts import in_one_chunk, part, part_giving
 from sppnet.ops._simd import least, take, word
 
 # Counted up by the threads: the next unit to do, the next thread's seat. Then how many units there are and
@@ -52,23 +53,14 @@ ROWS, GRADIENTS, PLACES, WEIGHTS, FOURS, ODD, LINES, COARSE = range(13, 21)
 WORDS = 21
 
 
-def whole(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Machine code compiled as one with its caller.
-
-    Each function that is compiled by itself costs the compiler another round over all that it calls.
-    """
-    options: dict[str, Any] = {"inline": "always"}
-    return numba.njit(nogil=True, error_model="numpy", **options)(function)
-
-
-@part
+@part_giving(types.UniTuple(types.int64, 6))
 def tables(task):
     """The addresses of maps, boxes, units and levels, how many levels, and the address of ``shape``."""
     known = word(task, MAPS), word(task, BOXES), word(task, UNITS), word(task, LEVELS)
     return (*known, word(task, DEPTH), word(task, SHAPE))
 
 
-@whole
+@part
 def work(kernel, kinds, task):
     """What each thread does: take a run of units, call ``kernel`` on it, and again while there are some."""
     scratch = word(task, SCRATCH) + take(task + 8 * SEAT, 1) * word(task, SCRATCH_BYTES)
@@ -81,15 +73,34 @@ def work(kernel, kinds, task):
 
 def _hash_of_parts() -> str:
     folder = files("sppnet.ops")
-    names = ("simd", "keys", "shuffles", "dots", "paper", "blocks", "tiles", "tasks")
+    names = ("simd", "parts", "keys", "shuffles", "dots", "paper", "blocks", "tiles", "tasks")
     return sha256(b"".join(folder.joinpath(f"_{name}.py").read_bytes() for name in names)).hexdigest()
 
 
 _PARTS = _hash_of_parts()
 
 
+@in_one_chunk
+def _compiled(function: Callable[[int], None]) -> int:
+    """The address of machine code of ``function``, kept on disk where numba finds a folder to write to."""
+    # Nothing here is for numba to rewrite.
+    options: dict[str, Any] = {"error_model": "numpy", "no_rewrites": True}
+    # Of what the compiler makes, all is needed to the end: to search it for waste takes a sixth longer.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        compiled = numba.cfunc("void(int64)", cache=True, **options)(function)
+    except RuntimeError:
+        compiled = numba.cfunc("void(int64)", **options)(function)
+    finally:
+        if collects:
+            gc.enable()
+    assert compiled.address is not None
+    return compiled.address
+
+
 class Entry:
-    """A function of a task's address as machine code, kept on disk where numba finds a folder to write to.
+    """A function of a task's address as machine code.
 
     Numba compiles again when the function's file changes, or what the function encloses: so it is made to
     enclose a hash of the files that hold its parts.
@@ -104,16 +115,4 @@ class Entry:
     @cached_property
     def address(self) -> int:
         """Where the machine code begins, made when it is first asked for."""
-        options: dict[str, Any] = {"error_model": "numpy"}
-        # Of what the compiler makes, all is needed to the end: to search it for waste takes a sixth longer.
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            compiled = numba.cfunc("void(int64)", cache=True, **options)(self._function)
-        except RuntimeError:
-            compiled = numba.cfunc("void(int64)", **options)(self._function)
-        finally:
-            if collects:
-                gc.enable()
-        assert compiled.address is not None
-        return compiled.address
+        return _compiled(self._function)

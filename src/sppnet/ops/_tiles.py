@@ -21,8 +21,9 @@ Shapes used below, offsets and steps in bytes:
 
 from __future__ import annotations
 
-from sppnet.ops._blocks import WIDTH, part
+from sppnet.ops._blocks import WIDTH
 from sppnet.ops._keys import from_key, to_cell
+from sppnet.ops._parts import part
 from sppnet.ops._shuffles import stream_turned, transpose
 from sppnet.ops._simd import (
     corners,
