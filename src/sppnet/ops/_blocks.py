@@ -40,6 +40,20 @@ WIDTH = 64
 
 
 @part
+def _copy(like, source, from_row, from_cell, target, to_row, to_cell, height, width, whole):
+    """Copy the cells of ``height`` rows, their ``whole`` vectors or one lane of each."""
+    for _ in range(height):
+        here, there = source, target
+        for _ in range(width):
+            if whole:
+                store(there, load(like, here))
+            else:
+                poke(there, peek(like, here))
+            here, there = here + from_cell, there + to_cell
+        source, target = source + from_row, target + to_row
+
+
+@part
 def gather(like, target, one, channel, channels):
     """Lay out a block of the map ``one``, from ``channel`` on, one vector a cell."""
     source, height, width = word(one, 0), word(one, 1), word(one, 2)
@@ -48,27 +62,19 @@ def gather(like, target, one, channel, channels):
     count, size = lanes(like), WIDTH // lanes(like)
     valid, cells = least(count, channels - channel), height * width
     if valid == count and by_channel == size:
-        for _ in range(height):
-            at = source
-            for _ in range(width):
-                store(target, load(like, at))
-                target, at = target + WIDTH, at + by_cell
-            source += by_row
+        _copy(like, source, by_row, by_cell, target, width * WIDTH, WIDTH, height, width, True)
         return
     if valid == count and by_cell == size and by_row == width * size and cells >= count:
         for at in range(0, cells, count):
             start = least(at, cells - count)
             transpose(like, 32, source + start * size, by_channel, target + start * WIDTH, WIDTH)
         return
-    for lane in range(count):
-        place, row = target + lane * size, source + lane * by_channel
-        for _ in range(height):
-            at = row
-            for _ in range(width):
-                # Lanes that no channel has are filled up with zeros.
-                poke(place, peek(like, at) if lane < valid else like)
-                place, at = place + WIDTH, at + by_cell
-            row += by_row
+    if valid < count:  # lanes that no channel has are zeros
+        for at in range(target, target + cells * WIDTH, WIDTH):
+            store(at, zero(like))
+    for lane in range(valid):
+        here, there = source + lane * by_channel, target + lane * size
+        _copy(like, here, by_row, by_cell, there, width * WIDTH, WIDTH, height, width, False)
 
 
 @part_giving(types.int64)
@@ -91,12 +97,7 @@ def spread(like, source, one, channel, channels):
     count, size = lanes(like), WIDTH // lanes(like)
     valid, cells = least(count, channels - channel), height * width
     if valid == count and by_channel == size:
-        for _ in range(height):
-            at = target
-            for _ in range(width):
-                store(at, load(like, source))
-                source, at = source + WIDTH, at + by_cell
-            target += by_row
+        _copy(like, source, width * WIDTH, WIDTH, target, by_row, by_cell, height, width, True)
         return
     if valid == count and by_cell == size and by_row == width * size and cells >= count:
         for at in range(0, cells, count):
@@ -104,13 +105,8 @@ def spread(like, source, one, channel, channels):
             transpose(like, 32, source + start * WIDTH, WIDTH, target + start * size, by_channel)
         return
     for lane in range(valid):
-        place, row = source + lane * size, target + lane * by_channel
-        for _ in range(height):
-            at = row
-            for _ in range(width):
-                poke(at, peek(like, place))
-                place, at = place + WIDTH, at + by_cell
-            row += by_row
+        here, there = source + lane * size, target + lane * by_channel
+        _copy(like, here, width * WIDTH, WIDTH, there, by_row, by_cell, height, width, False)
 
 
 @part
