@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
-from sppnet.ops import _plan, region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops import _cpu, _plan, _tasks, region_pyramid_pool, spatial_pyramid_pool
 from sppnet.ops._reference import pool_plain
 from sppnet.ops._torch import pool_maps, pool_regions
 
@@ -169,8 +170,7 @@ def test_large_outputs_are_right_to_the_last_row(dtype: torch.dtype) -> None:
 def test_large_outputs_of_the_paper_and_others_hold_the_same_in_either_order(
     dtype: torch.dtype, levels: tuple[int, ...], budget: int, odd: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The paper's pyramid has code of its own for outputs beyond 8 MiB where the tables answer every bin, and
-    # no float is NaN.
+    # Beyond 8 MiB rows go past the caches. The paper's pyramid has code of its own, see below.
     monkeypatch.setattr(_plan, "_TABLE_BYTES", budget)
     generator = torch.Generator().manual_seed(8)
     maps = torch.randn(2, 64, 31, 43, generator=generator).to(dtype)
@@ -184,6 +184,35 @@ def test_large_outputs_of_the_paper_and_others_hold_the_same_in_either_order(
     for row, (x0, y0, x1, y1) in zip(public[:40], regions[0].tolist(), strict=False):
         expected = by_torch(maps[0, :, y0:y1, x0:x1].float(), levels).to(dtype)
         assert torch.equal(row.nan_to_num(9.0), expected.nan_to_num(9.0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("odd", [0.0, float("nan")])
+def test_the_paper_pyramid_has_code_of_its_own_for_small_outputs_too(
+    dtype: torch.dtype, odd: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[_tasks.Entry, bool]] = []
+
+    def watched(entry: _tasks.Entry, *rest: Any) -> bool:
+        taken.append((entry, _run(entry, *rest)))
+        return taken[-1][1]
+
+    _run = _cpu._run
+    monkeypatch.setattr(_cpu, "_run", watched)
+    generator = torch.Generator().manual_seed(9)
+    maps = torch.randn(2, 32, 20, 30, generator=generator).to(dtype)
+    maps[0, 5, 3:9, 4] = odd
+    regions = [random_regions(n, 20, 30, generator) for n in (120, 80)]
+    levels = (6, 3, 2, 1)
+    public = region_pyramid_pool(maps, regions, levels)
+    # Floats that are NaN are for the other code.
+    own = (_cpu._PAPER[dtype], odd == 0)
+    assert taken == ([own] if odd == 0 else [own, (_cpu._MAX[dtype], True)])
+    rows = iter(public)
+    for one, some in zip(maps, regions, strict=True):
+        for x0, y0, x1, y1 in some.tolist():
+            expected = by_torch(one[:, y0:y1, x0:x1].float(), levels).to(dtype)
+            assert torch.equal(next(rows).nan_to_num(9.0), expected.nan_to_num(9.0))
 
 
 @pytest.mark.parametrize("budget", [1, 100_000, 400_000])

@@ -34,9 +34,8 @@ _THREAD_BYTES = 512 << 10
 _NEAR_BYTES = 256 << 10
 """What one thread keeps before it is written."""
 
-_PAPER_TABLE = [[6, 0], [3, 36], [2, 45], [1, 49]]
-_COARSE_TABLE = [[3, 0], [2, 9], [1, 13]]
-"""The sides of pyramids that have code of their own in their order, and the bins before each."""
+_COARSE = (3, 2, 1)
+"""The pyramid that has code of its own in scoring."""
 
 _NANS = {
     torch.float16: (1 << 10) - 1,
@@ -135,24 +134,19 @@ def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str, by_bin: bool) -
     out = new_rows(len(plan.boxes), channels * plan.bins, dtype)
     lanes = WIDTH // first.element_size()
     # Large outputs are written past the caches, which they would only flush.
-    large = out.numel() * out.element_size() >= LARGE
-    streamed = large and channels % lanes == 0 and out.data_ptr() % WIDTH == 0
+    large, aligned = out.numel() * out.element_size() >= LARGE, out.data_ptr() % WIDTH == 0
+    streamed = large and aligned and channels % lanes == 0
     shape = _shape(plan, channels, streamed=streamed, by_bin=by_bin)
     units = units_of(plan, channels, lanes, 2 * torch.get_num_threads())
     scratch = 3 * plan.bins * WIDTH + plan.table_bytes
     size = channels * first.element_size()
     words = {_tasks.ROWS: out.data_ptr(), _tasks.TURN: _NANS[dtype]}
-    able = mode == "max" and not by_bin and streamed and _is_pyramid(plan, _PAPER_TABLE)
-    if able and _run(_PAPER[dtype], plan, units, shape, scratch, size, words):
+    own = plan.paper and aligned
+    if own and _run(_PAPER[dtype], plan, units, shape, scratch, size, words):
         return out
     entry = _MAX[dtype] if mode == "max" else _MEAN[dtype]
     _run(entry, plan, units, shape, scratch, size, words)
     return out
-
-
-def _is_pyramid(plan: Plan, table: Sequence[Sequence[int]]) -> bool:
-    """Whether the levels are those of ``table``, and four places cover every bin."""
-    return plan.across == 0 and plan.levels[:, [0, 3]].tolist() == table
 
 
 def _pool_widened(maps: Sequence[Tensor] | Tensor, plan: Plan, by_bin: bool) -> Tensor:
@@ -315,7 +309,7 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
         _tasks.FOURS: fours,
         _tasks.ROWS: sums.data_ptr(),
         _tasks.TURN: _NANS[maps.dtype],
-        _tasks.COARSE: _is_pyramid(plan, _COARSE_TABLE),
+        _tasks.COARSE: plan.across == 0 and tuple(levels) == _COARSE,
     }
     scratch = plan.bins * WIDTH * (1 + together * parts) + plan.table_bytes
     size = channels * maps.element_size()

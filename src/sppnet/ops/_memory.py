@@ -21,8 +21,6 @@ from torch import Tensor
 LARGE = 8 << 20
 """Outputs from this size on come from here, in bytes; the C library keeps smaller ones itself."""
 _KEPT = 256 << 20
-_UNMARKED = 128 << 20
-"""What is kept without telling the system that it may take it, in bytes."""
 _PAGE = 2 << 20
 _BY_PAGES = sys.platform == "linux" and hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MADV_HUGEPAGE")
 
@@ -70,7 +68,7 @@ class _Reserve:
             return
         self._latest.append(memory)
         # Marking takes a tenth of the time that an output takes, and the next one wants it right away.
-        while len(self._latest) > 1 or sum(len(m) for m in tuple(self._latest)) > _UNMARKED:
+        while len(self._latest) > 1:
             try:
                 older = self._latest.popleft()
             except IndexError:  # lent meanwhile

@@ -17,6 +17,13 @@ WIDTH = 64
 _TABLE_BYTES = 64 << 20
 """What the tables of one thread may take."""
 
+_PAPER = (6, 3, 2, 1)
+"""The pyramid that has code of its own."""
+
+_LOAD, _ENTRY, _BIN, _PAPER_BIN = 2.2, 5.5, 8.0, -8.0
+"""Measured in processor cycles: a load, a table's entry, and what a bin takes longer by tables than cell by
+cell, which for the paper's pyramid includes the code that only tables can use."""
+
 Words = NDArray[np.int64]
 
 
@@ -58,6 +65,7 @@ class Plan:
         cells: of the largest map.
         all_cells: of all maps together.
         whole: one box a map, covering it.
+        paper: the code of the paper's pyramid can pool them.
     """
 
     maps: Words
@@ -71,6 +79,7 @@ class Plan:
     cells: int
     all_cells: int
     whole: bool
+    paper: bool = False
 
     @cached_property
     def addresses(self) -> tuple[int, int, int]:
@@ -148,20 +157,20 @@ def _edges(first: Words, length: Words, doublings: int, step: Words | int, table
 
 
 def _choose(
-    boxes: Boxes, roots: tuple[int, ...], height: int, width: int, longest: tuple[int, int]
+    boxes: Boxes, roots: tuple[int, ...], height: int, width: int, longest: tuple[int, int], bin_cost: float
 ) -> tuple[int, int]:
     """How many doublings of rows and columns to tabulate, 1 and 1 for none, by the work that remains.
 
-    The costs of a load, a bin and a table entry were measured as 1.6, 6 and 2 processor cycles. ``longest``
-    are the longest bins of any box, down and across.
+    ``longest`` are the longest bins of any box, down and across.
     """
     sums = _sides(max(height, width), roots)[2]
-    direct = 1.6 * int(sum(np.vdot(one[boxes.sides[0]], one[boxes.sides[1]]) for one in sums))
+    direct = _LOAD * int(sum(np.vdot(one[boxes.sides[0]], one[boxes.sides[1]]) for one in sums))
     ky, kx = (one.bit_length() for one in longest)
     while ky * kx * height * width * WIDTH > _TABLE_BYTES and ky * kx > 1:
         ky, kx = (ky - 1, kx) if ky >= kx else (ky, kx - 1)
     maps = len(boxes.counts)
-    tabled = 2.0 * height * width * (ky * kx - 1) * maps + 6.0 * len(boxes) * count_bins(roots)
+    entries = height * width * (ky * kx - 1) * maps
+    tabled = _ENTRY * entries + bin_cost * len(boxes) * count_bins(roots)
     return (ky, kx) if tabled < direct else (1, 1)
 
 
@@ -239,12 +248,15 @@ def _batch_plan(form: _Form, levels: tuple[int, ...], derived: bool) -> Plan:
     return Plan(places, boxes, (1,) * count, table, bins, (1, 1), WIDTH, edges, cells, count * cells, True)
 
 
-def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str) -> Plan:
-    """``boxes`` of ``maps`` ``[B, C, H, W]``."""
+def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str, paper: bool = False) -> Plan:
+    """``boxes`` of ``maps`` ``[B, C, H, W]``; ``paper``: for a kernel with one beside it for the paper's."""
     table, roots = _level_table(tuple(levels), mode == "max")
     height, width = maps.shape[2:]
     wide, tall = (_sides(max(height, width), roots)[3][side] for side in boxes.sides.max(1).tolist())
-    doublings = _choose(boxes, roots, height, width, (tall, wide)) if mode == "max" else (1, 1)
+    in_blocks = maps.shape[1] % (WIDTH // maps.element_size()) == 0
+    paper = paper and in_blocks and mode == "max" and tuple(levels) == _PAPER
+    cost = _PAPER_BIN if paper else _BIN
+    doublings = _choose(boxes, roots, height, width, (tall, wide), cost) if mode == "max" else (1, 1)
     edges = _region_edges(height, width, roots, doublings)
     lines = np.empty((3, len(boxes)), np.int64)
     np.multiply(boxes.corners[1], width * WIDTH, out=lines[0])
@@ -257,7 +269,20 @@ def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str) ->
     places, bins, cells = map_table(maps), count_bins(levels), height * width
     all_cells = len(maps) * cells
     lines = np.ascontiguousarray(lines.T)
-    return Plan(places, lines, boxes.counts, table, bins, doublings, across, edges, cells, all_cells, False)
+    return Plan(
+        places,
+        lines,
+        boxes.counts,
+        table,
+        bins,
+        doublings,
+        across,
+        edges,
+        cells,
+        all_cells,
+        False,
+        paper and covered,
+    )
 
 
 def units_of(plan: Plan, channels: int, lanes: int, least: int) -> Words:

@@ -263,7 +263,7 @@ def pool_regions(
     if _no_rows(maps, count):
         return _pool_regions_shape(maps, regions, levels, mode, order)
     if maps.device.type == "cpu":
-        plan = _cpu.region_plan(maps, _checked(maps, regions), levels, mode)
+        plan = _cpu.region_plan(maps, _checked(maps, regions), levels, mode, paper=order != "bins")
         return _cpu.pool(maps, plan, mode, order == "bins")
     if _gpu.usable(maps):
         # Checked here, regions on the CPU keep no device waiting.
