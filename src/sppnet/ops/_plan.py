@@ -48,7 +48,7 @@ class Boxes:
 
     def __getitem__(self, order: Words) -> Boxes:
         """These boxes, which must stay sorted by map."""
-        return Boxes(self.corners[:, order], self.sides[:, order], self.counts)
+        return Boxes(self.corners.take(order, 1), self.sides.take(order, 1), self.counts)
 
 
 @dataclass(frozen=True)
@@ -258,17 +258,14 @@ def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str, pa
     cost = _PAPER_BIN if paper else _BIN
     doublings = _choose(boxes, roots, height, width, (tall, wide), cost) if mode == "max" else (1, 1)
     edges = _region_edges(height, width, roots, doublings)
-    lines = np.empty((3, len(boxes)), np.int64)
-    np.multiply(boxes.corners[1], width * WIDTH, out=lines[0])
-    lines[0] += boxes.corners[0] * WIDTH
-    for line, sides, edge in zip(lines[1:], boxes.sides, edges, strict=True):
-        np.multiply(sides, edge.shape[1] * 16, out=line)
-        line += edge.ctypes.data
+    lines = np.empty((len(boxes), 3), np.int64)
+    lines[:, 0] = boxes.corners[1] * (width * WIDTH) + boxes.corners[0] * WIDTH
+    for column, sides, edge in zip((1, 2), boxes.sides, edges, strict=True):
+        lines[:, column] = sides * (edge.shape[1] * 16) + edge.ctypes.data
     covered = doublings != (1, 1) and not (tall >> doublings[0] or wide >> doublings[1])
     across = 0 if covered else WIDTH << (doublings[1] - 1)
     places, bins, cells = map_table(maps), count_bins(levels), height * width
     all_cells = len(maps) * cells
-    lines = np.ascontiguousarray(lines.T)
     return Plan(
         places,
         lines,
@@ -327,8 +324,15 @@ def weight_blocks(weight: Tensor, channels: int, levels: Sequence[int], lanes: i
 
 
 def near_order(boxes: Boxes) -> Words:
-    """The order of the boxes in which each reads next to the last one: by map, doublings, rows, columns."""
-    x, y = boxes.corners[:2]
-    shape = _log2(boxes.sides[1]) * 32 + _log2(boxes.sides[0])
-    owners = np.repeat(np.arange(len(boxes.counts)), boxes.counts)
-    return np.argsort(((owners * 1024 + shape) * (y.max() + 1) + y) * (x.max() + 1) + x, kind="stable")
+    """The order of the boxes in which each reads near where the last one did: by map, doublings, rows."""
+    # The exponents of floats are logarithms.
+    wide, tall = (boxes.sides.astype(np.float32).view(np.int32) >> 23).astype(np.int64)
+    keys = ((tall << 8) + wide) * (int(boxes.corners[1].max()) + 1) + boxes.corners[1]
+    if len(boxes.counts) > 1:
+        keys += np.repeat(np.arange(len(boxes.counts)) * (int(keys.max()) + 1), boxes.counts)
+    # Numbers are sorted in a quarter of the time that it takes to find their order.
+    bits = len(boxes).bit_length()
+    keys <<= bits
+    keys += np.arange(len(boxes))
+    keys.sort()
+    return keys & ((1 << bits) - 1)
