@@ -114,6 +114,38 @@ def test_gates_sums_and_functional_pools() -> None:
     assert measure_grids(_Gated().eval(), "gated")[0] == (Grid(2.0, 0.5), Grid(8.0, 4.5))
 
 
+def test_borders_that_reach_the_middle_are_got_away_from() -> None:
+    # As in a large convnext: on 512 pixels, 32 cells, padding reaches 36 cells into it from each side.
+    deep = nn.Sequential(nn.Conv2d(3, 4, 16, 16), *(nn.Conv2d(4, 4, 7, padding=3) for _ in range(12)))
+    assert measure_grids(_One(deep), "deep") == ((Grid(16.0, 8.0),), 1)
+
+
+class _Scaled(nn.Module):
+    """Weights that are standardised and scaled before each use, as in an nfnet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+        self.gain = nn.Parameter(torch.ones(4, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        scale = (self.gain * 0.5).view(-1)
+        flat = self.conv.weight.view(1, 4, -1)
+        weight = functional.batch_norm(flat, None, None, weight=scale, training=True)
+        return (functional.conv2d(x, weight.view_as(self.conv.weight), stride=2, padding=1),)
+
+
+def test_weights_may_be_computed() -> None:
+    assert measure_grids(_Scaled(), "scaled")[0] == (Grid(2.0, 0.5),)
+
+
+def test_a_network_that_cannot_be_measured_is_refused_by_name() -> None:
+    large = nn.Conv2d(3, 4, 80, 2)
+    assert measure_grids(_One(large), "large", short=80)[0] == (Grid(2.0, 40.0),)
+    with pytest.raises(UserError, match=r"large: wanted a network whose cells can be located, got an error"):
+        measure_grids(_One(large), "large")
+
+
 class _Same(nn.Module):
     """TensorFlow's padding: all the odd pixel on the far side, depending on the size."""
 

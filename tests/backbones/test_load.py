@@ -61,6 +61,21 @@ def test_layers_by_name_and_by_stride_in_the_order_asked() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "stride", "found"),
+    [
+        # Behind it, adaptive pooling gives 6 or 7 cells a side at any size.
+        ("random:torchvision:alexnet", 32, ("features.12", Grid(32.0, 31.5))),
+        ("random:torchvision:vgg11", 32, ("features.20", Grid(32.0, 16.0))),
+        # Takes no picture of 64 pixels, and its borders reach the middle of one of 512.
+        ("random:torchvision:inception_v3", 32, ("Mixed_7c", Grid(32.0, 37.5))),
+    ],
+)
+def test_networks_by_another_stride(name: str, stride: int, found: tuple[str, Grid]) -> None:
+    (info,) = load_backbone(name, layers=(f"stride{stride}",)).layers
+    assert (info.name, info.grid) == found
+
+
+@pytest.mark.parametrize(
     ("name", "layer", "grid"),
     [
         ("random:torchvision:resnet18", "layer3", Grid(16.0, 0.5)),

@@ -51,6 +51,8 @@ _LENGTHS = {"norm", "vector_norm", "linalg_vector_norm"}
 _CENTRAL_CELLS = 2
 _TOLERANCE = 0.25
 _BORDER = 0.02
+_LONGEST = 4096
+"""Pixels beyond which no picture is made to get away from a network's borders."""
 # What networks raise when a picture's size does not suit them.
 _REFUSALS = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
 _ANY_SIZE = "a network that takes pictures of any size and gives maps [B, C, h, w]"
@@ -93,10 +95,11 @@ class _Shapes(TorchFunctionMode):
             return self._sum(args[0], args[1])
         if name in _LENGTHS:  # a statistic of the whole picture has no place
             return func(*args, **given).detach()
-        if name in _PRODUCTS and _is_factor(args[1]):
-            return args[0]
-        if name in _PRODUCTS and _is_factor(args[0]):
-            return args[1]
+        if name in _PRODUCTS and isinstance(args[1], Tensor):
+            if _is_factor(args[1]):
+                return args[0]
+            if _is_factor(args[0]):
+                return args[1]
         return func(*args, **given)
 
     def _single(self, x: Tensor) -> Tensor:
@@ -195,8 +198,12 @@ def _axis_grids(trunk: nn.Module, axis: int, long: int, short: int, where: str) 
     device = next(trunk.parameters()).device
     with torch.inference_mode(False), torch.enable_grad():
         image = torch.ones(shape, dtype=torch.float64, device=device, requires_grad=True)
-        with _Shapes():
-            maps = trunk(image)
+        try:
+            with _Shapes():
+                maps = trunk(image)
+        except (*_REFUSALS, AttributeError) as error:
+            got = f"an error where each operation gives its shape: {_first_line(error)}"
+            raise UserError(where, "a network whose cells can be located", got, _WAY_OUT) from error
         return [_axis_grid(m[0].mean(0).mean(3 - axis), image, axis, where) for m in maps]
 
 
@@ -205,11 +212,14 @@ def measure_grids(
 ) -> tuple[tuple[Grid, ...], int]:
     """The grid of every map that ``trunk`` gives.
 
+    Where a network is deep, its borders reach far into the picture and shift what is measured: so the picture
+    grows until it makes no difference.
+
     Args:
         trunk: normalised ``[B, 3, H, W]`` to a tuple of maps; its weights play no part.
         where: the network's name, for messages.
-        long: pixels of the side that is measured along, a power of two: a few receptive fields.
-        short: pixels of the other side.
+        long: pixels of the side that is measured along, at first; a power of two.
+        short: pixels of the other side, which the trunk must take.
 
     Returns:
         The grids, and what the sides of an input must be multiples of for them to hold: 1, or the
@@ -218,13 +228,35 @@ def measure_grids(
     Raises:
         UserError: the cells lie on no regular grid, or differ between the two axes.
     """
+    known: tuple[list[Grid], int] | None = None
+    while True:
+        last = 2 * long > _LONGEST
+        try:
+            grids, multiple = _measure(trunk, where, long, short)
+        except UserError:
+            if last:
+                raise
+            known = None
+        else:
+            if last or (known is not None and known[1] == multiple and _agree(known[0], grids)):
+                return tuple(grids), multiple
+            known = grids, multiple
+        long *= 2
+
+
+def _measure(trunk: nn.Module, where: str, long: int, short: int) -> tuple[list[Grid], int]:
+    """`measure_grids` with a picture of one length."""
     rows = _axis_grids(trunk, 2, long, short, where)
     if _agree(rows, _axis_grids(trunk, 3, long - 1, short, where)):
-        return tuple(rows), 1
+        return rows, 1
     columns = _axis_grids(trunk, 3, long, short, where)
     if not _agree(rows, columns):
         raise UserError(where, "the same grid down and across", f"{rows} down and {columns} across")
-    return tuple(rows), round(max(grid.stride for grid in rows))
+    return rows, round(max(grid.stride for grid in rows))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _agree(ours: list[Grid], theirs: list[Grid]) -> bool:
@@ -251,8 +283,7 @@ def try_size(trunk: nn.Module, size: ImageSize, where: str) -> tuple[Tensor, ...
     try:
         return run_zeros(trunk, size)
     except _REFUSALS as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        got = f"an error from it at {size.height} x {size.width}: {line}"
+        got = f"an error from it at {size.height} x {size.width}: {_first_line(error)}"
         raise UserError(where, _ANY_SIZE, got, _WAY_OUT) from error
 
 

@@ -54,8 +54,8 @@ def load_backbone(
     trunk.eval()
     with _one_thread():
         channels = count_channels(trunk, name)
-        grids, multiple = measure_grids(trunk, name)
         side = smallest_side(trunk)
+        grids, multiple = measure_grids(trunk, name, short=max(64, side))
     infos = tuple(LayerInfo(n, c, g) for n, c, g in zip(names, channels, grids, strict=True))
     side = -(-side // multiple) * multiple
     return Backbone(name, trunk, infos, ImageSize(side, side), mean, std, multiple)

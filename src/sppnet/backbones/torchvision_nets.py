@@ -18,7 +18,8 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 # SqueezeNet 1.0 is strongest, for transfer, before its last pool; the others after stride 16.
 _DEFAULT_LAYERS = {"squeezenet1_0": ("stride8",)}
-_PROBE = ImageSize(256, 256)
+_SIDES = (256, 384)
+"""Of pictures that tell strides: two, as a step may give as many cells at any size."""
 
 
 class TorchvisionTrunk(nn.Module):
@@ -57,7 +58,7 @@ def _stages(net: nn.Module) -> list[str]:
     """Names of the network's coarse steps: its children, and the children of its sequences."""
     names: list[str] = []
     for name, child in net.named_children():
-        if isinstance(child, nn.Sequential) and name in ("features", "trunk_output"):
+        if isinstance(child, nn.Sequential) and name in ("features", "trunk_output", "layers"):
             names += [f"{name}.{inner}" for inner, _ in child.named_children()]
         else:
             names.append(name)
@@ -66,25 +67,27 @@ def _stages(net: nn.Module) -> list[str]:
 
 def _last_at_stride(net: nn.Module, stride: int, where: str) -> str:
     """The last coarse step whose map has one cell for ``stride`` pixels."""
-    heights: dict[str, int] = {}
+    heights: dict[str, list[int]] = {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def note(module: nn.Module, given: tuple[Tensor, ...], out: object) -> None:
             if isinstance(out, Tensor) and out.ndim == 4:
-                heights[name] = out.shape[2]
+                heights.setdefault(name, []).append(out.shape[2])
 
         return note
 
     hooks = [net.get_submodule(name).register_forward_hook(watch(name)) for name in _stages(net)]
     try:
-        try_size(net, _PROBE, where)
+        for side in _SIDES:
+            try_size(net, ImageSize(side, side), where)
     finally:
         for hook in hooks:
             hook.remove()
+    strides = {name: [s / h for s, h in zip(_SIDES, some, strict=True)] for name, some in heights.items()}
     # An unpadded network loses a few cells at the border, but never reaches the next power of two.
-    fitting = [n for n, h in heights.items() if stride * 0.75 < _PROBE.height / h < stride * 1.5]
+    fitting = [name for name, some in strides.items() if all(stride * 0.75 < s < stride * 1.5 for s in some)]
     if not fitting:
-        known = ", ".join(f"{n} ({_PROBE.height / h:.1f})" for n, h in heights.items())
+        known = ", ".join(f"{name} ({max(some):.1f})" for name, some in strides.items())
         raise UserError(where, f"a network with a map of stride {stride}", f"layers (strides) {known}")
     return fitting[-1]
 
