@@ -139,6 +139,42 @@ def test_weights_may_be_computed() -> None:
     assert measure_grids(_Scaled(), "scaled")[0] == (Grid(2.0, 0.5),)
 
 
+class _Starred(nn.Module):
+    """Blocks that multiply two branches, or a map by itself, as in a starnet or a convformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, 2, 1)
+        self.one, self.other = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.stem(x)
+        for _ in range(12):
+            x = x + 0.5 * functional.relu6(self.one(x)) * self.other(x) + self.one(x) ** 2
+        return (x,)
+
+
+def test_products_of_maps_are_seen_as_their_sums() -> None:
+    assert measure_grids(_Starred(), "starred")[0] == (Grid(2.0, 0.5),)
+
+
+class _Shrinking(nn.Module):
+    """As many cells as the square root of the picture's sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        height, width = (int(side**0.5) for side in x.shape[2:])
+        return (functional.adaptive_avg_pool2d(self.conv(x), (height, width)),)
+
+
+def test_cells_that_grow_with_the_picture_are_refused() -> None:
+    with pytest.raises(UserError, match=r"shrinking: wanted cells on a regular grid, got another one on"):
+        measure_grids(_Shrinking(), "shrinking")
+
+
 def test_a_network_that_cannot_be_measured_is_refused_by_name() -> None:
     large = nn.Conv2d(3, 4, 80, 2)
     assert measure_grids(_One(large), "large", short=80)[0] == (Grid(2.0, 40.0),)

@@ -42,8 +42,9 @@ _ACTIVATIONS = {
     "softplus",
 }
 _SQUASHES = {"hardswish", "hardtanh", "hardsigmoid", "sigmoid", "tanh", "clamp"}
+_POWERS = {"pow", "square", "__pow__"}
 _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout"}
-_POINTWISE = _NORMALISATIONS | _ACTIVATIONS | _SQUASHES | _DROPOUTS
+_POINTWISE = _NORMALISATIONS | _ACTIVATIONS | _SQUASHES | _DROPOUTS | _POWERS
 _MAX_POOLS = {"max_pool2d", "_max_pool2d"}
 _PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
 _SUMS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
@@ -95,11 +96,8 @@ class _Shapes(TorchFunctionMode):
             return self._sum(args[0], args[1])
         if name in _LENGTHS:  # a statistic of the whole picture has no place
             return func(*args, **given).detach()
-        if name in _PRODUCTS and isinstance(args[1], Tensor):
-            if _is_factor(args[1]):
-                return args[0]
-            if _is_factor(args[0]):
-                return args[1]
+        if name in _PRODUCTS:
+            return self._product(func, args[0], args[1])
         return func(*args, **given)
 
     def _single(self, x: Tensor) -> Tensor:
@@ -147,11 +145,25 @@ class _Shapes(TorchFunctionMode):
         weighted = [self._single(t) * (t.shape[1] / channels) for t in tensors]
         return self._spread(torch.stack(weighted).sum(0), channels)
 
+    def _product(self, func: Callable[..., Any], one: Any, other: Any) -> Any:
+        """Factors move no cell, and numbers must stay small: a deep network's would pass all bounds."""
+        if _is_map(one) and (isinstance(other, float) or _is_factor(other)):
+            return one
+        if _is_factor(one) and _is_map(other):
+            return other
+        if _is_map(one) and _is_map(other) and one.shape == other.shape:
+            return self._sum(one / 2, other / 2)  # a cell sees what both see
+        return func(one, other)
+
     def _sum(self, one: Any, other: Any) -> Any:
         """Never in place: views of one channel cannot be written to."""
         if id(one) in self._singles and id(other) in self._singles:
             return self._spread(self._single(one) + self._single(other), one.shape[1])
         return one + other
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()
 
 
 def _is_factor(value: Any) -> bool:
@@ -230,18 +242,18 @@ def measure_grids(
     """
     known: tuple[list[Grid], int] | None = None
     while True:
-        last = 2 * long > _LONGEST
         try:
-            grids, multiple = _measure(trunk, where, long, short)
+            found = _measure(trunk, where, long, short)
         except UserError:
-            if last:
+            if 2 * long > _LONGEST:
                 raise
-            known = None
-        else:
-            if last or (known is not None and known[1] == multiple and _agree(known[0], grids)):
-                return tuple(grids), multiple
-            known = grids, multiple
-        long *= 2
+            found = None
+        if known and found and known[1] == found[1] and _agree(known[0], found[0]):
+            return tuple(found[0]), found[1]
+        if 2 * long > _LONGEST:
+            got = f"another one on {long} pixels than on {long // 2}"
+            raise UserError(where, "cells on a regular grid", got, _WAY_OUT)
+        known, long = found, 2 * long
 
 
 def _measure(trunk: nn.Module, where: str, long: int, short: int) -> tuple[list[Grid], int]:
