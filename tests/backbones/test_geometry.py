@@ -182,6 +182,27 @@ def test_a_network_that_cannot_be_measured_is_refused_by_name() -> None:
         measure_grids(_One(large), "large")
 
 
+class _Attending(nn.Module):
+    """A gate that is convolved along the channels and spread over the map, on one of two branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.along = nn.Parameter(torch.ones(1, 1, 3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.stem(x)
+        y = self.branch(x)
+        gate = y.mean((2, 3)).view(len(y), 1, -1)
+        gate = torch.sigmoid(functional.conv1d(gate, self.along, padding=1)).view(*y.shape[:2], 1, 1)
+        return (functional.avg_pool2d(x, 2) + y * gate.expand_as(y),)
+
+
+def test_a_gate_takes_nothing_from_its_branch() -> None:
+    # The middle of 1.5 and 0.5, the centres of the two branches' first cells.
+    assert measure_grids(_Attending(), "attending")[0] == (Grid(4.0, 1.0),)
+
+
 class _Same(nn.Module):
     """TensorFlow's padding: all the odd pixel on the far side, depending on the size."""
 

@@ -152,6 +152,8 @@ class _Shapes(TorchFunctionMode):
         if _is_factor(one) and _is_map(other):
             return other
         if _is_map(one) and _is_map(other) and one.shape == other.shape:
+            if not other.requires_grad:  # a gate over the whole picture, spread over the map
+                return one
             return self._sum(one / 2, other / 2)  # a cell sees what both see
         return func(one, other)
 
