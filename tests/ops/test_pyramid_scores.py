@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sppnet.errors import UserError
-from sppnet.ops import region_pyramid_pool, region_pyramid_scores
+from sppnet.ops import _plan, region_pyramid_pool, region_pyramid_scores
 from sppnet.ops.bins import count_bins
 
 
@@ -124,3 +125,16 @@ def test_heads_of_another_length_are_refused() -> None:
         region_pyramid_scores(maps, regions, torch.randn(3, 20))
     with pytest.raises(UserError, match=r"bias: wanted a tensor \[3\], got shape \[2\]"):
         region_pyramid_scores(maps, regions, torch.randn(3, 4), torch.randn(2), (1,))
+
+
+@given(counts=st.lists(st.integers(0, 30), min_size=1, max_size=5).filter(any), seed=st.integers(0, 1000))
+@settings(deadline=None)
+def test_boxes_are_scored_by_map_size_and_row(counts: list[int], seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    corners = draw.integers(0, 60, (4, sum(counts)))
+    corners[2:] = corners[:2] + draw.integers(1, 60, (2, sum(counts)))
+    sides = corners[2:] - corners[:2]
+    order = _plan.near_order(_plan.Boxes(corners, sides, tuple(counts)))
+    owners, logarithms = np.repeat(np.arange(len(counts)), counts), np.floor(np.log2(sides))
+    keys = list(zip(owners, logarithms[1], logarithms[0], corners[1], range(sum(counts)), strict=True))
+    assert [keys[i] for i in order] == sorted(keys)

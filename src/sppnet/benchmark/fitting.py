@@ -93,7 +93,7 @@ def run(request: FittingRequest) -> dict[str, Any]:
             request.classification, request.backbone, request.weights, quiet=request.quiet
         )
     if "curve" in request.parts:
-        document["curve"] = _curve(request)
+        document["curve"] = _curve(request, ours)
     if "growth" in request.parts:
         document["growth"] = _growth(request, ours)
     if "faster_rcnn" in request.parts:
@@ -228,7 +228,7 @@ def _rcnn_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
     }
 
 
-def _curve(request: FittingRequest) -> list[dict[str, object]]:
+def _curve(request: FittingRequest, ours: dict[str, Any]) -> list[dict[str, object]]:
     """Accuracy and seconds by number of training pictures, with two plots."""
     from sppnet.draw import plot_lines, save_picture
 
@@ -236,7 +236,7 @@ def _curve(request: FittingRequest) -> list[dict[str, object]]:
     sizes = [n for n in _CURVE if n < count] + [count]
     rows: list[dict[str, object]] = []
     for n in sizes[:2] if request.quick else sizes:
-        found = fit_once(_task(request, pictures=n))
+        found = ours if n == count else fit_once(_task(request, pictures=n))
         rows.append({"pictures": n, **{k: found[k] for k in ("fit_s", "AP50", "AP75", "AP")}})
     pictures = [float(str(row["pictures"])) for row in rows]
     lines = {name: (pictures, [float(str(row[name])) for row in rows]) for name in ("AP50", "AP75", "AP")}

@@ -325,12 +325,13 @@ def weight_blocks(weight: Tensor, channels: int, levels: Sequence[int], lanes: i
 
 def near_order(boxes: Boxes) -> Words:
     """The order of the boxes in which each reads near where the last one did: by map, doublings, rows."""
-    # The exponents of floats are logarithms.
-    wide, tall = (boxes.sides.astype(np.float32).view(np.int32) >> 23).astype(np.int64)
-    keys = ((tall << 8) + wide) * (int(boxes.corners[1].max()) + 1) + boxes.corners[1]
+    # The exponents of floats, above their zero, are logarithms, here below 32.
+    wide, tall = (boxes.sides.astype(np.float32).view(np.int32) >> 23).astype(np.int64) - 127
+    keys = (tall * 32 + wide) * (int(boxes.corners[1].max()) + 1) + boxes.corners[1]
     if len(boxes.counts) > 1:
         keys += np.repeat(np.arange(len(boxes.counts)) * (int(keys.max()) + 1), boxes.counts)
-    # Numbers are sorted in a quarter of the time that it takes to find their order.
+    # Numbers are sorted in a quarter of the time that it takes to find their order. 63 bits hold those of a
+    # million boxes on a million maps of 4,096 rows.
     bits = len(boxes).bit_length()
     keys <<= bits
     keys += np.arange(len(boxes))
