@@ -171,7 +171,9 @@ class _Shrinking(nn.Module):
 
 
 def test_cells_that_grow_with_the_picture_are_refused() -> None:
-    with pytest.raises(UserError, match=r"shrinking: wanted cells on a regular grid, got another one on"):
+    with pytest.raises(
+        UserError, match=r"shrinking: wanted cells on a regular grid, got none that is the same"
+    ):
         measure_grids(_Shrinking(), "shrinking")
 
 
@@ -185,8 +187,9 @@ def test_a_network_that_cannot_be_measured_is_refused_by_name() -> None:
 class _Attending(nn.Module):
     """A gate that is convolved along the channels and spread over the map, on one of two branches."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate_first: bool) -> None:
         super().__init__()
+        self.gate_first = gate_first
         self.stem, self.branch = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)
         self.along = nn.Parameter(torch.ones(1, 1, 3))
 
@@ -195,12 +198,14 @@ class _Attending(nn.Module):
         y = self.branch(x)
         gate = y.mean((2, 3)).view(len(y), 1, -1)
         gate = torch.sigmoid(functional.conv1d(gate, self.along, padding=1)).view(*y.shape[:2], 1, 1)
-        return (functional.avg_pool2d(x, 2) + y * gate.expand_as(y),)
+        gate = gate.expand_as(y)
+        return (functional.avg_pool2d(x, 2) + (gate * y if self.gate_first else y * gate),)
 
 
-def test_a_gate_takes_nothing_from_its_branch() -> None:
+@pytest.mark.parametrize("gate_first", [False, True])
+def test_a_gate_takes_nothing_from_its_branch(gate_first: bool) -> None:
     # The middle of 1.5 and 0.5, the centres of the two branches' first cells.
-    assert measure_grids(_Attending(), "attending")[0] == (Grid(4.0, 1.0),)
+    assert measure_grids(_Attending(gate_first), "attending")[0] == (Grid(4.0, 1.0),)
 
 
 class _Same(nn.Module):

@@ -52,6 +52,8 @@ _LENGTHS = {"norm", "vector_norm", "linalg_vector_norm"}
 _CENTRAL_CELLS = 2
 _TOLERANCE = 0.25
 _BORDER = 0.02
+SHORT = 64
+"""Pixels of the side that is not measured along, unless a network needs more."""
 _LONGEST = 4096
 """Pixels beyond which no picture is made to get away from a network's borders."""
 # What networks raise when a picture's size does not suit them.
@@ -152,8 +154,9 @@ class _Shapes(TorchFunctionMode):
         if _is_factor(one) and _is_map(other):
             return other
         if _is_map(one) and _is_map(other) and one.shape == other.shape:
-            if not other.requires_grad:  # a gate over the whole picture, spread over the map
-                return one
+            # What depends on no pixel is a gate over the whole picture, spread over the map.
+            if not (one.requires_grad and other.requires_grad):
+                return one if one.requires_grad else other
             return self._sum(one / 2, other / 2)  # a cell sees what both see
         return func(one, other)
 
@@ -222,7 +225,7 @@ def _axis_grids(trunk: nn.Module, axis: int, long: int, short: int, where: str) 
 
 
 def measure_grids(
-    trunk: nn.Module, where: str, long: int = 512, short: int = 64
+    trunk: nn.Module, where: str, long: int = 512, short: int = SHORT
 ) -> tuple[tuple[Grid, ...], int]:
     """The grid of every map that ``trunk`` gives.
 
@@ -240,7 +243,8 @@ def measure_grids(
         largest stride where padding depends on the input's size (TensorFlow's "same").
 
     Raises:
-        UserError: the cells lie on no regular grid, or differ between the two axes.
+        UserError: the cells lie on no regular grid, on one that moves with the picture's size, or differ
+            between the two axes, or the trunk fails where its operations are replaced.
     """
     known: tuple[list[Grid], int] | None = None
     while True:
@@ -249,11 +253,11 @@ def measure_grids(
         except UserError:
             if 2 * long > _LONGEST:
                 raise
-            found = None
+            found = None  # a longer picture has more cells, and some free of borders
         if known and found and known[1] == found[1] and _agree(known[0], found[0]):
             return tuple(found[0]), found[1]
         if 2 * long > _LONGEST:
-            got = f"another one on {long} pixels than on {long // 2}"
+            got = f"none that is the same on {long // 2} and {long} pixels"
             raise UserError(where, "cells on a regular grid", got, _WAY_OUT)
         known, long = found, 2 * long
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from sppnet.backbones import paper_nets
 from sppnet.backbones.base import Backbone, LayerInfo
-from sppnet.backbones.geometry import count_channels, measure_grids, smallest_side
+from sppnet.backbones.geometry import SHORT, count_channels, measure_grids, smallest_side
 from sppnet.backbones.paper_nets import is_paper_net
 from sppnet.errors import UserError
 from sppnet.structures import Grid, ImageSize
@@ -55,7 +55,7 @@ def load_backbone(
     with _one_thread():
         channels = count_channels(trunk, name)
         side = smallest_side(trunk)
-        grids, multiple = measure_grids(trunk, name, short=max(64, side))
+        grids, multiple = measure_grids(trunk, name, short=max(SHORT, side))
     infos = tuple(LayerInfo(n, c, g) for n, c, g in zip(names, channels, grids, strict=True))
     side = -(-side // multiple) * multiple
     return Backbone(name, trunk, infos, ImageSize(side, side), mean, std, multiple)

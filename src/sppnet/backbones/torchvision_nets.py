@@ -67,12 +67,13 @@ def _stages(net: nn.Module) -> list[str]:
 
 def _last_at_stride(net: nn.Module, stride: int, where: str) -> str:
     """The last coarse step whose map has one cell for ``stride`` pixels."""
-    heights: dict[str, list[int]] = {}
+    heights: dict[str, int] = {}
+    strides: dict[str, list[float]] = {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
         def note(module: nn.Module, given: tuple[Tensor, ...], out: object) -> None:
             if isinstance(out, Tensor) and out.ndim == 4:
-                heights.setdefault(name, []).append(out.shape[2])
+                heights[name] = out.shape[2]
 
         return note
 
@@ -80,10 +81,11 @@ def _last_at_stride(net: nn.Module, stride: int, where: str) -> str:
     try:
         for side in _SIDES:
             try_size(net, ImageSize(side, side), where)
+            for name, height in heights.items():
+                strides.setdefault(name, []).append(side / height)
     finally:
         for hook in hooks:
             hook.remove()
-    strides = {name: [s / h for s, h in zip(_SIDES, some, strict=True)] for name, some in heights.items()}
     # An unpadded network loses a few cells at the border, but never reaches the next power of two.
     fitting = [name for name, some in strides.items() if all(stride * 0.75 < s < stride * 1.5 for s in some)]
     if not fitting:

@@ -146,7 +146,8 @@ def _region_edges(
 
 
 def _log2(values: Words) -> Words:
-    return np.frexp(values)[1].astype(np.int64) - 1
+    """Whole logarithms of positive integers: the exponents of floats."""
+    return (values.astype(np.float64).view(np.int64) >> 52) - 1023
 
 
 def _edges(first: Words, length: Words, doublings: int, step: Words | int, table: int) -> Words:
@@ -249,7 +250,7 @@ def _batch_plan(form: _Form, levels: tuple[int, ...], derived: bool) -> Plan:
 
 
 def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str, paper: bool = False) -> Plan:
-    """``boxes`` of ``maps`` ``[B, C, H, W]``; ``paper``: for a kernel with one beside it for the paper's."""
+    """``boxes`` of ``maps`` ``[B, C, H, W]``; ``paper``: its kernel may take the paper's pyramid."""
     table, roots = _level_table(tuple(levels), mode == "max")
     height, width = maps.shape[2:]
     wide, tall = (_sides(max(height, width), roots)[3][side] for side in boxes.sides.max(1).tolist())
@@ -325,8 +326,7 @@ def weight_blocks(weight: Tensor, channels: int, levels: Sequence[int], lanes: i
 
 def near_order(boxes: Boxes) -> Words:
     """The order of the boxes in which each reads near where the last one did: by map, doublings, rows."""
-    # The exponents of floats, above their zero, are logarithms, here below 32.
-    wide, tall = (boxes.sides.astype(np.float32).view(np.int32) >> 23).astype(np.int64) - 127
+    wide, tall = _log2(boxes.sides)
     keys = (tall * 32 + wide) * (int(boxes.corners[1].max()) + 1) + boxes.corners[1]
     if len(boxes.counts) > 1:
         keys += np.repeat(np.arange(len(boxes.counts)) * (int(keys.max()) + 1), boxes.counts)
