@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.export import Dim, export
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sppnet.nn import RegionPyramidPool2d, SpatialPyramidPool2d
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores, spatial_pyramid_pool
@@ -138,6 +142,49 @@ def test_torch_finds_nothing_wrong_with_the_operations() -> None:
     weight = torch.randn(4, 15)
     torch.library.opcheck(operations.pool_placed.default, (maps.float(), [2, 1], "bins"))
     torch.library.opcheck(operations.score_regions.default, (maps.detach(), regions, weight, [2, 1], "max"))
+
+
+class _Seen(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_modes_see_the_operations() -> None:
+    # A mode that counts, keeps or replaces results must meet operations, not what they are made of.
+    maps, regions = torch.randn(2, 3, 6, 7, requires_grad=True), [torch.tensor([[0, 0, 2, 2]])] * 2
+    with _Seen() as seen:
+        rows = region_pyramid_pool(maps, regions, (2, 1))
+        rows.sum().backward()
+        spatial_pyramid_pool([maps[0].detach(), maps[1].detach()], (2, 1))
+        region_pyramid_scores(maps.detach(), regions, torch.randn(6, 15), None, (2, 1))
+    found = [name.split(".")[1].removesuffix("_constant") for name in seen.names if name.startswith("sppnet")]
+    assert found == ["pool_regions", "pool_regions_backward", "pool_list", "score_regions"]
+
+
+def test_graphs_and_transforms_see_the_operations() -> None:
+    maps = torch.randn(2, 3, 6, 7)
+    traced = make_fx(lambda maps: spatial_pyramid_pool(maps, (2, 1)))(maps)
+    assert any("sppnet.pool_batch" in str(node.target) for node in traced.graph.nodes)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # tracing is deprecated, and torch maps what it knows no rule for slowly
+        recorded = torch.jit.trace(lambda maps: spatial_pyramid_pool(maps, (2, 1)), maps)
+        each = torch.func.vmap(lambda one: spatial_pyramid_pool(one[None], (2, 1))[0])(maps)
+    assert "sppnet::pool_batch" in str(recorded.graph)
+    assert torch.equal(recorded(maps + 1), spatial_pyramid_pool(maps + 1, (2, 1)))
+    assert torch.equal(each, spatial_pyramid_pool(maps, (2, 1)))
+
+
+def test_profilers_see_the_operations() -> None:
+    with torch.profiler.profile() as profile:
+        spatial_pyramid_pool(torch.randn(1, 3, 6, 7))
+    assert any(event.key.startswith("sppnet::pool_batch") for event in profile.key_averages())
 
 
 def test_meta_tensors_give_shapes() -> None:

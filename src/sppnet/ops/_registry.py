@@ -1,5 +1,8 @@
 """How functions become operations of torch: defined, given shapes and gradients, called at little cost."""
 
+# What torch says of its own state is said in private.
+# pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -27,12 +30,38 @@ def _twins(
     return both
 
 
+def _watched() -> bool:
+    """Whether something has to see operations: a graph in the making, a mode, a transform, a profiler."""
+    # The first holds while torch.compile follows this code, which so never comes to the rest.
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._is_tracing()
+        or torch.autograd._profiler_enabled()
+    )
+
+
+def _straight(operation: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """What calls the ``function`` of an ``operation``: through torch only where that has a part in it.
+
+    Its way from call to function takes as long as a launch on a GPU, or as a small map's pooling.
+    """
+
+    def call(*args: Any) -> Any:
+        first = args[0] if isinstance(args[0], Tensor) else args[0][0]
+        plain = type(first) is Tensor and not first.is_meta and not _watched()
+        return (function if plain else operation)(*args)
+
+    return call
+
+
 def operation(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function under its own name for all devices.
 
     Not by ``torch.library.custom_op``, which imports torch's compiler on the first call: a second or two.
     """
-    return lambda function: _define(function.__name__, schema, function)
+    return lambda function: _straight(_define(function.__name__, schema, function), function)
 
 
 def gradient_of(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -45,7 +74,8 @@ def gradient_of(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[...
         name = function.__name__
         known, constant = _twins(name, schema, function, fake)
         torch.library.register_autograd(f"sppnet::{name}", _no_second)
-        return lambda *args: (known if torch.is_grad_enabled() else constant)(*args)
+        straight = _straight(constant, function)
+        return lambda *args: (known if torch.is_grad_enabled() else straight)(*args)
 
     return register
 
@@ -72,7 +102,8 @@ def pooling(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
-        known, constant = _twins(name, schema, function, fake)
+        known, named = _twins(name, schema, function, fake)
+        constant = _straight(named, function)
 
         class Pooling(torch.autograd.Function):
             @staticmethod
