@@ -23,10 +23,12 @@ pytest.importorskip("triton")
 _INTERPRETED = """
 import sys
 import torch
-from sppnet.ops import _gpu, _triton, _triton_prepare, region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops import _gpu, _triton, _triton_gradient, _triton_prepare
+from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
 
 dtype, order = getattr(torch, sys.argv[1]), sys.argv[3]
-levels, batch, _triton.LARGEST = eval(sys.argv[2]), int(sys.argv[4]), int(sys.argv[5])
+levels, batch = eval(sys.argv[2]), int(sys.argv[4])
+_triton.LARGEST = _triton_gradient.LARGEST = int(sys.argv[5])
 generator = torch.Generator().manual_seed(1)
 
 def close(got, expected, mode):
@@ -41,7 +43,7 @@ def close(got, expected, mode):
 def regions_of(regions):
     counts = torch.tensor([len(one) for one in regions])
     ends = counts.cumsum(0) if len(regions) > 1 else None
-    return _triton_prepare.Regions(torch.cat(regions), ends, None)
+    return _triton_prepare.Regions(torch.cat(regions), ends)
 
 maps = torch.randint(-4, 3, (batch, 3, 4, 5), generator=generator).to(dtype)
 regions = [torch.tensor([[0, 0, 5, 4], [1, 2, 5, 4]]), torch.tensor([[4, 3, 5, 4]])][:batch]
@@ -85,7 +87,7 @@ grad[0, 1] = float("inf")
 assert got[0, 0].sum() == 1 and got[0, 0].count_nonzero() == 1 and got[0, 1].isnan().all()
 for one, wrong in (([0, 0, 4, 4], 0), ([-5, 2, 99, -7], 1)):
     bad = torch.zeros(1, dtype=torch.int32)
-    _, table = _triton_prepare.prepare(maps, _triton_prepare.Regions(torch.tensor([one]), None, bad), 0)
+    _, table = _triton_prepare.prepare(maps, regions_of([torch.tensor([one])]), 0, bad=bad)
     assert bad.item() == wrong
 assert table.tolist() == [[0, 0, 0, 4, 0, 2, 4, 3]]
 """
@@ -121,9 +123,9 @@ def test_every_kernel_compiles_for_nvidia(capability: int, kind: str) -> None:
 
     constants = {"LEVEL": 3, "BLOCK": 32, "BY_BIN": False, "DERIVED": (1, 9), "COUNT": 1, "WHOLE": False}
     constants |= {"DOUBLINGS": 2, "CELLS": 16, "MEAN": True, "EVEN": True, "UNIT": "x", "CHECKED": 128}
-    constants |= {"MARKED": True, "TOLD": True, "HELD": 1}
+    constants |= {"MARKED": True, "TOLD": True, "FILLED": True, "ROWS": 3, "TOO": 1}
     types = {"boxes": "*i32", "regions": "*i64", "ends": "*i64", "bad": "*i32"}
-    types |= {"sums": "*i64", "odd": "*i32", "largest": "*i32"}
+    types |= {"sums": "*i64", "notes": "*i32"}
     types |= dict.fromkeys(("maps", "cells", "tables", "grad", "out"), kind)
     for kernel in (
         _triton_prepare._prepare_kernel,
@@ -136,8 +138,8 @@ def test_every_kernel_compiles_for_nvidia(capability: int, kind: str) -> None:
         _triton_gradient._finish_kernel,
     ):
         used = {name: value for name, value in constants.items() if name in kernel.arg_names}
-        if kernel is _triton_gradient._max_kernel:
-            used["DERIVED"] = (1, 9, 0)
+        if kernel in (_triton_gradient._max_kernel, _triton_gradient._bin_kernel):
+            types |= {"tables": "*i64", "cells": "*i64"}
         signature = {name: types.get(name, "i32") for name in kernel.arg_names}
         signature |= dict.fromkeys(used, "constexpr")
         source = ASTSource(fn=kernel, signature=signature, constexprs=used)

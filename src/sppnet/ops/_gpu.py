@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,31 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
+# Modules of Triton's, imported where they are first needed, without the price of an import at each call.
+
+
+@cache
+def _preparing():
+    from sppnet.ops import _triton_prepare
+
+    return _triton_prepare
+
+
+@cache
+def _forward():
+    from sppnet.ops import _triton
+
+    return _triton
+
+
+def _device_of(maps: Tensor) -> AbstractContextManager[object]:
+    """Makes the device of ``maps`` the current one; as ``torch.cuda.device_of``, but at little cost."""
+    index = maps.get_device()
+    if index < 0 or index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(index)
+
+
 def usable(maps: Sequence[Tensor] | Tensor) -> bool:
     """Whether the kernels take these maps: CUDA or ROCm, not float64, none of 2^31 numbers."""
     first = maps if isinstance(maps, Tensor) else maps[0]
@@ -28,24 +54,42 @@ def usable(maps: Sequence[Tensor] | Tensor) -> bool:
         return False
     # Kernels step within a map, or a list's maps, in 32 bits, and number cells so.
     if isinstance(maps, Tensor):
-        batch, channels, height, width = maps.shape
-        fits = height * width * max(batch, channels) < 2**31
+        fits = maps.numel() < 2**31 or maps.shape[2] * maps.shape[3] * max(maps.shape[:2]) < 2**31
     else:
         fits = sum(m.numel() for m in maps) < 2**31
     return fits and _has_triton()
 
 
+class _Place(NamedTuple):
+    """Memory of ours for what a device finds out about regions, and the moment when it has."""
+
+    bad: Tensor
+    """int32, one element, which the device writes, so that nothing has to be fetched."""
+    seen: np.ndarray[Any, Any]
+    """The same memory, read at less cost."""
+    checked: torch.cuda.Event
+
+
 class _Notice(threading.local):
-    """A thread's place for what a device finds out about regions, and the moment when it has."""
+    """A thread's places, by device, and the streams that were current."""
 
     def __init__(self) -> None:
-        self.places: dict[torch.device, tuple[Tensor, torch.cuda.Event]] = {}
+        self.places: dict[int, _Place] = {}
+        self.streams: dict[tuple[int, int], torch.cuda.Stream] = {}
 
-    def of(self, device: torch.device) -> tuple[Tensor, torch.cuda.Event]:
-        if device not in self.places:
-            # The device writes into this memory of ours, so that nothing has to be fetched.
-            self.places[device] = (torch.zeros(1, dtype=torch.int32, pin_memory=True), torch.cuda.Event())
-        return self.places[device]
+    def of(self, index: int) -> _Place:
+        """The place for a device."""
+        if index not in self.places:
+            bad = torch.zeros(1, dtype=torch.int32, pin_memory=True)
+            self.places[index] = _Place(bad, bad.numpy(), torch.cuda.Event())
+        return self.places[index]
+
+    def stream(self, index: int) -> torch.cuda.Stream:
+        """The device's current stream: torch makes an object of it at each call."""
+        key = index, _preparing().raw_stream(index)
+        if key not in self.streams:
+            self.streams[key] = torch.cuda.current_stream(index)
+        return self.streams[key]
 
 
 _notice = _Notice()
@@ -53,13 +97,15 @@ _notice = _Notice()
 
 def regions_there(maps: Tensor, regions: Sequence[Tensor]) -> Regions:
     """Regions, B times ``[N_i, 4]``, on the device of the maps, for the kernels."""
-    from sppnet.ops import _triton_prepare
-
+    made = _preparing().Regions
+    if len(regions) == 1:
+        (one,) = regions
+        if one.device != maps.device:
+            one = one.to(maps.device, non_blocking=True)
+        return made(one.contiguous(), None)
     there = [one.to(maps.device, non_blocking=True) for one in regions]
-    if len(there) == 1:
-        return _triton_prepare.Regions(there[0].contiguous(), None, None)
     ends = torch.tensor([one.shape[0] for one in there]).cumsum(0)
-    return _triton_prepare.Regions(torch.cat(there), ends.to(maps.device, non_blocking=True), None)
+    return made(torch.cat(there), ends.to(maps.device, non_blocking=True))
 
 
 def _joined(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -75,12 +121,10 @@ def _joined(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def pool(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """Rows of whole maps."""
-    from sppnet.ops import _triton, _triton_prepare
-
-    with torch.cuda.device_of(maps if isinstance(maps, Tensor) else maps[0]):
+    with _device_of(maps if isinstance(maps, Tensor) else maps[0]):
         joined, table = (maps, None) if isinstance(maps, Tensor) else _joined(maps)
-        read, _ = _triton_prepare.prepare(joined, None, 0)
-        return _triton.pool(joined, read, table, len(maps), levels, mode, order)
+        read, _ = _preparing().prepare(joined, None, 0)
+        return _forward().pool(joined, read, table, len(maps), levels, mode, order)
 
 
 def pool_regions(
@@ -91,22 +135,24 @@ def pool_regions(
     Those outside were clamped. The answer is on its way while the device pools. A graph that is captured
     outlives the call: what it will find cannot be told.
     """
-    from sppnet.ops import _triton, _triton_prepare
-
+    prepare, triton = _preparing().prepare, _forward()
     count = regions.rows.shape[0]
-    doublings = _triton.doublings(maps, count, levels) if mode == "max" else 0
-    with torch.cuda.device_of(maps):
+    doublings = 0
+    if mode == "max":
+        doublings = triton.doublings(maps.shape, maps.element_size(), count, tuple(levels))
+    with _device_of(maps):
         if known or torch.cuda.is_current_stream_capturing():
-            read, table = _triton_prepare.prepare(maps, regions, doublings)
-            return _triton.pool(maps, read, table, count, levels, mode, order), True
-        bad, checked = _notice.of(maps.device)
-        read, table = _triton_prepare.prepare(maps, regions._replace(bad=bad), doublings)
-        checked.record()
-        rows = _triton.pool(maps, read, table, count, levels, mode, order)
+            read, table = prepare(maps, regions, doublings)
+            return triton.pool(maps, read, table, count, levels, mode, order), True
+        index = maps.get_device()
+        bad, seen, checked = _notice.of(index)
+        read, table = prepare(maps, regions, doublings, bad=bad)
+        checked.record(_notice.stream(index))
+        rows = triton.pool(maps, read, table, count, levels, mode, order)
         checked.synchronize()
-    all_inside = not bad.item()
+    all_inside = not seen[0]
     if not all_inside:
-        bad.zero_()
+        seen[0] = 0
     return rows, all_inside
 
 
@@ -130,7 +176,7 @@ def pool_backward(
     """
     from sppnet.ops import _triton_gradient
 
-    with torch.cuda.device_of(maps if isinstance(maps, Tensor) else maps[0]):
+    with _device_of(maps if isinstance(maps, Tensor) else maps[0]):
         if isinstance(maps, Tensor):
             return [_triton_gradient.pool_backward(grad, maps, regions, None, levels, mode, order)]
         joined, table = _joined(maps)

@@ -267,7 +267,7 @@ def pool_regions(
         return _cpu.pool(maps, plan, mode, order == "bins")
     if _gpu.usable(maps):
         # Checked here, regions on the CPU keep no device waiting.
-        known = all(one.device.type == "cpu" for one in regions)
+        known = all(one.is_cpu for one in regions)
         if known:
             _checked(maps, regions)
         there = _gpu.regions_there(maps, regions)

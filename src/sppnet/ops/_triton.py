@@ -14,7 +14,7 @@ of a level stay in its registers, from which the levels that divide it are made,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sppnet.ops._triton_prepare import chunks, form_of, greater, launch
+from sppnet.ops._triton_prepare import KEPT, Launch, aligned, chunks, greater
 from sppnet.ops.bins import count_bins, parents
 
 LARGEST = 8
@@ -31,6 +31,8 @@ _DOUBLINGS = 2
 """How often tables of maxima double, where they are made."""
 _TABLE_BYTES = 512 << 20
 """Tables of maxima take no more memory than this."""
+LEAST = tl.constexpr(-(2**63))
+"""Less than any key."""
 
 
 @triton.jit
@@ -125,20 +127,17 @@ def _derive(best, LEVEL: tl.constexpr, N: tl.constexpr):
     return made
 
 
-@triton.jit(do_not_specialize=["S", "BINS", "before", "H", "W"])
-def _max_kernel(
-    tables, boxes, out, S, C, BINS, before, H, W,
-    WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK: tl.constexpr, BY_BIN: tl.constexpr,
-    EVEN: tl.constexpr, DOUBLINGS: tl.constexpr, DERIVED: tl.constexpr, COUNT: tl.constexpr,
+@triton.jit
+def maxima(
+    tables, S, C, c, first, width, x0, y0, x1, y1, start, ROWS: tl.constexpr,
+    LEVEL: tl.constexpr, BLOCK: tl.constexpr, EVEN: tl.constexpr, DOUBLINGS: tl.constexpr,
 ):  # fmt: skip
-    """A level's maxima, then the levels that are made from them.
+    """The maxima of ``ROWS`` rows of a level's bins, from ``start`` on, numbers or keys as tables have them.
 
     Each bin is covered, twice in places, by blocks of 2^i x 2^j cells, read from ``tables``: the largest
-    that fit into the smallest bin. ``EVEN``: no program has lanes without a channel. ``DERIVED`` holds
-    for each derived level its bins a side and the bins before it.
+    that fit into the smallest bin. ``EVEN``: no program has lanes without a channel.
     """
-    r, c = unit(C, BLOCK)
-    _, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, WHOLE)
+    KEYS: tl.constexpr = tables.dtype.element_ty == tl.int64
     across, down = x1 - x0, y1 - y0
     narrow, low = (across + LEVEL - 1) // LEVEL, (down + LEVEL - 1) // LEVEL
     i, j = down * 0, across * 0
@@ -150,12 +149,13 @@ def _max_kernel(
     lefts, rights, tops, bottoms = (), (), (), ()
     for k in tl.static_range(LEVEL):
         left, right = edges_of(k, x0, x1, LEVEL)
-        top, bottom = edges_of(k, y0, y1, LEVEL)
         lefts, rights = lefts + (left,), rights + (right - wide,)
+    for k in tl.static_range(ROWS):
+        top, bottom = edges_of(start + k, y0, y1, LEVEL)
         tops, bottoms = tops + (top,), bottoms + (bottom - high,)
     best = ()
-    for k in tl.static_range(LEVEL * LEVEL):
-        best = best + (tl.full([BLOCK], float("-inf"), tl.float32),)
+    for k in tl.static_range(ROWS * LEVEL):
+        best = best + (tl.full([BLOCK], LEAST if KEYS else float("-inf"), tl.int64 if KEYS else tl.float32),)
     # No bin has more than one cell more than the smallest.
     for dy in range(0, low + (down % LEVEL != 0).to(tl.int32), high):
         for dx in range(0, narrow + (across % LEVEL != 0).to(tl.int32), wide):
@@ -163,13 +163,30 @@ def _max_kernel(
             for b in tl.static_range(LEVEL):
                 columns = columns + (tl.minimum(lefts[b] + dx, rights[b]) * C,)
             better = ()
-            for a in tl.static_range(LEVEL):
+            for a in tl.static_range(ROWS):
                 line = tl.minimum(tops[a] + dy, bottoms[a]) * width * C
                 for b in tl.static_range(LEVEL):
                     at = table + (line + columns[b]) + c
-                    value = tl.load(at) if EVEN else tl.load(at, mask=c < C, other=0.0)
-                    better = better + (greater(best[a * LEVEL + b], value.to(tl.float32)),)
+                    value = tl.load(at) if EVEN else tl.load(at, mask=c < C, other=0)
+                    value = value if KEYS else value.to(tl.float32)
+                    better = better + (greater(best[a * LEVEL + b], value),)
             best = better
+    return best
+
+
+@triton.jit(do_not_specialize=["S", "BINS", "before", "H", "W"])
+def _max_kernel(
+    tables, boxes, out, S, C, BINS, before, H, W,
+    WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK: tl.constexpr, BY_BIN: tl.constexpr,
+    EVEN: tl.constexpr, DOUBLINGS: tl.constexpr, DERIVED: tl.constexpr, COUNT: tl.constexpr,
+):  # fmt: skip
+    """A level's maxima, then the levels that are made from them.
+
+    ``DERIVED`` holds for each derived level its bins a side and the bins before it.
+    """
+    r, c = unit(C, BLOCK)
+    _, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, WHOLE)
+    best = maxima(tables, S, C, c, first, width, x0, y0, x1, y1, 0, LEVEL, LEVEL, BLOCK, EVEN, DOUBLINGS)
     row = out + r.to(tl.int64) * C * BINS
     _write(row + before * C, best, c, C, LEVEL * LEVEL, BY_BIN)
     for d in tl.static_range(COUNT):
@@ -182,7 +199,7 @@ def _bin_kernel(
     cells, boxes, out, C, BINS, before, H, W,
     WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK: tl.constexpr, BY_BIN: tl.constexpr, MEAN: tl.constexpr,
 ):  # fmt: skip
-    """A level of any size, bin by bin: maxima or means."""
+    """A level of any size, bin by bin: maxima or means. The first of any tables holds the cells."""
     r, c = unit(C, BLOCK)
     _, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, WHOLE)
     origin = cells + first * C + c
@@ -232,15 +249,15 @@ def plan(levels: tuple[int, ...], mode: str) -> tuple[Level, ...]:
     return tuple(Level(levels[i], before[i], derived.get(i)) for i in sorted([*derived, *singles]))
 
 
-def doublings(maps: Tensor, boxes: int, levels: Sequence[int]) -> int:
+@lru_cache(KEPT)
+def doublings(shape: tuple[int, ...], itemsize: int, boxes: int, levels: tuple[int, ...]) -> int:
     """How often tables of maxima should double; 0 where filling them costs more than they spare."""
     held = [n for n in levels if n <= LARGEST]
-    batch, _, height, width = maps.shape
+    batch, channels, height, width = shape
     cells = batch * height * width
     if not held or boxes * max(held) ** 2 < 8 * cells:
         return 0
-    size = (_DOUBLINGS + 1) ** 2 * maps.numel() * maps.element_size()
-    return _DOUBLINGS if size <= _TABLE_BYTES else 0
+    return _DOUBLINGS if (_DOUBLINGS + 1) ** 2 * cells * channels * itemsize <= _TABLE_BYTES else 0
 
 
 def lanes(channels: int, dtype: torch.dtype) -> int:
@@ -262,24 +279,41 @@ def pool(
         mode: ``"max"`` or ``"mean"``.
         order: ``"channels"`` or ``"bins"``.
     """
-    batch, channels, height, width = maps.shape
-    bins = count_bins(levels)
-    out = maps.new_empty(count, channels * bins)
-    block = lanes(channels, maps.dtype)
-    programs = chunks(channels, block) * count
-    at = (read, out if boxes is None else boxes, out)
-    doubled = _DOUBLINGS if read.ndim == 3 else 0
-    for n, before, derived in plan(tuple(levels), mode):
-        sizes = (channels, bins, before, height, width)
-        constants: tuple[object, ...] = (boxes is None, n, block, order == "bins")
+    whole, doubled = boxes is None, _DOUBLINGS if read.ndim == 3 else 0
+    kind = maps.dtype, maps.device, aligned(read), whole, doubled, order == "bins"
+    length, launches = _pooling(maps.shape, kind, count, tuple(levels), mode)
+    out = maps.new_empty(count, length)
+    index, boxes = maps.get_device(), out if boxes is None else boxes
+    for launch in launches:
+        launch(index, read, boxes, out)
+    return out
+
+
+@lru_cache(KEPT)
+def _pooling(
+    shape: tuple[int, ...],
+    kind: tuple[torch.dtype, torch.device, bool, bool, int, bool],
+    count: int,
+    levels: tuple[int, ...],
+    mode: str,
+) -> tuple[int, list[Launch]]:
+    """The length of a row and the launches of `pool`, from what it asks for there."""
+    batch, channels, height, width = shape
+    dtype, _, _, whole, doubled, by_bin = kind
+    bins, block = count_bins(levels), lanes(channels, dtype)
+    launches: list[Launch] = []
+    for n, before, derived in plan(levels, mode):
+        sizes: tuple[object, ...] = (channels, bins, before, height, width)
+        constants: tuple[object, ...] = (whole, n, block, by_bin)
+        kernel, registers = _bin_kernel, None
         if derived is None:
             constants += (mode == "mean",)
-            form = form_of(read, channels, constants)
-            launch(_bin_kernel, programs, (*at, *sizes, *constants), form, 1)
         else:
             constants += (channels % block == 0, doubled, derived, len(derived) // 2)
-            form = form_of(read, channels, constants)
-            args = (*at, batch * height * width, *sizes, *constants)
+            kernel, sizes = _max_kernel, (batch * height * width, *sizes)
             # More registers than this leave too few programs at work; more bins than those of 6 need more.
-            launch(_max_kernel, programs, args, form, 1, 128 if n <= 6 else None)
-    return out
+            registers = 128 if n <= 6 else None
+        form = (kind, channels == 1, channels % 16 == 0, constants)
+        programs = chunks(channels, block) * count
+        launches.append(Launch(kernel, programs, (*sizes, *constants), form, 1, registers))
+    return bins * channels, launches

@@ -16,6 +16,8 @@ widths are given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -36,47 +38,64 @@ def chunks(size: int, part: int) -> int:
     return -(-size // part)
 
 
-_launched: dict[tuple[object, ...], Any] = {}
+_found: dict[tuple[object, ...], tuple[Any, Any, Any]] = {}
+KEPT = 1024
+"""Of as many calls that differ it is kept what they launch."""
 
 
-def launch(
-    kernel: Any,
-    programs: int,
-    args: tuple[object, ...],
-    form: tuple[object, ...],
-    warps: int,
-    registers: int | None = None,
-) -> None:
-    """Launch a kernel; the second time of a ``form``, without Triton's search for the code to run.
+def raw_stream(index: int) -> int:
+    """The current stream of a device."""
+    return triton.runtime.driver.active.get_current_stream(index)
 
-    Args:
-        kernel: none of whose whole numbers are specialized, but C.
-        programs: how many.
-        args: the kernel's arguments, all of them.
-        form: what the code depends on: the device, types, alignments, C and what is constant.
-        warps: of each program.
-        registers: the most that a lane may take, of NVIDIA's; None for as many as the compiler likes.
+
+class Launch:
+    """A launch of a kernel but for the memory that it reads and writes.
+
+    Python around launches is most of what a call takes where little is pooled. So they are kept, and the
+    second time done without Triton's search for the code to run, and what it calls for profilers.
     """
-    key = (id(kernel), form, warps)
-    known = _launched.get(key)
-    if known is not None:
-        known[(programs, 1, 1)](*args)
-        return
-    options = {} if registers is None or torch.version.hip else {"maxnreg": registers}
-    made = kernel[(programs, 1, 1)](*args, num_warps=warps, **options)
-    if made is not None:  # the interpreter makes nothing
-        _launched[key] = made
+
+    def __init__(
+        self,
+        kernel: Any,
+        programs: int,
+        rest: tuple[object, ...],
+        form: tuple[object, ...],
+        warps: int,
+        registers: int | None = None,
+    ) -> None:
+        """Plan a launch.
+
+        Args:
+            kernel: none of whose whole numbers are specialized, but C.
+            programs: how many.
+            rest: the kernel's arguments after its tensors.
+            form: what the code depends on: the device, types, alignments, C and what is constant.
+            warps: of each program.
+            registers: the most that a lane may take, of NVIDIA's; None for as many as the compiler likes.
+        """
+        self._kernel, self._programs, self._rest = kernel, programs, rest
+        self._key = (id(kernel), form, warps)
+        self._options: dict[str, int] = {"num_warps": warps}
+        if registers is not None and not torch.version.hip:
+            self._options["maxnreg"] = registers
+        self._run: tuple[Any, Any, Any] | None = _found.get(self._key)
+
+    def __call__(self, index: int, *memory: Tensor) -> None:
+        """Launch it, on the current device, which is ``index``."""
+        if self._run is not None:
+            run, function, metadata = self._run
+            stream = raw_stream(index)
+            run(self._programs, 1, 1, stream, function, metadata, None, None, None, *memory, *self._rest)
+            return
+        made = self._kernel[(self._programs, 1, 1)](*memory, *self._rest, **self._options)
+        if made is not None:  # the interpreter makes nothing
+            _found[self._key] = self._run = made.run, made.function, made.packed_metadata
 
 
-def form_of(read: Tensor, channels: int, *constants: object) -> tuple[object, ...]:
-    """What code depends on that reads ``read``, beside memory just allocated, which is aligned."""
-    aligned = read.data_ptr() % 16 == 0
-    return (read.device, read.dtype, aligned, channels == 1, channels % 16 == 0, *constants)
-
-
-def unit_step(maps: Tensor) -> str:
+def unit_step(steps: Sequence[int]) -> str:
     """Which of a batch's steps is known to be 1, if any."""
-    return "x" if maps.stride(3) == 1 else "c" if maps.stride(1) == 1 else ""
+    return "x" if steps[3] == 1 else "c" if steps[1] == 1 else ""
 
 
 @triton.jit
@@ -125,7 +144,30 @@ def tile(pid, C, H, W, s_map, s_c, s_x, UNIT: tl.constexpr, BLOCK: tl.constexpr,
 
 @triton.jit
 def greater(a, b):
-    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    """The larger of numbers, NaN where one is, or of keys."""
+    if a.dtype == tl.int64:
+        return tl.maximum(a, b)
+    else:
+        return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _key(values, cell):
+    """Numbers and their cells as integers of one order: NaN is the largest, and of equals the first cell's.
+
+    The upper 32 bits are ordered as numbers are, both zeros alike; `cell_of` finds the cell in the lower.
+    """
+    wide = values + 0.0
+    bits = wide.to(tl.int32, bitcast=True)
+    key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    key = tl.where(wide != wide, 0x7FFFFFFF, tl.where(key == -1, 0, key))
+    return (key.to(tl.int64) << 32) | (0x7FFFFFFF - cell)
+
+
+@triton.jit
+def cell_of(key):
+    """The cell that a key came from."""
+    return 0x7FFFFFFF - (key & 0x7FFFFFFF)
 
 
 @triton.jit
@@ -135,7 +177,8 @@ def _tabulate(
 ):  # fmt: skip
     """For i and j up to ``DOUBLINGS`` the maxima of 2^i rows and 2^j columns from each cell on.
 
-    Near the lower and right edges of a map, where that would leave it, cells are met twice.
+    Near the lower and right edges of a map, where that would leave it, cells are met twice. Tables of int64
+    hold keys.
     """
     c, cell, owner, begin, s_x = tile(pid, C, H, W, s_map, s_c, s_x, UNIT, BLOCK, CELLS)
     there = (c < C)[:, None] & (cell < H * W)[None, :]
@@ -144,11 +187,15 @@ def _tabulate(
     place = (owner * H * W + cell)[None, :] * C + c[:, None]
     lines = ()
     for down in tl.static_range(1 << DOUBLINGS):
-        row = tl.minimum(y + down, H - 1) * s_y
+        row = tl.minimum(y + down, H - 1)
         singles = ()
         for right in tl.static_range(1 << DOUBLINGS):
-            at = row + tl.minimum(x + right, W - 1) * s_x
-            singles = singles + (tl.load(source + at[None, :], mask=there, other=0.0).to(tl.float32),)
+            column = tl.minimum(x + right, W - 1)
+            at = row * s_y + column * s_x
+            value = tl.load(source + at[None, :], mask=there, other=0.0).to(tl.float32)
+            if tables.dtype.element_ty == tl.int64:
+                value = _key(value, (owner * H * W + row * W + column)[None, :])
+            singles = singles + (value,)
         lines = lines + (singles,)
     for j in tl.static_range(DOUBLINGS + 1):
         columns = ()
@@ -169,14 +216,14 @@ def _tabulate(
 def _prepare_kernel(
     maps, tables, regions, ends, boxes, bad, S, C, H, W, s_map, s_c, s_y, s_x, N, B, CHECKS,
     UNIT: tl.constexpr, DOUBLINGS: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr,
-    CHECKED: tl.constexpr, TOLD: tl.constexpr,
+    CHECKED: tl.constexpr, TOLD: tl.constexpr, FILLED: tl.constexpr,
 ):  # fmt: skip
-    """The first ``CHECKS`` programs check ``CHECKED`` regions each, the others fill tables of maxima."""
+    """``CHECKS`` programs check ``CHECKED`` regions each, the others, if ``FILLED``, fill tables."""
     pid = tl.program_id(0)
     if CHECKED > 0:
         if pid < CHECKS:
             _check(pid, regions, ends, boxes, bad, N, B, H, W, CHECKED, TOLD)
-    if DOUBLINGS > 0:
+    if FILLED:
         if pid >= CHECKS:
             _tabulate(
                 pid - CHECKS, maps, tables, S, C, H, W, s_map, s_c, s_y, s_x, UNIT, DOUBLINGS, BLOCK, CELLS
@@ -190,49 +237,87 @@ class Regions(NamedTuple):
     """``[N, 4]``, contiguous, integers of any width."""
     ends: Tensor | None
     """int64 ``[B]``: the number of regions up to the end of each map's; None for one map."""
-    bad: Tensor | None
-    """int32, one element that the device can write: set to 1 if any region had to be; None to tell nobody."""
 
 
-def prepare(maps: Tensor, boxes: Tensor | Regions | None, doublings: int) -> tuple[Tensor, Tensor | None]:
+def prepare(
+    maps: Tensor,
+    boxes: Tensor | Regions | None,
+    doublings: int | None,
+    keys: bool = False,
+    bad: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """What `sppnet.ops._triton.pool` reads: maps cell by cell or tables of maxima, and boxes within the maps.
 
     Args:
         maps: ``[B, C, H, W]``.
         boxes: int32 ``[N, 8]``, or regions of which they are to be made, or None for the whole maps.
-        doublings: 0 for no tables.
+        doublings: of tables; 0 for no tables, but cells; None for neither.
+        keys: tables of keys, int64, instead of the numbers: of single cells, for 0.
+        bad: int32, one element that the device can write: set to 1 if any region had to be clamped.
 
     Returns:
-        Maxima of 2^i rows and 2^j columns, ``[(doublings + 1)^2, S, C]``, i slower than j, or for 0 the
-        cells ``[S, C]``; and the boxes.
+        Maxima of 2^i rows and 2^j columns, ``[(doublings + 1)^2, S, C]``, i slower than j, or cells
+        ``[S, C]``, or the maps; and the boxes.
     """
-    batch, channels, height, width = maps.shape
-    cells = batch * height * width
-    rows, ends, bad, checks = maps, maps, maps, 0
-    if not isinstance(boxes, Regions):
-        table = boxes
-    else:
-        rows, ends = boxes.rows, boxes.rows if boxes.ends is None else boxes.ends
-        checks = chunks(rows.shape[0], _CHECKED)
-        table = torch.empty(rows.shape[0], _COLUMNS, dtype=torch.int32, device=maps.device)
-        bad = table if boxes.bad is None else boxes.bad
-    if doublings == 0:
-        read, tiles = cells_of(maps), 0
-    else:
+    read, rows, ends, checked, filling = maps, maps, maps, None, None
+    if isinstance(boxes, Regions):
+        rows, ends = boxes
+        checked = rows.shape[0], rows.dtype, aligned(rows), ends is None, bad is not None
+        ends = rows if ends is None else ends
+        boxes = torch.empty(rows.shape[0], _COLUMNS, dtype=torch.int32, device=maps.device)
+    if doublings is not None and (doublings > 0 or keys):
         if not maps.is_contiguous() and _span(maps) >= 2**31:
             maps = maps.contiguous()  # the kernel steps within a map in 32 bits
-        read = maps.new_empty((doublings + 1) ** 2, cells, channels)
+        batch, channels, height, width = maps.shape
+        shape = ((doublings + 1) ** 2, batch * height * width, channels)
+        read = torch.empty(shape, dtype=torch.int64 if keys else maps.dtype, device=maps.device)
+        filling = maps.stride(), aligned(maps), doublings, keys
+    elif doublings == 0:
+        read = cells_of(maps)
+    if filling is not None or checked is not None:
+        launch = _preparation(maps.shape, maps.dtype, maps.device, filling, checked)
+        launch(
+            maps.get_device(),
+            maps,
+            read,
+            rows,
+            ends,
+            maps if boxes is None else boxes,
+            rows if bad is None else bad,
+        )
+    return read, boxes
+
+
+def aligned(memory: Tensor) -> bool:
+    return memory.data_ptr() % 16 == 0
+
+
+@lru_cache(KEPT)
+def _preparation(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    filling: tuple[tuple[int, ...], bool, int, bool] | None,
+    checked: tuple[int, torch.dtype, bool, bool, bool] | None,
+) -> Launch:
+    """The launch of `prepare`: its tables, if any, and its regions, if any, as it describes them itself."""
+    batch, channels, height, width = shape
+    steps, tiles, doublings, unit = (0, 0, 0, 0), 0, 0, ""
+    count = checks = 0
+    form: tuple[object, ...] = (dtype, device, channels == 1, channels % 16 == 0)
+    if filling is not None:
+        steps, even, doublings, keys = filling
+        unit = unit_step(steps)
         tiles = chunks(height * width, CELLS) * chunks(channels, CHANNELS) * batch
-    if checks + tiles:
-        told = isinstance(boxes, Regions) and boxes.bad is not None
-        constants = (unit_step(maps), doublings, CHANNELS, CELLS, _CHECKED if checks else 0, told)
-        at = (maps, read, rows, ends, maps if table is None else table, bad)
-        steps = maps.stride() if doublings else (0, 0, 0, 0)
-        sizes = (cells, channels, height, width, *steps, rows.shape[0], batch, checks)
-        given = (rows.dtype, rows.data_ptr() % 16 == 0, ends is rows, steps[0] < 2**31)
-        form = form_of(maps, channels, *given, constants)
-        launch(_prepare_kernel, checks + tiles, (*at, *sizes, *constants), form, 4)
-    return read, table
+        form += (even, keys, steps[0] < 2**31)
+    if checked is not None:
+        count, *rest = checked
+        checks = chunks(count, _CHECKED)
+        form += tuple(rest)
+    told = checked is not None and checked[-1]
+    constants = (unit, doublings, CHANNELS, CELLS, _CHECKED if checks else 0, told, tiles > 0)
+    sizes = (batch * height * width, channels, height, width, *steps, count, batch, checks)
+    return Launch(_prepare_kernel, checks + tiles, (*sizes, *constants), (*form, constants), 4)
 
 
 def _span(maps: Tensor) -> int:
