@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -87,7 +88,10 @@ grad[0, 1] = float("inf")
 assert got[0, 0].sum() == 1 and got[0, 0].count_nonzero() == 1 and got[0, 1].isnan().all()
 for one, wrong in (([0, 0, 4, 4], 0), ([-5, 2, 99, -7], 1)):
     bad = torch.zeros(1, dtype=torch.int32)
-    _, table = _triton_prepare.prepare(maps, regions_of([torch.tensor([one])]), 0, bad=bad)
+    boxes = regions_of([torch.tensor([one])])
+    form, told = _triton_prepare.form_of(maps), _triton_prepare.form_of_regions(boxes, True)
+    plan = _triton_prepare.preparation(form, None, False, told)
+    _, table = _triton_prepare.prepare(plan, 0, maps, boxes, bad)
     assert bad.item() == wrong
 assert table.tolist() == [[0, 0, 0, 4, 0, 2, 4, 3]]
 """
@@ -145,6 +149,72 @@ def test_every_kernel_compiles_for_nvidia(capability: int, kind: str) -> None:
         source = ASTSource(fn=kernel, signature=signature, constexprs=used)
         made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 1})
         assert made.asm["cubin"]
+
+
+def test_code_is_sought_once_for_launches_that_share_it() -> None:
+    from sppnet.ops._triton_prepare import Launch
+
+    done: list[object] = []
+
+    class Made:
+        function, packed_metadata = "code", "metadata"
+
+        def run(self, *args: object) -> None:
+            done.append(args)
+
+    class Kernel:
+        def __getitem__(self, grid: object) -> Callable[..., Made]:
+            def launch(*args: object, **options: object) -> Made:
+                done.append((grid, args, options))
+                return Made()
+
+            return launch
+
+    kernel, memory = Kernel(), torch.zeros(1)
+    first, other = Launch(kernel, 3, (7, True), ("a",), 1, 128), Launch(kernel, 3, (7, True), ("b",), 1)
+    for launch in (first, first, other):
+        launch(5, memory)
+    Launch(kernel, 4, (9, True), ("a",), 1, 128)(5, memory)
+    quickly = (1, 1, 5, "code", "metadata", None, None, None, memory)
+    assert done == [
+        ((3, 1, 1), (memory, 7, True), {"num_warps": 1, "maxnreg": 128}),
+        (3, *quickly, 7, True),
+        ((3, 1, 1), (memory, 7, True), {"num_warps": 1}),
+        (4, *quickly, 9, True),
+    ]
+
+
+def _codes(
+    maps: torch.Tensor, rows: torch.Tensor, told: bool = True, levels: tuple[int, ...] = (3, 1)
+) -> Any:
+    from sppnet.ops import _triton
+    from sppnet.ops._triton_prepare import Regions, form_of, form_of_regions
+
+    regions = form_of_regions(Regions(rows, None), told)
+    plan = _triton.pooling(form_of(maps), regions, levels, "max", "channels")
+    assert plan.preparation.launch is not None
+    return [launch._key for launch in (plan.preparation.launch, *plan.launches)]
+
+
+def test_what_code_depends_on_tells_launches_apart_and_sizes_do_not() -> None:
+    rows = torch.zeros(400, 4, dtype=torch.int64)
+    codes = _codes(torch.zeros(1, 32, 5, 6), rows)
+    assert codes == _codes(torch.zeros(1, 32, 7, 9), rows[:320])
+    assert codes == _codes(torch.zeros(2, 64, 7, 9), rows[:399])
+    last = torch.channels_last
+    for others in (
+        _codes(torch.zeros(1, 24, 5, 6), rows),
+        _codes(torch.zeros(1, 32, 5, 6).half(), rows),
+        _codes(torch.zeros(1, 32, 5, 6).contiguous(memory_format=last), rows),
+        _codes(torch.zeros(1 + 32 * 30)[1:].view(1, 32, 5, 6), rows),
+        _codes(torch.zeros(1, 32, 5, 6), rows.int()),
+        _codes(torch.zeros(1, 32, 5, 6), torch.zeros(1 + 400 * 4, dtype=torch.int64)[1:].view(400, 4)),
+        _codes(torch.zeros(1, 32, 5, 6), rows, told=False),
+        _codes(torch.zeros(1, 32, 5, 6), rows, levels=(3,)),
+    ):
+        assert codes != others
+    # Few regions of a large map are read cell by cell.
+    assert _codes(torch.zeros(1, 32, 40, 60), rows[:9])[1] != codes[1]
 
 
 def _maps(batch: int, channels: int, dtype: torch.dtype, layout: str) -> torch.Tensor:

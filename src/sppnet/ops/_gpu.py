@@ -39,11 +39,14 @@ def _forward():
     return _triton
 
 
+_AS_IT_IS = nullcontext()
+
+
 def _device_of(maps: Tensor) -> AbstractContextManager[object]:
     """Makes the device of ``maps`` the current one; as ``torch.cuda.device_of``, but at little cost."""
     index = maps.get_device()
     if index < 0 or index == torch.cuda.current_device():
-        return nullcontext()
+        return _AS_IT_IS
     return torch.cuda.device(index)
 
 
@@ -84,9 +87,9 @@ class _Notice(threading.local):
             self.places[index] = _Place(bad, bad.numpy(), torch.cuda.Event())
         return self.places[index]
 
-    def stream(self, index: int) -> torch.cuda.Stream:
-        """The device's current stream: torch makes an object of it at each call."""
-        key = index, _preparing().raw_stream(index)
+    def stream(self, index: int, raw: int) -> torch.cuda.Stream:
+        """The device's current stream, which is ``raw``: torch makes an object of it at each call."""
+        key = index, raw
         if key not in self.streams:
             self.streams[key] = torch.cuda.current_stream(index)
         return self.streams[key]
@@ -121,10 +124,12 @@ def _joined(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def pool(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
     """Rows of whole maps."""
+    preparing, forward = _preparing(), _forward()
     with _device_of(maps if isinstance(maps, Tensor) else maps[0]):
         joined, table = (maps, None) if isinstance(maps, Tensor) else _joined(maps)
-        read, _ = _preparing().prepare(joined, None, 0)
-        return _forward().pool(joined, read, table, len(maps), levels, mode, order)
+        count, form = len(maps), preparing.form_of(joined)
+        plan = forward.pooling(form, None if table is None else count, tuple(levels), mode, order)
+        return forward.pool(plan, preparing.stream_of(joined), preparing.cells_of(joined), table, count)
 
 
 def pool_regions(
@@ -135,24 +140,25 @@ def pool_regions(
     Those outside were clamped. The answer is on its way while the device pools. A graph that is captured
     outlives the call: what it will find cannot be told.
     """
-    prepare, triton = _preparing().prepare, _forward()
-    count = regions.rows.shape[0]
-    doublings = 0
-    if mode == "max":
-        doublings = triton.doublings(maps.shape, maps.element_size(), count, tuple(levels))
+    preparing, forward = _preparing(), _forward()
     with _device_of(maps):
-        if known or torch.cuda.is_current_stream_capturing():
-            read, table = prepare(maps, regions, doublings)
-            return triton.pool(maps, read, table, count, levels, mode, order), True
-        index = maps.get_device()
-        bad, seen, checked = _notice.of(index)
-        read, table = prepare(maps, regions, doublings, bad=bad)
-        checked.record(_notice.stream(index))
-        rows = triton.pool(maps, read, table, count, levels, mode, order)
-        checked.synchronize()
-    all_inside = not seen[0]
+        told = not known and not torch.cuda.is_current_stream_capturing()
+        form = preparing.form_of_regions(regions, told)
+        plan = forward.pooling(preparing.form_of(maps), form, tuple(levels), mode, order)
+        stream, place = preparing.stream_of(maps), _notice.of(maps.get_device()) if told else None
+        bad = None if place is None else place.bad
+        read, boxes = preparing.prepare(plan.preparation, stream, maps, regions, bad)
+        if place is not None:
+            place.checked.record(_notice.stream(maps.get_device(), stream))
+        if plan.preparation.tables is None:
+            read = preparing.cells_of(maps)
+        rows = forward.pool(plan, stream, read, boxes, form[0])
+        if place is None:
+            return rows, True
+        place.checked.synchronize()
+    all_inside = not place.seen[0]
     if not all_inside:
-        seen[0] = 0
+        place.seen[0] = 0
     return rows, all_inside
 
 

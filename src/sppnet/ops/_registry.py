@@ -122,12 +122,12 @@ def pooling(
 
         def call(maps: Tensor | Sequence[Tensor], *rest: Any) -> Any:
             listed = not isinstance(maps, Tensor)
-            several = maps if listed else (maps,)
-            if not torch.is_grad_enabled() or not any(m.requires_grad for m in several):
+            needed = any(m.requires_grad for m in maps) if listed else maps.requires_grad
+            if not needed or not torch.is_grad_enabled():
                 return constant(maps, *rest)
             if torch.compiler.is_compiling():
                 return known(maps, *rest)
-            return Pooling.apply(listed, rest, *several)
+            return Pooling.apply(listed, rest, *(maps if listed else (maps,)))
 
         return call
 

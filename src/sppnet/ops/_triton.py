@@ -13,7 +13,6 @@ of a level stay in its registers, from which the levels that divide it are made,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -22,7 +21,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sppnet.ops._triton_prepare import KEPT, Launch, aligned, chunks, greater
+from sppnet.ops._triton_prepare import (
+    KEPT,
+    Form,
+    Launch,
+    Preparation,
+    RegionsForm,
+    chunks,
+    greater,
+    preparation,
+)
 from sppnet.ops.bins import count_bins, parents
 
 LARGEST = 8
@@ -232,7 +240,7 @@ class Level(NamedTuple):
 
 @cache
 def plan(levels: tuple[int, ...], mode: str) -> tuple[Level, ...]:
-    """The launches for a pyramid: for maxima only those levels that are made from no other."""
+    """What to launch for a pyramid: for maxima only those levels that are made from no other."""
     before = [count_bins(levels[:i]) for i in range(len(levels))]
     if mode == "mean":
         return tuple(Level(n, before[i], None) for i, n in enumerate(levels))
@@ -249,11 +257,10 @@ def plan(levels: tuple[int, ...], mode: str) -> tuple[Level, ...]:
     return tuple(Level(levels[i], before[i], derived.get(i)) for i in sorted([*derived, *singles]))
 
 
-@lru_cache(KEPT)
-def doublings(shape: tuple[int, ...], itemsize: int, boxes: int, levels: tuple[int, ...]) -> int:
+def doublings(form: Form, boxes: int, levels: tuple[int, ...], itemsize: int) -> int:
     """How often tables of maxima should double; 0 where filling them costs more than they spare."""
     held = [n for n in levels if n <= LARGEST]
-    batch, channels, height, width = shape
+    batch, channels, height, width = form[0]
     cells = batch * height * width
     if not held or boxes * max(held) ** 2 < 8 * cells:
         return 0
@@ -265,46 +272,41 @@ def lanes(channels: int, dtype: torch.dtype) -> int:
     return min(1 << (channels - 1).bit_length(), 32 if dtype.itemsize == 4 else 64)
 
 
-def pool(
-    maps: Tensor, read: Tensor, boxes: Tensor | None, count: int, levels: Sequence[int], mode: str, order: str
-) -> Tensor:
-    """Rows ``[N, C * bins]`` of boxes, in the type of the maps.
+class Pooling(NamedTuple):
+    """How to pool."""
+
+    preparation: Preparation
+    length: int
+    """Of a row."""
+    launches: list[Launch]
+    """Which read what was prepared, and boxes, and write rows."""
+
+
+@lru_cache(KEPT)
+def pooling(
+    form: Form, boxes: int | RegionsForm | None, levels: tuple[int, ...], mode: str, order: str
+) -> Pooling:
+    """Plan the pooling of maps.
 
     Args:
-        maps: ``[B, C, H, W]``.
-        read: cells or tables of the maps, from `sppnet.ops._triton_prepare.prepare`.
-        boxes: int32 ``[N, 8]``, or None for the whole maps.
-        count: N.
+        form: of the maps.
+        boxes: the form of regions, or how many boxes are given, or None for the whole maps.
         levels: bins a side of each level.
         mode: ``"max"`` or ``"mean"``.
         order: ``"channels"`` or ``"bins"``.
     """
-    whole, doubled = boxes is None, _DOUBLINGS if read.ndim == 3 else 0
-    kind = maps.dtype, maps.device, aligned(read), whole, doubled, order == "bins"
-    length, launches = _pooling(maps.shape, kind, count, tuple(levels), mode)
-    out = maps.new_empty(count, length)
-    index, boxes = maps.get_device(), out if boxes is None else boxes
-    for launch in launches:
-        launch(index, read, boxes, out)
-    return out
-
-
-@lru_cache(KEPT)
-def _pooling(
-    shape: tuple[int, ...],
-    kind: tuple[torch.dtype, torch.device, bool, bool, int, bool],
-    count: int,
-    levels: tuple[int, ...],
-    mode: str,
-) -> tuple[int, list[Launch]]:
-    """The length of a row and the launches of `pool`, from what it asks for there."""
-    batch, channels, height, width = shape
-    dtype, _, _, whole, doubled, by_bin = kind
-    bins, block = count_bins(levels), lanes(channels, dtype)
+    (batch, channels, height, width), _, dtype, device, _ = form
+    regions, doubled = None, 0
+    if isinstance(boxes, tuple):
+        regions, count = boxes, boxes[0]
+        doubled = doublings(form, count, levels, dtype.itemsize) if mode == "max" else 0
+    else:
+        count = batch if boxes is None else boxes
+    bins, block, by_bin = count_bins(levels), lanes(channels, dtype), order == "bins"
     launches: list[Launch] = []
     for n, before, derived in plan(levels, mode):
         sizes: tuple[object, ...] = (channels, bins, before, height, width)
-        constants: tuple[object, ...] = (whole, n, block, by_bin)
+        constants: tuple[object, ...] = (boxes is None, n, block, by_bin)
         kernel, registers = _bin_kernel, None
         if derived is None:
             constants += (mode == "mean",)
@@ -313,7 +315,25 @@ def _pooling(
             kernel, sizes = _max_kernel, (batch * height * width, *sizes)
             # More registers than this leave too few programs at work; more bins than those of 6 need more.
             registers = 128 if n <= 6 else None
-        form = (kind, channels == 1, channels % 16 == 0, constants)
+        code = (dtype, device, channels == 1, channels % 16 == 0, constants)
         programs = chunks(channels, block) * count
-        launches.append(Launch(kernel, programs, (*sizes, *constants), form, 1, registers))
-    return bins * channels, launches
+        launches.append(Launch(kernel, programs, (*sizes, *constants), code, 1, registers))
+    return Pooling(preparation(form, doubled, False, regions), bins * channels, launches)
+
+
+def pool(plan: Pooling, stream: int, read: Tensor, boxes: Tensor | None, count: int) -> Tensor:
+    """Rows ``[N, C * bins]`` of boxes, in the type of the maps.
+
+    Args:
+        plan: for such maps.
+        stream: from `sppnet.ops._triton_prepare.stream_of`.
+        read: tables of maxima, or cells of the maps ``[S, C]``.
+        boxes: int32 ``[N, 8]``, or None for the whole maps.
+        count: N.
+    """
+    out = read.new_empty(count, plan.length)
+    if boxes is None:
+        boxes = out
+    for launch in plan.launches:
+        launch(stream, read, boxes, out)
+    return out

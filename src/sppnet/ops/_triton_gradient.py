@@ -29,13 +29,20 @@ from sppnet.ops._triton_prepare import (
     CELLS,
     CHANNELS,
     KEPT,
+    Form,
     Launch,
+    Preparation,
     Regions,
+    RegionsForm,
     aligned,
     cell_of,
     chunks,
+    form_of,
+    form_of_regions,
     greater,
+    preparation,
     prepare,
+    stream_of,
     tile,
     unit_step,
 )
@@ -238,30 +245,29 @@ def pool_backward(
         order: ``"channels"`` or ``"bins"``.
     """
     batch, channels, height, width = maps.shape
-    count, sides, doubled = len(grad), tuple(levels), None
-    if mode == "max":
-        # Maps that were joined have one row: blocks of cells would be of several maps.
-        doubled = doublings(maps.shape, 8, count, sides) if sizes is None else 0
-    read, table = prepare(maps, boxes, doubled, keys=True)
+    given, out, count = grad.contiguous(), torch.empty_like(maps), len(grad)
+    kind = given.dtype, aligned(given), out.stride(), sizes is not None
+    regions = form_of_regions(boxes, False) if isinstance(boxes, Regions) else None
+    shapes = [(height, width)] * batch if sizes is None else sizes
+    which = count if isinstance(boxes, Tensor) else regions
+    plan = _backward(form_of(maps), kind, which, count, tuple(levels), mode, order)
+    stream = stream_of(maps)
+    read, table = prepare(plan.preparation, stream, maps, boxes if isinstance(boxes, Regions) else None)
+    if isinstance(boxes, Tensor):
+        table = boxes
     # Sums along rows and columns need one row and one column more.
     more = 1 if mode == "mean" else 0
-    shapes = [(height, width)] * batch if sizes is None else sizes
     cells = sum((h + more) * (w + more) for h, w in shapes)
     # One tensor of zeros for notes and sums, both aligned: a launch less.
     ahead = chunks(len(shapes) * channels + 1, 4) * 2
     zeros = torch.zeros(ahead + cells * channels, dtype=torch.int64, device=grad.device)
     notes, sums = zeros.view(torch.int32), zeros[ahead:]
-    given, out = grad.contiguous(), torch.empty_like(maps)
-    kind = maps.device, given.dtype, aligned(given), table is None, doubled or 0, order == "bins"
-    form = maps.dtype, out.stride(), sizes is None
-    scan, adding, finish = _backward(maps.shape, kind, form, count, sides, mode)
-    index, table = maps.get_device(), given if table is None else table
-    scan(index, given, notes)
-    for launch in adding:
-        launch(index, read, table, given, sums, notes)
+    plan.scan(stream, given, notes)
+    for launch in plan.adding:
+        launch(stream, read, table, given, sums, notes)
     if more:
         sums = _sum_up(sums.view(cells, channels), shapes)
-    finish(index, sums, notes, out)
+    plan.finish(stream, sums, notes, out)
     if sizes is not None:
         odd = notes[1 : len(sizes) * channels + 1].view(len(sizes), channels)
         marks = torch.where(odd != 0, float("nan"), 0.0)
@@ -270,46 +276,72 @@ def pool_backward(
     return out
 
 
+class _Backward(NamedTuple):
+    """How to make gradients."""
+
+    preparation: Preparation
+    scan: Launch
+    """Finds the largest gradient."""
+    adding: list[Launch]
+    """Which read what was prepared, boxes and gradients, and add to sums."""
+    finish: Launch
+
+
 @lru_cache(KEPT)
 def _backward(
-    shape: tuple[int, ...],
-    kind: tuple[torch.device, torch.dtype, bool, bool, int, bool],
-    form: tuple[torch.dtype, tuple[int, ...], bool],
+    form: Form,
+    kind: tuple[torch.dtype, bool, tuple[int, ...], bool],
+    boxes: int | RegionsForm | None,
     count: int,
     levels: tuple[int, ...],
     mode: str,
-) -> tuple[Launch, list[Launch], Launch]:
-    """The launches of `pool_backward`, from what it asks for there."""
-    batch, channels, height, width = shape
-    device, dtype, even, whole, doubled, by_bin = kind
+    order: str,
+) -> _Backward:
+    """Plan `pool_backward`.
+
+    Args:
+        form: of the maps.
+        kind: the gradient's type, and whether it is aligned; the steps of the maps' gradient; whether the
+            maps were joined.
+        boxes: as `sppnet.ops._triton.pooling` takes them.
+        count: of boxes.
+        levels: bins a side of each level.
+        mode: ``"max"`` or ``"mean"``.
+        order: ``"channels"`` or ``"bins"``.
+    """
+    (batch, channels, height, width), _, out_dtype, device, _ = form
+    dtype, even, steps, joined = kind
+    doubled = None
+    if mode == "max":
+        # Maps that were joined have one row: blocks of cells would be of several maps.
+        doubled = 0 if joined else doublings(form, count, levels, 8)
+    regions = boxes if isinstance(boxes, tuple) else None
     bins, block = count_bins(levels), lanes(channels, torch.float32)
     size = count * channels * bins
     programs = min(chunks(size, _SCANNED), 1024)
-    scan = Launch(
-        _largest_kernel, programs, (size, programs, _SCANNED), (device, dtype, even, size < 2**31), 4
-    )
+    code: tuple[object, ...] = (device, dtype, even, size < 2**31)
+    scan = Launch(_largest_kernel, programs, (size, programs, _SCANNED), code, 4)
     # No sum of so many gradients leaves 63 bits.
     room = 61 - math.ceil(math.log2(count * bins + 1))
     adding: list[Launch] = []
     for n, before, rows, too, before_too in _levels(levels, mode):
         numbers: tuple[object, ...] = (channels, bins, before, height, width, room)
-        constants: tuple[object, ...] = (whole, n, block, by_bin)
+        constants: tuple[object, ...] = (boxes is None, n, block, order == "bins")
         kernel = _mean_kernel if mode == "mean" else _bin_kernel
         if rows:
             kernel, numbers = _max_kernel, (batch * height * width, *numbers, before_too)
             constants += (channels % block == 0, doubled, rows, too)
-        code = (kind, channels == 1, channels % 16 == 0, constants)
+        code = (device, dtype, even, channels == 1, channels % 16 == 0, constants)
         adding.append(Launch(kernel, chunks(channels, block) * count, (*numbers, *constants), code, 1))
-    out_dtype, steps, single = form
-    constants = (unit_step(steps), single, CHANNELS, CELLS)
+    constants = (unit_step(steps), not joined, CHANNELS, CELLS)
     code = (device, out_dtype, channels == 1, channels % 16 == 0, steps[0] < 2**31, constants)
     programs = chunks(height * width, CELLS) * chunks(channels, CHANNELS) * batch
-    numbers = (channels, height, width, *steps, room)
-    return scan, adding, Launch(_finish_kernel, programs, (*numbers, *constants), code, 4)
+    finish = Launch(_finish_kernel, programs, (channels, height, width, *steps, room, *constants), code, 4)
+    return _Backward(preparation(form, doubled, True, regions), scan, adding, finish)
 
 
 class _Level(NamedTuple):
-    """What is added in one launch."""
+    """What is added by one launch."""
 
     bins: int
     """Bins a side of a level."""
@@ -325,7 +357,7 @@ class _Level(NamedTuple):
 
 @cache
 def _levels(levels: tuple[int, ...], mode: str) -> tuple[_Level, ...]:
-    """The launches for a pyramid."""
+    """What to launch for a pyramid."""
     before = [count_bins(levels[:i]) for i in range(len(levels))]
     result: list[_Level] = []
     left = sorted(range(len(levels)), key=lambda i: -levels[i])

@@ -17,7 +17,6 @@ widths are given.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -43,9 +42,10 @@ KEPT = 1024
 """Of as many calls that differ it is kept what they launch."""
 
 
-def raw_stream(index: int) -> int:
-    """The current stream of a device."""
-    return triton.runtime.driver.active.get_current_stream(index)
+def stream_of(maps: Tensor) -> int:
+    """The current stream of the device of the maps, as launches take it; 0 in the interpreter."""
+    index = maps.get_device()
+    return 0 if index < 0 else triton.runtime.driver.active.get_current_stream(index)
 
 
 class Launch:
@@ -81,11 +81,10 @@ class Launch:
             self._options["maxnreg"] = registers
         self._run: tuple[Any, Any, Any] | None = _found.get(self._key)
 
-    def __call__(self, index: int, *memory: Tensor) -> None:
-        """Launch it, on the current device, which is ``index``."""
+    def __call__(self, stream: int, *memory: Tensor) -> None:
+        """Launch it on the current device and its current stream."""
         if self._run is not None:
             run, function, metadata = self._run
-            stream = raw_stream(index)
             run(self._programs, 1, 1, stream, function, metadata, None, None, None, *memory, *self._rest)
             return
         made = self._kernel[(self._programs, 1, 1)](*memory, *self._rest, **self._options)
@@ -239,92 +238,115 @@ class Regions(NamedTuple):
     """int64 ``[B]``: the number of regions up to the end of each map's; None for one map."""
 
 
-def prepare(
-    maps: Tensor,
-    boxes: Tensor | Regions | None,
-    doublings: int | None,
-    keys: bool = False,
-    bad: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """What `sppnet.ops._triton.pool` reads: maps cell by cell or tables of maxima, and boxes within the maps.
-
-    Args:
-        maps: ``[B, C, H, W]``.
-        boxes: int32 ``[N, 8]``, or regions of which they are to be made, or None for the whole maps.
-        doublings: of tables; 0 for no tables, but cells; None for neither.
-        keys: tables of keys, int64, instead of the numbers: of single cells, for 0.
-        bad: int32, one element that the device can write: set to 1 if any region had to be clamped.
-
-    Returns:
-        Maxima of 2^i rows and 2^j columns, ``[(doublings + 1)^2, S, C]``, i slower than j, or cells
-        ``[S, C]``, or the maps; and the boxes.
-    """
-    read, rows, ends, checked, filling = maps, maps, maps, None, None
-    if isinstance(boxes, Regions):
-        rows, ends = boxes
-        checked = rows.shape[0], rows.dtype, aligned(rows), ends is None, bad is not None
-        ends = rows if ends is None else ends
-        boxes = torch.empty(rows.shape[0], _COLUMNS, dtype=torch.int32, device=maps.device)
-    if doublings is not None and (doublings > 0 or keys):
-        if not maps.is_contiguous() and _span(maps) >= 2**31:
-            maps = maps.contiguous()  # the kernel steps within a map in 32 bits
-        batch, channels, height, width = maps.shape
-        shape = ((doublings + 1) ** 2, batch * height * width, channels)
-        read = torch.empty(shape, dtype=torch.int64 if keys else maps.dtype, device=maps.device)
-        filling = maps.stride(), aligned(maps), doublings, keys
-    elif doublings == 0:
-        read = cells_of(maps)
-    if filling is not None or checked is not None:
-        launch = _preparation(maps.shape, maps.dtype, maps.device, filling, checked)
-        launch(
-            maps.get_device(),
-            maps,
-            read,
-            rows,
-            ends,
-            maps if boxes is None else boxes,
-            rows if bad is None else bad,
-        )
-    return read, boxes
+# Plain tuples: a named one takes longer to make than to look up what is kept for it.
+Form = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device, bool]
+"""What of maps ``[B, C, H, W]`` decides on launches: shape, steps, type, device, whether they are aligned."""
+RegionsForm = tuple[int, torch.dtype, bool, bool, bool]
+"""What of regions does: number, type, whether they are aligned, of one map, and whether it is to be told if
+any had to be clamped."""
 
 
 def aligned(memory: Tensor) -> bool:
+    """Whether the compiler may take it for aligned, as all memory is that was just allocated."""
     return memory.data_ptr() % 16 == 0
 
 
-@lru_cache(KEPT)
-def _preparation(
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
-    filling: tuple[tuple[int, ...], bool, int, bool] | None,
-    checked: tuple[int, torch.dtype, bool, bool, bool] | None,
-) -> Launch:
-    """The launch of `prepare`: its tables, if any, and its regions, if any, as it describes them itself."""
+def form_of(maps: Tensor) -> Form:
+    """The form of maps."""
+    return maps.shape, maps.stride(), maps.dtype, maps.device, maps.data_ptr() % 16 == 0
+
+
+def form_of_regions(regions: Regions, told: bool) -> RegionsForm:
+    """The form of regions."""
+    rows, ends = regions
+    return rows.shape[0], rows.dtype, rows.data_ptr() % 16 == 0, ends is None, told
+
+
+class Preparation(NamedTuple):
+    """How to make what the pooling kernels read."""
+
+    launch: Launch | None
+    tables: tuple[int, ...] | None
+    """The shape of tables of maxima; None for cells."""
+    dtype: torch.dtype
+    """Of the tables: that of the maps, or int64 for keys."""
+    dense: bool
+    """Whether the maps have to be contiguous."""
+
+
+def preparation(form: Form, doublings: int | None, keys: bool, regions: RegionsForm | None) -> Preparation:
+    """Plan the preparation of maps.
+
+    Args:
+        form: of the maps.
+        doublings: of tables of maxima; 0 for no tables, but cells; None for neither.
+        keys: tables of keys instead of the numbers: of single cells, for 0.
+        regions: of which boxes are to be made; None for none.
+    """
+    shape, steps, maps_dtype, device, even = form
     batch, channels, height, width = shape
-    steps, tiles, doublings, unit = (0, 0, 0, 0), 0, 0, ""
-    count = checks = 0
-    form: tuple[object, ...] = (dtype, device, channels == 1, channels % 16 == 0)
-    if filling is not None:
-        steps, even, doublings, keys = filling
-        unit = unit_step(steps)
+    cells, dense, filled = batch * height * width, False, None
+    dtype = torch.int64 if keys else maps_dtype
+    if doublings is not None and (doublings > 0 or keys):
+        filled = ((doublings + 1) ** 2, cells, channels)
+        # The kernel steps within a map in 32 bits.
+        span = sum((size - 1) * step for size, step in zip(shape[1:], steps[1:], strict=True))
+        if span >= 2**31:
+            dense, steps = True, (channels * height * width, height * width, width, 1)
+    if filled is None and regions is None:
+        return Preparation(None, None, dtype, False)
+    code: tuple[object, ...] = (maps_dtype, device, channels == 1, channels % 16 == 0)
+    tiles = count = checks = 0
+    if filled is None:
+        steps, doublings = (0, 0, 0, 0), 0
+    else:
         tiles = chunks(height * width, CELLS) * chunks(channels, CHANNELS) * batch
-        form += (even, keys, steps[0] < 2**31)
-    if checked is not None:
-        count, *rest = checked
+        code += (even or dense, keys, steps[0] < 2**31)
+    if regions is not None:
+        count, *rest = regions
         checks = chunks(count, _CHECKED)
-        form += tuple(rest)
-    told = checked is not None and checked[-1]
-    constants = (unit, doublings, CHANNELS, CELLS, _CHECKED if checks else 0, told, tiles > 0)
-    sizes = (batch * height * width, channels, height, width, *steps, count, batch, checks)
-    return Launch(_prepare_kernel, checks + tiles, (*sizes, *constants), (*form, constants), 4)
+        code += tuple(rest)
+    told = regions is not None and regions[-1]
+    constants = (unit_step(steps), doublings, CHANNELS, CELLS, _CHECKED if checks else 0, told, tiles > 0)
+    sizes = (cells, channels, height, width, *steps, count, batch, checks)
+    launch = Launch(_prepare_kernel, checks + tiles, (*sizes, *constants), (*code, constants), 4)
+    return Preparation(launch, filled, dtype, dense)
 
 
-def _span(maps: Tensor) -> int:
-    """How far apart a map's first and last number are."""
-    return sum((size - 1) * step for size, step in zip(maps.shape[1:], maps.stride()[1:], strict=True))
+def prepare(
+    plan: Preparation, stream: int, maps: Tensor, regions: Regions | None, bad: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the pooling kernels read: maps cell by cell or tables of maxima, and boxes within the maps.
+
+    Args:
+        plan: for such maps and regions.
+        stream: from `stream_of`.
+        maps: ``[B, C, H, W]``.
+        regions: of which boxes are to be made.
+        bad: int32, one element that the device can write: set to 1 if any region had to be clamped.
+
+    Returns:
+        Maxima of 2^i rows and 2^j columns, ``[(doublings + 1)^2, S, C]``, i slower than j, or the maps; and
+        int32 boxes ``[N, 8]``, or where there are no regions, the maps.
+    """
+    launch, tables, dtype, dense = plan
+    if launch is None:
+        return maps, maps
+    if dense:
+        maps = maps.contiguous()
+    read = rows = ends = boxes = maps
+    if tables is not None:
+        read = maps.new_empty(tables) if dtype == maps.dtype else maps.new_empty(tables, dtype=dtype)
+    if regions is not None:
+        rows, ends = regions
+        if ends is None:
+            ends = rows
+        boxes = torch.empty(rows.shape[0], _COLUMNS, dtype=torch.int32, device=maps.device)
+    launch(stream, maps, read, rows, ends, boxes, rows if bad is None else bad)
+    return read, boxes
 
 
 def cells_of(maps: Tensor) -> Tensor:
-    """All maps of a batch cell by cell, ``[S, C]``, contiguous; no copy of a batch that is channels_last."""
-    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).contiguous()
+    """All cells of a batch, ``[S, C]``, dense, aligned; no copy of most maps that are channels_last."""
+    cells = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).contiguous()
+    return cells if aligned(cells) else cells.clone()
