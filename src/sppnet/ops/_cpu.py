@@ -112,7 +112,7 @@ def _run(
     """
     work = size * (len(plan.boxes) * plan.bins + plan.all_cells)
     threads = min(torch.get_num_threads(), len(units), 1 + work // _THREAD_BYTES)
-    memory = torch.empty(threads * scratch, dtype=torch.uint8)
+    memory = torch.empty(threads * scratch, dtype=torch.uint8, device="cpu")
     task = np.zeros(_tasks.WORDS, np.int64)
     task[_tasks.COUNT], task[_tasks.RUN] = len(units), max(1, len(units) // (8 * threads))
     task[_tasks.SCRATCH], task[_tasks.SCRATCH_BYTES] = memory.data_ptr(), scratch
@@ -219,7 +219,7 @@ def pool_placed(maps: Tensor, levels: Sequence[int], by_bin: bool) -> tuple[Tens
     plan = whole_plan(maps, levels, "max")
     channels, lanes = maps.shape[1], WIDTH // 4
     out = new_rows(len(maps), channels * plan.bins, torch.float32)
-    found = torch.empty(len(maps), -(-channels // lanes), plan.bins, lanes, dtype=torch.int16)
+    found = torch.empty(len(maps), -(-channels // lanes), plan.bins, lanes, dtype=torch.int16, device="cpu")
     several = max(1, _NEAR_BYTES // (plan.cells * WIDTH))
     shape = _shape(plan, channels, by_bin=by_bin, several=several)
     units = units_of(plan, channels, lanes, 0)
@@ -300,7 +300,7 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
     groups = max(1, min(_GROUPS, blocks, channels * plan.bins // (16 * classes)))
     counts, starts = np.array(plan.counts), starts_of(plan.counts)
     slots = np.concatenate([[0], np.cumsum(-(-counts // 4) * 4)])
-    sums = torch.empty(groups, int(slots[-1]) // 4, fours, 4, 4)
+    sums = torch.empty(groups, int(slots[-1]) // 4, fours, 4, 4, dtype=torch.float32, device="cpu")
     together = max(4, min(32, (16 << 10) // (plan.bins * parts * WIDTH) // 4 * 4))
     units = _score_units(plan, slots, groups, blocks, lanes)
     shape = _shape(plan, channels, together=together)

@@ -83,7 +83,7 @@ class _Notice(threading.local):
     def of(self, index: int) -> _Place:
         """The place for a device."""
         if index not in self.places:
-            bad = torch.zeros(1, dtype=torch.int32, pin_memory=True)
+            bad = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
             self.places[index] = _Place(bad, bad.numpy(), torch.cuda.Event())
         return self.places[index]
 
@@ -107,7 +107,7 @@ def regions_there(maps: Tensor, regions: Sequence[Tensor]) -> Regions:
             one = one.to(maps.device, non_blocking=True)
         return made(one.contiguous(), None)
     there = [one.to(maps.device, non_blocking=True) for one in regions]
-    ends = torch.tensor([one.shape[0] for one in there]).cumsum(0)
+    ends = torch.tensor([one.shape[0] for one in there], device="cpu").cumsum(0)
     return made(torch.cat(there), ends.to(maps.device, non_blocking=True))
 
 

@@ -87,7 +87,7 @@ def new_rows(count: int, length: int, dtype: torch.dtype) -> Tensor:
     """A tensor ``[count, length]`` of arbitrary content, on memory that may have been used before."""
     size = count * length * dtype.itemsize
     if size < LARGE or not _BY_PAGES:
-        return torch.empty(count, length, dtype=dtype)
+        return torch.empty(count, length, dtype=dtype, device="cpu")
     return torch.from_numpy(_reserve.lend(size)).view(dtype).view(count, length)
 
 

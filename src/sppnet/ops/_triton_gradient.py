@@ -271,7 +271,7 @@ def pool_backward(
     if sizes is not None:
         odd = notes[1 : len(sizes) * channels + 1].view(len(sizes), channels)
         marks = torch.where(odd != 0, float("nan"), 0.0)
-        lengths = torch.tensor([h * w for h, w in sizes]).to(grad.device, non_blocking=True)
+        lengths = torch.tensor([h * w for h, w in sizes], device="cpu").to(grad.device, non_blocking=True)
         out += marks.repeat_interleave(lengths, 0, output_size=width).T[None, :, None]
     return out
 

@@ -41,7 +41,7 @@ def row_products(rows: Tensor, vectors: Tensor) -> Tensor:
     """
     index = np.arange(len(rows))
     fours = _by_fours(vectors)
-    out = torch.empty(-(-len(rows) // 4), fours.shape[0], 4, 4)
+    out = torch.empty(-(-len(rows) // 4), fours.shape[0], 4, 4, dtype=torch.float32, device="cpu")
     _run(rows, index, fours, None, None, out, None)
     return out.permute(1, 3, 0, 2).reshape(-1, out.shape[0] * 4)[: len(vectors), : len(rows)].contiguous()
 
@@ -84,7 +84,7 @@ def _sums(
     some = factors[:, used]
     given = _rows_by_fours(some)
     units = min(_UNITS, max(1, len(given)))
-    totals = torch.zeros(units, given.shape[1], -(-length // 16), 4, 16)
+    totals = torch.zeros(units, given.shape[1], -(-length // 16), 4, 16, dtype=torch.float32, device="cpu")
     multiples = given
     if len(used):
         added = None if offsets is None else _rows_by_fours(some * offsets[:, None])
@@ -98,7 +98,7 @@ def _sums(
 def _rows_by_fours(factors: Tensor) -> Tensor:
     """``[K, N]`` as float32 ``[N / 4, K / 4, 4 rows, 4]``, filled up with zeros."""
     count, length = factors.shape
-    padded = torch.zeros(-(-count // 4) * 4, -(-length // 4) * 4)
+    padded = torch.zeros(-(-count // 4) * 4, -(-length // 4) * 4, dtype=torch.float32, device="cpu")
     padded[:count, :length] = factors
     return padded.view(len(padded) // 4, 4, -1, 4).permute(2, 0, 3, 1).contiguous()
 
@@ -106,7 +106,7 @@ def _rows_by_fours(factors: Tensor) -> Tensor:
 def _by_fours(vectors: Tensor) -> Tensor:
     """``[K, D]`` as float32 ``[K / 4, D / 16, 4, 16]``, filled up with zeros."""
     count, length = vectors.shape
-    padded = torch.zeros(-(-count // 4) * 4, -(-length // 16) * 16)
+    padded = torch.zeros(-(-count // 4) * 4, -(-length // 16) * 16, dtype=torch.float32, device="cpu")
     padded[:count, :length] = vectors
     return padded.view(-1, 4, padded.shape[1] // 16, 16).permute(0, 2, 1, 3).contiguous()
 
