@@ -171,9 +171,8 @@ def test_graphs_and_transforms_see_the_operations() -> None:
     traced = make_fx(lambda maps: spatial_pyramid_pool(maps, (2, 1)))(maps)
     assert any("sppnet.pool_batch" in str(node.target) for node in traced.graph.nodes)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # tracing is deprecated, and torch maps what it knows no rule for slowly
+        # Tracing is deprecated, and torch maps slowly what it knows no rule for.
+        warnings.simplefilter("ignore")
         recorded = torch.jit.trace(lambda maps: spatial_pyramid_pool(maps, (2, 1)), maps)
         each = torch.func.vmap(lambda one: spatial_pyramid_pool(one[None], (2, 1))[0])(maps)
     assert "sppnet::pool_batch" in str(recorded.graph)

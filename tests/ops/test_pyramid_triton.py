@@ -130,7 +130,7 @@ def test_every_kernel_compiles_for_nvidia(capability: int, kind: str) -> None:
     constants |= {"MARKED": True, "TOLD": True, "FILLED": True, "ROWS": 3, "TOO": 1}
     types = {"boxes": "*i32", "regions": "*i64", "ends": "*i64", "bad": "*i32"}
     types |= {"sums": "*i64", "notes": "*i32"}
-    types |= dict.fromkeys(("maps", "cells", "tables", "grad", "out"), kind)
+    types |= dict.fromkeys(("maps", "grad", "out"), kind)
     for kernel in (
         _triton_prepare._prepare_kernel,
         _triton._max_kernel,
@@ -142,9 +142,9 @@ def test_every_kernel_compiles_for_nvidia(capability: int, kind: str) -> None:
         _triton_gradient._finish_kernel,
     ):
         used = {name: value for name, value in constants.items() if name in kernel.arg_names}
-        if kernel in (_triton_gradient._max_kernel, _triton_gradient._bin_kernel):
-            types |= {"tables": "*i64", "cells": "*i64"}
-        signature = {name: types.get(name, "i32") for name in kernel.arg_names}
+        keys = kernel in (_triton_gradient._max_kernel, _triton_gradient._bin_kernel)
+        read = dict.fromkeys(("tables", "cells"), "*i64" if keys else kind) | {"_tables": kind}
+        signature = {name: (types | read).get(name, "i32") for name in kernel.arg_names}
         signature |= dict.fromkeys(used, "constexpr")
         source = ASTSource(fn=kernel, signature=signature, constexprs=used)
         made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 1})
@@ -186,7 +186,7 @@ def test_code_is_sought_once_for_launches_that_share_it() -> None:
 
 def _codes(
     maps: torch.Tensor, rows: torch.Tensor, told: bool = True, levels: tuple[int, ...] = (3, 1)
-) -> Any:
+) -> list[Any]:
     from sppnet.ops import _triton
     from sppnet.ops._triton_prepare import Regions, form_of, form_of_regions
 

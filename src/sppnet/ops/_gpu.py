@@ -43,7 +43,7 @@ _AS_IT_IS = nullcontext()
 
 
 def _device_of(maps: Tensor) -> AbstractContextManager[object]:
-    """Makes the device of ``maps`` the current one; as ``torch.cuda.device_of``, but at little cost."""
+    """Make the device of ``maps`` the current one, as ``torch.cuda.device_of`` does, but at little cost."""
     index = maps.get_device()
     if index < 0 or index == torch.cuda.current_device():
         return _AS_IT_IS
@@ -57,7 +57,8 @@ def usable(maps: Sequence[Tensor] | Tensor) -> bool:
         return False
     # Kernels step within a map, or a list's maps, in 32 bits, and number cells so.
     if isinstance(maps, Tensor):
-        fits = maps.numel() < 2**31 or maps.shape[2] * maps.shape[3] * max(maps.shape[:2]) < 2**31
+        batch, channels, height, width = maps.shape
+        fits = height * width * max(batch, channels) < 2**31
     else:
         fits = sum(m.numel() for m in maps) < 2**31
     return fits and _has_triton()
@@ -127,9 +128,9 @@ def pool(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str, orde
     preparing, forward = _preparing(), _forward()
     with _device_of(maps if isinstance(maps, Tensor) else maps[0]):
         joined, table = (maps, None) if isinstance(maps, Tensor) else _joined(maps)
-        count, form = len(maps), preparing.form_of(joined)
-        plan = forward.pooling(form, None if table is None else count, tuple(levels), mode, order)
-        return forward.pool(plan, preparing.stream_of(joined), preparing.cells_of(joined), table, count)
+        given = None if table is None else len(maps)
+        plan = forward.pooling(preparing.form_of(joined), given, tuple(levels), mode, order)
+        return forward.pool(plan, preparing.stream_of(joined), preparing.cells_of(joined), table)
 
 
 def pool_regions(
@@ -152,7 +153,7 @@ def pool_regions(
             place.checked.record(_notice.stream(maps.get_device(), stream))
         if plan.preparation.tables is None:
             read = preparing.cells_of(maps)
-        rows = forward.pool(plan, stream, read, boxes, form[0])
+        rows = forward.pool(plan, stream, read, boxes)
         if place is None:
             return rows, True
         place.checked.synchronize()

@@ -42,8 +42,8 @@ def _watched() -> bool:
     )
 
 
-def _straight(operation: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """What calls the ``function`` of an ``operation``: through torch only where that has a part in it.
+def _straight(named: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """What calls the ``function`` of the operation ``named``: through torch only where that has a part in it.
 
     Its way from call to function takes as long as a launch on a GPU, or as a small map's pooling.
     """
@@ -51,7 +51,7 @@ def _straight(operation: Callable[..., Any], function: Callable[..., Any]) -> Ca
     def call(*args: Any) -> Any:
         first = args[0] if isinstance(args[0], Tensor) else args[0][0]
         plain = type(first) is Tensor and not first.is_meta and not _watched()
-        return (function if plain else operation)(*args)
+        return (function if plain else named)(*args)
 
     return call
 

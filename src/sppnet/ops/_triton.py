@@ -276,32 +276,39 @@ class Pooling(NamedTuple):
     """How to pool."""
 
     preparation: Preparation
-    length: int
-    """Of a row."""
+    rows: tuple[int, int]
+    """The shape of what is written, ``[N, C * bins]``."""
     launches: list[Launch]
     """Which read what was prepared, and boxes, and write rows."""
 
 
+BoxesForm = int | RegionsForm | None
+"""Boxes: how many are given, or the form of the regions that they are made of; None for the whole maps."""
+
+
+def count_of(form: Form, boxes: BoxesForm) -> int:
+    """How many boxes maps of a form have."""
+    if boxes is None:
+        return form[0][0]
+    return boxes[0] if isinstance(boxes, tuple) else boxes
+
+
 @lru_cache(KEPT)
-def pooling(
-    form: Form, boxes: int | RegionsForm | None, levels: tuple[int, ...], mode: str, order: str
-) -> Pooling:
+def pooling(form: Form, boxes: BoxesForm, levels: tuple[int, ...], mode: str, order: str) -> Pooling:
     """Plan the pooling of maps.
 
     Args:
         form: of the maps.
-        boxes: the form of regions, or how many boxes are given, or None for the whole maps.
+        boxes: their form.
         levels: bins a side of each level.
         mode: ``"max"`` or ``"mean"``.
         order: ``"channels"`` or ``"bins"``.
     """
     (batch, channels, height, width), _, dtype, device, _ = form
-    regions, doubled = None, 0
+    count, regions, doubled = count_of(form, boxes), None, 0
     if isinstance(boxes, tuple):
-        regions, count = boxes, boxes[0]
+        regions = boxes
         doubled = doublings(form, count, levels, dtype.itemsize) if mode == "max" else 0
-    else:
-        count = batch if boxes is None else boxes
     bins, block, by_bin = count_bins(levels), lanes(channels, dtype), order == "bins"
     launches: list[Launch] = []
     for n, before, derived in plan(levels, mode):
@@ -318,10 +325,10 @@ def pooling(
         code = (dtype, device, channels == 1, channels % 16 == 0, constants)
         programs = chunks(channels, block) * count
         launches.append(Launch(kernel, programs, (*sizes, *constants), code, 1, registers))
-    return Pooling(preparation(form, doubled, False, regions), bins * channels, launches)
+    return Pooling(preparation(form, doubled, False, regions), (count, bins * channels), launches)
 
 
-def pool(plan: Pooling, stream: int, read: Tensor, boxes: Tensor | None, count: int) -> Tensor:
+def pool(plan: Pooling, stream: int, read: Tensor, boxes: Tensor | None) -> Tensor:
     """Rows ``[N, C * bins]`` of boxes, in the type of the maps.
 
     Args:
@@ -329,9 +336,8 @@ def pool(plan: Pooling, stream: int, read: Tensor, boxes: Tensor | None, count: 
         stream: from `sppnet.ops._triton_prepare.stream_of`.
         read: tables of maxima, or cells of the maps ``[S, C]``.
         boxes: int32 ``[N, 8]``, or None for the whole maps.
-        count: N.
     """
-    out = read.new_empty(count, plan.length)
+    out = read.new_empty(plan.rows)
     if boxes is None:
         boxes = out
     for launch in plan.launches:

@@ -24,7 +24,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sppnet.ops._triton import LARGEST, LEAST, box_of, doublings, edges_of, lanes, maxima, place_of, unit
+from sppnet.ops._triton import (
+    LARGEST,
+    LEAST,
+    BoxesForm,
+    box_of,
+    count_of,
+    doublings,
+    edges_of,
+    lanes,
+    maxima,
+    place_of,
+    unit,
+)
 from sppnet.ops._triton_prepare import (
     CELLS,
     CHANNELS,
@@ -33,7 +45,6 @@ from sppnet.ops._triton_prepare import (
     Launch,
     Preparation,
     Regions,
-    RegionsForm,
     aligned,
     cell_of,
     chunks,
@@ -245,14 +256,16 @@ def pool_backward(
         order: ``"channels"`` or ``"bins"``.
     """
     batch, channels, height, width = maps.shape
-    given, out, count = grad.contiguous(), torch.empty_like(maps), len(grad)
-    kind = given.dtype, aligned(given), out.stride(), sizes is not None
-    regions = form_of_regions(boxes, False) if isinstance(boxes, Regions) else None
+    given, out, stream = grad.contiguous(), torch.empty_like(maps), stream_of(maps)
     shapes = [(height, width)] * batch if sizes is None else sizes
-    which = count if isinstance(boxes, Tensor) else regions
-    plan = _backward(form_of(maps), kind, which, count, tuple(levels), mode, order)
-    stream = stream_of(maps)
-    read, table = prepare(plan.preparation, stream, maps, boxes if isinstance(boxes, Regions) else None)
+    regions, which = None, None
+    if isinstance(boxes, Regions):
+        regions, which = boxes, form_of_regions(boxes, False)
+    elif boxes is not None:
+        which = len(boxes)
+    kind = given.dtype, aligned(given), out.stride()
+    plan = _backward(form_of(maps), kind, which, tuple(levels), mode, order)
+    read, table = prepare(plan.preparation, stream, maps, regions)
     if isinstance(boxes, Tensor):
         table = boxes
     # Sums along rows and columns need one row and one column more.
@@ -290,9 +303,8 @@ class _Backward(NamedTuple):
 @lru_cache(KEPT)
 def _backward(
     form: Form,
-    kind: tuple[torch.dtype, bool, tuple[int, ...], bool],
-    boxes: int | RegionsForm | None,
-    count: int,
+    kind: tuple[torch.dtype, bool, tuple[int, ...]],
+    boxes: BoxesForm,
     levels: tuple[int, ...],
     mode: str,
     order: str,
@@ -301,17 +313,15 @@ def _backward(
 
     Args:
         form: of the maps.
-        kind: the gradient's type, and whether it is aligned; the steps of the maps' gradient; whether the
-            maps were joined.
-        boxes: as `sppnet.ops._triton.pooling` takes them.
-        count: of boxes.
+        kind: the gradient's type, and whether it is aligned; the steps of the maps' gradient.
+        boxes: their form, a number where maps were joined.
         levels: bins a side of each level.
         mode: ``"max"`` or ``"mean"``.
         order: ``"channels"`` or ``"bins"``.
     """
     (batch, channels, height, width), _, out_dtype, device, _ = form
-    dtype, even, steps, joined = kind
-    doubled = None
+    dtype, even, steps = kind
+    count, joined, doubled = count_of(form, boxes), isinstance(boxes, int), None
     if mode == "max":
         # Maps that were joined have one row: blocks of cells would be of several maps.
         doubled = 0 if joined else doublings(form, count, levels, 8)
