@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check fix clean
+.PHONY: help demo test test-all check fix clean
 help:
 	@echo "make demo   fit, evaluate and predict offline; results in demo/"
 	@echo "make test   run the tests"
+	@echo "make test-all  run the tests and their exhaustive forms"
 	@echo "make check  ruff, basedpyright, import-linter, inventory of public names"
 	@echo "make fix    format and mend what ruff can"
 
@@ -19,6 +20,9 @@ demo: $(BIN)/.ready
 	$(BIN)/sppnet demo --out demo
 
 test: $(BIN)/.ready
+	$(BIN)/python -m pytest -m "not exhaustive"
+
+test-all: $(BIN)/.ready
 	$(BIN)/python -m pytest
 
 check: $(BIN)/.ready

@@ -52,24 +52,24 @@ def test_a_table_may_leave_out_what_has_a_default() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({}, "here: wanted a value for 'name', got none"),
-        ({"name": 1}, "here: name: wanted text, got 1"),
+        ({}, "here: expected a value for 'name', got none"),
+        ({"name": 1}, "here: name: expected text, got 1"),
         ({"name": "a", "nane": "b"}, "got 'nane'. Did you mean 'name'?"),
         ({"name": "a", "learned_": 1}, "got 'learned_'"),
-        ({"name": "a", "on": 1}, "here: on: wanted true or false, got 1"),
-        ({"name": "a", "size": True}, "here: size: wanted a whole number or a list, got True"),
-        ({"name": "a", "limit": "much"}, "here: limit: wanted a number, got 'much'"),
-        ({"name": "a", "inner": 3}, "here: inner: wanted a table, got 3"),
+        ({"name": "a", "on": 1}, "here: on: expected true or false, got 1"),
+        ({"name": "a", "size": True}, "here: size: expected a whole number or a list, got True"),
+        ({"name": "a", "limit": "much"}, "here: limit: expected a number, got 'much'"),
+        ({"name": "a", "inner": 3}, "here: inner: expected a table, got 3"),
         (
             {"name": "a", "inner": {"levels": [6, "3"]}},
-            "here: inner: levels[1]: wanted a whole number, got '3'",
+            "here: inner: levels[1]: expected a whole number, got '3'",
         ),
-        ({"name": "a", "inner": {"span": [1.0]}}, "here: inner: span: wanted a list of 2, got [1.0]"),
+        ({"name": "a", "inner": {"span": [1.0]}}, "here: inner: span: expected a list of 2, got [1.0]"),
         (
             {"name": "a", "inner": {"mode": "min"}},
-            "here: inner: mode: wanted one of 'max', 'mean', got 'min'",
+            "here: inner: mode: expected one of 'max', 'mean', got 'min'",
         ),
-        ({"name": "a", "inner": {"levels": 6}}, "here: inner: levels: wanted a list, got 6"),
+        ({"name": "a", "inner": {"levels": 6}}, "here: inner: levels: expected a list, got 6"),
     ],
 )
 def test_what_does_not_fit_is_named(table: dict[str, object], said: str) -> None:

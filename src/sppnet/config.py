@@ -134,7 +134,7 @@ def _one_of(value: object, hints: Sequence[object], where: str) -> object:
             return _typed(value, hint, where)
         except UserError as error:
             refused.append(error)
-    raise UserError(where, " or ".join(error.wanted for error in refused), repr(value))
+    raise UserError(where, " or ".join(error.expected for error in refused), repr(value))
 
 
 def _tuple(value: object, hints: Sequence[object], where: str) -> tuple[object, ...]:

@@ -35,7 +35,7 @@ def _arithmetic(layers: list[tuple[str, int, int, int]]) -> Grid:
 
 
 def _field(layers: list[tuple[str, int, int, int]]) -> int:
-    """Pixels a side that one cell depends on, and the least that a picture must have."""
+    """Pixels a side that one cell depends on, and the least that an image must have."""
     field, stride = 1, 1
     for _, kernel, step, _ in layers:
         field += (kernel - 1) * stride
@@ -159,7 +159,7 @@ def test_products_of_maps_are_seen_as_their_sums() -> None:
 
 
 class _Shrinking(nn.Module):
-    """As many cells as the square root of the picture's sides."""
+    """As many cells as the square root of the image's sides."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,9 +170,9 @@ class _Shrinking(nn.Module):
         return (functional.adaptive_avg_pool2d(self.conv(x), (height, width)),)
 
 
-def test_cells_that_grow_with_the_picture_are_refused() -> None:
+def test_cells_that_grow_with_the_image_are_refused() -> None:
     with pytest.raises(
-        UserError, match=r"shrinking: wanted cells on a regular grid, got none that is the same"
+        UserError, match=r"shrinking: expected cells on a regular grid, got none that is the same"
     ):
         measure_grids(_Shrinking(), "shrinking")
 
@@ -180,7 +180,7 @@ def test_cells_that_grow_with_the_picture_are_refused() -> None:
 def test_a_network_that_cannot_be_measured_is_refused_by_name() -> None:
     large = nn.Conv2d(3, 4, 80, 2)
     assert measure_grids(_One(large), "large", short=80)[0] == (Grid(2.0, 40.0),)
-    with pytest.raises(UserError, match=r"large: wanted a network whose cells can be located, got an error"):
+    with pytest.raises(UserError, match=r"large: expected a network whose cells can be located"):
         measure_grids(_One(large), "large")
 
 
@@ -253,7 +253,7 @@ class _Patches(nn.Module):
 
 def test_a_network_for_one_size_is_refused_by_name() -> None:
     with pytest.raises(
-        UserError, match=r"patches: wanted a network that takes pictures of any size.*97 x 131"
+        UserError, match=r"patches: expected a network that takes images of any size.*97 x 131"
     ):
         count_channels(_Patches().eval(), "patches")
 

@@ -66,7 +66,7 @@ def test_layers_by_name_and_by_stride_in_the_order_asked() -> None:
         # Behind it, adaptive pooling gives 6 or 7 cells a side at any size.
         ("random:torchvision:alexnet", 32, ("features.12", Grid(32.0, 31.5))),
         ("random:torchvision:vgg11", 32, ("features.20", Grid(32.0, 16.0))),
-        # Takes no picture of 64 pixels, and its borders reach the middle of one of 512.
+        # Takes no image of 64 pixels, and its borders reach the middle of one of 512.
         ("random:torchvision:inception_v3", 32, ("Mixed_7c", Grid(32.0, 37.5))),
     ],
 )
@@ -171,7 +171,7 @@ def test_minimum_is_what_the_network_takes_and_no_less() -> None:
     backbone = load_backbone(SQUEEZE)
     side = backbone.minimum.height
     assert backbone(torch.rand(1, 3, side, side))[0].shape[2:] == (1, 1)
-    with pytest.raises(UserError, match=f"pictures of at least {side} x {side}"):
+    with pytest.raises(UserError, match=f"images of at least {side} x {side}"):
         backbone(torch.rand(1, 3, side - 1, side))
     assert load_backbone("random:torchvision:resnet18").minimum == ImageSize(1, 1)
 
@@ -192,7 +192,7 @@ def test_gradients_reach_the_weights() -> None:
     ],
 )
 def test_networks_of_one_size_are_refused_in_one_line(name: str) -> None:
-    with pytest.raises(UserError, match="wanted a network that takes pictures of any size") as caught:
+    with pytest.raises(UserError, match="expected a network that takes images of any size") as caught:
         load_backbone(name)
     assert name.removeprefix("random:") in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -39,7 +39,7 @@ def test_a_missing_tensor_is_named_and_nothing_is_changed() -> None:
     net = _net()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     given = {k: v + 1 for k, v in net.state_dict().items() if k != "1.weight"}
-    with pytest.raises(UserError, match=r"f: wanted the tensor 1\.weight \[4\]"):
+    with pytest.raises(UserError, match=r"f: expected the tensor 1\.weight \[4\]"):
         fill(net, given, "f")
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
@@ -72,7 +72,7 @@ def test_pickles_are_refused_without_being_opened(tmp_path: Path, suffix: str) -
 def test_a_weights_file_of_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file(_net().state_dict(), path)
-    with pytest.raises(UserError, match=r"other\.safetensors: wanted the tensor features\.0\.weight"):
+    with pytest.raises(UserError, match=r"other\.safetensors: expected the tensor features\.0\.weight"):
         load_backbone("torchvision:squeezenet1_0", path)
 
 

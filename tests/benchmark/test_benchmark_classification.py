@@ -25,7 +25,7 @@ def test_the_peer_pools_the_same_values() -> None:
     assert torch.equal(AdaptivePyramid()(maps), spatial_pyramid_pool(maps))
 
 
-def test_ten_views_both_ways_on_pictures_told_apart_by_colour(tmp_path: Path) -> None:
+def test_ten_views_both_ways_on_images_told_apart_by_colour(tmp_path: Path) -> None:
     colours = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
     for part, count in (("train", 2), ("test", 1)):
         for name, colour in colours.items():
@@ -35,6 +35,6 @@ def test_ten_views_both_ways_on_pictures_told_apart_by_colour(tmp_path: Path) ->
                 shade = tuple(channel + 5 * number for channel in colour)
                 Image.new("RGB", (80 + 10 * number, 60), shade).save(folder / f"{number}.png")
     found = views_accuracy(tmp_path, "builtin", None, quiet=True)
-    assert found["pictures"] == 3
+    assert found["images"] == 3
     assert found["top1_crops"] == found["top1_maps"] == 0
     assert found["only_crops"] == found["only_maps"] == 0

@@ -6,16 +6,16 @@ from sppnet.benchmark import detection
 from sppnet.benchmark.detection import (
     DetectionBenchmark,
     _Times,
-    picture_and_windows,
+    image_and_windows,
     time_cropping,
     time_pooling,
 )
 from sppnet.detect.rcnn import CropOptions
 
 
-def test_windows_lie_in_the_picture_and_are_the_same_every_time():
-    image, windows = picture_and_windows(500)
-    again, same = picture_and_windows(500)
+def test_windows_lie_in_the_image_and_are_the_same_every_time():
+    image, windows = image_and_windows(500)
+    again, same = image_and_windows(500)
     assert torch.equal(image, again)
     assert torch.equal(windows.xyxy, same.xyxy)
     sides = windows.xyxy[:, 2:] - windows.xyxy[:, :2]
@@ -25,7 +25,7 @@ def test_windows_lie_in_the_picture_and_are_the_same_every_time():
 
 def test_parts_add_up():
     network = prepare(load_backbone("random:torchvision:squeezenet1_0", layers=("stride8",)))
-    image, windows = picture_and_windows(5)
+    image, windows = image_and_windows(5)
     ours = time_pooling(network, image, windows, (64,), 1)
     peer = time_cropping(network, image, windows, CropOptions(48, 4, 2))
     assert ours.conv > 0

@@ -18,7 +18,7 @@ from sppnet.structures import Boxes, GroundTruth, ImageSize
 SIZE = ImageSize(120, 160)
 
 
-def _picture(seed: int) -> tuple[np.ndarray, GroundTruth]:
+def _image(seed: int) -> tuple[np.ndarray, GroundTruth]:
     """Two bright squares, one of them red, on noise."""
     draw = torch.Generator().manual_seed(seed)
     pixels = (torch.rand(SIZE.height, SIZE.width, 3, generator=draw) * 80).to(torch.uint8)
@@ -35,12 +35,12 @@ def _picture(seed: int) -> tuple[np.ndarray, GroundTruth]:
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("squares")
-    write_voc(root, [(f"a{i}", *_picture(i)) for i in range(6)], "train")
-    write_voc(root, [(f"b{i}", *_picture(50 + i)) for i in range(2)], "val")
+    write_voc(root, [(f"a{i}", *_image(i)) for i in range(6)], "train")
+    write_voc(root, [(f"b{i}", *_image(50 + i)) for i in range(2)], "val")
     return root
 
 
-def test_every_part_on_a_few_pictures(squares: Path, tmp_path: Path) -> None:
+def test_every_part_on_a_few_images(squares: Path, tmp_path: Path) -> None:
     parts = ("prediction", "svm", "rcnn", "curve", "growth", "faster_rcnn")
     request = fitting.FittingRequest(
         squares, None, (), "random:builtin", None, parts, tmp_path, quick=True, quiet=True
@@ -48,7 +48,7 @@ def test_every_part_on_a_few_pictures(squares: Path, tmp_path: Path) -> None:
     found = fitting.run(request)
     json.dumps(found)
     ours = found["detector"]
-    assert ours["pictures"] == 6
+    assert ours["images"] == 6
     assert ours["fit_s"] >= ours["seconds"]["total"] * 0.9
     for row in found["rows"]:
         assert row["ratio"] == pytest.approx(row["peer_s"] / row["ours_s"])
@@ -58,8 +58,8 @@ def test_every_part_on_a_few_pictures(squares: Path, tmp_path: Path) -> None:
     assert peer["peer_s"] >= ours["fit_s"]
     assert peer["peer_steps"] >= 1
     assert found["prediction_ms"]["all of predict"] > found["prediction_ms"]["network"]
-    assert [row["pictures"] for row in found["growth"]] == [6, 12]
-    assert [row["pictures"] for row in found["curve"]] == [5, 6]
+    assert [row["images"] for row in found["growth"]] == [6, 12]
+    assert [row["images"] for row in found["curve"]] == [5, 6]
     assert {path.name for path in tmp_path.iterdir()} == {"run", "curve.png", "seconds.png"}
 
 

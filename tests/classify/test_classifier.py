@@ -13,7 +13,7 @@ OPTIONS = ClassifierOptions(levels=(3, 1))
 
 
 def texture(number, seed):
-    """A picture of any shape, black on white: checks, dots or stripes of a random period."""
+    """An image of any shape, black on white: checks, dots or stripes of a random period."""
     draw = np.random.default_rng(seed)
     height, width = (int(v) for v in draw.integers(40, 110, 2))
     rows, columns = np.mgrid[:height, :width]
@@ -41,9 +41,9 @@ def classifier(textures):
     return Classifier(device="cpu", options=OPTIONS).fit(textures, quiet=True)
 
 
-def test_it_learns_to_name_pictures_of_all_shapes(classifier, textures):
+def test_it_learns_to_name_images_of_all_shapes(classifier, textures):
     metrics = classifier.evaluate(textures, quiet=True)
-    assert metrics["pictures"] == 18
+    assert metrics["images"] == 18
     assert metrics["mean_class_accuracy"] >= 0.8
     assert metrics["top5"] == 1.0
     assert set(metrics["per_class"]) == set(NAMES)
@@ -68,8 +68,8 @@ def test_probabilities_add_up_and_descend(classifier, textures):
 
 def test_every_kind_of_source_and_the_written_result(classifier, textures, tmp_path):
     path = textures / "test" / "checks" / "2.png"
-    picture = Image.open(path)
-    results = classifier.predict([path, picture, np.asarray(picture)])
+    image = Image.open(path)
+    results = classifier.predict([path, image, np.asarray(image)])
     assert isinstance(results, list)
     for result in results:
         torch.testing.assert_close(result.scores, results[0].scores)
@@ -79,12 +79,12 @@ def test_every_kind_of_source_and_the_written_result(classifier, textures, tmp_p
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (300, 2), (31, 33)])
-def test_any_picture_size(classifier, size):
+def test_any_image_size(classifier, size):
     assert len(classifier.predict(np.full((*size, 3), 90, np.uint8)).labels) == 3
 
 
-def test_rows_have_norm_one_and_mirroring_is_blind_to_sides(textures):
-    options = ClassifierOptions(levels=(2,), mirror=True, scales=(64, 96))
+def test_rows_have_norm_one_and_flipping_is_blind_to_sides(textures):
+    options = ClassifierOptions(levels=(2,), flip=True, scales=(64, 96))
     fitted = Classifier(device="cpu", options=options).fit(textures, quiet=True)
     pixels = texture(2, 7)
     row, turned = fitted._row(pixels), fitted._row(np.ascontiguousarray(pixels[:, ::-1]))
@@ -92,7 +92,7 @@ def test_rows_have_norm_one_and_mirroring_is_blind_to_sides(textures):
     torch.testing.assert_close(row, turned, rtol=1e-3, atol=1e-4)
 
 
-def test_a_pictures_own_size_is_joined_with_other_scales(textures):
+def test_a_images_own_size_is_joined_with_other_scales(textures):
     def row(scales):
         options = ClassifierOptions(levels=(2,), scales=scales)
         return Classifier(device="cpu", options=options).fit(textures, quiet=True)._row(texture(2, 7))

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from network_pictures import write_pictures
+from network_images import write_images
 from safetensors.torch import load_file
 
 from sppnet.classify import NetworkClassifier, NetworkOptions, TrainOptions, training
 from sppnet.classify.network import PyramidNetwork, make_network
 from sppnet.classify.samples import (
     Sample,
-    TrainPictures,
+    TrainImages,
     alter_colour,
     epoch_batches,
     native_shapes,
@@ -39,7 +39,7 @@ def classifier(**train: object) -> NetworkClassifier:
     return NetworkClassifier(BACKBONE, device="cpu", network=NET, train=replace(TINY, **train))
 
 
-def test_an_epoch_has_every_picture_once_and_differs_from_the_next() -> None:
+def test_an_epoch_has_every_image_once_and_differs_from_the_next() -> None:
     first, second = (epoch_batches(50, None, 8, epoch, 0) for epoch in (0, 1))
     assert sorted(i for batch in first for i in batch) == list(range(50))
     assert first != second
@@ -72,16 +72,16 @@ def test_plateaus_divide_the_rate_twice() -> None:
 
 
 def test_crops_come_from_the_middle_and_the_corners(tmp_path: Path) -> None:
-    root = write_pictures(tmp_path, "train", 1, 1)
+    root = write_images(tmp_path, "train", 1, 1)
     sample = Sample(next(root.rglob("*.png")), 0)
-    options = replace(TINY, crop=20, colour=0, mirror=False)
-    whole = TrainPictures([sample], replace(options, native=True), 0, 0)[0][0]
+    options = replace(TINY, crop=20, colour=0, flip=False)
+    whole = TrainImages([sample], replace(options, native=True), 0, 0)[0][0]
     down, right = whole.shape[1] - 20, whole.shape[2] - 20
     corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
     wanted = [whole[:, t : t + 20, r : r + 20] for t, r in corners]
     seen: set[int] = set()
     for epoch in range(60):
-        image, label = TrainPictures([sample], options, epoch, 0)[0]
+        image, label = TrainImages([sample], options, epoch, 0)[0]
         fits = [i for i, one in enumerate(wanted) if torch.equal(one, image)]
         assert fits
         assert label == 0
@@ -90,9 +90,9 @@ def test_crops_come_from_the_middle_and_the_corners(tmp_path: Path) -> None:
 
 
 def test_the_crop_is_resized_for_the_other_size(tmp_path: Path) -> None:
-    sample = Sample(next(write_pictures(tmp_path, "train", 1, 1).rglob("*.png")), 0)
+    sample = Sample(next(write_images(tmp_path, "train", 1, 1).rglob("*.png")), 0)
     options = replace(TINY, sizes=(36, 28))
-    assert [TrainPictures([sample], options, e, 0)[0][0].shape[1] for e in (0, 1, 2)] == [36, 28, 36]
+    assert [TrainImages([sample], options, e, 0)[0][0].shape[1] for e in (0, 1, 2)] == [36, 28, 36]
 
 
 def test_colour_alteration_moves_all_pixels_alike() -> None:
@@ -114,7 +114,7 @@ def test_object_crops_keep_half_of_the_object() -> None:
             assert wide * high >= 0.5 * (box[2] - box[0]) * (box[3] - box[1])
 
 
-def test_mixed_sizes_give_what_each_picture_gives_alone() -> None:
+def test_mixed_sizes_give_what_each_image_gives_alone() -> None:
     network = make_network(BACKBONE, 4, NET, 36).eval()
     images = [torch.rand(3, 36, 44), torch.rand(3, 40, 36), torch.rand(3, 36, 44)]
     with torch.inference_mode():
@@ -143,22 +143,22 @@ def test_fc6_of_the_paper_s_networks_sees_50_bins_or_36() -> None:
     [{}, {"sizes": (36, 28)}, {"native": True, "crop": 1}, {"sizes": (28, 36), "random_size": True}],
 )
 def test_training_learns_colours(tmp_path: Path, train: dict[str, object]) -> None:
-    write_pictures(tmp_path, "train")
-    write_pictures(tmp_path, "test", 3)
+    write_images(tmp_path, "train")
+    write_images(tmp_path, "test", 3)
     trained = classifier(**{"epochs": 8, "batch": 6, **train}).fit(tmp_path, quiet=True)
     assert trained.evaluate(tmp_path, quiet=True)["accuracy"] > 0.6
 
 
-def test_native_pictures_keep_their_shape(tmp_path: Path) -> None:
-    samples = [Sample(p, 0) for p in sorted(write_pictures(tmp_path, "train", 2, 1).rglob("*.png"))]
+def test_native_images_keep_their_shape(tmp_path: Path) -> None:
+    samples = [Sample(p, 0) for p in sorted(write_images(tmp_path, "train", 2, 1).rglob("*.png"))]
     options = replace(TINY, native=True)
-    pictures = TrainPictures(samples, options, 0, 0)
-    assert [pictures[i][0].shape[1:] for i in range(2)] == [(48, 40), (40, 52)]
+    images = TrainImages(samples, options, 0, 0)
+    assert [images[i][0].shape[1:] for i in range(2)] == [(48, 40), (40, 52)]
     assert native_shapes(samples, options) == [ImageSize(48, 40), ImageSize(40, 52)]
 
 
 def test_a_run_loads_predicts_and_refuses_another_kind(tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "data", "train")
+    data = write_images(tmp_path / "data", "train")
     trained = classifier().fit(data, folder=tmp_path / "run", quiet=True)
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
@@ -169,8 +169,8 @@ def test_a_run_loads_predicts_and_refuses_another_kind(tmp_path: Path) -> None:
     assert [line["epoch"] for line in lines] == [1, 2]
     again = load_estimator(tmp_path / "run", "cpu")
     assert isinstance(again, NetworkClassifier)
-    picture = next(data.rglob("*.png"))
-    one, other = again.predict(picture), trained.predict(picture)
+    image = next(data.rglob("*.png"))
+    one, other = again.predict(image), trained.predict(image)
     assert not isinstance(one, list)
     assert not isinstance(other, list)
     assert torch.equal(one.scores, other.scores)
@@ -196,7 +196,7 @@ run(sys.argv[2:])
 def test_an_interrupted_run_goes_on_from_its_last_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = write_pictures(tmp_path / "data", "train")
+    data = write_images(tmp_path / "data", "train")
     whole = classifier().fit(data, folder=tmp_path / "whole", quiet=True)
     step, steps = training._Run._step, []
 
@@ -215,7 +215,7 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(
 
 
 def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "data", "train", 8)
+    data = write_images(tmp_path / "data", "train", 8)
     words = [
         str(data), "--backbone", BACKBONE, "--device", "cpu", "--pyramid", "2", "1", "--hidden", "16",
         "--start", "he", "--short-side", "40", "--crop", "36", "--sizes", "36", "28", "--epochs", "2",
@@ -239,7 +239,7 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
 
 
 def test_resume_refuses_other_flags_and_folders_without_checkpoint(tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "data", "train", 2)
+    data = write_images(tmp_path / "data", "train", 2)
     classifier(epochs=1).fit(data, folder=tmp_path / "run", quiet=True)
     with pytest.raises(UserError, match="train as the run has it"):
         train_words([str(data), "--out", str(tmp_path / "run"), "--resume", "--epochs", "9"])

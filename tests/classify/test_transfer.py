@@ -9,8 +9,8 @@ from sppnet.classify import NetworkOptions
 from sppnet.classify.network import make_network
 from sppnet.classify.transfer import (
     Feature,
+    image_rows,
     in_own_basis,
-    picture_rows,
     random_split,
     see,
     svm_accuracy,
@@ -38,7 +38,7 @@ def test_rows_are_the_layers_of_the_network() -> None:
         Feature("fc6", "fc6"),
         Feature("fc7", "fc7"),
     )
-    found = picture_rows(network, given, wanted)
+    found = image_rows(network, given, wanted)
     with torch.inference_mode():
         (maps,) = network.backbone(given)
         pooled = spatial_pyramid_pool(maps, (2, 1))
@@ -47,14 +47,14 @@ def test_rows_are_the_layers_of_the_network() -> None:
     for name, row in (("map", maps.flatten(1)), ("pooled", pooled), ("fc6", fc6), ("fc7", fc7)):
         assert torch.allclose(found[name], normalize(row[0], dim=0), atol=1e-6)
     with pytest.raises(UserError, match="conv5, fc6, fc7"):
-        picture_rows(network, given, [Feature("x", "fc9")])
+        image_rows(network, given, [Feature("x", "fc9")])
 
 
 def test_own_basis_keeps_inner_products_and_svms() -> None:
     chance = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 3
     rows = normalize(torch.randn(60, 400, generator=chance) + 2 * torch.eye(3, 400)[labels], dim=1)
-    rows[7] = rows[1]  # the same picture twice
+    rows[7] = rows[1]  # the same image twice
     short = in_own_basis(rows)
     assert short.shape == (60, 60)
     assert torch.allclose(short @ short.T, rows @ rows.T, atol=1e-4)

@@ -53,7 +53,7 @@ def test_crops_are_the_mean_of_each_crop_s_softmax(network: PyramidNetwork) -> N
 
 
 def test_views_on_maps_pool_the_cells_whose_centres_they_cover(network: PyramidNetwork) -> None:
-    found = view_probabilities(network, IMAGE, ViewOptions((80,), 64, "centre", mirror=False, how="maps"))
+    found = view_probabilities(network, IMAGE, ViewOptions((80,), 64, "centre", flip=False, how="maps"))
     (fmap,) = extract(network.backbone, IMAGE).maps
     centres = [fmap.grid.first + i * fmap.grid.stride for i in range(40)]
     columns = [i for i, c in enumerate(centres) if 23 <= c < 87]
@@ -64,8 +64,8 @@ def test_views_on_maps_pool_the_cells_whose_centres_they_cover(network: PyramidN
         assert torch.allclose(found, network.head(row).softmax(1)[0], atol=1e-5)
 
 
-def test_full_picture_is_the_network_on_it(network: PyramidNetwork) -> None:
-    options = ViewOptions(positions="none", mirror=False, full=60)
+def test_full_image_is_the_network_on_it(network: PyramidNetwork) -> None:
+    options = ViewOptions(positions="none", flip=False, full=60)
     found = view_probabilities(network, IMAGE, options)
     resized = resize(IMAGE[None], ImageSize(60, 83), antialias=True)
     with torch.inference_mode():

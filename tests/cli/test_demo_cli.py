@@ -15,7 +15,7 @@ from sppnet.recipes.demo_data import DemoSize
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same path over few pictures."""
+    """The same path over few images."""
     size = DemoSize(train=5, test=2, class_train=2, class_test=1, new=1, class_new=2)
     write = functools.partial(sppnet.recipes.demo_data.write_demo_data, size=size)
     monkeypatch.setattr(sppnet.recipes.demo_data, "write_demo_data", write)
@@ -32,18 +32,18 @@ def test_demo_leaves_a_folder_to_look_at(shell, tmp_path: Path) -> None:
     found = said.document
     assert {"AP50", "mean_class_accuracy", "seconds"} <= set(found)
     assert found["seconds"] >= sum(found["stages"].values()) - 0.01
-    assert {p.name for p in (out / "pictures").iterdir()} == {"new-0.jpg", "digit-0.jpg", "digit-1.jpg"}
+    assert {p.name for p in (out / "images").iterdir()} == {"new-0.jpg", "digit-0.jpg", "digit-1.jpg"}
     assert (out / "report.html").read_text().count("data:image/jpeg") == 3
     for run in ("detector", "classifier"):
         assert {p.name for p in (out / run).iterdir()} >= {"model.safetensors", "metrics.json", "report.html"}
     assert json.loads((out / "detector" / "metrics.json").read_text())["AP50"] == found["AP50"]
 
     (out / "notes.txt").write_text("mine")
-    (out / "pictures" / "old.jpg").touch()
+    (out / "images" / "old.jpg").touch()
     again = shell("demo", "--out", out, "--json")
     assert again.document["AP50"] == found["AP50"]
     assert again.document["mean_class_accuracy"] == found["mean_class_accuracy"]
-    assert not (out / "pictures" / "old.jpg").exists()
+    assert not (out / "images" / "old.jpg").exists()
     assert (out / "notes.txt").read_text() == "mine"
 
 

@@ -21,7 +21,7 @@ def test_fit_detect_writes_a_run(detector_run: Path) -> None:
     assert config["options"]["short_side"] == 160
     record = json.loads((detector_run / "log.jsonl").read_text().splitlines()[0])
     assert record["verb"] == "fit"
-    assert record["pictures"] == 6
+    assert record["images"] == 6
 
 
 def test_fit_tells_what_it_took(shell, sets: DemoSets, classifier_run: Path, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_fit_tells_what_it_took(shell, sets: DemoSets, classifier_run: Path, tmp
     assert said.code == 0
     found = said.document
     assert {"features", "svm", "total"} <= set(found["seconds"])
-    assert found["pictures"] == 30
+    assert found["images"] == 30
     assert found["peak_memory_mb"] > 0
     assert found["classes"] == list("0123456789")
     table = shell("fit", "classify", sets.classification, "--out", tmp_path / "again", "--levels", 1)
@@ -89,5 +89,5 @@ def test_mistakes_in_fitting(refused, sets: DemoSets, tmp_path: Path, job: str) 
 def test_out_that_may_not_be_written(refused, sets: DemoSets, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years")
     for out in (tmp_path, tmp_path / "thesis.tex"):
-        assert f"{out}: wanted" in refused("fit", "detect", sets.detection, "--out", out, "--overwrite")
+        assert f"{out}: expected" in refused("fit", "detect", sets.detection, "--out", out, "--overwrite")
     assert (tmp_path / "thesis.tex").read_text() == "years"

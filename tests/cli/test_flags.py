@@ -97,7 +97,7 @@ def test_mistakes_in_words_are_one_line(monkeypatch: pytest.MonkeyPatch, encodin
 
 
 def test_what_the_dataclass_refuses_is_told() -> None:
-    with pytest.raises(UserError, match="share: wanted at most 1, got 2"):
+    with pytest.raises(UserError, match="share: expected at most 1, got 2"):
         read("d", "--out", "o", "--share", "2.0")
 
 

@@ -22,7 +22,7 @@ SIZE = ImageSize(60, 80)
 NAMES = ("dog", "cell")  # one of VOC's, and one that is not
 
 
-def picture(seed: int) -> tuple[np.ndarray, GroundTruth]:
+def image(seed: int) -> tuple[np.ndarray, GroundTruth]:
     """A red square and a blue one on noise."""
     draw = np.random.default_rng(seed)
     pixels = draw.integers(80, 120, (SIZE.height, SIZE.width, 3))
@@ -38,8 +38,8 @@ def picture(seed: int) -> tuple[np.ndarray, GroundTruth]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("voc")
-    write_voc(root, [(f"a{i}", *picture(i)) for i in range(2)], "train")
-    write_voc(root, [("b0", *picture(90))], "val")
+    write_voc(root, [(f"a{i}", *image(i)) for i in range(2)], "train")
+    write_voc(root, [("b0", *image(90))], "val")
     return root
 
 
@@ -93,10 +93,10 @@ def test_a_table_says_how_large_it_was_made(
 
     monkeypatch.setattr(detector_module.PaperDetector, "fit", fit)
     monkeypatch.setattr(detector_module.PaperDetector, "evaluate", lambda *_, **__: {"VOC07_AP50": 0.5})
-    size = DetectionSize(windows=321, width=48, batches=50, rate=2e-3, mirrored=False)
+    size = DetectionSize(windows=321, width=48, batches=50, rate=2e-3, flipped=False)
     table = TABLES["table9"](Request(data, tmp_path, NETWORK, quiet=True, detection=size))
     told = " ".join(table.differs)
-    for word in ("321 windows", "48 wide", "50 batches", "0.002", "none of the pictures mirrored"):
+    for word in ("321 windows", "48 wide", "50 batches", "0.002", "none of the images flipped"):
         assert word in told
     options = [detector.options for detector in seen]
     assert {o.windows.most for o in options} == {321}

@@ -78,7 +78,7 @@ def test_exit_codes_of_the_process() -> None:
     wrong = run("evaluate", "nowhere", "nothing")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.count("\n") == 1
-    assert "nowhere: wanted a run, got no such folder" in wrong.stderr
+    assert "nowhere: expected a run, got no such folder" in wrong.stderr
     code = (
         "import sys, types; from sppnet.cli import main, shell;"
         "broken = types.ModuleType('sppnet.cli.check'); broken.run = lambda words: 1 // 0;"

@@ -28,7 +28,7 @@ WORDS = (
     "--finetune.width=8",
     "--finetune.rates=1e-3",
     "--finetune.lengths=3",
-    "--finetune.pictures=2",
+    "--finetune.images=2",
     "--crops.side=48",
     "--crops.padding=4",
 )
@@ -36,7 +36,7 @@ SPP = (*WORDS, "--scales=64", "--features=fc6")
 SIZE = ImageSize(80, 100)
 
 
-def picture(seed: int) -> tuple[np.ndarray, GroundTruth]:
+def image(seed: int) -> tuple[np.ndarray, GroundTruth]:
     """A bright square on the left or the right half of noise."""
     draw = np.random.default_rng(seed)
     pixels = draw.integers(80, 120, (SIZE.height, SIZE.width, 3))
@@ -49,8 +49,8 @@ def picture(seed: int) -> tuple[np.ndarray, GroundTruth]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("train")
-    write_voc(root, [(f"a{i}", *picture(i)) for i in range(4)], "train")
-    write_voc(root, [(f"b{i}", *picture(90 + i)) for i in range(2)], "val")
+    write_voc(root, [(f"a{i}", *image(i)) for i in range(4)], "train")
+    write_voc(root, [(f"b{i}", *image(90 + i)) for i in range(2)], "val")
     return root
 
 
@@ -107,7 +107,7 @@ def test_a_run_is_evaluated_and_predicts(shell, data: Path, tmp_path: Path) -> N
     assert json.loads((out / "model.json").read_text())["names"] == ["square"]
     assert tomllib.loads((out / "config.toml").read_text())["options"]["scales"] == [64]
     found = shell("evaluate", out, data, "--split=val", "--json").document
-    assert found["pictures"] == 2
+    assert found["images"] == 2
     assert 0 <= found["VOC07_AP50"] <= 1
     photo = next((data / "JPEGImages").glob("b0.*"))
     told = shell("predict", out, photo, "--out", out.parent / "predictions", "--json")
@@ -128,7 +128,7 @@ def test_both_pipelines_share_a_folder_of_stages(shell, data: Path, tmp_path: Pa
     assert not (tmp_path / "rcnn.stages").exists()
 
 
-def test_a_picture_too_large_is_refused(shell, data: Path, tmp_path: Path) -> None:
+def test_a_image_too_large_is_refused(shell, data: Path, tmp_path: Path) -> None:
     said = shell("train", "detect", data, "--out", tmp_path / "run", *SPP, "--largest=500")
     assert said.code == 2
     assert "options.largest" in said.err.splitlines()[-1]

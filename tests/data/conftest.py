@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-MakePicture = Callable[..., Path]
+MakeImage = Callable[..., Path]
 
 
 @pytest.fixture
-def picture() -> MakePicture:
-    """A picture of a size (width, height), as Pillow counts it, with its folders."""
+def image() -> MakeImage:
+    """An image of a size (width, height), as Pillow counts it, with its folders."""
 
     def make(path: Path, size: tuple[int, int] = (40, 30), orientation: int = 1) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +38,8 @@ def text() -> Callable[[Path, str], Path]:
 
 
 @pytest.fixture
-def voc(picture: MakePicture, text: Callable[[Path, str], Path]) -> Callable[..., Path]:
-    """A VOC data set of pictures 40 x 30 from objects (name, xmin, ymin, xmax, ymax) by key."""
+def voc(image: MakeImage, text: Callable[[Path, str], Path]) -> Callable[..., Path]:
+    """A VOC data set of images 40 x 30 from objects (name, xmin, ymin, xmax, ymax) by key."""
 
     def make(
         root: Path,
@@ -48,7 +48,7 @@ def voc(picture: MakePicture, text: Callable[[Path, str], Path]) -> Callable[...
     ) -> Path:
         (root / "Annotations").mkdir(parents=True, exist_ok=True)
         for key, rows in objects.items():
-            picture(root / "JPEGImages" / f"{key}.jpg")
+            image(root / "JPEGImages" / f"{key}.jpg")
             nodes = "".join(
                 f"<object><name>{name}</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin>"
                 f"<xmax>{c}</xmax><ymax>{d}</ymax></bndbox></object>"

@@ -10,16 +10,16 @@ from sppnet.data import read_caltech101, read_classification, read_voc_labels, s
 from sppnet.errors import UserError
 
 
-def picture(path: Path) -> None:
+def image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(path)
 
 
 def imagenet(root: Path) -> Path:
     for wnid in ("n02", "n01", "n03"):
-        picture(root / "train" / wnid / f"{wnid}_1.JPEG")
+        image(root / "train" / wnid / f"{wnid}_1.JPEG")
     for i in (1, 2, 3):
-        picture(root / "val" / f"ILSVRC2012_val_{i}.JPEG")
+        image(root / "val" / f"ILSVRC2012_val_{i}.JPEG")
     return root
 
 
@@ -72,9 +72,9 @@ def test_ilsvrc_lists_at_fault(tmp_path: Path, text: str, said: str) -> None:
 
 def test_caltech_from_its_archive_and_from_divided_folders(tmp_path: Path) -> None:
     for name in ("ant", "BACKGROUND_Google"):
-        picture(tmp_path / "a" / "caltech-101" / "101_ObjectCategories" / name / "image_0001.jpg")
+        image(tmp_path / "a" / "caltech-101" / "101_ObjectCategories" / name / "image_0001.jpg")
         for split in ("train", "test"):
-            picture(tmp_path / "b" / split / name / f"{split}.jpg")
+            image(tmp_path / "b" / split / name / f"{split}.jpg")
     archive, divided = (read_caltech101(tmp_path / x) for x in "ab")
     assert archive.names == divided.names == ("BACKGROUND_Google", "ant")
     assert [item.label for item in archive.items] == [0, 1]
@@ -88,7 +88,7 @@ def test_voc_labels(tmp_path: Path) -> None:
     (home / "Annotations").mkdir(parents=True)
     (home / "ImageSets" / "Main").mkdir(parents=True)
     for key in ("000001", "000002"):
-        picture(home / "JPEGImages" / f"{key}.jpg")
+        image(home / "JPEGImages" / f"{key}.jpg")
         (home / "Annotations" / f"{key}.xml").write_text("<annotation/>")
     main = home / "ImageSets" / "Main"
     (main / "cat_test.txt").write_text("000001 -1\n000002  1\n")

@@ -34,19 +34,19 @@ def content(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def coco(picture: Make, text: Make) -> Callable[..., Path]:
+def coco(image: Make, text: Make) -> Callable[..., Path]:
     def make(
         root: Path, file: str = "annotations/instances_train2017.json", at: str = "train2017", **changes: Any
     ):
         text(root / file, json.dumps(content(**changes)))
         for name in ("000005.jpg", "000012.jpg"):
-            picture(root / at / name)
+            image(root / at / name)
         return root
 
     return make
 
 
-def test_boxes_sparse_ids_crowds_and_empty_pictures(tmp_path: Path, coco: Make) -> None:
+def test_boxes_sparse_ids_crowds_and_empty_images(tmp_path: Path, coco: Make) -> None:
     root = coco(tmp_path)
     assert recognise(root) == "coco"
     data = read_detection(root, "train")
@@ -89,12 +89,12 @@ def test_the_places_where_files_lie(tmp_path: Path, coco: Make, file: str, at: s
     assert default_split(root, purpose) == split
 
 
-def test_pictures_of_the_split_come_before_others_of_their_name(
-    tmp_path: Path, coco: Make, picture: Make
+def test_images_of_the_split_come_before_others_of_their_name(
+    tmp_path: Path, coco: Make, image: Make
 ) -> None:
     root = coco(tmp_path)
     coco(tmp_path, "annotations/instances_val2017.json", "val2017")
-    picture(root / "000005.jpg")
+    image(root / "000005.jpg")
     for split in ("train2017", "val2017"):
         assert {item.path.parent.name for item in read_detection(root, split).items} == {split}
 
@@ -144,13 +144,13 @@ def test_a_box_without_area_is_kept(tmp_path: Path, coco: Make) -> None:
 @pytest.mark.parametrize(
     ("change", "got"),
     [
-        ({"image_id": 99}, "annotation 1: wanted the image_id of one of its images, got 99"),
-        ({"image_id": [5]}, "annotation 1: wanted the image_id"),
-        ({"category_id": 4}, "annotation 1: wanted the category_id of one of its categories, got 4"),
-        ({"bbox": [1, 2, 3]}, r"annotation 1: wanted a bbox .*, got \[1, 2, 3\]"),
-        ({"bbox": None}, "annotation 1: wanted a bbox"),
-        ({"bbox": [1, 2, -3, 4]}, r"annotation 1: wanted a box .*, got bbox \[1, 2, -3, 4\]"),
-        ({"bbox": [30, 2, 12, 4]}, "annotation 1: wanted a box inside its picture of 40 x 30"),
+        ({"image_id": 99}, "annotation 1: expected the image_id of one of its images, got 99"),
+        ({"image_id": [5]}, "annotation 1: expected the image_id"),
+        ({"category_id": 4}, "annotation 1: expected the category_id of one of its categories, got 4"),
+        ({"bbox": [1, 2, 3]}, r"annotation 1: expected a bbox .*, got \[1, 2, 3\]"),
+        ({"bbox": None}, "annotation 1: expected a bbox"),
+        ({"bbox": [1, 2, -3, 4]}, r"annotation 1: expected a box .*, got bbox \[1, 2, -3, 4\]"),
+        ({"bbox": [30, 2, 12, 4]}, "annotation 1: expected a box inside its image of 40 x 30"),
     ],
 )
 def test_a_wrong_annotation_is_named(tmp_path: Path, coco: Make, change: dict[str, Any], got: str) -> None:
@@ -170,8 +170,8 @@ def test_a_wrong_annotation_is_named(tmp_path: Path, coco: Make, change: dict[st
         ({"categories": [{"id": 1}]}, 'a list "categories"'),
         ({"images": [{"id": 5}], "annotations": []}, '"file_name" in every image, got image 5 without it'),
         ({"images": [{"file_name": "a"}], "annotations": []}, '"id" in every image'),
-        ({"images": [{"id": 5, "file_name": "no.jpg"}], "annotations": []}, r"the picture no\.jpg in one of"),
-        ({"images": [], "annotations": []}, "pictures in the split train2017, got none"),
+        ({"images": [{"id": 5, "file_name": "no.jpg"}], "annotations": []}, r"the image no\.jpg in one of"),
+        ({"images": [], "annotations": []}, "images in the split train2017, got none"),
     ],
 )
 def test_a_wrong_file_says_what_is_wrong(
@@ -199,8 +199,8 @@ def test_a_missing_split_lists_those_there_are(tmp_path: Path, coco: Make) -> No
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the COCO pictures are not beside the repository")
-def test_real_coco_pictures() -> None:
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the COCO images are not beside the repository")
+def test_real_coco_images() -> None:
     train, val = read_detection(SHARED, "train"), read_detection(SHARED, "val")
     assert (train.split, val.split) == ("train2017", "val2017")
     assert (len(train), len(val), len(train.names)) == (50, 50, 80)

@@ -12,8 +12,8 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "caltech101-smal
 Make = Callable[..., Path]
 
 
-def test_classes_are_sorted_folders(tmp_path: Path, picture: Make) -> None:
-    paths = [picture(tmp_path / name) for name in ("dog/b.jpg", "dog/a.png", "cat/c.jpg")]
+def test_classes_are_sorted_folders(tmp_path: Path, image: Make) -> None:
+    paths = [image(tmp_path / name) for name in ("dog/b.jpg", "dog/a.png", "cat/c.jpg")]
     (tmp_path / ".cache").mkdir()
     (tmp_path / "dog" / "notes.txt").touch()
     assert recognise(tmp_path) == "folders"
@@ -24,9 +24,9 @@ def test_classes_are_sorted_folders(tmp_path: Path, picture: Make) -> None:
     assert [(i.path, i.label) for i in data.items] == [(paths[2], 0), (paths[1], 1), (paths[0], 1)]
 
 
-def test_class_numbers_are_the_same_in_every_split(tmp_path: Path, picture: Make) -> None:
+def test_class_numbers_are_the_same_in_every_split(tmp_path: Path, image: Make) -> None:
     for name in ("train/dog/a.jpg", "train/cat/a.jpg", "valid/dog/b.jpg", "valid/emu/b.jpg"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     assert splits(tmp_path) == ("train", "valid")
     train, val = read_classification(tmp_path), read_classification(tmp_path, "val")
     assert (train.split, val.split) == ("train", "valid")
@@ -35,36 +35,36 @@ def test_class_numbers_are_the_same_in_every_split(tmp_path: Path, picture: Make
     assert [item.label for item in val.items] == [1, 2]
 
 
-def test_a_class_may_be_called_test(tmp_path: Path, picture: Make) -> None:
+def test_a_class_may_be_called_test(tmp_path: Path, image: Make) -> None:
     for name in ("test/a.jpg", "exam/a.jpg"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     assert splits(tmp_path) == ()
     assert read_classification(tmp_path).names == ("exam", "test")
 
 
-def test_mistakes(tmp_path: Path, picture: Make) -> None:
-    picture(tmp_path / "train" / "dog" / "a.jpg")
-    with pytest.raises(UserError, match="at least two class folders with pictures, got dog"):
+def test_mistakes(tmp_path: Path, image: Make) -> None:
+    image(tmp_path / "train" / "dog" / "a.jpg")
+    with pytest.raises(UserError, match="at least two class folders with images, got dog"):
         read_classification(tmp_path)
     empty = tmp_path / "train" / "cat"
     empty.mkdir()
-    with pytest.raises(UserError, match="pictures in every class folder, got none") as caught:
+    with pytest.raises(UserError, match="images in every class folder, got none") as caught:
         read_classification(tmp_path)
     assert str(empty) in str(caught.value)
-    picture(empty / "a.jpg")
+    image(empty / "a.jpg")
     with pytest.raises(UserError, match="one of the splits train, got 'test'"):
         read_classification(tmp_path, "test")
 
 
-def test_undivided_data_has_no_split_to_name(tmp_path: Path, picture: Make) -> None:
+def test_undivided_data_has_no_split_to_name(tmp_path: Path, image: Make) -> None:
     for name in ("dog/b.jpg", "cat/c.jpg"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     with pytest.raises(UserError, match="no split, as the data set is not divided, got 'train'"):
         read_classification(tmp_path, "train")
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the Caltech pictures are not beside the repository")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the Caltech images are not beside the repository")
 def test_real_class_folders() -> None:
     train, test = read_classification(SHARED), read_classification(SHARED, "test")
     assert (len(train), len(test), len(train.names)) == (3030, 939, 101)

@@ -19,7 +19,7 @@ from sppnet.errors import UserError
 Make = Callable[..., Path]
 
 
-def test_where_nothing_fits(tmp_path: Path, picture: Make, text: Make) -> None:
+def test_where_nothing_fits(tmp_path: Path, image: Make, text: Make) -> None:
     with pytest.raises(UserError, match="an empty folder"):
         recognise(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
@@ -29,12 +29,12 @@ def test_where_nothing_fits(tmp_path: Path, picture: Make, text: Make) -> None:
         recognise(file)
     with pytest.raises(UserError, match=r"JPEGImages.*annotations/\*\.json.*data\.yaml.*got none of these"):
         recognise(tmp_path)
-    picture(tmp_path / "a.jpg")
-    with pytest.raises(UserError, match="got pictures without labels"):
+    image(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match="got images without labels"):
         recognise(tmp_path)
 
 
-def test_a_layout_that_is_named(tmp_path: Path, voc: Make, picture: Make) -> None:
+def test_a_layout_that_is_named(tmp_path: Path, voc: Make, image: Make) -> None:
     root = voc(tmp_path, {"a": [("cat", 1, 1, 9, 9)]})
     assert read_detection(root, layout="voc").layout == "voc"
     with pytest.raises(UserError, match="one of voc, coco, yolo, folders, got 'pascal'"):
@@ -46,16 +46,16 @@ def test_a_layout_that_is_named(tmp_path: Path, voc: Make, picture: Make) -> Non
     with pytest.raises(UserError, match="no such folder"):
         splits(tmp_path / "missing", "voc")
     other = tmp_path / "other"
-    picture(other / "x" / "a.jpg")
+    image(other / "x" / "a.jpg")
     with pytest.raises(UserError, match="Annotations and JPEGImages"):
         read_detection(other, layout="voc")
 
 
-def test_the_wrong_job_for_a_layout(tmp_path: Path, voc: Make, picture: Make) -> None:
+def test_the_wrong_job_for_a_layout(tmp_path: Path, voc: Make, image: Make) -> None:
     with pytest.raises(UserError, match="boxes in VOC layout"):
         read_classification(voc(tmp_path / "voc", {"a": []}))
     for name in ("dog/b.jpg", "cat/c.jpg"):
-        picture(tmp_path / "folders" / name)
+        image(tmp_path / "folders" / name)
     with pytest.raises(UserError, match="class folders"):
         read_detection(tmp_path / "folders")
 
@@ -103,9 +103,9 @@ def test_detection_in_the_numbers_of_another_taught_class_list(tmp_path: Path, v
         detection_for(data, ("dog", "cat"))
 
 
-def test_classification_in_the_numbers_of_another_taught_class_list(tmp_path: Path, picture: Make) -> None:
+def test_classification_in_the_numbers_of_another_taught_class_list(tmp_path: Path, image: Make) -> None:
     for name in ("dog/b.jpg", "cat/c.jpg"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     data = read_classification(tmp_path)
     changed = classification_for(data, ("dog", "emu", "cat"))
     assert [item.label for item in changed.items] == [2, 0]

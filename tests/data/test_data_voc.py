@@ -100,14 +100,14 @@ def test_a_wrong_box_names_file_and_object(
     assert f"{root / 'Annotations' / 'a.xml'}, object 2 (cat)" in str(caught.value)
 
 
-def test_the_picture_is_trusted_for_its_size(tmp_path: Path, voc: Make, picture: Make, text: Make) -> None:
+def test_the_image_is_trusted_for_its_size(tmp_path: Path, voc: Make, image: Make, text: Make) -> None:
     root = voc(tmp_path, {"a": []})
     size = "<size><width>{}</width><height>{}</height></size>"
     for width, height in ((0, 0), (7, 7), (30, 40)):
         text(root / "Annotations" / "a.xml", f"<annotation>{size.format(width, height)}</annotation>")
         assert read_detection(root).items[0].truth.boxes.size == ImageSize(30, 40)
-    # Turned by EXIF, a stated size that is the one before turning means boxes on the unturned picture.
-    picture(root / "JPEGImages" / "a.jpg", orientation=6)
+    # Turned by EXIF, a stated size that is the one before turning means boxes on the unturned image.
+    image(root / "JPEGImages" / "a.jpg", orientation=6)
     text(root / "Annotations" / "a.xml", f"<annotation>{size.format(30, 40)}</annotation>")
     assert read_detection(root).items[0].truth.boxes.size == ImageSize(40, 30)
     text(root / "Annotations" / "a.xml", f"<annotation>{size.format(40, 30)}</annotation>")
@@ -117,36 +117,36 @@ def test_the_picture_is_trusted_for_its_size(tmp_path: Path, voc: Make, picture:
 
 def test_missing_and_broken_files(tmp_path: Path, voc: Make, text: Make) -> None:
     root = voc(tmp_path, {"a": [("cat", 1, 1, 9, 9)]}, {"train": "a\nb\n", "val": "\n"})
-    with pytest.raises(UserError, match=r"b\.xml: wanted the annotation of b, got no such file"):
+    with pytest.raises(UserError, match=r"b\.xml: expected the annotation of b, got no such file"):
         read_detection(root, "train")
-    with pytest.raises(UserError, match="wanted pictures in the split val, got none"):
+    with pytest.raises(UserError, match="expected images in the split val, got none"):
         read_detection(root, "val")
     with pytest.raises(UserError, match="one of the splits train, val, got 'night'"):
         read_detection(root, "night")
     text(root / "Annotations" / "b.xml", "<annotation></annotation>")
-    with pytest.raises(UserError, match=r"its picture, .*b\.jpg"):
+    with pytest.raises(UserError, match=r"its image, .*b\.jpg"):
         read_detection(root, "train")
     for content, got in [
         ("<annotation>", "well-formed XML"),
         ("", "well-formed XML"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "without entities"),
-        ("<annotation><object></object></annotation>", r"b\.xml, object 1: wanted a class name"),
+        ("<annotation><object></object></annotation>", r"b\.xml, object 1: expected a class name"),
     ]:
         text(root / "Annotations" / "b.xml", content)
         with pytest.raises(UserError, match=got):
             read_detection(root, "train")
 
 
-def test_a_corrupt_picture_is_named(tmp_path: Path, voc: Make) -> None:
+def test_a_corrupt_image_is_named(tmp_path: Path, voc: Make) -> None:
     root = voc(tmp_path, {"a": []})
     (root / "JPEGImages" / "a.jpg").write_bytes(b"nonsense")
-    with pytest.raises(UserError, match=r"a\.jpg: wanted a picture"):
+    with pytest.raises(UserError, match=r"a\.jpg: expected an image"):
         read_detection(root)
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the blood pictures are not beside the repository")
-def test_real_blood_pictures() -> None:
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the blood images are not beside the repository")
+def test_real_blood_images() -> None:
     train, val = read_detection(SHARED), read_detection(SHARED, "val")
     assert (train.split, len(train), len(val)) == ("train", 205, 87)
     assert train.names == ("Platelets", "RBC", "WBC")

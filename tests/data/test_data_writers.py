@@ -54,7 +54,7 @@ def test_what_voc_is_written_is_read_again(
     assert torch.equal(item.truth.difficult, difficult)
 
 
-def test_splits_are_added_and_pictures_come_back(tmp_path: Path) -> None:
+def test_splits_are_added_and_images_come_back(tmp_path: Path) -> None:
     box = truth([(1, 2, 3, 4)], [0], ("cat",))
     assert write_voc(tmp_path, [("a", grey(10), box), ("b", grey(20), box)], "train").read_text() == "a\nb\n"
     write_voc(tmp_path, iter([("c", grey(30), truth([], [], ("cat",)))]), "test")
@@ -100,14 +100,14 @@ def test_json_and_csv_hold_the_same_float32(tmp_path_factory: pytest.TempPathFac
     write_predictions(folder / "p.json", [("a.jpg", result), (Path("b.jpg"), found([], []))])
     content = json.loads((folder / "p.json").read_text())
     assert content["names"] == ["cat", "dog"]
-    assert [picture["image"] for picture in content["pictures"]] == ["a.jpg", "b.jpg"]
-    picture = content["pictures"][0]
-    assert (picture["height"], picture["width"]) == (30, 40)
-    boxes = [d["box"] for d in picture["detections"]]
+    assert [image["image"] for image in content["images"]] == ["a.jpg", "b.jpg"]
+    image = content["images"][0]
+    assert (image["height"], image["width"]) == (30, 40)
+    boxes = [d["box"] for d in image["detections"]]
     assert torch.equal(torch.tensor(boxes).reshape(-1, 4), result.boxes.xyxy)
-    assert torch.equal(torch.tensor([d["score"] for d in picture["detections"]]), result.scores)
-    assert [d["label"] for d in picture["detections"]] == result.labels.tolist()
-    assert [d["name"] for d in picture["detections"]] == [("cat", "dog")[k] for k in result.labels]
+    assert torch.equal(torch.tensor([d["score"] for d in image["detections"]]), result.scores)
+    assert [d["label"] for d in image["detections"]] == result.labels.tolist()
+    assert [d["name"] for d in image["detections"]] == [("cat", "dog")[k] for k in result.labels]
 
     write_predictions(folder / "p.csv", [("a,b.jpg", result)], "csv")
     lines = list(csv.DictReader((folder / "p.csv").read_text().splitlines()))
@@ -141,7 +141,7 @@ def test_predictions_that_do_not_fit(tmp_path: Path) -> None:
         (lambda: write_predictions(path, [("a", result)], "xml"), "one of json, coco, csv, got 'xml'"),
         (
             lambda: write_predictions(path, [("a", result), ("b", other)]),
-            "b: wanted the class names cat, dog",
+            "b: expected the class names cat, dog",
         ),
         (lambda: write_predictions(path, [("a", result)], "coco", (1,)), "2 numbers, one a class, got 1"),
         (lambda: write_predictions(path, [("7.jpg", result), ("x/007.png", result)], "coco"), "another name"),

@@ -13,19 +13,19 @@ Make = Callable[..., Path]
 
 
 @pytest.fixture
-def yolo(picture: Make, text: Make) -> Callable[..., Path]:
-    """Pictures 40 x 30 a and b with labels for a only, under a pattern of folders."""
+def yolo(image: Make, text: Make) -> Callable[..., Path]:
+    """Images 40 x 30 a and b with labels for a only, under a pattern of folders."""
 
     def make(root: Path, pattern: str = "{}/train", label: str = "1 0.5 0.5 0.25 0.2\n") -> Path:
         for name in "ab":
-            picture(root / pattern.format("images") / f"{name}.jpg")
+            image(root / pattern.format("images") / f"{name}.jpg")
         text(root / pattern.format("labels") / "a.txt", label)
         return root
 
     return make
 
 
-def test_boxes_and_a_picture_without_labels(tmp_path: Path, yolo: Make, text: Make) -> None:
+def test_boxes_and_a_image_without_labels(tmp_path: Path, yolo: Make, text: Make) -> None:
     root = yolo(tmp_path)
     text(root / "data.yaml", "names: [cat, dog]\ntrain: images/train\n")
     assert recognise(root) == recognise(root / "data.yaml") == "yolo"
@@ -75,8 +75,8 @@ def test_poses_are_boxes_with_points(tmp_path: Path, yolo: Make, text: Make) -> 
         ("1 0.5 x 1 1", "numbers after the class number, got 0.5 x 1 1"),
         ("1 0.5 nan 1 1", "a box whose"),
         ("1 0.5 0.5 -1 1", "a box whose"),
-        ("1 0.9 0.5 0.5 1", "inside its picture of 40 x 30"),
-        ("1 300 200 50 20", "inside its picture of 40 x 30"),
+        ("1 0.9 0.5 0.5 1", "inside its image of 40 x 30"),
+        ("1 300 200 50 20", "inside its image of 40 x 30"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, yolo: Make, text: Make, line: str, got: str) -> None:
@@ -122,7 +122,7 @@ def test_where_a_yaml_points(tmp_path: Path, yolo: Make, text: Make, entry: str)
 def test_another_split_is_never_taken_for_a_missing_one(tmp_path: Path, yolo: Make, text: Make) -> None:
     root = yolo(tmp_path, "{}")
     text(root / "data.yaml", "names: [cat, dog]\ntrain: ../train/images\n")
-    with pytest.raises(UserError, match=r"a folder or list of pictures \.\./train/images"):
+    with pytest.raises(UserError, match=r"a folder or list of images \.\./train/images"):
         read_detection(root)
 
 
@@ -173,5 +173,5 @@ def test_several_yamls(tmp_path: Path, yolo: Make, text: Make) -> None:
 def test_no_label_at_all(tmp_path: Path, yolo: Make) -> None:
     root = yolo(tmp_path)
     (root / "labels" / "train" / "a.txt").unlink()
-    with pytest.raises(UserError, match="a label file for at least one of 2 pictures"):
+    with pytest.raises(UserError, match="a label file for at least one of 2 images"):
         read_detection(root)

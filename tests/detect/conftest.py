@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from shape_pictures import OPTIONS, picture
+from shape_images import OPTIONS, image
 
 from sppnet.data import read_detection, write_voc
 from sppnet.detect import Detector
@@ -10,16 +10,16 @@ from sppnet.detect import Detector
 
 @pytest.fixture(scope="session")
 def shapes_set(tmp_path_factory) -> Path:
-    """A VOC data set: 16 pictures to learn from, 8 to measure on."""
+    """A VOC data set: 16 images to learn from, 8 to measure on."""
     root = tmp_path_factory.mktemp("shapes")
-    write_voc(root, [(f"a{i:02}", *picture(i)) for i in range(16)], "train")
-    write_voc(root, [(f"b{i:02}", *picture(100 + i)) for i in range(8)], "val")
+    write_voc(root, [(f"a{i:02}", *image(i)) for i in range(16)], "train")
+    write_voc(root, [(f"b{i:02}", *image(100 + i)) for i in range(8)], "val")
     return root
 
 
 @pytest.fixture(scope="session")
 def proposals_file(shapes_set, tmp_path_factory) -> Path:
-    """Boxes for every picture of the set: a coarse lattice of squares."""
+    """Boxes for every image of the set: a coarse lattice of squares."""
     table = {}
     for split in ("train", "val"):
         for item in read_detection(shapes_set, split).items:

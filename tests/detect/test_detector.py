@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shape_pictures import NAMES, OPTIONS, picture
+from shape_images import NAMES, OPTIONS, image
 
 from sppnet.data import read_detection, read_image, read_pixels, write_voc
 from sppnet.detect import Detector, DetectorOptions
@@ -17,7 +17,7 @@ from sppnet.structures import Boxes, GroundTruth
 
 def test_it_learns_to_find_what_it_was_shown(detector, shapes_set):
     metrics = detector.evaluate(shapes_set, quiet=True)
-    assert metrics["pictures"] == 8
+    assert metrics["images"] == 8
     assert metrics["AP50"] >= 0.9
     assert set(metrics["per_class"]) == set(NAMES)
 
@@ -34,7 +34,7 @@ def test_what_was_learned_is_told(detector):
     assert detector.names_ == NAMES
     summary = detector.summary_
     assert {"features", "mining", "svm", "regression", "total"} <= set(summary["seconds"])
-    assert summary["pictures"] == 16
+    assert summary["images"] == 16
     assert summary["windows"] > 16 * 100
     assert summary["peak_memory_mb"] > 0
 
@@ -72,7 +72,7 @@ def test_results_can_be_drawn_and_written(detector, shapes_set, tmp_path):
     result = detector.predict(path)
     width, height = result.plot().size
     size = result.detections.boxes.size
-    # Small pictures are enlarged by a whole factor, so that the labels can be read.
+    # Small images are enlarged by a whole factor, so that the labels can be read.
     assert width % size.width == 0
     assert width // size.width == height // size.height >= 1
     plain = Image.open(path).resize((width, height), Image.Resampling.NEAREST)
@@ -97,21 +97,21 @@ def test_proposals_from_a_file_replace_dense_windows(shapes_set, proposals_file)
     options = replace(OPTIONS, proposals=proposals_file, regressions=1)
     fitted = Detector(device="cpu", options=options).fit(shapes_set, quiet=True)
     assert fitted.evaluate(shapes_set, quiet=True)["AP50"] >= 0.9
-    with pytest.raises(UserError, match="picture in memory"):
+    with pytest.raises(UserError, match="image in memory"):
         fitted.predict(np.zeros((50, 50, 3), np.uint8))
 
 
-def test_without_judge_and_mirrored_pictures(detector, shapes_set, tmp_path):
-    options = replace(OPTIONS, judge=0, mirror_below=0)
+def test_without_judge_and_flipped_images(detector, shapes_set, tmp_path):
+    options = replace(OPTIONS, iou_head=0, flip_below=0)
     plain = Detector(device="cpu", options=options).fit(shapes_set, quiet=True)
-    assert detector.summary_["mirrored"]
-    assert not plain.summary_["mirrored"]
+    assert detector.summary_["flipped"]
+    assert not plain.summary_["flipped"]
     assert plain.summary_["windows"] == detector.summary_["windows"]
     assert plain.summary_["rows"] < detector.summary_["rows"]
-    assert plain.heads_.regressors.judge is None
+    assert plain.heads_.regressors.iou_head is None
     assert plain.evaluate(shapes_set, quiet=True)["AP50"] >= 0.9
     again = Detector.load(plain.save(tmp_path / "run"), device="cpu")
-    assert again.heads_.regressors.judge is None
+    assert again.heads_.regressors.iou_head is None
 
 
 def test_the_judge_knows_well_placed_boxes(detector, shapes_set):
@@ -125,18 +125,18 @@ def test_the_judge_knows_well_placed_boxes(detector, shapes_set):
             shift = share * (truth.boxes.xyxy[:, 2] - truth.boxes.xyxy[:, 0])
             moved = truth.boxes.xyxy.clone()
             moved[:, 0::2] += torch.where(truth.labels == 0, shift, -shift)[:, None]
-            worse = regressors.judged(projected, Boxes(moved, truth.boxes.size), labels)
-            right += int((regressors.judged(projected, truth.boxes, truth.labels) > worse).sum())
+            worse = regressors.iou_logits(projected, Boxes(moved, truth.boxes.size), labels)
+            right += int((regressors.iou_logits(projected, truth.boxes, truth.labels) > worse).sum())
     assert right >= 30  # of 32
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (17, 19), (1, 400)])
-def test_any_picture_size_can_be_predicted(detector, size):
+def test_any_image_size_can_be_predicted(detector, size):
     found = detector.predict(np.full((*size, 3), 120, np.uint8), threshold=0.0)
     assert bool(torch.isfinite(found.boxes).all())
 
 
-def test_a_picture_smaller_than_its_windows(detector):
+def test_a_image_smaller_than_its_windows(detector):
     assert isinstance(detector.predict(np.zeros((8, 8, 3), np.uint8)).to_dict()["detections"], list)
 
 
@@ -147,7 +147,7 @@ def test_unfitted_detectors_say_so():
 
 
 def test_a_class_without_objects_is_named(shapes_set, tmp_path):
-    pixels, truth = picture(0)
+    pixels, truth = image(0)
     only = GroundTruth.make(Boxes(truth.boxes.xyxy[:1], truth.boxes.size), truth.labels[:1], NAMES)
     write_voc(tmp_path, [("a", pixels, only)], "train")
     write_voc(tmp_path, [("b", pixels, truth)], "val")
@@ -156,7 +156,7 @@ def test_a_class_without_objects_is_named(shapes_set, tmp_path):
 
 
 def test_an_unknown_class_in_the_test_data_is_named(detector, tmp_path):
-    pixels, truth = picture(0)
+    pixels, truth = image(0)
     other = GroundTruth.make(truth.boxes, truth.labels, ("disc", "zebra"))
     write_voc(tmp_path, [("a", pixels, other)], "val")
     with pytest.raises(UserError, match="zebra"):
@@ -166,7 +166,7 @@ def test_an_unknown_class_in_the_test_data_is_named(detector, tmp_path):
 OUT_OF_RANGE = ("short_side", "levels", "windows", "C", "nms", "vote", "rows", "ridge", "window_step")
 
 
-@pytest.mark.parametrize("field", [*OUT_OF_RANGE, "judge", "mirror_below"])
+@pytest.mark.parametrize("field", [*OUT_OF_RANGE, "iou_head", "flip_below"])
 def test_options_out_of_range_are_named(field, tmp_path):
     bad = replace(DetectorOptions(), **{field: () if field == "levels" else -1})
     with pytest.raises(UserError, match=f"options.{field}"):

@@ -1,4 +1,4 @@
-"""The paper's detection on tiny pictures: stages kept and never wrongly used, rules, both pipelines."""
+"""The paper's detection on tiny images: stages kept and never wrongly used, rules, both pipelines."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from elsewhere import DEVICE, Pretended
-from shape_pictures import picture
+from shape_images import image
 
 from sppnet.backbones import load_backbone, prepare
 from sppnet.data import read_detection, write_voc
@@ -40,7 +40,7 @@ POOL = PaperOptions(
     levels=(2, 1),
     features="pool",
     windows=WindowOptions("dense", most=120),
-    finetune=FinetuneOptions(width=16, rates=(1e-3,), lengths=(3,), pictures=3),
+    finetune=FinetuneOptions(width=16, rates=(1e-3,), lengths=(3,), images=3),
     crops=CropOptions(48, 4, 64),
 )
 
@@ -59,8 +59,8 @@ def _one_network(monkeypatch):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("paper")
-    write_voc(root, [(f"a{i}", *picture(i)) for i in range(4)], "train")
-    write_voc(root, [(f"b{i}", *picture(90 + i)) for i in range(2)], "val")
+    write_voc(root, [(f"a{i}", *image(i)) for i in range(4)], "train")
+    write_voc(root, [(f"b{i}", *image(90 + i)) for i in range(2)], "val")
     return root
 
 
@@ -89,7 +89,7 @@ def test_a_run_is_loaded_as_it_was(data, tmp_path):
     assert torch.equal(ours.scores, theirs.scores)
     assert torch.allclose(ours.boxes.xyxy, theirs.boxes.xyxy)
     found = again.evaluate(data, "val", quiet=True)
-    assert found["pictures"] == 2
+    assert found["images"] == 2
 
 
 @pytest.mark.parametrize("stage", ["finetune", "fit_paper_svms", "fit_boxes"])
@@ -134,11 +134,11 @@ def test_what_other_settings_or_networks_made_is_not_used(data, tmp_path, change
     assert same(weights(trained(data, tmp_path, **changed)), weights(trained(data, None, **changed)))
 
 
-def test_a_changed_picture_or_object_is_seen(data, tmp_path):
+def test_a_changed_image_or_object_is_seen(data, tmp_path):
     root = tmp_path / "set"
-    write_voc(root, [(f"a{i}", *picture(i)) for i in range(3)], "train")
+    write_voc(root, [(f"a{i}", *image(i)) for i in range(3)], "train")
     before = trained(root, tmp_path / "cache")
-    pixels, truth = picture(2)
+    pixels, truth = image(2)
     write_voc(root, [("a2", 255 - pixels, truth)], "other")
     after = trained(root, tmp_path / "cache")
     assert after.summary_["stages_made"] > 0
@@ -164,7 +164,7 @@ def test_both_pipelines_share_everything_but_the_rows(data, tmp_path):
 
 
 @pytest.mark.parametrize("pipeline", ["spp", "rcnn"])
-def test_a_picture_passes_through_the_network_once(data, tmp_path, pipeline):
+def test_a_image_passes_through_the_network_once(data, tmp_path, pipeline):
     detector = trained(data, tmp_path, replace(POOL, pipeline=pipeline, scales=(64,), score_above=-99.0))
     detector.cache = None
     assert len(detector.names_) > 1
@@ -309,7 +309,7 @@ def test_combining_takes_the_better_of_two_and_keeps_what_one_alone_found():
     assert torch.allclose(joined.scores, torch.tensor([0.7, 0.2]), atol=1e-5)
 
 
-def test_a_picture_too_large_is_refused_not_shrunk(data):
+def test_a_image_too_large_is_refused_not_shrunk(data):
     with pytest.raises(UserError, match="largest"):
         trained(data, None, replace(POOL, largest=1000))
 

@@ -1,7 +1,7 @@
 import torch
 
 from sppnet.detect import DetectorOptions
-from sppnet.detect.postprocess import merge, one_each
+from sppnet.detect.postprocess import class_agnostic_nms, merge
 from sppnet.structures import Boxes, Detections, ImageSize
 
 SIZE = ImageSize(100, 100)
@@ -17,12 +17,12 @@ def test_one_answer_an_object():
     rows = [[0, 0, 40, 40], [1, 1, 41, 41], [5, 5, 20, 20], [5, 5, 20, 20], [60, 60, 90, 90]]
     # The second is the first again, of another class; the third lies in the first and is of its class;
     # the fourth lies in it too but is of another class, which may be so.
-    some = one_each(found(rows, [0.9, 0.8, 0.7, 0.6, 0.5], [0, 1, 0, 1, 0]))
+    some = class_agnostic_nms(found(rows, [0.9, 0.8, 0.7, 0.6, 0.5], [0, 1, 0, 1, 0]))
     assert [round(s, 1) for s in some.scores.tolist()] == [0.9, 0.6, 0.5]
 
 
 def test_nothing_stays_nothing():
-    assert len(one_each(Detections.empty(SIZE, NAMES))) == 0
+    assert len(class_agnostic_nms(Detections.empty(SIZE, NAMES))) == 0
 
 
 def test_merging_keeps_classes_apart_and_the_best_first():

@@ -22,14 +22,14 @@ def test_a_crop_without_context_is_the_resized_window():
     assert torch.equal(crop, wanted)
 
 
-def test_context_is_the_picture_around_the_window():
+def test_context_is_the_image_around_the_window():
     # 20 pixels in the middle of 30 of a crop: the window grows by 5 pixels a side.
     image = torch.rand(3, 40, 50)
     crop = crop_windows(image, boxes((15, 10, 35, 30)), FILL, CropOptions(30, 5))[0]
     assert torch.equal(crop, image[:, 5:35, 10:40])
 
 
-def test_off_the_picture_is_the_fill():
+def test_off_the_image_is_the_fill():
     image = torch.rand(3, 40, 50)
     crop = crop_windows(image, boxes((0, 0, 20, 20)), FILL, CropOptions(30, 5))[0]
     assert torch.equal(crop[:, 5:, 5:], image[:, :25, :25])
@@ -45,7 +45,7 @@ def test_tiny_and_distant_windows():
     assert torch.equal(crops[1], FILL.view(3, 1, 1).expand(3, 227, 227))
 
 
-def test_rows_do_not_depend_on_the_batch_and_one_window_is_the_resized_picture():
+def test_rows_do_not_depend_on_the_batch_and_one_window_is_the_resized_image():
     torch.manual_seed(0)
     network = load_backbone("random:torchvision:squeezenet1_0", layers=("stride8",))
     image = torch.rand(3, 64, 64)
@@ -53,7 +53,7 @@ def test_rows_do_not_depend_on_the_batch_and_one_window_is_the_resized_picture()
     options = CropOptions(64, 0, 2)
     rows = crop_rows(network, image, some, (3, 1), options)
     assert torch.allclose(rows, crop_rows(network, image, some, (3, 1), CropOptions(64, 0, 1)), atol=1e-5)
-    # The whole picture at its own size: cropping first or convolving first is the same.
+    # The whole image at its own size: cropping first or convolving first is the same.
     whole = pool_rows(extract(network, image), some[:1], (3, 1))
     assert torch.allclose(rows[:1], whole, atol=1e-5)
     assert crop_rows(network, image, some[:0], (3, 1), options).shape == (0, rows.shape[1])
@@ -65,6 +65,6 @@ def test_mistakes(options):
         CropOptions(**options)
 
 
-def test_boxes_of_another_picture():
+def test_boxes_of_another_image():
     with pytest.raises(UserError, match="size"):
         crop_windows(torch.rand(3, 40, 40), boxes((0, 0, 5, 5)), FILL)

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sppnet.draw import PALETTE, as_picture, class_colour, draw_boxes, draw_labels
+from sppnet.draw import PALETTE, as_image, class_colour, draw_boxes, draw_labels
 from sppnet.draw.palette import ink_on
 from sppnet.errors import UserError
 from sppnet.structures import Boxes, Detections, GroundTruth, ImageSize
 
 SIZE = ImageSize(300, 400)
-NAMES = ("cat", "dog", "a name that is far too long to stand on any picture of this width, whatever is done")
+NAMES = ("cat", "dog", "a name that is far too long to stand on any image of this width, whatever is done")
 
 
 def truth(boxes: list[list[float]], labels: list[int] | None = None, size: ImageSize = SIZE) -> GroundTruth:
@@ -42,7 +42,7 @@ def test_lines_lie_on_the_edge_of_the_box_in_the_colour_of_its_class() -> None:
     assert (pixels[:, :98] == 128).all()
 
 
-def test_nothing_found_leaves_the_picture_and_never_changes_what_was_given() -> None:
+def test_nothing_found_leaves_the_image_and_never_changes_what_was_given() -> None:
     given_pixels = grey()
     assert not changed(draw_boxes(given_pixels, truth([]))).any()
     image = Image.fromarray(given_pixels)
@@ -79,7 +79,7 @@ SIDE = st.floats(-20, 420, width=32)
     st.lists(st.tuples(SIDE, SIDE, SIDE, SIDE), max_size=8), st.sampled_from([(1, 1), (3, 500), (300, 400)])
 )
 @settings(deadline=None, max_examples=40)
-def test_any_boxes_can_be_drawn_and_stay_in_the_picture(corners: list, sides: tuple[int, int]) -> None:
+def test_any_boxes_can_be_drawn_and_stay_in_the_image(corners: list, sides: tuple[int, int]) -> None:
     size = ImageSize(*sides)
     boxes = [[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in corners]
     drawn = draw_boxes(grey(size), truth(boxes, [i % 3 for i in range(len(boxes))], size))
@@ -101,37 +101,37 @@ def test_plates_stay_inside_and_clear_of_each_other() -> None:
         assert got >= 0.75 * wanted, names[number]
 
 
-def test_small_pictures_are_enlarged_by_a_whole_factor() -> None:
+def test_small_images_are_enlarged_by_a_whole_factor() -> None:
     size = ImageSize(30, 50)
     drawn = draw_boxes(grey(size), truth([[10, 10, 30, 20]], [2], size))
     assert drawn.size == (400, 240)
     assert np.asarray(drawn)[80, 160:230].tolist().count(list(class_colour(2))) > 20
 
 
-def test_kinds_of_pictures_are_drawn_alike() -> None:
+def test_kinds_of_images_are_drawn_alike() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     objects = truth([[100, 120, 200, 220]])
     image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     drawn = [np.asarray(draw_boxes(p, objects)) for p in (pixels, Image.fromarray(pixels), image)]
     assert np.array_equal(drawn[0], drawn[1])
     assert np.array_equal(drawn[0], drawn[2])
-    assert as_picture(Image.new("L", (4, 5), 7)).getpixel((0, 0)) == (7, 7, 7)
+    assert as_image(Image.new("L", (4, 5), 7)).getpixel((0, 0)) == (7, 7, 7)
 
 
 @pytest.mark.parametrize(
-    "picture", [np.zeros((3, 300, 400), np.uint8), np.zeros((300, 400, 3)), torch.zeros(300, 400, 3)]
+    "image", [np.zeros((3, 300, 400), np.uint8), np.zeros((300, 400, 3)), torch.zeros(300, 400, 3)]
 )
-def test_other_pictures_are_refused(picture: object) -> None:
+def test_other_images_are_refused(image: object) -> None:
     with pytest.raises(UserError, match=r"uint8 \[H, W, 3\] or float \[3, H, W\]"):
-        draw_boxes(picture, truth([]))
+        draw_boxes(image, truth([]))
 
 
-def test_boxes_of_another_picture_are_refused() -> None:
+def test_boxes_of_another_image_are_refused() -> None:
     with pytest.raises(UserError, match=r"the 300 x 400 .* got 400 x 300"):
         draw_boxes(grey(ImageSize(400, 300)), truth([]))
 
 
-def test_labels_stand_on_a_strip_below_the_picture() -> None:
+def test_labels_stand_on_a_strip_below_the_image() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     drawn = [draw_labels(pixels, NAMES[:count]) for count in range(4)]
     heights = [image.height for image in drawn]

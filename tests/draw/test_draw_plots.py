@@ -65,7 +65,7 @@ def test_lines_of_any_length_and_with_gaps() -> None:
 @pytest.mark.parametrize("count", [1, 5, 30, 101])
 def test_confusion_of_few_and_many_classes(count: int) -> None:
     matrix = np.eye(count, dtype=int) * 7
-    matrix[0] = 0  # a class without pictures
+    matrix[0] = 0  # a class without images
     pixels = opened(plot_confusion(matrix, [f"class {i}" for i in range(count)]))
     assert max(pixels.shape) < 2200
     dark = has_colour(pixels, (8, 48, 107))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sppnet.draw import ReportPicture, ReportTable, write_report
+from sppnet.draw import ReportImage, ReportTable, write_report
 from sppnet.errors import UserError
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
@@ -17,7 +17,7 @@ VOID = {"meta", "img", "br", "link", "hr"}
 
 
 class Page(HTMLParser):
-    """Text and pictures of a page, and whether its tags close in order."""
+    """Text and images of a page, and whether its tags close in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -53,10 +53,10 @@ def test_a_report_holds_everything_and_needs_nothing(tmp_path: Path) -> None:
     write_report(
         path,
         NASTY,
-        {"AP50": 0.85123, "pictures": 12345, "cut": True, NASTY: NASTY, "none": None, "levels": (1, 2, 3)},
+        {"AP50": 0.85123, "images": 12345, "cut": True, NASTY: NASTY, "none": None, "levels": (1, 2, 3)},
         [ReportTable(f"table {NASTY}", ["class", NASTY], [["cat", 0.5], [NASTY, None], ["big", 123456.7]])],
-        [ReportPicture(Image.new("RGBA", (3000, 1500), (255, 0, 0, 255)), NASTY)],
-        [ReportPicture(png(), "a plot")],
+        [ReportImage(Image.new("RGBA", (3000, 1500), (255, 0, 0, 255)), NASTY)],
+        [ReportImage(png(), "a plot")],
     )
     html = path.read_text(encoding="utf-8")
     page = Page(html)
@@ -83,8 +83,8 @@ def test_an_empty_report_has_no_empty_parts(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "r.html"
-    with pytest.raises(UserError, match="row 1 of 't': wanted 2 cells, one a column, got 1"):
+    with pytest.raises(UserError, match="row 1 of 't': expected 2 cells, one a column, got 1"):
         write_report(path, "", {}, [ReportTable("t", ["a", "b"], [[1, 2], [1]])])
     with pytest.raises(UserError, match="the bytes of a PNG or JPEG file"):
-        write_report(path, "", {}, pictures=[ReportPicture(b"GIF89a", "p")])
+        write_report(path, "", {}, images=[ReportImage(b"GIF89a", "p")])
     assert not list(tmp_path.iterdir())

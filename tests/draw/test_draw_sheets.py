@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sppnet.draw import contact_sheet, draw_boxes, draw_comparison, save_picture
+from sppnet.draw import contact_sheet, draw_boxes, draw_comparison, save_image
 from sppnet.errors import UserError
 from sppnet.structures import Boxes, Detections, GroundTruth, ImageSize
 
@@ -18,7 +18,7 @@ def share(sheet: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((np.asarray(sheet) == colour).all(2).sum())
 
 
-def test_every_picture_is_on_the_sheet_and_small_ones_keep_their_size() -> None:
+def test_every_image_is_on_the_sheet_and_small_ones_keep_their_size() -> None:
     images = [
         Image.new("RGB", (50, 20), RED),
         Image.new("RGB", (400, 100), GREEN),
@@ -33,7 +33,7 @@ def test_every_picture_is_on_the_sheet_and_small_ones_keep_their_size() -> None:
     assert sheet.getpixel((gap + 50, 2 * gap + 25 + 45)) == BLUE
 
 
-def test_a_sheet_is_no_wider_than_its_pictures_need() -> None:
+def test_a_sheet_is_no_wider_than_its_images_need() -> None:
     assert contact_sheet([np.zeros((9, 9, 3), np.uint8)], columns=5, width=100).width == 112
 
 
@@ -52,9 +52,9 @@ def test_captions_add_a_line_and_are_shortened() -> None:
 def test_what_makes_no_sheet() -> None:
     image = Image.new("RGB", (9, 9))
     for arguments in (([],), ([image], 0), ([image], 1, None, 3)):
-        with pytest.raises(UserError, match="at least one picture and one column"):
+        with pytest.raises(UserError, match="at least one image and one column"):
             contact_sheet(*arguments)
-    with pytest.raises(UserError, match="captions: wanted 1, one a picture, got 2"):
+    with pytest.raises(UserError, match="captions: expected 1, one an image, got 2"):
         contact_sheet([image], captions=["a", "b"])
 
 
@@ -63,23 +63,23 @@ def test_comparison_shows_truth_left_and_what_was_found_right() -> None:
     boxes = Boxes(torch.tensor([[50.0, 150, 150, 250], [200.0, 20, 300, 90]]), size)
     truth = GroundTruth.make(boxes, torch.tensor([0, 1]), ("a", "b"))
     found = Detections(boxes, torch.tensor([0.9, 0.2]), torch.tensor([0, 1]), ("a", "b"))
-    picture = np.full((300, 400, 3), 128, np.uint8)
-    both = np.asarray(draw_comparison(picture, truth, found, 0.5))
+    image = np.full((300, 400, 3), 128, np.uint8)
+    both = np.asarray(draw_comparison(image, truth, found, 0.5))
     gap = 10
     left, right = both[gap : gap + 300, gap : gap + 400], both[gap : gap + 300, 2 * gap + 400 : 2 * gap + 800]
-    assert np.array_equal(left, np.asarray(draw_boxes(picture, truth)))
-    assert np.array_equal(right, np.asarray(draw_boxes(picture, found, 0.5)))
+    assert np.array_equal(left, np.asarray(draw_boxes(image, truth)))
+    assert np.array_equal(right, np.asarray(draw_boxes(image, found, 0.5)))
 
 
-def test_pictures_are_saved_by_their_ending(tmp_path: Path) -> None:
+def test_images_are_saved_by_their_ending(tmp_path: Path) -> None:
     image = Image.new("RGB", (20, 10), RED)
     for name, kind in (("a.png", "PNG"), ("new/b.jpg", "JPEG"), ("c.webp", "WEBP")):
-        save_picture(tmp_path / name, image)
+        save_image(tmp_path / name, image)
         with Image.open(tmp_path / name) as opened:
             assert (opened.format, opened.size) == (kind, (20, 10))
-    save_picture(tmp_path / "d.png", b"as it is")
+    save_image(tmp_path / "d.png", b"as it is")
     assert (tmp_path / "d.png").read_bytes() == b"as it is"
     for name in ("e", "e.txt", "e.xbmx"):
         with pytest.raises(UserError, match="an ending such as"):
-            save_picture(tmp_path / name, image)
+            save_image(tmp_path / name, image)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "c.webp", "d.png", "new"]

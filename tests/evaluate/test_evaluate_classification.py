@@ -28,7 +28,7 @@ def test_agrees_with_scikit_learn(classes):
     assert metrics["accuracy"] == pytest.approx((guesses == labels).mean())
     assert metrics["mean_class_accuracy"] == pytest.approx(balanced_accuracy_score(labels, guesses))
     assert metrics["confusion"] == confusion_matrix(labels, guesses).tolist()
-    assert metrics["pictures"] == len(labels)
+    assert metrics["images"] == len(labels)
     wanted = 1.0 if classes <= 5 else top_k_accuracy_score(labels, scores, k=5)
     assert metrics["top5"] == pytest.approx(wanted)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
@@ -52,7 +52,7 @@ def test_agrees_with_counting(data):
     shares = []
     for label, name in enumerate(names_of(classes)):
         own = [rank for rank, other in zip(ranks, labels, strict=True) if other == label]
-        assert metrics["per_class"][name]["pictures"] == len(own)
+        assert metrics["per_class"][name]["images"] == len(own)
         share = own.count(0) / len(own) if own else None
         assert metrics["per_class"][name]["accuracy"] == share
         shares += [share] if own else []
@@ -100,7 +100,7 @@ def test_mean_average_precision_agrees_with_plain_loops(data):
         wanted = sum(columns) / len(columns)
         assert mean_average_precision(given_scores, given_shown) == pytest.approx(wanted)
     else:
-        with pytest.raises(UserError, match="some picture shows"):
+        with pytest.raises(UserError, match="some image shows"):
             mean_average_precision(given_scores, given_shown)
 
 

@@ -35,7 +35,7 @@ def shared(a, b):
 
 
 def coco_verdicts(objects, rows, threshold, span, limit):
-    """(score, right) of one class in one picture, ignored detections left out, and its objects' number."""
+    """(score, right) of one class in one image, ignored detections left out, and its objects' number."""
     outside = [o["hard"] or o["crowd"] or not span[0] <= extent(o["box"]) <= span[1] for o in objects]
     free = [True] * len(objects)
     verdicts = []
@@ -61,10 +61,10 @@ def coco_verdicts(objects, rows, threshold, span, limit):
     return verdicts, outside.count(False)
 
 
-def coco_curve(pictures, label, threshold, span, limit=100):
+def coco_curve(images, label, threshold, span, limit=100):
     """Precision at the 101 recalls and the last recall; None without objects."""
     verdicts, count = [], 0
-    for objects, rows in pictures:
+    for objects, rows in images:
         one, number = coco_verdicts(
             [o for o in objects if o["label"] == label],
             [r for r in rows if r["label"] == label],
@@ -87,7 +87,7 @@ def coco_curve(pictures, label, threshold, span, limit=100):
     return best, hits / count
 
 
-def plain_coco(pictures):
+def plain_coco(images):
     """All numbers of CocoScores but the per-class ones, and those beside them."""
 
     def mean(values):
@@ -95,11 +95,11 @@ def plain_coco(pictures):
         return sum(known) / len(known) if known else None
 
     def of(label, thresholds, span):
-        curves = [coco_curve(pictures, label, t, span) for t in thresholds]
+        curves = [coco_curve(images, label, t, span) for t in thresholds]
         return None if curves[0] is None else float(np.mean([best for best, _ in curves]))
 
     def recall(label, limit):
-        ends = [coco_curve(pictures, label, t, RANGES["ap"], limit) for t in THRESHOLDS]
+        ends = [coco_curve(images, label, t, RANGES["ap"], limit) for t in THRESHOLDS]
         return None if ends[0] is None else float(np.mean([end for _, end in ends]))
 
     labels = range(len(NAMES))
@@ -113,7 +113,7 @@ def plain_coco(pictures):
     return numbers, classes
 
 
-def as_values(pictures):
+def as_values(images):
     def boxes(rows):
         return Boxes(torch.tensor([r["box"] for r in rows], dtype=torch.float32).reshape(-1, 4), SIZE)
 
@@ -128,20 +128,20 @@ def as_values(pictures):
             column(objects, "hard", torch.bool),
             column(objects, "crowd", torch.bool),
         )
-        for objects, _ in pictures
+        for objects, _ in images
     ]
     found = [
         Detections(
             boxes(rows), column(rows, "score", torch.float32), column(rows, "label", torch.int64), NAMES
         )
-        for _, rows in pictures
+        for _, rows in images
     ]
     return found, truths
 
 
-def agree(pictures):
-    ours = coco_scores(*as_values(pictures))
-    numbers, classes = plain_coco(pictures)
+def agree(images):
+    ours = coco_scores(*as_values(images))
+    numbers, classes = plain_coco(images)
     for name, value in numbers.items():
         assert getattr(ours, name) == (None if value is None else pytest.approx(value, abs=1e-9)), name
     for label, (ap, ap50, ap75) in enumerate(classes):
@@ -158,7 +158,7 @@ def finding(box, score, label=0):
     return {"box": tuple(map(float, box)), "label": label, "score": float(np.float32(score))}
 
 
-def random_pictures(seed, pictures=12):
+def random_images(seed, images=12):
     """Objects of all sizes, detections near them and anywhere, crowds, difficult ones, ties."""
     rng = np.random.default_rng(seed)
 
@@ -167,7 +167,7 @@ def random_pictures(seed, pictures=12):
         return np.concatenate([low, low + rng.integers(4, 180, 2)])
 
     made = []
-    for _ in range(pictures):
+    for _ in range(images):
         objects = [
             thing(anywhere(), int(rng.integers(2)), rng.random() < 0.1, rng.random() < 0.15)
             for _ in range(rng.integers(0, 8))
@@ -188,7 +188,7 @@ def random_pictures(seed, pictures=12):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_agrees_with_plain_loops(seed):
-    agree(random_pictures(seed))
+    agree(random_images(seed))
 
 
 corner = st.integers(0, 6)
@@ -207,11 +207,11 @@ a_detection = st.builds(finding, small_box, st.sampled_from([-1.0, 0.0, 0.5, 0.7
         st.tuples(st.lists(an_object, max_size=4), st.lists(a_detection, max_size=6)), min_size=1, max_size=3
     )
 )
-def test_agrees_with_plain_loops_on_a_coarse_grid(pictures):
-    agree(pictures)
+def test_agrees_with_plain_loops_on_a_coarse_grid(images):
+    agree(images)
 
 
-def test_only_the_hundred_best_of_a_picture_count():
+def test_only_the_hundred_best_of_a_image_count():
     """The hundred and first detection is the right one: it comes too late."""
     box = (10, 10, 60, 60)
     rows = [finding((100, 100, 120, 120), 1 - i / 1000) for i in range(100)] + [finding(box, 0.1)]
@@ -241,21 +241,21 @@ def test_a_difficult_object_excuses_the_detection_that_matches_it():
 
 
 def test_areas_are_told_apart():
-    """Each object found exactly, in its own picture; the medium one not at all."""
+    """Each object found exactly, in its own image; the medium one not at all."""
     small, medium, large = (0, 0, 31, 31), (0, 0, 64, 64), (0, 0, 120, 120)
-    pictures = [
+    images = [
         ([thing(small)], [finding(small, 0.9)]),
         ([thing(medium)], []),
         ([thing(large)], [finding(large, 0.9)]),
     ]
-    scores = coco_scores(*as_values(pictures))
+    scores = coco_scores(*as_values(images))
     assert (scores.ap_small, scores.ap_medium, scores.ap_large) == (pytest.approx(1), 0.0, pytest.approx(1))
     assert scores.ar1 == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("pictures", [[([], [])], [([], [finding((0, 0, 9, 9), 0.5)])]])
-def test_nothing_to_find(pictures):
-    scores = coco_scores(*as_values(pictures))
+@pytest.mark.parametrize("images", [[([], [])], [([], [finding((0, 0, 9, 9), 0.5)])]])
+def test_nothing_to_find(images):
+    scores = coco_scores(*as_values(images))
     assert scores.ap is None
     assert scores.ar100 is None
     assert [c.ap50 for c in scores.per_class] == [None] * 3
@@ -268,7 +268,7 @@ def test_nothing_found():
 
 
 def test_it_prints_nothing(capfd):
-    coco_scores(*as_values(random_pictures(1, 2)))
+    coco_scores(*as_values(random_images(1, 2)))
     assert capfd.readouterr() == ("", "")
 
 
@@ -279,14 +279,12 @@ def test_agrees_with_pycocotools(seed):
     from pycocotools.cocoeval import COCOeval
 
     # pycocotools knows no difficult objects.
-    pictures = [
-        ([{**o, "hard": False} for o in objects], rows) for objects, rows in random_pictures(seed, 25)
-    ]
+    images = [([{**o, "hard": False} for o in objects], rows) for objects, rows in random_images(seed, 25)]
 
     def rows_of(part):
         rows = []
-        for number, picture in enumerate(pictures, 1):
-            for row in picture[part]:
+        for number, image in enumerate(images, 1):
+            for row in image[part]:
                 x0, y0, x1, y1 = row["box"]
                 rows.append(
                     {
@@ -304,7 +302,7 @@ def test_agrees_with_pycocotools(seed):
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = {
-            "images": [{"id": number} for number in range(1, len(pictures) + 1)],
+            "images": [{"id": number} for number in range(1, len(images) + 1)],
             "categories": [{"id": number} for number in range(1, 4)],
             "annotations": rows_of(0),
         }
@@ -316,7 +314,7 @@ def test_agrees_with_pycocotools(seed):
         peer.evaluate()
         peer.accumulate()
         peer.summarize()
-    ours = coco_scores(*as_values(pictures))
+    ours = coco_scores(*as_values(images))
     mine = [ours.ap, ours.ap50, ours.ap75, ours.ap_small, ours.ap_medium, ours.ap_large]
     mine += [ours.ar1, ours.ar10, ours.ar100]
     assert mine == pytest.approx(peer.stats[:9].tolist(), abs=1e-6)

@@ -40,7 +40,7 @@ def test_the_keys_and_that_json_holds_them():
     assert again == metrics
     assert set(metrics) == {
         *("AP50", "AP75", "AP", "APs", "APm", "APl", "AR100"),
-        *("VOC07_AP50", "VOC_AP50", "pictures", "objects", "per_class"),
+        *("VOC07_AP50", "VOC_AP50", "images", "objects", "per_class"),
     }
     assert list(metrics["per_class"]) == list(NAMES)
     for row in metrics["per_class"].values():
@@ -66,7 +66,7 @@ def test_the_numbers_are_those_of_coco_and_voc():
 def test_worked_by_hand():
     """Ants: found 2 of 3, first two of the ranking; the bee found; no cat, and a wrong one found."""
     metrics = detection_metrics(FOUND, TRUTHS)
-    assert (metrics["pictures"], metrics["objects"]) == (2, 4)
+    assert (metrics["images"], metrics["objects"]) == (2, 4)
     per_class = metrics["per_class"]
     assert [row["objects"] for row in per_class.values()] == [3, 1, 0]
     assert per_class["ant"]["VOC_AP50"] == pytest.approx(2 / 3)
@@ -98,7 +98,7 @@ def test_nothing_found_and_nothing_to_find():
 
 
 def test_the_order_of_the_classes_does_not_matter():
-    """The same pictures with the classes numbered otherwise."""
+    """The same images with the classes numbered otherwise."""
     turned = ("cat", "ant", "bee")
     number = torch.tensor([turned.index(name) for name in NAMES])
     other_truths = [GroundTruth.make(t.boxes, number[t.labels], turned) for t in TRUTHS]
@@ -111,8 +111,8 @@ def test_the_order_of_the_classes_does_not_matter():
 @pytest.mark.parametrize(
     ("detections", "truths", "where"),
     [
-        (FOUND[:1], TRUTHS, "detections: wanted one for each of the 2"),
-        ([], [], "at least one picture"),
+        (FOUND[:1], TRUTHS, "detections: expected one for each of the 2"),
+        ([], [], "at least one image"),
         (
             [FOUND[0], found([[0, 0, 9, 9]], [0], [0.5], ("ant", "cat", "bee"))],
             TRUTHS,

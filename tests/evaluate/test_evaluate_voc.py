@@ -31,32 +31,32 @@ def voc_overlap(a, b):
     return Fraction(wide * high, pixels(a) + pixels(b) - wide * high)
 
 
-def voc_verdicts(pictures, label, overlap=Fraction(1, 2)):
+def voc_verdicts(images, label, overlap=Fraction(1, 2)):
     """(score, "right" | "wrong") down the ranking, and the number of objects, of one class."""
     rows = [
-        (score, picture, box)
-        for picture, (_, found) in enumerate(pictures)
+        (score, image, box)
+        for image, (_, found) in enumerate(images)
         for box, kind, score in found
         if kind == label
     ]
     rows.sort(key=lambda row: row[0], reverse=True)  # stable
     claimed = set()
     verdicts = []
-    for score, picture, box in rows:
+    for score, image, box in rows:
         largest, winner = Fraction(-1), None
-        for number, (other, kind, *_) in enumerate(pictures[picture][0]):
+        for number, (other, kind, *_) in enumerate(images[image][0]):
             if kind == label and voc_overlap(box, other) > largest:
                 largest, winner = voc_overlap(box, other), number
         if winner is None or largest < overlap:
             verdicts.append((score, False))
-        elif pictures[picture][0][winner][2] or pictures[picture][0][winner][3]:
+        elif images[image][0][winner][2] or images[image][0][winner][3]:
             continue
         else:
-            verdicts.append((score, (picture, winner) not in claimed))
-            claimed.add((picture, winner))
+            verdicts.append((score, (image, winner) not in claimed))
+            claimed.add((image, winner))
     count = sum(
         1
-        for objects, _ in pictures
+        for objects, _ in images
         for _, kind, hard, crowd in objects
         if kind == label and not (hard or crowd)
     )
@@ -79,8 +79,8 @@ def exact_aps(verdicts, count):
     return sum(best_from) / 11, area
 
 
-def as_values(pictures):
-    """The same pictures as sppnet's types; VOC's (xmin, ymin, xmax, ymax) has its first edges one lower."""
+def as_values(images):
+    """The same images as sppnet's types; VOC's (xmin, ymin, xmax, ymax) has its first edges one lower."""
     found, truths = [], []
 
     def boxes(rows):
@@ -90,7 +90,7 @@ def as_values(pictures):
     def column(rows, place, dtype):
         return torch.tensor([row[place] for row in rows], dtype=dtype)
 
-    for objects, rows in pictures:
+    for objects, rows in images:
         truths.append(
             GroundTruth(
                 boxes(objects),
@@ -106,11 +106,11 @@ def as_values(pictures):
     return found, truths
 
 
-def agree(pictures):
-    curves = voc_curves(*as_values(pictures))
+def agree(images):
+    curves = voc_curves(*as_values(images))
     assert len(curves) == len(NAMES)
     for label, curve in enumerate(curves):
-        verdicts, count = voc_verdicts(pictures, label)
+        verdicts, count = voc_verdicts(images, label)
         eleven, area = exact_aps(verdicts, count)
         assert curve.objects == count
         assert curve.scores.tolist() == [score for score, _ in verdicts]
@@ -133,34 +133,34 @@ label = st.integers(0, 1)  # the third class stays empty
 an_object = st.tuples(box, label, st.booleans(), st.sampled_from([False, False, False, True]))
 score = st.sampled_from([-1.5, -0.5, 0.0, 0.25, 0.5, 1.0])  # few values, many ties
 a_detection = st.tuples(box, label, score)
-a_picture = st.tuples(st.lists(an_object, max_size=5), st.lists(a_detection, max_size=8))
+a_image = st.tuples(st.lists(an_object, max_size=5), st.lists(a_detection, max_size=8))
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.lists(a_picture, min_size=1, max_size=4))
-def test_agrees_with_plain_loops(pictures):
-    agree(pictures)
+@given(st.lists(a_image, min_size=1, max_size=4))
+def test_agrees_with_plain_loops(images):
+    agree(images)
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(a_picture, min_size=1, max_size=3), st.data())
-def test_agrees_where_detections_copy_objects(pictures, data):
+@given(st.lists(a_image, min_size=1, max_size=3), st.data())
+def test_agrees_where_detections_copy_objects(images, data):
     """Duplicates of the objects themselves, so that most detections fit and many fight over one."""
     copied = []
-    for objects, rows in pictures:
+    for objects, rows in images:
         again = [(o[0], o[1], data.draw(score)) for o in objects for _ in range(data.draw(st.integers(0, 3)))]
         copied.append((objects, data.draw(st.permutations(rows + again))))
     agree(copied)
 
 
-def test_agrees_on_many_random_pictures():
+def test_agrees_on_many_random_images():
     rng = np.random.default_rng(0)
 
     def boxes(count):
         low = rng.integers(1, 7, (count, 2))
         return np.concatenate([low, low + rng.integers(0, 6, (count, 2))], 1).tolist()
 
-    pictures = []
+    images = []
     for _ in range(60):
         objects = [
             (tuple(b), int(rng.integers(3)), bool(rng.random() < 0.2), False) for b in boxes(rng.integers(7))
@@ -168,8 +168,8 @@ def test_agrees_on_many_random_pictures():
         rows = [
             (tuple(b), int(rng.integers(3)), float(np.float32(rng.normal()))) for b in boxes(rng.integers(30))
         ]
-        pictures.append((objects, rows))
-    agree(pictures)
+        images.append((objects, rows))
+    agree(images)
 
 
 def test_an_overlap_of_exactly_one_half_fits():
@@ -227,8 +227,8 @@ def test_a_recall_of_whole_tenths_is_reached(found):
     assert curve.eleven_point == pytest.approx(wanted)
 
 
-def test_pictures_do_not_share_objects():
-    """The same box in two pictures is two objects; a detection claims that of its own picture."""
+def test_images_do_not_share_objects():
+    """The same box in two images is two objects; a detection claims that of its own image."""
     thing = ((1, 1, 5, 5), 0, False, False)
     hit = ((1, 1, 5, 5), 0, 0.5)
     curve = voc_curves(*as_values([([thing], [hit, hit]), ([thing], [])]))[0]
@@ -236,8 +236,8 @@ def test_pictures_do_not_share_objects():
 
 
 def test_another_overlap():
-    pictures = [([((1, 1, 10, 10), 0, False, False)], [((1, 1, 10, 7), 0, 0.5)])]
-    found, truths = as_values(pictures)
+    images = [([((1, 1, 10, 10), 0, False, False)], [((1, 1, 10, 7), 0, 0.5)])]
+    found, truths = as_values(images)
     assert voc_curves(found, truths, 0.7)[0].area == 1.0
     assert voc_curves(found, truths, 0.75)[0].area == 0.0
     with pytest.raises(UserError, match="overlap"):

@@ -121,7 +121,7 @@ def test_the_long_side_can_be_limited(limit: int | None, expected: tuple[int, in
 
 def test_mistakes() -> None:
     backbone = _blocks()
-    with pytest.raises(UserError, match=r"images\[0\]: wanted a tensor \[3, H, W\]"):
+    with pytest.raises(UserError, match=r"images\[0\]: expected a tensor \[3, H, W\]"):
         extract(backbone, torch.rand(1, 16, 16))
     with pytest.raises(UserError, match=r"images\[1\]"):
         extract_batch(backbone, [torch.rand(3, 16, 16), torch.rand(3, 16, 17)])

@@ -153,7 +153,7 @@ def test_mistakes() -> None:
         pool_rows(maps, other, LEVELS)
     with pytest.raises(UserError, match=r"boxes\.size"):
         score_rows(maps, other, weight, torch.zeros(2), LEVELS)
-    with pytest.raises(UserError, match=r"weight: wanted a tensor \[K, 112\]"):
+    with pytest.raises(UserError, match=r"weight: expected a tensor \[K, 112\]"):
         score_rows(maps, _boxes(2), weight[:, 1:], torch.zeros(2), LEVELS)
     with pytest.raises(UserError, match="level"):
         pool_rows(maps, _boxes(2), (0,))

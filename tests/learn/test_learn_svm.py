@@ -226,7 +226,7 @@ def test_arguments_are_left_alone():
     assert torch.equal(start.weight, torch.ones(2, 90))
 
 
-def test_separates_classes_of_pictures():
+def test_separates_classes_of_images():
     draw = torch.Generator().manual_seed(3)
     centres = torch.rand(5, 300, generator=draw)
     labels = torch.arange(5).repeat(30)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from sppnet.ops.boxes import areas, covered, decode_deltas, encode_deltas, iou, nms, vote
+from sppnet.ops.boxes import areas, decode_deltas, encode_deltas, ioa, iou, nms, vote
 
 
 def random_boxes(count, seed, least=1.0):
@@ -25,12 +25,12 @@ def test_boxes_without_area_overlap_nothing():
     point = torch.tensor([[3.0, 3, 3, 3]])
     assert iou(point, point).item() == 0
     assert iou(point, torch.tensor([[0.0, 0, 9, 9]])).item() == 0
-    assert covered(point, torch.tensor([[0.0, 0, 9, 9]])).item() == 0
+    assert ioa(point, torch.tensor([[0.0, 0, 9, 9]])).item() == 0
 
 
 def test_covered_is_the_share_of_the_first():
     ours, theirs = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[5.0, 0, 100, 100]])
-    assert covered(ours, theirs).item() == pytest.approx(0.5)
+    assert ioa(ours, theirs).item() == pytest.approx(0.5)
     assert areas(ours).item() == 100
 
 

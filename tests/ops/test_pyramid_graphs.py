@@ -79,7 +79,7 @@ def test_mistakes_are_told_from_compiled_code_too() -> None:
     whole = torch.tensor([[0, 0, 6, 6]])
     with pytest.raises(ValueError, match=r"regions\[0\]\[0\]"):
         pool(torch.randn(1, 3, 6, 6), [whole + 1])
-    with pytest.raises(ValueError, match="regions: wanted one tensor for each of the 2 maps, got 3"):
+    with pytest.raises(ValueError, match="regions: expected one tensor for each of the 2 maps, got 3"):
         pool(torch.randn(2, 3, 6, 6), [whole, whole, whole])
 
 

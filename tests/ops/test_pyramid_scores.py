@@ -121,9 +121,9 @@ def test_no_windows_and_no_classes() -> None:
 
 def test_heads_of_another_length_are_refused() -> None:
     maps, regions = torch.randn(1, 4, 6, 6), [windows(2, 6, 6, 8)]
-    with pytest.raises(UserError, match=r"weight: wanted a tensor \[K, 200\], got shape \[3, 20\]"):
+    with pytest.raises(UserError, match=r"weight: expected a tensor \[K, 200\], got shape \[3, 20\]"):
         region_pyramid_scores(maps, regions, torch.randn(3, 20))
-    with pytest.raises(UserError, match=r"bias: wanted a tensor \[3\], got shape \[2\]"):
+    with pytest.raises(UserError, match=r"bias: expected a tensor \[3\], got shape \[2\]"):
         region_pyramid_scores(maps, regions, torch.randn(3, 4), torch.randn(2), (1,))
 
 

@@ -56,7 +56,7 @@ def test_scores_order_the_windows(tmp_path: Path) -> None:
     assert read_proposals(written(tmp_path / "p.csv", rows))["a"][:, 2].tolist() == [2, 1]
 
 
-def test_pictures_are_found_by_name_stem_or_folder(tmp_path: Path) -> None:
+def test_images_are_found_by_name_stem_or_folder(tmp_path: Path) -> None:
     table = read_proposals(
         written(
             tmp_path / "p.json", {"/other/place/a.jpg": [[1, 2, 30, 40]], "img\\b": [[0, 0, 1, 1]], "c": []}
@@ -69,7 +69,7 @@ def test_pictures_are_found_by_name_stem_or_folder(tmp_path: Path) -> None:
     assert found.scores.tolist() == [0]
     assert len(proposals_for(table, "images/b.png", SIZE)) == 1
     assert len(proposals_for(table, "c.png", SIZE)) == 0
-    with pytest.raises(UserError, match=r"a\.png: wanted an entry .* got entries for a\.jpg, b, c"):
+    with pytest.raises(UserError, match=r"a\.png: expected an entry .* got entries for a\.jpg, b, c"):
         proposals_for(table, "a.png", SIZE)
 
 
@@ -85,7 +85,7 @@ def test_windows_are_clipped_but_not_lost(tmp_path: Path) -> None:
     assert proposals_for(table, "a.jpg", SIZE).boxes.xyxy.tolist() == [[0, 0, 100, 20]]
     for box in ([100, 0, 120, 20], [0, 50, 5, 60], [-5, 0, 0, 5], [0, -5, 5, 0]):
         table = {"a": torch.tensor([[0.0, 0, 1, 1], box])}
-        with pytest.raises(UserError, match="inside the picture of 100 x 50"):
+        with pytest.raises(UserError, match="inside the image of 100 x 50"):
             proposals_for(table, "a.jpg", SIZE)
 
 
@@ -97,20 +97,20 @@ def test_windows_are_clipped_but_not_lost(tmp_path: Path) -> None:
         ("p.json", "3", "an object or a list, got int"),
         ("p.json", "{}", "proposed windows, got none"),
         ("p.json", {"a": []}, "proposed windows, got none"),
-        ("p.json", {"a": {"b": 1}}, "a: wanted a list of boxes, got dict"),
-        ("p.json", {"a": [[0, 0, 1, 1], [0, 0, 1]]}, "a, box 1: wanted finite numbers"),
-        ("p.json", {"a": [5]}, "a, box 0: wanted finite numbers"),
-        ("p.json", {"a": [[0, 0, 1, 1, 1, 1]]}, "a, box 0: wanted finite numbers"),
-        ("p.json", {"a": [["x", 0, 1, 1]]}, "a, box 0: wanted finite numbers"),
-        ("p.json", '{"a": [[NaN, 0, 1, 1]]}', "a, box 0: wanted finite numbers"),
-        ("p.json", {"a": [[2, 0, 1, 1]]}, "a, box 0: wanted a window"),
-        ("p.json", [{"image": "a"}], 'entry 0: wanted an object with "image" and "boxes"'),
-        ("p.json", [[1, 2, 3, 4]], "entry 0: wanted an object"),
+        ("p.json", {"a": {"b": 1}}, "a: expected a list of boxes, got dict"),
+        ("p.json", {"a": [[0, 0, 1, 1], [0, 0, 1]]}, "a, box 1: expected finite numbers"),
+        ("p.json", {"a": [5]}, "a, box 0: expected finite numbers"),
+        ("p.json", {"a": [[0, 0, 1, 1, 1, 1]]}, "a, box 0: expected finite numbers"),
+        ("p.json", {"a": [["x", 0, 1, 1]]}, "a, box 0: expected finite numbers"),
+        ("p.json", '{"a": [[NaN, 0, 1, 1]]}', "a, box 0: expected finite numbers"),
+        ("p.json", {"a": [[2, 0, 1, 1]]}, "a, box 0: expected a window"),
+        ("p.json", [{"image": "a"}], 'entry 0: expected an object with "image" and "boxes"'),
+        ("p.json", [[1, 2, 3, 4]], "entry 0: expected an object"),
         ("p.csv", "", "got an empty file"),
         ("p.csv", "image,x0,y0,x1\n", "columns image, x0, y0, x1, y1, got image, x0, y0, x1"),
-        ("p.csv", "image,x0,y0,x1,y1\na,1,2,3\n", "line 2: wanted finite numbers"),
-        ("p.csv", "image,x0,y0,x1,y1\na,1,2,x,4\n", "line 2: wanted finite numbers"),
-        ("p.csv", "image,x0,y0,x1,y1\n,1,2,3,4\n", "line 2: wanted the name of an image"),
+        ("p.csv", "image,x0,y0,x1,y1\na,1,2,3\n", "line 2: expected finite numbers"),
+        ("p.csv", "image,x0,y0,x1,y1\na,1,2,x,4\n", "line 2: expected finite numbers"),
+        ("p.csv", "image,x0,y0,x1,y1\n,1,2,3,4\n", "line 2: expected the name of an image"),
         ("p.csv", "image,x0,y0,x1,y1\n", "proposed windows, got none"),
     ],
 )

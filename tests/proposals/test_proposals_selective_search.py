@@ -18,10 +18,10 @@ OBJECTS = ((20, 30, 70, 90), (100, 40, 150, 80))
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
     """Two plain rectangles on a ground with a little texture."""
-    picture = np.random.default_rng(3).integers(90, 110, (120, 180, 3)).astype(np.uint8)
+    image = np.random.default_rng(3).integers(90, 110, (120, 180, 3)).astype(np.uint8)
     for (x0, y0, x1, y1), colour in zip(OBJECTS, ((220, 30, 30), (20, 40, 230)), strict=True):
-        picture[y0:y1, x0:x1] = colour
-    return picture
+        image[y0:y1, x0:x1] = colour
+    return image
 
 
 def test_the_same_windows_in_the_same_order_on_every_call(pixels: np.ndarray) -> None:
@@ -59,13 +59,13 @@ def test_grey_is_taken_as_grey_colours(pixels: np.ndarray) -> None:
     assert torch.equal(selective_search(grey).boxes.xyxy, wanted)
 
 
-def test_a_picture_too_small_for_any_window() -> None:
+def test_a_image_too_small_for_any_window() -> None:
     assert len(selective_search(np.zeros((12, 12, 3), np.uint8))) == 0
     assert len(selective_search(np.zeros((1, 1, 3), np.uint8))) == 0
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         np.zeros((4, 4, 3), np.float32),
         np.zeros((4, 4, 4), np.uint8),
@@ -74,13 +74,13 @@ def test_a_picture_too_small_for_any_window() -> None:
         torch.zeros(3, 4, 4, dtype=torch.uint8),
     ],
 )
-def test_other_pictures_are_refused(picture: object) -> None:
-    with pytest.raises(UserError, match="picture: wanted"):
-        selective_search(picture)
+def test_other_images_are_refused(image: object) -> None:
+    with pytest.raises(UserError, match="image: expected"):
+        selective_search(image)
 
 
 def test_a_segmentation_finer_than_anything() -> None:
-    with pytest.raises(UserError, match="k: wanted at least 1"):
+    with pytest.raises(UserError, match="k: expected at least 1"):
         selective_search(np.zeros((4, 4, 3), np.uint8), k=0)
 
 

@@ -62,7 +62,7 @@ def test_missing_data_are_named_with_their_page(tmp_path: Path, table: str) -> N
         TABLES[table](request(tmp_path / "none", tmp_path))
 
 
-def test_difficult_pictures_do_not_count() -> None:
+def test_difficult_images_do_not_count() -> None:
     scores = torch.tensor([[0.9], [0.8], [0.7]])
     assert mean_ap(scores, torch.tensor([[0], [1], [-1]])) == 1.0
     assert mean_ap(scores, torch.tensor([[-1], [1], [-1]])) == pytest.approx(0.5)

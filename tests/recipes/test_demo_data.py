@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sppnet.data import find_pictures, read_classification, read_detection, read_image, splits
+from sppnet.data import find_images, read_classification, read_detection, read_image, splits
 from sppnet.recipes.demo_data import DemoSets, DemoSize, write_demo_data
-from sppnet.recipes.digits import DIGIT_NAMES, detection_pictures
+from sppnet.recipes.digits import DIGIT_NAMES, detection_images
 
 SIZE = DemoSize(train=4, test=2, class_train=2, class_test=1, new=2, class_new=3)
 
@@ -21,7 +21,7 @@ def test_the_detection_set_reads_back(sets: DemoSets) -> None:
     for part, count in (("train", 4), ("test", 2)):
         read = read_detection(sets.detection, part)
         assert set(read.names) <= set(DIGIT_NAMES)
-        for item, made in zip(read.items, detection_pictures(part, count, 7), strict=True):
+        for item, made in zip(read.items, detection_images(part, count, 7), strict=True):
             assert item.truth.boxes.xyxy.tolist() == made.truth.boxes.xyxy.tolist()
             names = [item.truth.names[label] for label in item.truth.labels.tolist()]
             assert names == [DIGIT_NAMES[label] for label in made.truth.labels.tolist()]
@@ -36,9 +36,9 @@ def test_the_classification_set_reads_back(sets: DemoSets) -> None:
         assert sorted(labels) == sorted(list(range(10)) * count)
 
 
-def test_new_pictures(sets: DemoSets) -> None:
-    assert len(find_pictures([sets.new])) == 2
-    assert len(find_pictures([sets.class_new])) == 3
+def test_new_images(sets: DemoSets) -> None:
+    assert len(find_images([sets.new])) == 2
+    assert len(find_images([sets.class_new])) == 3
 
 
 def test_the_same_seed_writes_the_same_files(sets: DemoSets, tmp_path: Path) -> None:

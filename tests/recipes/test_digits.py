@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sppnet.recipes import digits
-from sppnet.recipes.digits import PARTS, DemoPicture, PartName, class_pictures, detection_pictures
+from sppnet.recipes.digits import PARTS, DemoImage, PartName, class_images, detection_images
 
-MAKERS = (detection_pictures, class_pictures)
+MAKERS = (detection_images, class_images)
 
 
 def overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
@@ -27,7 +27,7 @@ def test_no_digit_is_in_two_parts_and_no_pixel_in_training_and_another() -> None
 def test_training_shares_neither_digit_nor_crop_with_what_it_is_tested_on() -> None:
     drawn = {part: [p for make in MAKERS for p in make(part, 12, 5)] for part in PARTS}
     for part in ("test", "new"):
-        digits = [{d for p in pictures for d in p.digits} for pictures in (drawn["train"], drawn[part])]
+        digits = [{d for p in images for d in p.digits} for images in (drawn["train"], drawn[part])]
         assert min(map(len, digits)) > 20
         assert digits[0].isdisjoint(digits[1])
         assert not any(
@@ -38,21 +38,21 @@ def test_training_shares_neither_digit_nor_crop_with_what_it_is_tested_on() -> N
 
 
 @pytest.mark.parametrize("part", list(PARTS))
-def test_detection_pictures(part: PartName) -> None:
-    pictures = list(detection_pictures(part, 25, 1))
-    assert len({p.truth.boxes.size for p in pictures}) > 15, "pictures of many shapes"
-    counts = [len(p.truth) for p in pictures]
+def test_detection_images(part: PartName) -> None:
+    images = list(detection_images(part, 25, 1))
+    assert len({p.truth.boxes.size for p in images}) > 15, "images of many shapes"
+    counts = [len(p.truth) for p in images]
     assert min(counts) >= 3
     assert max(counts) <= 9
-    for picture in pictures:
-        size = picture.truth.boxes.size
-        assert picture.image.size == (size.width, size.height)
+    for image in images:
+        size = image.truth.boxes.size
+        assert image.image.size == (size.width, size.height)
         assert 280 <= size.short_side <= max(size.height, size.width) <= 480
-        sides = picture.truth.boxes.xyxy[:, 2:] - picture.truth.boxes.xyxy[:, :2]
+        sides = image.truth.boxes.xyxy[:, 2:] - image.truth.boxes.xyxy[:, :2]
         assert sides[:, 1].min() >= 20
         assert sides.max() <= 200
-        assert bool((picture.truth.boxes.clip().xyxy == picture.truth.boxes.xyxy).all())
-        boxes = picture.truth.boxes.xyxy.tolist()
+        assert bool((image.truth.boxes.clip().xyxy == image.truth.boxes.xyxy).all())
+        boxes = image.truth.boxes.xyxy.tolist()
         for a, b in itertools.combinations(boxes, 2):
             inner = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
             areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
@@ -63,8 +63,8 @@ def test_labels_are_the_digits() -> None:
     from sklearn.datasets import load_digits
 
     target = load_digits().target
-    for picture in itertools.chain(detection_pictures("test", 10, 2), class_pictures("test", 20, 2)):
-        assert picture.truth.labels.tolist() == target[list(picture.digits)].tolist()
+    for image in itertools.chain(detection_images("test", 10, 2), class_images("test", 20, 2)):
+        assert image.truth.labels.tolist() == target[list(image.digits)].tolist()
 
 
 def test_boxes_hold_the_ink_tightly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,29 +79,29 @@ def test_boxes_hold_the_ink_tightly(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(digits, "_backdrop", black)
     monkeypatch.setattr(digits, "_paste", white)
-    for picture in class_pictures("train", 30, 3):
-        bright = np.asarray(picture.image.convert("L")) > 150
+    for image in class_images("train", 30, 3):
+        bright = np.asarray(image.image.convert("L")) > 150
         rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
         ink = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-        assert np.abs(picture.truth.boxes.xyxy[0].numpy() - ink).max() <= 2
+        assert np.abs(image.truth.boxes.xyxy[0].numpy() - ink).max() <= 2
 
 
 def test_digits_do_not_repeat_before_all_were_used() -> None:
-    used = Counter(d for p in detection_pictures("train", 30, 0) for d in p.digits)
+    used = Counter(d for p in detection_images("train", 30, 0) for d in p.digits)
     assert max(used.values()) == 1
 
 
 def test_classes_take_turns() -> None:
-    labels = [int(p.truth.labels[0]) for p in class_pictures("new", 30, 0)]
+    labels = [int(p.truth.labels[0]) for p in class_images("new", 30, 0)]
     assert labels == [*range(10)] * 3
 
 
-def same(a: DemoPicture, b: DemoPicture) -> bool:
+def same(a: DemoImage, b: DemoImage) -> bool:
     return a.image.tobytes() == b.image.tobytes() and a.digits == b.digits
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_the_seed_decides(make: Callable[..., Iterator[DemoPicture]]) -> None:
+def test_the_seed_decides(make: Callable[..., Iterator[DemoImage]]) -> None:
     first, again, other = (list(make("train", 4, seed)) for seed in (0, 0, 1))
     assert all(map(same, first, again))
     assert not any(map(same, first, other))

@@ -13,7 +13,7 @@ from PIL import Image
 from sppnet.backbones.builtin import BuiltinNet
 from sppnet.errors import UserError
 from sppnet.recipes import multi_size
-from sppnet.recipes.multi_size import Ablation, ablate, divide, judge_head, recipe_of
+from sppnet.recipes.multi_size import Ablation, ablate, divide, evaluate_head, recipe_of
 from sppnet.recipes.pretraining import ClassHead
 
 
@@ -27,7 +27,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two classes of six pictures, dark and bright."""
+    """Two classes of six images, dark and bright."""
     random = np.random.default_rng(0)
     for name, low in (("dark", 0), ("bright", 150)):
         for number in range(6):
@@ -37,7 +37,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_every_fifth_picture_of_a_class_is_held_out(data: Path) -> None:
+def test_every_fifth_image_of_a_class_is_held_out(data: Path) -> None:
     train, held = divide(data)
     assert held.paths == (data / "bright/4.png", data / "dark/4.png")
     assert held.labels.tolist() == [0, 1]
@@ -45,7 +45,7 @@ def test_every_fifth_picture_of_a_class_is_held_out(data: Path) -> None:
     assert not set(train.paths) & set(held.paths)
 
 
-def test_runs_differ_in_size_and_seed_only_and_see_no_held_out_picture(data: Path) -> None:
+def test_runs_differ_in_size_and_seed_only_and_see_no_held_out_image(data: Path) -> None:
     _, held = divide(data)
     ablation = Ablation(data, data.parent)
     one, several = (recipe_of(ablation, kind, 0, held) for kind in multi_size.KINDS)
@@ -55,7 +55,7 @@ def test_runs_differ_in_size_and_seed_only_and_see_no_held_out_picture(data: Pat
     assert recipe_of(ablation, "multi-size", 1, held).seed == 1
 
 
-def test_too_few_pictures_are_a_mistake(data: Path) -> None:
+def test_too_few_images_are_a_mistake(data: Path) -> None:
     for number in range(2):
         (data / f"dark/{number}.png").unlink()
     with pytest.raises(UserError, match="five or more"):
@@ -69,7 +69,7 @@ def test_a_head_is_judged_at_the_sizes_asked_for(data: Path) -> None:
         head.linear.weight.zero_()
         head.linear.bias.copy_(torch.tensor([1.0, 0.0]))
     # A head that always says "bright" is right for one of two classes.
-    assert judge_head(net, head, held, (16, None)) == {"16": 0.5, "own": 0.5}
+    assert evaluate_head(net, head, held, (16, None)) == {"16": 0.5, "own": 0.5}
 
 
 def test_an_ablation_has_a_row_a_run_and_is_not_done_twice(

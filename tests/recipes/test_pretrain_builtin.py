@@ -16,7 +16,7 @@ from torch import Tensor
 from sppnet.backbones.builtin import BuiltinNet, load_builtin
 from sppnet.errors import UserError
 from sppnet.recipes import pretrain_builtin as recipe_module
-from sppnet.recipes.crops import UNKNOWN, TrainingPictures, list_pictures, make_batch, read_pictures
+from sppnet.recipes.crops import UNKNOWN, TrainingImages, list_images, make_batch, read_images
 from sppnet.recipes.distillation import Teacher, distillation_loss, explained, load_teacher
 from sppnet.recipes.muon import Muon, orthogonalise
 from sppnet.recipes.pretrain_builtin import pretrain
@@ -41,16 +41,16 @@ def _small(tmp_path: Path, **changes: object) -> Recipe:
     return replace(recipe, **changes)  # pyright: ignore[reportArgumentType]
 
 
-def _unlabelled(pixels: list[Tensor]) -> TrainingPictures:
-    return TrainingPictures(tuple(pixels), (UNKNOWN,) * len(pixels), ())
+def _unlabelled(pixels: list[Tensor]) -> TrainingImages:
+    return TrainingImages(tuple(pixels), (UNKNOWN,) * len(pixels), ())
 
 
-def _pictures() -> TrainingPictures:
+def _images() -> TrainingImages:
     """Coloured gratings: smooth, so that a few steps can learn something of them."""
     rows, columns = torch.meshgrid(torch.arange(150.0), torch.arange(170.0), indexing="ij")
     waves = [torch.sin(rows / (3 + k)) * torch.cos(columns / (9 - k)) for k in range(6)]
     pixels = [(torch.stack([w, -w, w.roll(5, 0)]) * 120 + 128).to(torch.uint8) for w in waves]
-    return TrainingPictures(tuple(pixels), (0, 0, 0, 1, 1, UNKNOWN), ("low", "high"))
+    return TrainingImages(tuple(pixels), (0, 0, 0, 1, 1, UNKNOWN), ("low", "high"))
 
 
 def _fake_teacher(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,40 +76,40 @@ def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_held_out_pictures_are_left_out(tmp_path: Path) -> None:
+def test_held_out_images_are_left_out(tmp_path: Path) -> None:
     for name in ("train/cat/1.png", "test/cat/2.png", "loose.png", "skip/me.png"):
         _write(tmp_path / name, 20, 20)
     for name in ("a", "b"):
         _write(tmp_path / f"voc/JPEGImages/{name}.png", 20, 20)
     (tmp_path / "voc/ImageSets/Main").mkdir(parents=True)
     (tmp_path / "voc/ImageSets/Main/train.txt").write_text("a\n")
-    (tmp_path / "notes.txt").write_text("no picture")
-    found = {str(path.relative_to(tmp_path)) for path in list_pictures(tmp_path, ("skip/*",))}
+    (tmp_path / "notes.txt").write_text("no image")
+    found = {str(path.relative_to(tmp_path)) for path in list_images(tmp_path, ("skip/*",))}
     assert found == {"train/cat/1.png", "loose.png", "voc/JPEGImages/a.png"}
 
 
 def test_classes_come_from_the_folders(tmp_path: Path) -> None:
     for name in ("a/train/cat/1.png", "a/train/dog/2.png", "b/c/d/3.png", "loose.png"):
         _write(tmp_path / name, 20, 30)
-    pictures = read_pictures(tmp_path)
-    assert pictures.names == ("cat", "dog")
-    assert pictures.labels == (0, 1, UNKNOWN, UNKNOWN)
-    assert {tuple(pixels.shape) for pixels in pictures.pixels} == {(3, 20, 30)}
-    assert read_pictures(tmp_path / "a/train").names == ("cat", "dog")
+    images = read_images(tmp_path)
+    assert images.names == ("cat", "dog")
+    assert images.labels == (0, 1, UNKNOWN, UNKNOWN)
+    assert {tuple(pixels.shape) for pixels in images.pixels} == {(3, 20, 30)}
+    assert read_images(tmp_path / "a/train").names == ("cat", "dog")
 
 
-def test_folders_without_pictures_are_mistakes(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="pictures"):
-        list_pictures(tmp_path)
+def test_folders_without_images_are_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="images"):
+        list_images(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
-        list_pictures(tmp_path / "missing")
+        list_images(tmp_path / "missing")
 
 
 def test_batches_change_size_and_keep_their_pixels() -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = []
     for _ in range(12):
-        batch, labels = make_batch(_pictures(), 16, generator)
+        batch, labels = make_batch(_images(), 16, generator)
         assert labels.shape == batch.shape[:1]
         assert bool(torch.isfinite(batch).all())
         assert float(batch.std()) > 0.1
@@ -120,10 +120,10 @@ def test_batches_change_size_and_keep_their_pixels() -> None:
     assert 0.8 < min(pixels) <= max(pixels) < 1.25
 
 
-def test_tiny_and_narrow_pictures_make_crops() -> None:
-    pictures = [torch.randint(256, (3, *size), dtype=torch.uint8) for size in ((5, 5), (3, 400), (1, 1))]
+def test_tiny_and_narrow_images_make_crops() -> None:
+    images = [torch.randint(256, (3, *size), dtype=torch.uint8) for size in ((5, 5), (3, 400), (1, 1))]
     generator = torch.Generator().manual_seed(1)
-    batch, labels = make_batch(_unlabelled(pictures), 8, generator, single_size=True)
+    batch, labels = make_batch(_unlabelled(images), 8, generator, single_size=True)
     assert labels.tolist() == [UNKNOWN] * 8
     assert batch.shape == (8, 3, 128, 128)
     assert bool(torch.isfinite(batch).all())
@@ -191,7 +191,7 @@ def test_muon_leaves_kernels_without_a_gradient_alone() -> None:
 
 def _train(run: Run, count: int, teacher: Teacher | None = _fake_teacher) -> list[float]:
     losses = []
-    for example in examples(run, _pictures(), teacher):
+    for example in examples(run, _images(), teacher):
         if len(losses) == count:
             break
         losses.append(float(train_step(run, example)[0]))
@@ -200,7 +200,7 @@ def _train(run: Run, count: int, teacher: Teacher | None = _fake_teacher) -> lis
 
 def test_training_reduces_the_loss(tmp_path: Path) -> None:
     recipe = _small(tmp_path, steps=30, chunk=1, repeats=30, batch=4)
-    run = start(recipe, _pictures(), _fake_teacher)
+    run = start(recipe, _images(), _fake_teacher)
     losses = _train(run, 14)
     assert losses[-1] < 0.8 * losses[0]
     assert run.step == 14
@@ -208,14 +208,14 @@ def test_training_reduces_the_loss(tmp_path: Path) -> None:
 
 
 def test_labels_alone_reduce_the_loss(tmp_path: Path) -> None:
-    run = start(_small(tmp_path, steps=30, chunk=1, repeats=30, batch=4), _pictures(), None)
+    run = start(_small(tmp_path, steps=30, chunk=1, repeats=30, batch=4), _images(), None)
     losses = _train(run, 6, None)
     assert losses[-1] < 0.7 * losses[0]
 
 
 def test_labels_add_to_the_teachers_loss(tmp_path: Path) -> None:
     losses = [
-        _train(start(_small(tmp_path, labels=w), _pictures(), _fake_teacher), 1)[0] for w in (0.0, 0.5, 1.0)
+        _train(start(_small(tmp_path, labels=w), _images(), _fake_teacher), 1)[0] for w in (0.0, 0.5, 1.0)
     ]
     assert losses[0] < losses[1] < losses[2]
     assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
@@ -229,13 +229,13 @@ def test_nothing_to_learn_from_is_a_mistake(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [0.0, 0.3])
 def test_resuming_continues_exactly(tmp_path: Path, labels: float) -> None:
     recipe = _small(tmp_path, labels=labels)
-    whole = start(recipe, _pictures(), _fake_teacher)
+    whole = start(recipe, _images(), _fake_teacher)
     straight = _train(whole, 6)
     # Step 3 lies inside a chunk, so the order within it must be found again too.
-    half = start(recipe, _pictures(), _fake_teacher)
+    half = start(recipe, _images(), _fake_teacher)
     first = _train(half, 3)
     save(half)
-    again = start(replace(recipe, resume=True), _pictures(), _fake_teacher)
+    again = start(replace(recipe, resume=True), _images(), _fake_teacher)
     assert again.step == 3
     rest = _train(again, 3)
     assert first + rest == straight
@@ -246,29 +246,29 @@ def test_resuming_continues_exactly(tmp_path: Path, labels: float) -> None:
 
 
 def test_a_checkpoint_of_another_recipe_is_a_mistake(tmp_path: Path) -> None:
-    save(start(_small(tmp_path), _pictures(), _fake_teacher))
+    save(start(_small(tmp_path), _images(), _fake_teacher))
     with pytest.raises(UserError, match="a checkpoint of this recipe"):
-        start(_small(tmp_path, labels=1.0, resume=True), _pictures(), _fake_teacher)
+        start(_small(tmp_path, labels=1.0, resume=True), _images(), _fake_teacher)
 
 
 def test_a_longer_run_lets_the_rate_rise_again(tmp_path: Path) -> None:
-    run = start(_small(tmp_path, steps=30), _pictures(), _fake_teacher)
+    run = start(_small(tmp_path, steps=30), _images(), _fake_teacher)
     run.step = 30
     save(run)
     assert run.share_of_rate() == pytest.approx(0.01)
-    longer = start(_small(tmp_path, steps=60, resume=True), _pictures(), _fake_teacher)
+    longer = start(_small(tmp_path, steps=60, resume=True), _images(), _fake_teacher)
     assert longer.share_of_rate() == pytest.approx(0.505)
     assert longer.progress() == 0.5
 
 
 def test_a_run_starts_with_the_network_of_another(tmp_path: Path) -> None:
-    other = start(_small(tmp_path), _pictures(), _fake_teacher)
+    other = start(_small(tmp_path), _images(), _fake_teacher)
     _train(other, 3)
     save(other)
     recipe = _small(
         tmp_path, out=tmp_path / "b.safetensors", labels=0.1, start=tmp_path / "net.checkpoint.safetensors"
     )
-    run = start(recipe, _pictures(), _fake_teacher)
+    run = start(recipe, _images(), _fake_teacher)
     assert (run.step, run.seconds) == (0, 0.0)
     assert run.head is not None
     for part in ("net", "average"):
@@ -284,7 +284,7 @@ def test_a_start_that_is_no_checkpoint_is_a_mistake(tmp_path: Path) -> None:
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(UserError, match=r"checkpoint of|such file"):
-            start(_small(tmp_path, start=path), _pictures(), _fake_teacher)
+            start(_small(tmp_path, start=path), _images(), _fake_teacher)
 
 
 def test_a_finished_run_shows_no_more_batches(tmp_path: Path, squeezenet: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_finished_run_shows_no_more_batches(tmp_path: Path, squeezenet: Path) 
 
 def test_resuming_without_a_checkpoint_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="checkpoint"):
-        start(_small(tmp_path, resume=True), _pictures(), _fake_teacher)
+        start(_small(tmp_path, resume=True), _images(), _fake_teacher)
 
 
 def test_a_whole_run_leaves_weights_a_log_and_no_parts(

@@ -74,10 +74,10 @@ def test_maps_of_one_image_and_their_scale():
         FeatureMap(torch.zeros(2, 0, 4), "l", Grid(8, 4), SIZE, SIZE)
 
 
-def test_mirrored_boxes_lie_on_the_mirrored_picture() -> None:
-    picture = torch.zeros(20, 30)
-    picture[3:9, 4:11] = 1
+def test_flipped_boxes_lie_on_the_flipped_image() -> None:
+    image = torch.zeros(20, 30)
+    image[3:9, 4:11] = 1
     boxes = Boxes(torch.tensor([[4.0, 3.0, 11.0, 9.0]]), ImageSize(20, 30))
-    x0, y0, x1, y1 = boxes.mirrored().xyxy[0].int().tolist()
-    assert int(picture.flip(1)[y0:y1, x0:x1].sum()) == int(picture.sum()) == (x1 - x0) * (y1 - y0)
-    assert torch.equal(boxes.mirrored().mirrored().xyxy, boxes.xyxy)
+    x0, y0, x1, y1 = boxes.flipped().xyxy[0].int().tolist()
+    assert int(image.flip(1)[y0:y1, x0:x1].sum()) == int(image.sum()) == (x1 - x0) * (y1 - y0)
+    assert torch.equal(boxes.flipped().flipped().xyxy, boxes.xyxy)

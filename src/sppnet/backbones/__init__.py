@@ -1,4 +1,4 @@
-"""Networks that turn pictures of any size into feature maps."""
+"""Networks that turn images of any size into feature maps."""
 
 from sppnet.backbones.base import Backbone, LayerInfo
 from sppnet.backbones.load import backbone_from_spec, load_backbone

@@ -1,4 +1,4 @@
-"""What every backbone is: a network that turns pictures of any size into maps with known grids."""
+"""What every backbone is: a network that turns images of any size into maps with known grids."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LayerInfo:
 
 
 class Backbone(nn.Module):
-    """A convolutional network without its classifier, for RGB pictures of any size.
+    """A convolutional network without its classifier, for RGB images of any size.
 
     Args:
         name: what was asked for, such as ``"torchvision:squeezenet1_0"``.
@@ -65,7 +65,7 @@ class Backbone(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The maps of a batch of pictures of one size.
+        """The maps of a batch of images of one size.
 
         Args:
             images: ``[B, 3, H, W]``, RGB, 0..1, at least ``minimum`` high and wide.
@@ -74,12 +74,12 @@ class Backbone(nn.Module):
             One map ``[B, C, h, w]`` a layer, in the trunk's precision.
 
         Raises:
-            UserError: another shape, or pictures smaller than ``minimum``.
+            UserError: another shape, or images smaller than ``minimum``.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError("images", "a tensor [B, 3, H, W]", f"shape {list(images.shape)}")
         if images.shape[2] < self.minimum.height or images.shape[3] < self.minimum.width:
-            least = f"pictures of at least {self.minimum.height} x {self.minimum.width} for {self.name}"
+            least = f"images of at least {self.minimum.height} x {self.minimum.width} for {self.name}"
             raise UserError("images", least, f"{images.shape[2]} x {images.shape[3]}")
         normalised = (images - self.mean) / self.std
         return tuple(self.trunk(normalised.to(self.precision)))

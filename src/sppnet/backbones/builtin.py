@@ -1,4 +1,4 @@
-"""The network that ships with the package: small, fast on a CPU, for pictures of any size.
+"""The network that ships with the package: small, fast on a CPU, for images of any size.
 
 A plain residual network. Every stride-2 step is a 3x3 convolution padded by one, so that a side of n
 pixels becomes ceil(n / 2) cells, no side is too short, and the centre of the first cell stays the centre
@@ -72,7 +72,7 @@ class _Step(nn.Module):
 
 
 class BuiltinNet(nn.Module):
-    """Normalised pictures to maps at stride 8 and at stride 16.
+    """Normalised images to maps at stride 8 and at stride 16.
 
     A side of n pixels (n >= 1) gives ceil(n / 8) and ceil(n / 16) cells; the first cell of both maps is
     centred on the first pixel (0.5 in continuous coordinates). The maps are at least 0.

@@ -1,7 +1,7 @@
 """Where a network's cells lie on its input, found by measuring.
 
 The network is run with every operation replaced by its shape: convolutions and max pools become plain
-averages over the same windows, normalisations and activations do nothing, gates over the whole picture
+averages over the same windows, normalisations and activations do nothing, gates over the whole image
 (squeeze and excite) are held at one. What a cell then averages is its receptive field, and the centroid
 of its gradient is the field's centre. No table of kernels, paddings or ceil modes is needed.
 """
@@ -55,10 +55,10 @@ _BORDER = 0.02
 SHORT = 64
 """Pixels of the side that is not measured along, unless a network needs more."""
 _LONGEST = 4096
-"""Pixels beyond which no picture is made to get away from a network's borders."""
-# What networks raise when a picture's size does not suit them.
+"""Pixels beyond which no image is made to get away from a network's borders."""
+# What networks raise when an image's size does not suit them.
 _REFUSALS = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
-_ANY_SIZE = "a network that takes pictures of any size and gives maps [B, C, h, w]"
+_ANY_SIZE = "a network that takes images of any size and gives maps [B, C, h, w]"
 _WAY_OUT = "Take a convolutional network, such as a resnet or convnext"
 
 
@@ -96,7 +96,7 @@ class _Shapes(TorchFunctionMode):
             return args[0] if args else given["input"]
         if name in _SUMS:
             return self._sum(args[0], args[1])
-        if name in _LENGTHS:  # a statistic of the whole picture has no place
+        if name in _LENGTHS:  # a statistic of the whole image has no place
             return func(*args, **given).detach()
         if name in _PRODUCTS:
             return self._product(func, args[0], args[1])
@@ -121,7 +121,7 @@ class _Shapes(TorchFunctionMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
-        if x.shape[-2:].numel() == 1:  # a gate over the whole picture
+        if x.shape[-2:].numel() == 1:  # a gate over the whole image
             return x.new_ones(x.shape[0], weight.shape[0], 1, 1)
         kernel = x.new_full((1, 1, *weight.shape[2:]), 1.0 / weight[0, 0].numel())
         out = functional.conv2d(self._single(x), kernel, None, stride, padding, dilation)
@@ -154,7 +154,7 @@ class _Shapes(TorchFunctionMode):
         if _is_factor(one) and _is_map(other):
             return other
         if _is_map(one) and _is_map(other) and one.shape == other.shape:
-            # What depends on no pixel is a gate over the whole picture, spread over the map.
+            # What depends on no pixel is a gate over the whole image, spread over the map.
             if not (one.requires_grad and other.requires_grad):
                 return one if one.requires_grad else other
             return self._sum(one / 2, other / 2)  # a cell sees what both see
@@ -172,7 +172,7 @@ def _is_map(value: Any) -> bool:
 
 
 def _is_factor(value: Any) -> bool:
-    """Whether a factor is the same everywhere on the map: a parameter, or a gate over the whole picture."""
+    """Whether a factor is the same everywhere on the map: a parameter, or a gate over the whole image."""
     return isinstance(value, nn.Parameter) or (
         isinstance(value, Tensor) and value.ndim == 4 and value.shape[2:].numel() == 1
     )
@@ -180,7 +180,7 @@ def _is_factor(value: Any) -> bool:
 
 def _average_linear(x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
     shape = (*x.shape[:-1], weight.shape[0])
-    if x.shape[1:-1].numel() == 1:  # a gate over the whole picture
+    if x.shape[1:-1].numel() == 1:  # a gate over the whole image
         return x.new_ones(shape)
     return x.mean(-1, keepdim=True).expand(shape)
 
@@ -197,7 +197,7 @@ def _axis_grid(line: Tensor, image: Tensor, axis: int, where: str) -> Grid:
     middle = len(line) // 2
     cells = range(max(middle - _CENTRAL_CELLS, 0), min(middle + _CENTRAL_CELLS, len(line) - 1) + 1)
     if len(cells) < 2:
-        raise UserError(where, "a layer with several cells on a large picture", f"{len(line)} cells")
+        raise UserError(where, "a layer with several cells on a large image", f"{len(line)} cells")
     centres = [_centre(line[i], image, axis) for i in (cells[0], cells[-1])]
     measured = (centres[1] - centres[0]) / (cells[-1] - cells[0])
     if not measured > 0.5:
@@ -229,7 +229,7 @@ def measure_grids(
 ) -> tuple[tuple[Grid, ...], int]:
     """The grid of every map that ``trunk`` gives.
 
-    Where a network is deep, its borders reach far into the picture and shift what is measured: so the picture
+    Where a network is deep, its borders reach far into the image and shift what is measured: so the image
     grows until it makes no difference.
 
     Args:
@@ -243,7 +243,7 @@ def measure_grids(
         largest stride where padding depends on the input's size (TensorFlow's "same").
 
     Raises:
-        UserError: the cells lie on no regular grid, on one that moves with the picture's size, or differ
+        UserError: the cells lie on no regular grid, on one that moves with the image's size, or differ
             between the two axes, or the trunk fails where its operations are replaced.
     """
     known: tuple[list[Grid], int] | None = None
@@ -253,7 +253,7 @@ def measure_grids(
         except UserError:
             if 2 * long > _LONGEST:
                 raise
-            found = None  # a longer picture has more cells, and some free of borders
+            found = None  # a longer image has more cells, and some free of borders
         if known and found and known[1] == found[1] and _agree(known[0], found[0]):
             return tuple(found[0]), found[1]
         if 2 * long > _LONGEST:
@@ -263,7 +263,7 @@ def measure_grids(
 
 
 def _measure(trunk: nn.Module, where: str, long: int, short: int) -> tuple[list[Grid], int]:
-    """`measure_grids` with a picture of one length."""
+    """`measure_grids` with an image of one length."""
     rows = _axis_grids(trunk, 2, long, short, where)
     if _agree(rows, _axis_grids(trunk, 3, long - 1, short, where)):
         return rows, 1
@@ -285,7 +285,7 @@ def _agree(ours: list[Grid], theirs: list[Grid]) -> bool:
 
 
 def run_zeros(trunk: nn.Module, size: ImageSize) -> tuple[Tensor, ...]:
-    """The trunk's maps of one empty picture, without gradients."""
+    """The trunk's maps of one empty image, without gradients."""
     weight = next(trunk.parameters())
     image = torch.zeros(1, 3, size.height, size.width, dtype=weight.dtype, device=weight.device)
     with torch.inference_mode():
@@ -293,7 +293,7 @@ def run_zeros(trunk: nn.Module, size: ImageSize) -> tuple[Tensor, ...]:
 
 
 def try_size(trunk: nn.Module, size: ImageSize, where: str) -> tuple[Tensor, ...]:
-    """The trunk's maps of one empty picture of a size that it may not be made for.
+    """The trunk's maps of one empty image of a size that it may not be made for.
 
     Raises:
         UserError: the network fails; the message names the network and its own reason.
@@ -309,7 +309,7 @@ def count_channels(trunk: nn.Module, where: str) -> list[int]:
     """Run the trunk at two odd sizes; the number of channels of each layer's map.
 
     Raises:
-        UserError: the network fails at either, or its maps are not ``[B, C, h, w]`` growing with the picture.
+        UserError: the network fails at either, or its maps are not ``[B, C, h, w]`` growing with the image.
     """
     sizes = (ImageSize(97, 131), ImageSize(161, 115))  # no factor in common with each other or any stride
     shapes = [[list(m.shape) for m in try_size(trunk, size, where)] for size in sizes]

@@ -27,7 +27,7 @@ _RANDOM = "random:"
 def load_backbone(
     name: str, weights: Path | None = None, layers: tuple[str, ...] | None = None, seed: int = 0
 ) -> Backbone:
-    """A backbone with its weights, ready for pictures of any size.
+    """A backbone with its weights, ready for images of any size.
 
     Args:
         name: ``builtin``, ``torchvision:NAME``, ``timm:NAME`` or one of the paper's, ``zf5``, ``convnet5``,
@@ -43,7 +43,7 @@ def load_backbone(
 
     Raises:
         UserError: an unknown name, layer or file, weights that do not fit, no connection, or a network
-            that does not take pictures of any size.
+            that does not take images of any size.
     """
     random = name.startswith(_RANDOM)
     if random and weights is not None:

@@ -20,7 +20,7 @@ from sppnet.backbones.weights import fill, read_weights
 from sppnet.errors import UserError
 
 MEAN = (0.485, 0.456, 0.406)
-"""Of ImageNet, a number a channel; the paper subtracts a mean picture (paper section 1.3)."""
+"""Of ImageNet, a number a channel; the paper subtracts a mean image (paper section 1.3)."""
 STD = (1 / 255, 1 / 255, 1 / 255)
 """The paper's networks see 0..255 less the mean, not divided by anything."""
 
@@ -64,7 +64,7 @@ _NETS: dict[str, tuple[_Conv, ...]] = {
     "overfeat7": (*_OVERFEAT, *[_same(512)] * 5),
 }
 PAPER_NETS = tuple(_NETS)
-"""The names: four of the paper's and ``zf5-small``, for experiments with small pictures."""
+"""The names: four of the paper's and ``zf5-small``, for experiments with small images."""
 
 
 class ChannelNorm(nn.Module):

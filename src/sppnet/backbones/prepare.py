@@ -43,7 +43,7 @@ def prepare(
     place = torch.device(device)
     ours = ours.to(place).to(memory_format=torch.channels_last)
     if precision == "bfloat16" or (precision == "auto" and place.type == "cpu" and _multiplies_bfloat16()):
-        ours.trunk.to(torch.bfloat16)  # mean and std stay float32: pictures are normalised exactly
+        ours.trunk.to(torch.bfloat16)  # mean and std stay float32: images are normalised exactly
     return ours
 
 

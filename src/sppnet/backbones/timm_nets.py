@@ -70,7 +70,7 @@ def make_trunk(
         pretrained: without a file, download weights; otherwise keep the random start.
 
     Returns:
-        The trunk, the names of its layers, and the mean and standard deviation of its pictures.
+        The trunk, the names of its layers, and the mean and standard deviation of its images.
 
     Raises:
         UserError: no such network or layer, or weights that cannot be had or do not fit.

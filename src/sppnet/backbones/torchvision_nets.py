@@ -19,14 +19,14 @@ STD = (0.229, 0.224, 0.225)
 # SqueezeNet 1.0 is strongest, for transfer, before its last pool; the others after stride 16.
 _DEFAULT_LAYERS = {"squeezenet1_0": ("stride8",)}
 _SIDES = (256, 384)
-"""Of pictures that tell strides: two, as a step may give as many cells at any size."""
+"""Of images that tell strides: two, as a step may give as many cells at any size."""
 
 
 class TorchvisionTrunk(nn.Module):
     """The part of a torchvision network up to the last wanted layer.
 
     Args:
-        net: what ``create_feature_extractor`` made: normalised pictures to a dict of maps.
+        net: what ``create_feature_extractor`` made: normalised images to a dict of maps.
         names: the dict's keys in the order in which the maps are given.
     """
 

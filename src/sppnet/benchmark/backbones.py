@@ -1,4 +1,4 @@
-"""Time of the network in the package beside SqueezeNet's, on one picture, as JSON.
+"""Time of the network in the package beside SqueezeNet's, on one image, as JSON.
 
 python -m sppnet.benchmark.backbones
 """
@@ -35,7 +35,7 @@ def _threads(count: int) -> Generator[None]:
 
 
 def multiply_adds(backbone: Backbone, size: ImageSize) -> int:
-    """Products in the convolutions for one picture."""
+    """Products in the convolutions for one image."""
     total = 0
 
     def count(module: nn.Module, _: tuple[Tensor, ...], out: Tensor) -> None:
@@ -58,7 +58,7 @@ def run(size: ImageSize | None = None, threads: Sequence[int] = (1, 2), runs: in
     The peer's weights are random: they do not change its time, and nothing is downloaded.
 
     Args:
-        size: of the picture; 480 x 640 when None.
+        size: of the image; 480 x 640 when None.
         threads: numbers of threads to measure with.
         runs: of either network, in turn.
 

@@ -34,7 +34,7 @@ def run(backbone: str = "zf5", *, runs: int = 3, quick: bool = False) -> dict[st
     Args:
         backbone: one of the paper's networks.
         runs: of either way, in turn.
-        quick: a narrow network and small pictures, to see that it runs.
+        quick: a narrow network and small images, to see that it runs.
 
     Returns:
         ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio"}]}``: medians in seconds; ratio is
@@ -49,7 +49,7 @@ def run(backbone: str = "zf5", *, runs: int = 3, quick: bool = False) -> dict[st
 
 
 def _views(network: PyramidNetwork, name: str, runs: int, *, quick: bool) -> dict[str, object]:
-    """96 views of one picture."""
+    """96 views of one image."""
     side = 64 if quick else 224
     image = torch.rand(3, _HEIGHT, _WIDTH, generator=torch.Generator().manual_seed(0))
     maps, crops = paper_96(side, full=False), paper_96(side, "crops", full=False)
@@ -58,7 +58,7 @@ def _views(network: PyramidNetwork, name: str, runs: int, *, quick: bool) -> dic
         lambda: view_probabilities(network, image, crops),
         runs,
     )
-    return _row(f"{name}: 96 views of a picture of {_WIDTH}x{_HEIGHT}", ours, "96 crops", peer)
+    return _row(f"{name}: 96 views of an image of {_WIDTH}x{_HEIGHT}", ours, "96 crops", peer)
 
 
 def _epochs(name: str, runs: int, *, quick: bool) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Whole pictures classified: crop, warp and full view, one level and several, in one run."""
+"""Whole images classified: crop, warp and full view, one level and several, in one run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _C = 10.0
 
 
 def _view(image: Tensor, view: str) -> Tensor:
-    """The centre of the picture at a short side of 224; the whole of it warped to 224x224; or itself."""
+    """The centre of the image at a short side of 224; the whole of it warped to 224x224; or itself."""
     if view == "full":
         return image
     if view == "warp":

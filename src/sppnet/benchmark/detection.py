@@ -48,7 +48,7 @@ class DetectionBenchmark:
         backbone: the network of both pipelines.
         weights: its local weights; random ones, which take the same time, when None.
         layer: the layer that is pooled.
-        windows: windows of the picture.
+        windows: windows of the image.
         crop: pixels of R-CNN's crops.
         device: where to compute.
         runs: of pooling; R-CNN runs once in its best batches and once in batches of 256.
@@ -67,7 +67,7 @@ class DetectionBenchmark:
 
 @dataclass(frozen=True)
 class _Times:
-    """Seconds of one pipeline on one picture."""
+    """Seconds of one pipeline on one image."""
 
     conv: float
     pool: float
@@ -79,8 +79,8 @@ class _Times:
         return self.conv + self.pool + self.fc + self.crop
 
 
-def picture_and_windows(count: int, seed: int = 0) -> tuple[Tensor, Boxes]:
-    """A picture of coloured discs on noise and windows of at least 20 pixels a side; time needs no more."""
+def image_and_windows(count: int, seed: int = 0) -> tuple[Tensor, Boxes]:
+    """An image of coloured discs on noise and windows of at least 20 pixels a side; time needs no more."""
     draw = torch.Generator().manual_seed(seed)
     image = torch.rand(3, _SIZE.height, _SIZE.width, generator=draw) * 0.2 + 0.4
     rows, columns = torch.arange(_SIZE.height)[:, None], torch.arange(_SIZE.width)[None]
@@ -161,7 +161,7 @@ def best_batch(
 
 
 def _proposals_seconds(image: Tensor) -> float | None:
-    """Of selective search on the picture; None without OpenCV."""
+    """Of selective search on the image; None without OpenCV."""
     from sppnet.proposals import selective_search
 
     start = time.perf_counter()
@@ -200,7 +200,7 @@ def run(
     plot: Path | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Time both pipelines on one picture.
+    """Time both pipelines on one image.
 
     SqueezeNet has no fully connected layers: fc is the product with one linear function for each of 20
     classes on the pooled rows, which pooling from maps does in the same step as pooling.
@@ -231,7 +231,7 @@ def run(
     network = prepare(backbone, pick_device(settings.device))
     count = 64 if settings.quick else settings.windows
     counts = (10, 64) if settings.quick else COUNTS
-    image, windows = picture_and_windows(max(count, *counts))
+    image, windows = image_and_windows(max(count, *counts))
     say("R-CNN's best batch size")
     crops, batches = best_batch(network, image, windows, settings.crop)
     say("pooling from maps")
@@ -306,7 +306,7 @@ def _grown(
 
 
 def _draw(path: Path, growth: Sequence[dict[str, Any]]) -> None:
-    from sppnet.draw import plot_lines, save_picture
+    from sppnet.draw import plot_lines, save_image
 
     x = [math.log10(row["windows"]) for row in growth]
     lines = {
@@ -314,4 +314,4 @@ def _draw(path: Path, growth: Sequence[dict[str, Any]]) -> None:
         "5 scales": (x, [row["speedup_5_scale"] for row in growth]),
     }
     title = "R-CNN's feature time over ours (beyond 1,000 windows extrapolated)"
-    save_picture(path, plot_lines(lines, title, "windows a picture, logarithm to base 10", "ratio"))
+    save_image(path, plot_lines(lines, title, "windows an image, logarithm to base 10", "ratio"))

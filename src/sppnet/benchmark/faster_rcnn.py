@@ -17,9 +17,9 @@ from sppnet.progress import track
 from sppnet.structures import Boxes, Detections, DetectionSet
 
 # SGD at torchvision's 0.005 taught SqueezeNet, which has no batch normalisation, nothing; AdamW at this rate
-# gave an AP50 of 0.79 on held-out training pictures after 340 steps.
+# gave an AP50 of 0.79 on held-out training images after 340 steps.
 _RATE, _WARM_UP, _LAST = 3e-4, 50, 0.2
-_WINDOWS = 128  # of a picture, to learn from; 512 cost more than they teach in so few steps
+_WINDOWS = 128  # of an image, to learn from; 512 cost more than they teach in so few steps
 
 
 class _LastMap(nn.Module):
@@ -60,7 +60,7 @@ def train_and_measure(
     """Fine-tune anew for each of ``seconds``, and measure.
 
     AdamW, a rate of 0.0003 after 50 steps of warming up and a tenth of it in the last fifth of the time, one
-    picture a step, mirrored half of the time. Reading the pictures once and measuring do not count.
+    image a step, flipped half of the time. Reading the images once and measuring do not count.
 
     Returns:
         For each run its ``"seconds"``, ``"steps"``, ``"AP50"``, ``"AP75"`` and ``"AP"``.

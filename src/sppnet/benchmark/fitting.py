@@ -1,4 +1,4 @@
-"""``sppnet benchmark fitting``: a detector and a classifier from labelled pictures, beside peers."""
+"""``sppnet benchmark fitting``: a detector and a classifier from labelled images, beside peers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FittingRequest:
     """What is measured, and on what.
 
     Attributes:
-        detection: a data set with boxes, its pictures for training and for validation.
+        detection: a data set with boxes, its images for training and for validation.
         classification: a data set of class folders, or None to leave that out.
         windows: further data sets with boxes, whose windows are judged.
         backbone: name of the network.
@@ -107,7 +107,7 @@ def _task(request: FittingRequest, **more: Any) -> OneFit:
 
 
 def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]:
-    """Median milliseconds of each step of detecting in a picture of 640x480, everything included."""
+    """Median milliseconds of each step of detecting in an image of 640x480, everything included."""
     from torch.nn.functional import interpolate
 
     items = read_detection(request.detection, default_split(request.detection, "evaluate", None), None).items
@@ -143,7 +143,7 @@ def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]
 
 
 def _svm_table(request: FittingRequest, detector: Detector) -> tuple[Tensor, Tensor]:
-    """Rows of mean norm 20 and targets: objects and random windows of training pictures."""
+    """Rows of mean norm 20 and targets: objects and random windows of training images."""
     items = read_detection(request.detection, None, None).items[: 3 if request.quick else 80]
     draw = torch.Generator().manual_seed(0)
     rows: list[Tensor] = []
@@ -203,7 +203,7 @@ def _objective(rows: Tensor, signs: Tensor, weight: Tensor, bias: float) -> floa
 
 
 def _rcnn_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
-    """Rows of the windows of one picture: from maps, and by cropping and warping each window."""
+    """Rows of the windows of one image: from maps, and by cropping and warping each window."""
     item = read_detection(request.detection, None, None).items[0]
     image, options = read_image(item.path), detector.options
     size = ImageSize(image.shape[1], image.shape[2])
@@ -220,7 +220,7 @@ def _rcnn_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
     each = (time.perf_counter() - start) / (16 if request.quick else 256)
     ours_s, peer_s = statistics.median(times[1:]), each * len(windows)
     return {
-        "work": f"rows of the {len(windows)} windows of a picture, network included",
+        "work": f"rows of the {len(windows)} windows of an image, network included",
         "ours_s": ours_s,
         "peer": "R-CNN: each window cropped, warped to 227 and convolved (256 measured, times their number)",
         "peer_s": peer_s,
@@ -229,30 +229,30 @@ def _rcnn_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
 
 
 def _curve(request: FittingRequest, ours: dict[str, Any]) -> list[dict[str, object]]:
-    """Accuracy and seconds by number of training pictures, with two plots."""
-    from sppnet.draw import plot_lines, save_picture
+    """Accuracy and seconds by number of training images, with two plots."""
+    from sppnet.draw import plot_lines, save_image
 
     count = len(read_detection(request.detection, None, None))
     sizes = [n for n in _CURVE if n < count] + [count]
     rows: list[dict[str, object]] = []
     for n in sizes[:2] if request.quick else sizes:
-        found = ours if n == count else fit_once(_task(request, pictures=n))
-        rows.append({"pictures": n, **{k: found[k] for k in ("fit_s", "AP50", "AP75", "AP")}})
-    pictures = [float(str(row["pictures"])) for row in rows]
-    lines = {name: (pictures, [float(str(row[name])) for row in rows]) for name in ("AP50", "AP75", "AP")}
+        found = ours if n == count else fit_once(_task(request, images=n))
+        rows.append({"images": n, **{k: found[k] for k in ("fit_s", "AP50", "AP75", "AP")}})
+    images = [float(str(row["images"])) for row in rows]
+    lines = {name: (images, [float(str(row[name])) for row in rows]) for name in ("AP50", "AP75", "AP")}
     title = f"Detector.fit on {request.detection.name}"
-    save_picture(request.out / "curve.png", plot_lines(lines, title, "training pictures", "AP"))
-    seconds = {"fit": (pictures, [float(str(row["fit_s"])) for row in rows])}
-    save_picture(request.out / "seconds.png", plot_lines(seconds, title, "training pictures", "seconds"))
+    save_image(request.out / "curve.png", plot_lines(lines, title, "training images", "AP"))
+    seconds = {"fit": (images, [float(str(row["fit_s"])) for row in rows])}
+    save_image(request.out / "seconds.png", plot_lines(seconds, title, "training images", "seconds"))
     return rows
 
 
 def _growth(request: FittingRequest, ours: dict[str, Any]) -> list[dict[str, object]]:
-    """Time and peak memory when every picture comes four times."""
+    """Time and peak memory when every image comes four times."""
     rows: list[dict[str, object]] = []
     for repeat in (1, 2) if request.quick else (1, 4):
         found = ours if repeat == 1 else fit_once(_task(request, repeat=repeat, evaluate=False))
-        rows.append({k: found[k] for k in ("pictures", "fit_s", "peak_memory_mb")})
+        rows.append({k: found[k] for k in ("images", "fit_s", "peak_memory_mb")})
     return rows
 
 

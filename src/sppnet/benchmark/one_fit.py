@@ -19,17 +19,17 @@ class OneFit:
         data: a data set with boxes.
         backbone: name of the network.
         weights: its local weights.
-        pictures: so many of the training pictures, drawn at random; 0 for all.
-        repeat: every picture this many times, to see how time and memory grow.
+        images: so many of the training images, drawn at random; 0 for all.
+        repeat: every image this many times, to see how time and memory grow.
         seed: of the draw and of fitting.
-        evaluate: whether to measure on the pictures for validation.
+        evaluate: whether to measure on the images for validation.
         run: a folder to keep the detector in.
     """
 
     data: str
     backbone: str
     weights: str | None = None
-    pictures: int = 0
+    images: int = 0
     repeat: int = 1
     seed: int = 0
     evaluate: bool = True
@@ -68,9 +68,9 @@ def measure(task: OneFit) -> dict[str, Any]:
     nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     started = time.perf_counter()
     dataset = read_detection(task.data, None, None)
-    if task.pictures:
+    if task.images:
         draw = torch.Generator().manual_seed(task.seed)
-        chosen = sorted(torch.randperm(len(dataset), generator=draw)[: task.pictures].tolist())
+        chosen = sorted(torch.randperm(len(dataset), generator=draw)[: task.images].tolist())
         dataset = replace(dataset, items=tuple(dataset.items[i] for i in chosen))
     dataset = replace(dataset, items=dataset.items * task.repeat)
     detector = Detector(task.backbone, task.weights, seed=task.seed).fit(dataset, quiet=True)

@@ -324,7 +324,7 @@ def _growth_row(
 
 
 def _draw(path: Path, growth: Sequence[dict[str, Any]]) -> None:
-    from sppnet.draw import plot_lines, save_picture
+    from sppnet.draw import plot_lines, save_image
 
     lines: dict[str, tuple[list[float], list[float]]] = {}
     for row in growth:
@@ -333,4 +333,4 @@ def _draw(path: Path, growth: Sequence[dict[str, Any]]) -> None:
         output.append(row["output_mb"])
         milliseconds.append(1000 * row["ours_s"])
     title = "Regions of 14x14 cells, by what grows (map)"
-    save_picture(path, plot_lines(lines, title, "megabytes of output", "milliseconds"))
+    save_image(path, plot_lines(lines, title, "megabytes of output", "milliseconds"))

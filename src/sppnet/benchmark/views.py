@@ -26,21 +26,21 @@ _C = 10.0
 def views_accuracy(
     data: Path, backbone: str, weights: Path | None, *, quick: bool = False, quiet: bool = False
 ) -> dict[str, object]:
-    """Ten views of each test picture, by crops and on the maps, with one linear layer behind the pyramid.
+    """Ten views of each test image, by crops and on the maps, with one linear layer behind the pyramid.
 
-    The layer is learned as linear SVMs on the centre crops of the training pictures; the convolutions stay.
+    The layer is learned as linear SVMs on the centre crops of the training images; the convolutions stay.
 
     Args:
-        data: labelled pictures with a part to learn from and one to measure on.
+        data: labelled images with a part to learn from and one to measure on.
         backbone: name of the network.
         weights: its local weights.
-        quick: a tenth of the pictures.
+        quick: a tenth of the images.
         quiet: no progress bars.
 
     Returns:
         Errors in percent (``"top1_crops"``, ``"top1_maps"``, ``"top5_crops"``, ``"top5_maps"``), how many
-        pictures only one way names rightly (``"only_crops"``, ``"only_maps"``), ``"pictures"``, and seconds a
-        picture (``"crops_s"``, ``"maps_s"``).
+        images only one way names rightly (``"only_crops"``, ``"only_maps"``), ``"images"``, and seconds a
+        image (``"crops_s"``, ``"maps_s"``).
 
     Raises:
         UserError: data, network or weights at fault.
@@ -62,7 +62,7 @@ def views_accuracy(
             seconds[name] += time.perf_counter() - start
     labels = torch.tensor([item.label for item in items])
     right: dict[str, Tensor] = {}
-    told: dict[str, object] = {"network": backbone, "pictures": len(items)}
+    told: dict[str, object] = {"network": backbone, "images": len(items)}
     for name, rows in scores.items():
         best = torch.stack(rows).topk(min(5, len(train.names)), 1).indices == labels[:, None]
         right[name] = best[:, 0]

@@ -1,4 +1,4 @@
-"""How many objects the windows of a picture find: dense ones beside selective search."""
+"""How many objects the windows of an image find: dense ones beside selective search."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SHAPES = 16
 def recall_of_windows(data: Path, most: int) -> list[dict[str, object]]:
     """The share of objects that some window covers by an IoU of 0.5 and of 0.7.
 
-    Dense windows take their shapes from the pictures for training; recall is counted on at most ``most``
-    pictures for validation, crowds left out.
+    Dense windows take their shapes from the images for training; recall is counted on at most ``most``
+    images for validation, crowds left out.
 
     Returns:
         A row for each limit of dense windows and one for selective search in its fast mode, with
-        ``"windows"`` and ``"seconds"`` a picture.
+        ``"windows"`` and ``"seconds"`` an image.
     """
     shapes = learn_shapes(read_detection(data, None, None), _SHAPES)
     items = read_detection(data, default_split(data, "evaluate", None), None).items[:most]
@@ -61,14 +61,14 @@ def _best(truth: GroundTruth, boxes: Tensor) -> Tensor:
 
 
 def _row(
-    data: Path, kind: str, best: list[Tensor], windows: int, seconds: float, pictures: int
+    data: Path, kind: str, best: list[Tensor], windows: int, seconds: float, images: int
 ) -> dict[str, object]:
     found = torch.cat(best)
     return {
         "data": data.name,
         "kind": kind,
-        "windows": windows / pictures,
-        "seconds": seconds / pictures,
+        "windows": windows / images,
+        "seconds": seconds / images,
         "recall_50": float((found >= 0.5).float().mean()),
         "recall_70": float((found >= 0.7).float().mean()),
         "objects": len(found),

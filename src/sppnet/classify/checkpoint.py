@@ -25,13 +25,13 @@ _MODEL, _MOMENTUM, _STATE = "model.", "momentum.", "state"
 class Position:
     """Where a run stands, beside its tensors.
 
-    What is random in training is drawn anew for every step and picture from the seed, so no generator's
+    What is random in training is drawn anew for every step and image from the seed, so no generator's
     state belongs to it.
 
     Attributes:
         epoch: epochs that are done.
         step: steps of the next epoch that are done.
-        loss: sum of the losses of these steps' pictures.
+        loss: sum of the losses of these steps' images.
         wrong: how many of them were taken for another class.
         seen: how many they were.
         seconds: spent so far.

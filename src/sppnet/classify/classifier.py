@@ -16,7 +16,7 @@ from sppnet.classify.options import ClassifierOptions
 from sppnet.classify.result import ClassificationResult
 from sppnet.config import as_config, from_config
 from sppnet.data import (
-    PictureSource,
+    ImageSource,
     classification_for,
     default_split,
     read_classification,
@@ -25,8 +25,8 @@ from sppnet.data import (
 from sppnet.errors import UserError
 from sppnet.evaluate import classification_metrics
 from sppnet.features import extract, image_rows
-from sppnet.features.many import for_each
 from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
+from sppnet.features.parallel import parallel_map
 from sppnet.learn import LinearModel, SvmOptions, fit_linear_svm, fit_sigmoid, one_versus_rest
 from sppnet.progress import Stopwatch, peak_memory_mb
 from sppnet.runs import load_run, save_run
@@ -34,9 +34,9 @@ from sppnet.runs import load_run, save_run
 
 @dataclass
 class Classifier:
-    """Names pictures: a frozen backbone's maps, pooled over the full image; linear SVMs.
+    """Names images: a frozen backbone's maps, pooled over the full image; linear SVMs.
 
-    The transfer pipeline of the paper's section 2: pictures keep their size and shape. As in scikit-learn,
+    The transfer pipeline of the paper's section 2: images keep their size and shape. As in scikit-learn,
     the constructor stores its arguments, `fit` learns what ends in ``_`` and returns self.
 
     Attributes:
@@ -44,7 +44,7 @@ class Classifier:
         weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of everything random.
-        options: how a picture becomes a row, and how rows are told apart.
+        options: how an image becomes a row, and how rows are told apart.
     """
 
     backbone: str = "builtin"
@@ -61,7 +61,7 @@ class Classifier:
         layout: str | None = None,
         quiet: bool = False,
     ) -> Self:
-        """Learn from a folder of pictures for each class.
+        """Learn from a folder of images for each class.
 
         Args:
             data: the folder.
@@ -92,7 +92,7 @@ class Classifier:
         self.names_ = dataset.names
         self.summary_: dict[str, Any] = {
             "seconds": watch.seconds(),
-            "pictures": len(dataset),
+            "images": len(dataset),
             "windows": len(dataset),
             "numbers_a_row": rows.shape[1],
             "peak_memory_mb": peak_memory_mb(),
@@ -100,14 +100,14 @@ class Classifier:
         return self
 
     def _rows(self, paths: Sequence[Path], title: str, *, quiet: bool) -> Tensor:
-        """float32 ``[N, D]``: `_row` of every picture."""
-        return torch.stack(for_each(self._row, paths, title, self.network_.device, quiet=quiet))
+        """float32 ``[N, D]``: `_row` of every image."""
+        return torch.stack(parallel_map(self._row, paths, title, self.network_.device, quiet=quiet))
 
-    def _row(self, source: PictureSource) -> Tensor:
+    def _row(self, source: ImageSource) -> Tensor:
         """float32 ``[D]`` of norm 1 on the CPU: the full-image view at every scale (paper section 2)."""
         image = read_image(source)
         options = self.options
-        views = [image, image.flip(2)] if options.mirror else [image]
+        views = [image, image.flip(2)] if options.flip else [image]
         parts: list[Tensor] = []
         for scale in sorted(set(options.scales or (0,))):
             row = torch.zeros(())
@@ -118,30 +118,30 @@ class Classifier:
             parts.append(row)
         return torch.nn.functional.normalize(torch.cat(parts), dim=0)
 
-    def _margins(self, source: PictureSource) -> Tensor:
+    def _margins(self, source: ImageSource) -> Tensor:
         return self.svm_.scores(self._row(source)[None])[0]
 
     def predict(
-        self, source: PictureSource | Sequence[PictureSource], *, threshold: float | None = None
+        self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
     ) -> ClassificationResult | list[ClassificationResult]:
-        """Classify a picture, or each of a list.
+        """Classify an image, or each of a list.
 
         Args:
             source: a path, a PIL image, an array (RGB, uint8), or a list of them.
-            threshold: leave out classes that are less probable; the five likeliest come when None.
+            threshold: leave out classes that are less probable; the five top come when None.
 
         Raises:
-            UserError: not fitted, or a picture that cannot be read.
+            UserError: not fitted, or an image that cannot be read.
         """
         self._check_fitted()
         if isinstance(source, (list, tuple)):
-            return [self._predict_one(one, threshold) for one in cast("Sequence[PictureSource]", source)]
-        return self._predict_one(cast("PictureSource", source), threshold)
+            return [self._predict_one(one, threshold) for one in cast("Sequence[ImageSource]", source)]
+        return self._predict_one(cast("ImageSource", source), threshold)
 
-    def _predict_one(self, source: PictureSource, threshold: float | None) -> ClassificationResult:
+    def _predict_one(self, source: ImageSource, threshold: float | None) -> ClassificationResult:
         slope, offset = self.calibration_
-        chances = torch.softmax(slope * self._margins(source) + offset, 0)
-        return ClassificationResult.likeliest(chances, self.names_, source, threshold)
+        probabilities = torch.softmax(slope * self._margins(source) + offset, 0)
+        return ClassificationResult.top(probabilities, self.names_, source, threshold)
 
     def evaluate(
         self,
@@ -151,7 +151,7 @@ class Classifier:
         layout: str | None = None,
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Measure on a folder of pictures for each class.
+        """Measure on a folder of images for each class.
 
         Args:
             data: a folder whose classes are among the classifier's.
@@ -223,7 +223,7 @@ class Classifier:
 def _calibrate(margins: Tensor, targets: Tensor) -> Tensor:
     """Slope and offset ``[2]``, one pair for all classes, before a softmax turns margins to probabilities.
 
-    A sigmoid for "is of the class" over all pairs of picture and class; the softmax then makes the
-    probabilities of a picture add up to 1.
+    A sigmoid for "is of the class" over all pairs of image and class; the softmax then makes the
+    probabilities of an image add up to 1.
     """
     return torch.tensor(fit_sigmoid(margins.flatten(), (targets > 0).flatten()))

@@ -28,11 +28,11 @@ class NetworkOptions:
 
     Attributes:
         pyramid: bins along each side of each level; none at all for the paper's networks without pyramid
-            pooling: a last max pool to 6x6, which takes pictures of one size.
+            pooling: a last max pool to 6x6, which takes images of one size.
         hidden: numbers of units of the fully connected layers before the last.
         dropout: share of the units of each that are left out of a training step.
-        start: ``paper``: Gaussians of deviation 0.01, for pictures of 0..255 less their mean; ``he``:
-            deviations that keep the size of signals, for pictures of unit variance, with which a short
+        start: ``paper``: Gaussians of deviation 0.01, for images of 0..255 less their mean; ``he``:
+            deviations that keep the size of signals, for images of unit variance, with which a short
             training gets under way. Weights from a file or a library stay.
     """
 
@@ -84,13 +84,13 @@ class LastPool(nn.Module):
 
 
 class PyramidNetwork(nn.Module):
-    """Convolutions, a pooling layer and fully connected layers, from pictures to class scores.
+    """Convolutions, a pooling layer and fully connected layers, from images to class scores.
 
     Args:
         backbone: the convolutions; the rows of several layers are joined.
         classes: how many.
         options: pooling and fully connected layers.
-        side: cells along a side of the map of a training picture; only without pyramid pooling.
+        side: cells along a side of the map of a training image; only without pyramid pooling.
     """
 
     def __init__(self, backbone: Backbone, classes: int, options: NetworkOptions, side: int = 0) -> None:
@@ -113,14 +113,14 @@ class PyramidNetwork(nn.Module):
 
     @property
     def any_size(self) -> bool:
-        """Whether pictures of any size may come."""
+        """Whether images of any size may come."""
         return bool(self.options.pyramid)
 
     def rows(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """What the first fully connected layer sees: ``[B, D]``.
 
         Args:
-            images: as in `forward`. Pictures of one shape go through the convolutions together; maps of all
+            images: as in `forward`. Images of one shape go through the convolutions together; maps of all
                 sizes go through one call of the pooling.
         """
         if isinstance(images, Tensor):
@@ -142,13 +142,13 @@ class PyramidNetwork(nn.Module):
         """Class scores, before the softmax.
 
         Args:
-            images: ``[B, 3, H, W]``, RGB, 0..1, or a sequence of pictures ``[3, H_i, W_i]``.
+            images: ``[B, 3, H, W]``, RGB, 0..1, or a sequence of images ``[3, H_i, W_i]``.
 
         Returns:
             ``[B, K]``.
 
         Raises:
-            UserError: pictures that the network cannot take.
+            UserError: images that the network cannot take.
         """
         return self.head(self.rows(images))
 
@@ -175,7 +175,7 @@ def make_network(
         backbone: as `sppnet.backbones.load_backbone` takes it; its own classifier is left away.
         classes: how many.
         options: what replaces it.
-        crop: side of the training pictures, which without pyramid pooling decides the map's size.
+        crop: side of the training images, which without pyramid pooling decides the map's size.
         weights: local weights of the backbone.
         seed: of what is random.
 

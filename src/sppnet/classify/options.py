@@ -9,16 +9,16 @@ from sppnet.errors import UserError
 
 @dataclass(frozen=True)
 class ClassifierOptions:
-    """How a picture becomes a row, and how rows are told apart.
+    """How an image becomes a row, and how rows are told apart.
 
     Attributes:
-        scales: short sides, in pixels, that a picture is resized to before the network, 0 for its own; its
+        scales: short sides, in pixels, that an image is resized to before the network, 0 for its own; its
             rows are joined. None keeps its own size alone, in half the time.
         long_side: limit of the long side after resizing, in pixels.
         levels: bins along each side of each level of the pyramid.
         normalise: give every level of the pyramid the same weight, by its l2 norm; a row as a whole has
             norm 1 in any case.
-        mirror: pool the mirrored picture too, and add up the two rows.
+        flip: pool the flipped image too, and add up the two rows.
         C: the SVMs' cost of a unit of loss, for rows of norm 1.
     """
 
@@ -26,7 +26,7 @@ class ClassifierOptions:
     long_side: int = 1333
     levels: tuple[int, ...] = (6, 3, 2, 1)
     normalise: bool = True
-    mirror: bool = False
+    flip: bool = False
     C: float = 10.0
 
     def check(self) -> None:

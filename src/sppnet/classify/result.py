@@ -1,4 +1,4 @@
-"""What `Classifier.predict` returns for a picture."""
+"""What `Classifier.predict` returns for an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from sppnet.data import PictureSource, read_pixels
+from sppnet.data import ImageSource, read_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,36 +19,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """The classes of one picture, likeliest first.
+    """The classes of one image, top first.
 
     Attributes:
         labels: int64 ``[n]``, positions in ``names``.
         scores: float32 ``[n]``, probabilities, descending.
         names: the classifier's classes.
-        source: the picture as it was given.
+        source: the image as it was given.
     """
 
     labels: Tensor
     scores: Tensor
     names: tuple[str, ...]
-    source: PictureSource
+    source: ImageSource
 
     @classmethod
-    def likeliest(
-        cls, chances: Tensor, names: tuple[str, ...], source: PictureSource, threshold: float | None
+    def top(
+        cls, probabilities: Tensor, names: tuple[str, ...], source: ImageSource, threshold: float | None
     ) -> Self:
         """From the probabilities ``[K]`` of all classes those of at least ``threshold``; five when None."""
-        order = torch.sort(chances, descending=True, stable=True).indices
-        order = order[:5] if threshold is None else order[chances[order] >= threshold]
-        return cls(order, chances[order], names, source)
+        order = torch.sort(probabilities, descending=True, stable=True).indices
+        order = order[:5] if threshold is None else order[probabilities[order] >= threshold]
+        return cls(order, probabilities[order], names, source)
 
     @property
     def name(self) -> str:
-        """The likeliest class; empty where all were below the threshold."""
+        """The top class; empty where all were below the threshold."""
         return self.names[int(self.labels[0])] if len(self.labels) else ""
 
     def plot(self) -> Image:
-        """The picture with its likeliest classes written on it."""
+        """The image with its top classes written on it."""
         from sppnet.draw import draw_labels
 
         lines = [
@@ -66,7 +66,7 @@ class ClassificationResult:
         return {"classes": classes}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the drawn picture or, where the path ends in ``.json``, `to_dict`; returns the path."""
+        """Write the drawn image or, where the path ends in ``.json``, `to_dict`; returns the path."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".part-{target.name}")

@@ -1,4 +1,4 @@
-"""From labelled pictures to the training pictures of an epoch."""
+"""From labelled images to the training images of an epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sppnet.progress import track
 from sppnet.structures import ClassificationSet, DetectionSet, ImageSize
 
 _TRIES = 50
-_CHUNK = 16  # batches whose pictures are sorted by shape together
+_CHUNK = 16  # batches whose images are sorted by shape together
 # Of ImageNet's colours, 0..1: principal axes (columns) and their deviations (Krizhevsky et al. 2012).
 _AXES = torch.tensor(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]], dtype=torch.float64
@@ -29,12 +29,12 @@ _DEVIATIONS = torch.tensor([0.2175, 0.0188, 0.0045], dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, or an object in one, and its class number.
+    """An image, or an object in one, and its class number.
 
     Attributes:
-        path: the picture.
+        path: the image.
         label: the class number.
-        box: the object, ``(x0, y0, x1, y1)`` in pixels; None for the whole picture.
+        box: the object, ``(x0, y0, x1, y1)`` in pixels; None for the whole image.
     """
 
     path: Path
@@ -42,8 +42,8 @@ class Sample:
     box: tuple[float, float, float, float] | None = None
 
 
-def picture_samples(dataset: ClassificationSet) -> list[Sample]:
-    """A sample a picture."""
+def image_samples(dataset: ClassificationSet) -> list[Sample]:
+    """A sample an image."""
     return [Sample(item.path, item.label) for item in dataset.items]
 
 
@@ -62,26 +62,26 @@ def object_samples(dataset: DetectionSet) -> list[Sample]:
             if not crowd:
                 samples.append(Sample(item.path, label, (box[0], box[1], box[2], box[3])))
     if not samples:
-        raise UserError(dataset.root, "pictures with objects", "none")
+        raise UserError(dataset.root, "images with objects", "none")
     return samples
 
 
 def short_side_size(size: ImageSize, side: int) -> ImageSize:
-    """The size of a picture whose short side becomes ``side``; halves up."""
+    """The size of an image whose short side becomes ``side``; halves up."""
     short = size.short_side
     height, width = ((2 * length * side + short) // (2 * short) for length in (size.height, size.width))
     return ImageSize(height, width)
 
 
-class TrainPictures(Dataset[tuple[Tensor, int]]):
-    """The training pictures of one epoch; what is random in each depends on seed, epoch and sample alone.
+class TrainImages(Dataset[tuple[Tensor, int]]):
+    """The training images of one epoch; what is random in each depends on seed, epoch and sample alone.
 
     Args:
         samples: what there is to learn from.
-        options: how pictures become training pictures.
+        options: how images become training images.
         epoch: from 0.
         seed: of everything random.
-        kept: pictures read before, by path, uint8 at ``short_side``; filled where not None.
+        kept: images read before, by path, uint8 at ``short_side``; filled where not None.
     """
 
     def __init__(
@@ -105,14 +105,14 @@ class TrainPictures(Dataset[tuple[Tensor, int]]):
         """float32 ``[3, s, s]``, RGB, 0..1 (of its own shape with ``native``), and its label."""
         sample, options = self.samples[index], self.options
         chance = random.Random(f"sample {self.seed} {self.epoch} {index}")
-        whole = self._picture(sample.path)
+        whole = self._image(sample.path)
         if options.native:
-            picture = whole
+            crop = whole
         else:
             top, left = self._place(sample, whole, chance)
-            picture = whole[:, top : top + options.crop, left : left + options.crop]
-        image = picture.float() / 255
-        if options.mirror and chance.random() < 0.5:
+            crop = whole[:, top : top + options.crop, left : left + options.crop]
+        image = crop.float() / 255
+        if options.flip and chance.random() < 0.5:
             image = image.flip(2)
         if not options.native:
             side = options.size(self.epoch, self.seed)
@@ -121,16 +121,16 @@ class TrainPictures(Dataset[tuple[Tensor, int]]):
             image = alter_colour(image, [chance.gauss(0, options.colour) for _ in range(3)])
         return image.contiguous(), sample.label
 
-    def _picture(self, path: Path) -> Tensor:
+    def _image(self, path: Path) -> Tensor:
         if self.kept is not None and path in self.kept:
             return self.kept[path]
-        image = read_image(path)
-        size = short_side_size(ImageSize(image.shape[1], image.shape[2]), self.options.short_side)
-        resized = resize(image[None], size, antialias=True)[0]
-        picture = (resized.clamp(0, 1) * 255).round().to(torch.uint8)
+        full = read_image(path)
+        size = short_side_size(ImageSize(full.shape[1], full.shape[2]), self.options.short_side)
+        resized = resize(full[None], size, antialias=True)[0]
+        pixels = (resized.clamp(0, 1) * 255).round().to(torch.uint8)
         if self.kept is not None:
-            self.kept[path] = picture
-        return picture
+            self.kept[path] = pixels
+        return pixels
 
     def _place(self, sample: Sample, whole: Tensor, chance: random.Random) -> tuple[int, int]:
         crop = self.options.crop
@@ -155,7 +155,7 @@ def object_crop(
         chance: where chance comes from.
 
     Returns:
-        a crop centred on the object as well as the picture allows, where no crop was found: an object larger
+        a crop centred on the object as well as the image allows, where no crop was found: an object larger
         than two crops, say.
     """
     x0, y0, x1, y1 = box
@@ -181,7 +181,7 @@ def alter_colour(image: Tensor, amounts: Sequence[float]) -> Tensor:
 
 
 def native_shapes(samples: Sequence[Sample], options: TrainOptions) -> list[ImageSize] | None:
-    """The shapes of the training pictures where they differ; read from the pictures' headers."""
+    """The shapes of the training images where they differ; read from the images' headers."""
     if not options.native:
         return None
     return [short_side_size(image_size(s.path), options.short_side) for s in track(samples, "Shapes")]
@@ -192,7 +192,7 @@ def epoch_batches(
 ) -> list[list[int]]:
     """The samples' numbers in the batches of an epoch, in a new order every epoch.
 
-    Where there are several shapes, the pictures of some batches together are sorted by shape before they
+    Where there are several shapes, the images of some batches together are sorted by shape before they
     are divided, and the batches shuffled again: few shapes share a batch, and none is always with the same
     others.
 
@@ -218,7 +218,7 @@ def epoch_batches(
 
 
 def collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor | list[Tensor], Tensor]:
-    """One tensor where all pictures have one shape, a list where not; and the labels."""
+    """One tensor where all images have one shape, a list where not; and the labels."""
     images = [image for image, _ in samples]
     labels = torch.tensor([label for _, label in samples])
     alike = all(image.shape == images[0].shape for image in images)

@@ -16,26 +16,26 @@ class TrainOptions:
     """The paper's recipe (paper section 1.3); batch, momentum and decay are Krizhevsky's.
 
     Attributes:
-        short_side: of a picture before it is cropped; 400 in the paper's pre-training for detection.
-        crop: side of a crop, from the middle or a corner of the whole picture.
+        short_side: of an image before it is cropped; 400 in the paper's pre-training for detection.
+        crop: side of a crop, from the middle or a corner of the whole image.
         sizes: sides that the crop is resized to, one an epoch in turn, such as 224 180: training at several
             sizes with one set of weights. The crop's own when none is given.
         random_size: draw each epoch's size between the smallest and the largest of sizes.
-        native: no crops: pictures keep their shape, the short side as short_side says; equal shapes share a
+        native: no crops: images keep their shape, the short side as short_side says; equal shapes share a
             batch as far as they can.
-        objects: learn the objects of pictures with boxes, from random crops that keep at least half of
-            one, instead of whole pictures.
-        mirror: flip every other picture.
+        objects: learn the objects of images with boxes, from random crops that keep at least half of
+            one, instead of whole images.
+        flip: flip every other image.
         colour: deviation of Krizhevsky's alteration along the colours' principal axes; 0 for none.
-        epochs: passes over the pictures.
-        batch: pictures a step, of all processes together.
+        epochs: passes over the images.
+        batch: images a step, of all processes together.
         rate: learning rate of the weights; that of the biases is twice as high.
         momentum: of the gradient.
         decay: of the weights, not of the biases.
         drops: epochs after which the rate is divided by 10; twice at plateaus when none is given.
         patience: epochs without a new best that make a plateau.
         precision: what the network computes in: no (float32), bf16 or fp16.
-        workers: processes that read pictures; with 0 they are read once and kept.
+        workers: processes that read images; with 0 they are read once and kept.
         checkpoint_steps: also keep a checkpoint every so many steps of an epoch; 0 for epochs only.
     """
 
@@ -45,7 +45,7 @@ class TrainOptions:
     random_size: bool = False
     native: bool = False
     objects: bool = False
-    mirror: bool = True
+    flip: bool = True
     colour: float = 0.1
     epochs: int = 70
     batch: int = 128
@@ -80,7 +80,7 @@ class TrainOptions:
             raise UserError("train.native", "neither sizes nor objects with it", self.sizes or "objects")
 
     def size(self, epoch: int, seed: int) -> int:
-        """The side of the training pictures of an epoch, counted from 0."""
+        """The side of the training images of an epoch, counted from 0."""
         if self.random_size:
             return random.Random(f"size {seed} {epoch}").randint(min(self.sizes), max(self.sizes))
         return self.sizes[epoch % len(self.sizes)] if self.sizes else self.crop

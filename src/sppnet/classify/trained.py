@@ -15,13 +15,13 @@ from sppnet.backbones import backbone_from_spec
 from sppnet.classify.checkpoint import write_tensors
 from sppnet.classify.network import NetworkOptions, PyramidNetwork, make_network
 from sppnet.classify.result import ClassificationResult
-from sppnet.classify.samples import Sample, object_samples, picture_samples
+from sppnet.classify.samples import Sample, image_samples, object_samples
 from sppnet.classify.train_options import TrainOptions
 from sppnet.classify.training import EpochReport, TrainJob, train_network
 from sppnet.classify.views import ViewOptions, view_probabilities
 from sppnet.config import as_config, from_config
 from sppnet.data import (
-    PictureSource,
+    ImageSource,
     classification_for,
     default_split,
     read_classification,
@@ -40,7 +40,7 @@ _WEIGHTS = "model.safetensors"
 
 @dataclass
 class NetworkClassifier:
-    """Names pictures by a network that is trained end to end (paper section 1).
+    """Names images by a network that is trained end to end (paper section 1).
 
     As in scikit-learn, the constructor stores its arguments, `fit` learns what ends in ``_`` and returns
     self.
@@ -53,7 +53,7 @@ class NetworkClassifier:
         seed: of everything random.
         network: pooling and fully connected layers.
         train: the recipe.
-        views: the views of a picture that `predict` and `evaluate` average; None takes the full picture at
+        views: the views of an image that `predict` and `evaluate` average; None takes the full image at
             the training's short side, and without pyramid pooling the centre crop.
     """
 
@@ -80,7 +80,7 @@ class NetworkClassifier:
         """Train.
 
         Args:
-            data: class folders, ILSVRC's layout, or pictures with boxes for ``train.objects``.
+            data: class folders, ILSVRC's layout, or images with boxes for ``train.objects``.
             split: the part to learn from; the part for training when None.
             held_split: the part whose error decides about plateaus and the best epoch; ``val`` where there
                 is one. Otherwise the loss in training decides about plateaus, and the last epoch is the best.
@@ -105,7 +105,7 @@ class NetworkClassifier:
             self.backbone, len(self.names_), self.network, self.train.crop, weights, self.seed
         )
         held = self._held_part(data, held_split, layout)
-        self.summary_: dict[str, Any] = {"pictures": len(samples), "epochs": 0}
+        self.summary_: dict[str, Any] = {"images": len(samples), "epochs": 0}
         run = None if folder is None else Path(folder)
         if run is not None and not resume:
             self.save(run, overwrite=overwrite)
@@ -121,7 +121,7 @@ class NetworkClassifier:
         self.summary_ = {
             "seconds": watch.seconds(),
             "training_seconds": round(end.seconds, 3),
-            "pictures": len(samples),
+            "images": len(samples),
             "epochs": end.epoch,
             "best": end.plateau.best,
             "peak_memory_mb": peak_memory_mb(),
@@ -134,8 +134,8 @@ class NetworkClassifier:
         if self.train.objects:
             boxes = read_detection(data, split, layout)
             return object_samples(boxes), boxes.names
-        pictures = read_classification(data, split, layout)
-        return picture_samples(pictures), pictures.names
+        images = read_classification(data, split, layout)
+        return image_samples(images), images.names
 
     def _held_part(
         self, data: str | os.PathLike[str], split: str | None, layout: str | None
@@ -147,38 +147,38 @@ class NetworkClassifier:
         if self.train.objects:
             raise UserError("held_split", "none with train.objects", split)
         dataset = classification_for(read_classification(data, split, layout), self.names_)
-        return _HeldOut(picture_samples(dataset), self.train)
+        return _HeldOut(image_samples(dataset), self.train)
 
     def test_views(self) -> ViewOptions:
         """The views that `predict` and `evaluate` average."""
         if self.views is not None:
             return self.views
         if self.network_.any_size:
-            return ViewOptions(positions="none", mirror=False, full=self.train.short_side)
+            return ViewOptions(positions="none", flip=False, full=self.train.short_side)
         side = self.train.size(0, self.seed)
         scale = -(-self.train.short_side * side // self.train.crop)
-        return ViewOptions((scale,), side, "centre", mirror=False)
+        return ViewOptions((scale,), side, "centre", flip=False)
 
     def predict(
-        self, source: PictureSource | Sequence[PictureSource], *, threshold: float | None = None
+        self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
     ) -> ClassificationResult | list[ClassificationResult]:
-        """Classify a picture, or each of a list.
+        """Classify an image, or each of a list.
 
         Args:
             source: a path, a PIL image, an array (RGB, uint8), or a list of them.
-            threshold: leave out classes that are less probable; the five likeliest come when None.
+            threshold: leave out classes that are less probable; the five top come when None.
 
         Raises:
-            UserError: not trained, or a picture that cannot be read.
+            UserError: not trained, or an image that cannot be read.
         """
         self._check_fitted()
         if isinstance(source, (list, tuple)):
-            return [self._predict_one(one, threshold) for one in cast("Sequence[PictureSource]", source)]
-        return self._predict_one(cast("PictureSource", source), threshold)
+            return [self._predict_one(one, threshold) for one in cast("Sequence[ImageSource]", source)]
+        return self._predict_one(cast("ImageSource", source), threshold)
 
-    def _predict_one(self, source: PictureSource, threshold: float | None) -> ClassificationResult:
-        chances = view_probabilities(self.network_, read_image(source), self.test_views())
-        return ClassificationResult.likeliest(chances, self.names_, source, threshold)
+    def _predict_one(self, source: ImageSource, threshold: float | None) -> ClassificationResult:
+        probabilities = view_probabilities(self.network_, read_image(source), self.test_views())
+        return ClassificationResult.top(probabilities, self.names_, source, threshold)
 
     def evaluate(
         self,
@@ -188,10 +188,10 @@ class NetworkClassifier:
         layout: str | None = None,
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Measure on labelled pictures.
+        """Measure on labelled images.
 
         Args:
-            data: pictures whose classes are among the classifier's.
+            data: images whose classes are among the classifier's.
             split: the part to measure on; the part for validation or test when None.
             layout: of the data, where looking is not enough.
             quiet: no progress bars.
@@ -257,17 +257,17 @@ class NetworkClassifier:
 
 
 class _HeldOut:
-    """The error on the centre crops of held-out pictures."""
+    """The error on the centre crops of held-out images."""
 
     def __init__(self, samples: Sequence[Sample], options: TrainOptions) -> None:
         self.samples = samples
         side = options.size(0, 0)
         self.views = ViewOptions(
-            (max(side, options.short_side * side // options.crop),), side, "centre", mirror=False
+            (max(side, options.short_side * side // options.crop),), side, "centre", flip=False
         )
 
     def error(self, network: PyramidNetwork) -> float:
-        """Share of the pictures taken for another class."""
+        """Share of the images taken for another class."""
         wrong = 0
         for sample in self.samples:
             scores = view_probabilities(network, read_image(sample.path), self.views)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from sppnet.classify.checkpoint import NAME, Position, read_checkpoint, write_checkpoint
 from sppnet.classify.network import PyramidNetwork
-from sppnet.classify.samples import Sample, TrainPictures, collate, epoch_batches, native_shapes
+from sppnet.classify.samples import Sample, TrainImages, collate, epoch_batches, native_shapes
 from sppnet.classify.train_options import TrainOptions
 from sppnet.errors import MissingExtraError, UserError
 from sppnet.features.network import pick_device
@@ -38,11 +38,11 @@ class EpochReport:
 
     Attributes:
         epoch: how many are done.
-        size: side of its training pictures; 0 for their own shapes.
+        size: side of its training images; 0 for their own shapes.
         rate: its learning rate.
-        loss: mean cross-entropy of the training pictures, as they were met.
+        loss: mean cross-entropy of the training images, as they were met.
         error: share of them taken for another class.
-        held_error: of the held-out pictures; None without.
+        held_error: of the held-out images; None without.
         best: whether loss, or the held-out error where there is one, was never lower.
         seconds: of training so far.
         left: seconds that the epochs left will take.
@@ -93,7 +93,7 @@ def train_network(
     Args:
         network: its weights are changed and its place may be.
         job: data and options.
-        validate: the error on held-out pictures, after every epoch, in the main process.
+        validate: the error on held-out images, after every epoch, in the main process.
         report: called after every epoch, in the main process, before the epoch's checkpoint is written.
 
     Returns:
@@ -186,9 +186,9 @@ class _Run:
         ours = [batch for batch in ours if batch]
         if not ours:
             raise UserError("samples", f"at least {count}, one a process", len(job.samples))
-        pictures = TrainPictures(job.samples, job.options, position.epoch, job.seed, self.kept)
+        dataset = TrainImages(job.samples, job.options, position.epoch, job.seed, self.kept)
         loader = DataLoader(
-            pictures,
+            dataset,
             batch_sampler=ours[position.step :],
             num_workers=job.options.workers,
             collate_fn=collate,
@@ -196,9 +196,9 @@ class _Run:
         )
         title = f"Epoch {position.epoch + 1} of {job.options.epochs}"
         quiet = job.quiet or not self.place.is_main_process or not sys.stderr.isatty()
-        for images, labels in track(loader, title, len(ours) - position.step, quiet=quiet):
+        for batch, labels in track(loader, title, len(ours) - position.step, quiet=quiet):
             torch.manual_seed(_mixed(job.seed, position.epoch, position.step, rank))
-            loss, wrong, seen = self._step(images, labels)
+            loss, wrong, seen = self._step(batch, labels)
             position.step += 1
             position.loss += loss
             position.wrong += wrong
@@ -208,7 +208,7 @@ class _Run:
                 self._keep()
 
     def _step(self, images: Tensor | list[Tensor], labels: Tensor) -> tuple[float, int, int]:
-        """One update; the sum of the losses, wrong answers and pictures, of all processes."""
+        """One update; the sum of the losses, wrong answers and images, of all processes."""
         device = self.place.device
         placed = images.to(device) if isinstance(images, Tensor) else [i.to(device) for i in images]
         labels = labels.to(device)
@@ -259,9 +259,9 @@ def _groups(network: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
 
 
 def _size_of_all(job: TrainJob) -> float:
-    """About how many bytes the pictures take at the short side; four thirds as long as high."""
-    pictures = len({sample.path for sample in job.samples})
-    return pictures * 4.0 * job.options.short_side**2
+    """About how many bytes the images take at the short side; four thirds as long as high."""
+    images = len({sample.path for sample in job.samples})
+    return images * 4.0 * job.options.short_side**2
 
 
 def _mixed(*numbers: int) -> int:

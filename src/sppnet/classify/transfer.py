@@ -20,17 +20,17 @@ from sppnet.structures import ImageSize
 
 _RIDGE = 1e-5
 Sight = Literal["crop", "full", "warp"]
-"""What the network sees: the centre crop, the whole picture in its shape, or warped to a square."""
+"""What the network sees: the centre crop, the whole image in its shape, or warped to a square."""
 
 
 @dataclass(frozen=True)
 class Feature:
-    """Which numbers stand for a picture.
+    """Which numbers stand for an image.
 
     Attributes:
         name: as a table calls it.
         layer: one of the backbone's layers, or a fully connected layer such as ``"fc6"``.
-        levels: of the pyramid that the layer's map is pooled by; none: the map as it is, which takes pictures
+        levels: of the pyramid that the layer's map is pooled by; none: the map as it is, which takes images
             of one size.
     """
 
@@ -40,7 +40,7 @@ class Feature:
 
 
 def see(image: Tensor, sight: Sight, side: int, backbone: Backbone) -> Tensor:
-    """The network's input ``[1, 3, h, w]`` for a picture.
+    """The network's input ``[1, 3, h, w]`` for an image.
 
     Args:
         image: float32 ``[3, H, W]``, RGB, 0..1.
@@ -59,10 +59,10 @@ def see(image: Tensor, sight: Sight, side: int, backbone: Backbone) -> Tensor:
     return resized[:, :, top : top + side, left : left + side]
 
 
-def picture_rows(
+def image_rows(
     network: Backbone | PyramidNetwork, given: Tensor, features: Sequence[Feature]
 ) -> dict[str, Tensor]:
-    """The features of one picture, each of norm 1.
+    """The features of one image, each of norm 1.
 
     Args:
         network: a backbone with the layers that the features name, or for fully connected layers a whole
@@ -123,22 +123,22 @@ def in_own_basis(rows: Tensor) -> Tensor:
     if rows.shape[1] <= rows.shape[0]:
         return rows
     gram = (rows @ rows.T).double()
-    # Rows that depend on each other, pictures that are there twice say, have no factor without it.
+    # Rows that depend on each other, images that are there twice say, have no factor without it.
     gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
     return torch.linalg.cholesky(gram).float()
 
 
 def random_split(labels: Tensor, train: int, test: int, chance: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Positions of ``train`` pictures of each class, and of up to ``test`` others.
+    """Positions of ``train`` images of each class, and of up to ``test`` others.
 
     Raises:
-        UserError: a class with no more than ``train`` pictures.
+        UserError: a class with no more than ``train`` images.
     """
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
     for label in range(int(labels.max()) + 1):
         own = (labels == label).nonzero()[:, 0]
         if len(own) <= train:
-            raise UserError(f"class {label}", f"more than {train} pictures", len(own))
+            raise UserError(f"class {label}", f"more than {train} images", len(own))
         own = own[torch.randperm(len(own), generator=chance)]
         parts[0].append(own[:train])
         parts[1].append(own[train : train + test])

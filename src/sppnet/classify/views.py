@@ -1,7 +1,7 @@
-"""Views of a picture at test time, by crops and on the feature maps (paper section 1.4).
+"""Views of an image at test time, by crops and on the feature maps (paper section 1.4).
 
 A view is a square window. By crops, every view goes through the convolutions. On the maps, the convolutions
-run once a scale, and once more on the mirrored picture; each view's cells are found and pooled by the code
+run once a scale, and once more on the flipped image; each view's cells are found and pooled by the code
 that pools the windows of detection.
 """
 
@@ -27,16 +27,16 @@ SCALES = (224, 256, 300, 360, 448, 560)
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """Which views of a picture are averaged.
+    """Which views of an image are averaged.
 
     Attributes:
-        scales: short sides that the picture is resized to.
-        side: of a view, in pixels of the resized picture.
+        scales: short sides that the image is resized to.
+        side: of a view, in pixels of the resized image.
         positions: ``none``; ``centre``: 1; ``five``: centre and corners; ``nine``: also the middles of the
-            sides. Where a side of the picture is no longer than the view, positions along it are one: three
+            sides. Where a side of the image is no longer than the view, positions along it are one: three
             of nine are left, as in the paper's six views at scale 224.
-        mirror: also the same views of the mirrored picture.
-        full: short side at which the full picture is one more view; None for no such view. It is always
+        flip: also the same views of the flipped image.
+        full: short side at which the full image is one more view; None for no such view. It is always
             pooled from the whole map, and takes a network with pyramid pooling.
         how: by ``crops`` or on the ``maps``.
     """
@@ -44,7 +44,7 @@ class ViewOptions:
     scales: tuple[int, ...] = (256,)
     side: int = 224
     positions: Literal["none", "centre", "five", "nine"] = "five"
-    mirror: bool = True
+    flip: bool = True
     full: int | None = None
     how: How = "crops"
 
@@ -53,28 +53,28 @@ class ViewOptions:
         if self.side < 1:
             raise UserError("views.side", "at least 1 pixel", self.side)
         if self.positions == "none" and self.full is None:
-            raise UserError("views", "positions, the full picture or both", "neither")
+            raise UserError("views", "positions, the full image or both", "neither")
         if self.positions != "none" and (not self.scales or min(self.scales) < self.side):
             raise UserError("views.scales", f"short sides of at least the view's {self.side}", self.scales)
 
 
 def paper_96(side: int = 224, how: How = "maps", *, full: bool = True) -> ViewOptions:
-    """The paper's 96 views, six scales of nine views and their mirrored ones, and two of the full picture.
+    """The paper's 96 views, six scales of nine views and their flipped ones, and two of the full image.
 
     Args:
         side: of a view; the scales keep their ratio to it.
         how: by crops or on the maps.
-        full: the two full-picture views, whose scale the paper does not give; it is taken as the second.
+        full: the two full-image views, whose scale the paper does not give; it is taken as the second.
     """
     scales = tuple((2 * scale * side + 224) // 448 for scale in SCALES)
     return ViewOptions(scales, side, "nine", full=scales[1] if full else None, how=how)
 
 
 def view_boxes(size: ImageSize, options: ViewOptions) -> Boxes:
-    """The windows of the views on a resized picture.
+    """The windows of the views on a resized image.
 
     Args:
-        size: of the resized picture, at least the view's side.
+        size: of the resized image, at least the view's side.
         options: side and positions.
 
     Returns:
@@ -98,7 +98,7 @@ def view_boxes(size: ImageSize, options: ViewOptions) -> Boxes:
 
 
 def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOptions) -> Tensor:
-    """The mean of the softmax outputs of a picture's views.
+    """The mean of the softmax outputs of an image's views.
 
     Args:
         network: in evaluation mode.
@@ -120,15 +120,15 @@ def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOpti
             for scale in options.scales:
                 found.append(_scale_scores(network, image, scale, options))
         if options.full is not None:
-            found.append(_full_scores(network, image, options.full, mirror=options.mirror))
+            found.append(_full_scores(network, image, options.full, flip=options.flip))
         return torch.cat(found).float().softmax(1).mean(0).cpu()
 
 
 def _scale_scores(network: PyramidNetwork, image: Tensor, scale: int, options: ViewOptions) -> Tensor:
-    """Scores ``[V, K]`` of the views at one scale, those of the mirrored picture last."""
+    """Scores ``[V, K]`` of the views at one scale, those of the flipped image last."""
     resized = _resized(network, image, scale)
     boxes = view_boxes(ImageSize(resized.shape[1], resized.shape[2]), options)
-    sides = [resized, resized.flip(2)] if options.mirror else [resized]
+    sides = [resized, resized.flip(2)] if options.flip else [resized]
     if options.how == "crops":
         crops = [
             one[:, top:bottom, left:right] for one in sides for left, top, right, bottom in _corners(boxes)
@@ -138,9 +138,9 @@ def _scale_scores(network: PyramidNetwork, image: Tensor, scale: int, options: V
     return network.head(torch.cat(rows).to(_head_type(network)))
 
 
-def _full_scores(network: PyramidNetwork, image: Tensor, scale: int, *, mirror: bool) -> Tensor:
+def _full_scores(network: PyramidNetwork, image: Tensor, scale: int, *, flip: bool) -> Tensor:
     resized = _resized(network, image, scale)
-    sides = [resized, resized.flip(2)] if mirror else [resized]
+    sides = [resized, resized.flip(2)] if flip else [resized]
     rows = [image_rows(extract(network.backbone, one), _levels(network)) for one in sides]
     return network.head(torch.cat(rows).to(_head_type(network)))
 

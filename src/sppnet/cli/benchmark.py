@@ -8,7 +8,7 @@ __all__ = ["SUBJECTS", "run"]
 
 SUBJECTS = {
     "pooling": "pooling of maps and regions beside torchvision's and torch's",
-    "fitting": "a detector and a classifier from labelled pictures, beside Faster R-CNN, R-CNN, LinearSVC",
+    "fitting": "a detector and a classifier from labelled images, beside Faster R-CNN, R-CNN, LinearSVC",
     "detection": "features of windows: pooled from maps against cropped, warped and convolved (R-CNN)",
     "classification": "views on the maps against views by crops; training at several sizes",
 }

@@ -19,10 +19,10 @@ class ClassificationFlags:
     Attributes:
         backbone: one of the paper's networks, for the times.
         runs: of either way, in turn.
-        data: labelled pictures on which to compare the accuracy of ten views on the maps and by crops, too.
+        data: labelled images on which to compare the accuracy of ten views on the maps and by crops, too.
         network: the pretrained network of that comparison.
         weights: its local weights, a safetensors file.
-        quick: a narrow network and small pictures.
+        quick: a narrow network and small images.
         json: one JSON document on stdout.
     """
 

@@ -19,11 +19,11 @@ __all__ = ["DetectionFlags", "run"]
 
 @dataclass(frozen=True)
 class DetectionFlags:
-    """Time the features of a picture's windows: pooled from maps, and by crops convolved one by one (R-CNN).
+    """Time the features of an image's windows: pooled from maps, and by crops convolved one by one (R-CNN).
 
     Attributes:
         settings: what is measured.
-        plot: also draw how the ratio grows with the number of windows into this picture.
+        plot: also draw how the ratio grows with the number of windows into this image.
         json: one JSON document on stdout.
     """
 

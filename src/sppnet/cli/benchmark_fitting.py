@@ -15,10 +15,10 @@ __all__ = ["FittingFlags", "run"]
 
 @dataclass(frozen=True)
 class FittingFlags:
-    """Measure fitting and prediction beside peers, on one machine, with the same weights and pictures.
+    """Measure fitting and prediction beside peers, on one machine, with the same weights and images.
 
     Attributes:
-        detection: a data set with boxes; made-up pictures when left out.
+        detection: a data set with boxes; made-up images when left out.
         classification: a data set of class folders.
         windows: further data sets with boxes, whose windows are judged.
         backbone: builtin, torchvision:NAME or timm:NAME.

@@ -18,7 +18,7 @@ class PoolingFlags:
 
     Attributes:
         quick: fewer sizes and repetitions.
-        plot: also draw how time grows into this picture.
+        plot: also draw how time grows into this image.
         json: one JSON document on stdout.
     """
 

@@ -1,4 +1,4 @@
-"""``sppnet demo``: the whole path on pictures made from what scikit-learn brings."""
+"""``sppnet demo``: the whole path on images made from what scikit-learn brings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sppnet.cli.evaluate import evaluate_run
 from sppnet.cli.flags import read_flags
-from sppnet.cli.predict import predict_pictures
+from sppnet.cli.predict import predict_images
 from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.errors import UserError
 from sppnet.progress import Stopwatch
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 __all__ = ["DemoFlags", "run"]
 
 _MARK = "demo.json"
-_PARTS = ("data", "detector", "classifier", "pictures")
+_PARTS = ("data", "detector", "classifier", "images")
 
 
 @dataclass(frozen=True)
 class DemoFlags:
     """Fit a detector and a classifier, evaluate and predict; offline, a few minutes on two cores.
 
-    The pictures are real handwritten digits on crops of two real photographs, all from scikit-learn;
+    The images are real handwritten digits on crops of two real photographs, all from scikit-learn;
     training and test share neither a digit nor a pixel of a photograph.
 
     Attributes:
-        out: a folder for pictures, runs and report; what an earlier demo left there is replaced.
-        seed: decides the pictures and everything random.
+        out: a folder for images, runs and report; what an earlier demo left there is replaced.
+        seed: decides the images and everything random.
         json: one JSON document on stdout, everything else on stderr.
     """
 
@@ -50,7 +50,7 @@ def run(words: list[str]) -> int:
     _clear(flags.out)
     with opened_screen(json=flags.json) as screen:
         from sppnet.classify import Classifier
-        from sppnet.data import find_pictures
+        from sppnet.data import find_images
         from sppnet.detect import Detector, DetectorOptions
         from sppnet.recipes.demo_data import write_demo_data
 
@@ -58,13 +58,13 @@ def run(words: list[str]) -> int:
         sets = write_demo_data(flags.out / "data", flags.seed)
         watch("data")
         # Mirrored digits are none.
-        detector = Detector(seed=flags.seed, options=DetectorOptions(mirror_below=0))
+        detector = Detector(seed=flags.seed, options=DetectorOptions(flip_below=0))
         found = _learn(detector, sets.detection, flags.out / "detector", watch)
         classifier = Classifier(seed=flags.seed)
         named = _learn(classifier, sets.classification, flags.out / "classifier", watch)
-        pictures = flags.out / "pictures"
-        drawn, _ = predict_pictures(detector, find_pictures([sets.new]), pictures)
-        written, _ = predict_pictures(classifier, find_pictures([sets.class_new]), pictures)
+        images = flags.out / "images"
+        drawn, _ = predict_images(detector, find_images([sets.new]), images)
+        written, _ = predict_images(classifier, find_images([sets.class_new]), images)
         watch("predict")
         seconds = watch.seconds()
         document: dict[str, object] = {
@@ -78,7 +78,7 @@ def run(words: list[str]) -> int:
         screen.table("seconds", ("stage", "s"), list(seconds.items()))
         tables = [("Detection", found), ("Classification", named)]
         _report(flags.out / "report.html", document, tables, [path for path, _ in (drawn | written).values()])
-        screen.say(f"Look at {flags.out / 'report.html'}, and at the pictures in {pictures}")
+        screen.say(f"Look at {flags.out / 'report.html'}, and at the images in {images}")
         document |= {"out": flags.out, "stages": seconds}
         replace_text(flags.out / _MARK, json_text(document))
         screen.document(document)
@@ -96,16 +96,16 @@ def _learn(estimator: Detector | Classifier, data: Path, run: Path, watch: Stopw
 
 
 def _report(
-    path: Path, facts: Mapping[str, object], found: list[tuple[str, Mapping[str, Any]]], pictures: list[Path]
+    path: Path, facts: Mapping[str, object], found: list[tuple[str, Mapping[str, Any]]], images: list[Path]
 ) -> None:
-    from sppnet.draw import ReportPicture, ReportTable, write_report
+    from sppnet.draw import ReportImage, ReportTable, write_report
 
     tables = [
         ReportTable(f"{name}: {title.lower()}", head, rows)
         for name, metrics in found
         for title, head, rows in metric_tables(metrics)
     ]
-    shown = [ReportPicture(picture.read_bytes(), f"new: {picture.name}") for picture in pictures]
+    shown = [ReportImage(image.read_bytes(), f"new: {image.name}") for image in images]
     write_report(path, "Digits on photographs", facts, tables, shown)
 
 

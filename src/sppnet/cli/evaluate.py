@@ -1,4 +1,4 @@
-"""``sppnet evaluate``: how good a run is on labelled pictures."""
+"""``sppnet evaluate``: how good a run is on labelled images."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["EvaluateFlags", "evaluate_run", "run"]
 
 @dataclass(frozen=True)
 class EvaluateFlags:
-    """Evaluate a run on labelled pictures; writes metrics.json and report.html into it.
+    """Evaluate a run on labelled images; writes metrics.json and report.html into it.
 
     Attributes:
         run: a folder that sppnet fit wrote.
-        data: a folder of labelled pictures; its layout is recognised by looking.
+        data: a folder of labelled images; its layout is recognised by looking.
         split: which part of the data; the part for evaluation when left out.
         format: the layout of the data, where looking is not enough: voc, coco, yolo or folders.
         device: where to compute.

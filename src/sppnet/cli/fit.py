@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["JOBS", "FitFlags", "fit_and_save", "run"]
 
 JOBS = {
-    "detect": "SVMs and box regressors on windows of pictures with boxes (VOC, COCO, YOLO)",
-    "classify": "linear SVM on whole pictures (class folders)",
+    "detect": "SVMs and box regressors on windows of images with boxes (VOC, COCO, YOLO)",
+    "classify": "linear SVM on whole images (class folders)",
 }
 
 
@@ -32,7 +32,7 @@ class FitFlags:
     """What both jobs take.
 
     Attributes:
-        data: a folder of labelled pictures; its layout is recognised by looking.
+        data: a folder of labelled images; its layout is recognised by looking.
         out: the run folder to write.
         split: which part of the data to learn from; the part for training when left out.
         format: the layout of the data, where looking is not enough: voc, coco, yolo or folders.
@@ -81,6 +81,6 @@ def fit_and_save(estimator: Detector | PaperDetector | Classifier, flags: FitFla
         }
         append_log(flags.out, {"verb": "fit", **learned})
         screen.table(f"{flags.out}: {len(estimator.names_)} classes", ("", "value"), summary_rows(learned))
-        screen.say(f"Next: sppnet evaluate {flags.out} DATA, or sppnet predict {flags.out} PICTURE")
+        screen.say(f"Next: sppnet evaluate {flags.out} DATA, or sppnet predict {flags.out} IMAGE")
         screen.document(learned)
     return 0

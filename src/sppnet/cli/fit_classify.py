@@ -16,10 +16,10 @@ __all__ = ["FitClassify", "run"]
 
 @dataclass(frozen=True)
 class FitClassify(FitFlags):
-    """Fit a classifier: linear SVM on the pooled features of whole pictures, at any size and shape.
+    """Fit a classifier: linear SVM on the pooled features of whole images, at any size and shape.
 
     Attributes:
-        options: how pictures are scaled and pooled, and how the SVM is trained.
+        options: how images are scaled and pooled, and how the SVM is trained.
     """
 
     options: Annotated[ClassifierOptions, tyro.conf.arg(name="")] = field(default_factory=ClassifierOptions)

@@ -34,7 +34,7 @@ class UsageError(UserError):
         super().__init__(command, "what --help tells", problem, f"See {command} --help.")
 
     def __str__(self) -> str:
-        return f"{self.got}. {self.todo}"
+        return f"{self.got}. {self.hint}"
 
 
 def read_flags(kind: type[Flags], command: str, words: Sequence[str]) -> Flags:

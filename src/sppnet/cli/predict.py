@@ -1,4 +1,4 @@
-"""``sppnet predict``: drawn pictures and predictions for pictures, folders and globs."""
+"""``sppnet predict``: drawn images and predictions for images, folders and globs."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
     Result = DetectionResult | ClassificationResult
 
-__all__ = ["PredictFlags", "free_names", "predict_pictures", "run"]
+__all__ = ["PredictFlags", "free_names", "predict_images", "run"]
 
 
 @dataclass(frozen=True)
 class PredictFlags:
-    """Predict on pictures, write them with what was found drawn on them, and predictions.json.
+    """Predict on images, write them with what was found drawn on them, and predictions.json.
 
-    A picture that cannot be read is named on stderr and left out; the exit code is 2 then.
+    An image that cannot be read is named on stderr and left out; the exit code is 2 then.
 
     Attributes:
         run: a folder that sppnet fit wrote.
-        sources: pictures, folders and globs.
-        out: where the drawn pictures and the predictions go.
+        sources: images, folders and globs.
+        out: where the drawn images and the predictions go.
         formats: further files with the predictions of a detector: coco (COCO results), csv.
         threshold: leave out what scores below it.
         device: where to compute.
@@ -52,10 +52,10 @@ class PredictFlags:
 
 
 def run(words: list[str]) -> int:
-    """Predict, draw and write; 2 when a picture had to be left out."""
+    """Predict, draw and write; 2 when an image had to be left out."""
     flags = read_flags(PredictFlags, "sppnet predict", words)
     with opened_screen(json=flags.json) as screen:
-        from sppnet.data import find_pictures, write_predictions
+        from sppnet.data import find_images, write_predictions
         from sppnet.detect import DetectionResult, Detector
         from sppnet.detect.paper import PaperDetector
 
@@ -66,12 +66,12 @@ def run(words: list[str]) -> int:
             raise UsageError(
                 "sppnet predict", "--formats is for the boxes of a detector; this is a classifier"
             )
-        pictures = find_pictures(flags.sources)
-        found, failed = predict_pictures(estimator, pictures, flags.out, flags.threshold)
+        images = find_images(flags.sources)
+        found, failed = predict_images(estimator, images, flags.out, flags.threshold)
         document = {
             "run": flags.run,
             "out": flags.out,
-            "pictures": [
+            "images": [
                 {"path": path, "drawn": drawn, **result.to_dict()} for path, (drawn, result) in found.items()
             ],
             "failed": [{"path": path, "error": str(error)} for path, error in failed.items()],
@@ -82,27 +82,27 @@ def run(words: list[str]) -> int:
             name = "predictions.coco.json" if format == "coco" else f"predictions.{format}"
             write_predictions(flags.out / name, boxes, format)
         _show(screen, found)
-        screen.say(f"{len(found)} pictures drawn in {flags.out}, {len(failed)} left out")
+        screen.say(f"{len(found)} images drawn in {flags.out}, {len(failed)} left out")
         screen.document(document)
     return 2 if failed else 0
 
 
-def predict_pictures(
-    estimator: Estimator, pictures: list[Path], out: Path, threshold: float | None = None
+def predict_images(
+    estimator: Estimator, images: list[Path], out: Path, threshold: float | None = None
 ) -> tuple[dict[Path, tuple[Path, Result]], dict[Path, UserError]]:
-    """Predict on each picture and draw it into ``out``; what cannot be read is said on stderr.
+    """Predict on each image and draw it into ``out``; what cannot be read is said on stderr.
 
     Returns:
-        the drawn picture and the result of every picture, and the errors of those left out.
+        the drawn image and the result of every image, and the errors of those left out.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(out, "a folder that can be written", error.strerror or error) from error
-    names = free_names(pictures)
+    names = free_names(images)
     found: dict[Path, tuple[Path, Result]] = {}
     failed: dict[Path, UserError] = {}
-    for path in track(pictures, "pictures", quiet=len(pictures) == 1):
+    for path in track(images, "images", quiet=len(images) == 1):
         try:
             result = estimator.predict(path, threshold=threshold)
         except UserError as error:
@@ -115,11 +115,11 @@ def predict_pictures(
     return found, failed
 
 
-def free_names(pictures: list[Path]) -> dict[Path, str]:
-    """A file name for each drawn picture: its own with .jpg, and a number where that is taken."""
+def free_names(images: list[Path]) -> dict[Path, str]:
+    """A file name for each drawn image: its own with .jpg, and a number where that is taken."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
-    for path in pictures:
+    for path in images:
         name, number = f"{path.stem}.jpg", 1
         while name.lower() in taken:
             number += 1
@@ -137,4 +137,4 @@ def _show(screen: Screen, found: dict[Path, tuple[Path, Result]]) -> None:
             for label, score in zip(result.labels.tolist(), result.scores.tolist(), strict=True)
         ]
         rows.append((path.name, len(best), ", ".join(best[:5])))
-    screen.table("found", ("picture", "labels", "best"), rows)
+    screen.table("found", ("image", "labels", "best"), rows)

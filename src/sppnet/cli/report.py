@@ -1,4 +1,4 @@
-"""``report.html`` of a run: the figures of an evaluation and some of its pictures."""
+"""``report.html`` of a run: the figures of an evaluation and some of its images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sppnet.data import (
 )
 from sppnet.detect import DetectionResult, Detector
 from sppnet.detect.paper import PaperDetector
-from sppnet.draw import ReportPicture, ReportTable, draw_comparison, write_report
+from sppnet.draw import ReportImage, ReportTable, draw_comparison, write_report
 
 if TYPE_CHECKING:
     from sppnet.classify import Classifier, NetworkClassifier
@@ -39,7 +39,7 @@ def report_evaluation(
     layout: str | None,
     metrics: Mapping[str, object],
 ) -> Path:
-    """Write ``report.html``: main figures, every figure, a row a class, what was learned from, pictures.
+    """Write ``report.html``: main figures, every figure, a row a class, what was learned from, images.
 
     Returns:
         The path of the file.
@@ -49,9 +49,9 @@ def report_evaluation(
     """
     part = default_split(data, "evaluate", layout) if split is None else split
     if isinstance(estimator, (Detector, PaperDetector)):
-        pictures = _detected(estimator, data, part, layout)
+        images = _detected(estimator, data, part, layout)
     else:
-        pictures = _classified(estimator, data, part, layout)
+        images = _classified(estimator, data, part, layout)
     tables = [
         *(ReportTable(title, head, rows) for title, head, rows in metric_tables(metrics)),
         ReportTable("Fitting", ("", "value"), summary_rows(estimator.summary_)),
@@ -59,35 +59,35 @@ def report_evaluation(
     large = {name: metrics[name] for name in _LARGE if name in metrics}
     path = run / "report.html"
     title = f"{run.name} on {data.name}" + (f", {part}" if part else "")
-    write_report(path, title, large, tables, pictures)
+    write_report(path, title, large, tables, images)
     return path
 
 
 def _detected(
     detector: Detector | PaperDetector, data: Path, part: str, layout: str | None
-) -> list[ReportPicture]:
-    """Pictures with what is annotated at the left and what was found at the right."""
+) -> list[ReportImage]:
+    """Images with what is annotated at the left and what was found at the right."""
     dataset = detection_for(read_detection(data, part, layout), detector.names_)
-    pictures: list[ReportPicture] = []
+    images: list[ReportImage] = []
     for item in _some(dataset.items):
         result = detector.predict(item.path)
         assert isinstance(result, DetectionResult)
         drawn = draw_comparison(read_pixels(item.path), item.truth, result.detections)
-        pictures.append(ReportPicture(drawn, item.path.name))
-    return pictures
+        images.append(ReportImage(drawn, item.path.name))
+    return images
 
 
 def _classified(
     classifier: Classifier | NetworkClassifier, data: Path, part: str, layout: str | None
-) -> list[ReportPicture]:
-    """Pictures with their likeliest classes, the true one below."""
+) -> list[ReportImage]:
+    """Images with their top classes, the true one below."""
     dataset = classification_for(read_classification(data, part, layout), classifier.names_)
-    pictures: list[ReportPicture] = []
+    images: list[ReportImage] = []
     for item in _some(dataset.items):
         result = classifier.predict(item.path)
         assert not isinstance(result, list)
-        pictures.append(ReportPicture(result.plot(), f"{item.path.name}: {dataset.names[item.label]}"))
-    return pictures
+        images.append(ReportImage(result.plot(), f"{item.path.name}: {dataset.names[item.label]}"))
+    return images
 
 
 def _some(items: Sequence[Item]) -> list[Item]:

@@ -20,7 +20,7 @@ VERBS = {
     "fit": "fit detect | classify DATA --out RUN: linear heads on frozen features",
     "train": "train classify | detect DATA --out RUN: networks by backpropagation, as the paper does",
     "evaluate": "RUN DATA [--split S]: a table on the screen, metrics.json and report.html in RUN",
-    "predict": "RUN SOURCE... [--out DIR]: drawn pictures and predictions for pictures, folders, globs",
+    "predict": "RUN SOURCE... [--out DIR]: drawn images and predictions for images, folders, globs",
     "benchmark": "pooling | fitting | detection | classification: ratios against peers, in one run",
     "reproduce": "TABLE --data DIR: a table of the paper beside this machine's figures",
 }

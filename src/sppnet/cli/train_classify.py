@@ -27,7 +27,7 @@ class TrainClassify:
     TensorBoard's files. For several GPUs: accelerate launch --module sppnet train classify ...
 
     Attributes:
-        data: class folders, ILSVRC's layout, or pictures with boxes for --objects.
+        data: class folders, ILSVRC's layout, or images with boxes for --objects.
         out: the run folder to write.
         split: which part of the data to learn from; the part for training when left out.
         held_split: the part that decides about plateaus and the best epoch; val where there is one.
@@ -85,7 +85,7 @@ def run(words: list[str]) -> int:
             **classifier.summary_,
         }
         screen.table(f"{flags.out}: {len(classifier.names_)} classes", ("", "value"), summary_rows(learned))
-        screen.say(f"Next: sppnet evaluate {flags.out} DATA, or sppnet predict {flags.out} PICTURE")
+        screen.say(f"Next: sppnet evaluate {flags.out} DATA, or sppnet predict {flags.out} IMAGE")
         screen.document(learned)
     return 0
 

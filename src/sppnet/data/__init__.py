@@ -1,7 +1,17 @@
-"""Pictures and labelled folders: decoding, layouts recognised by looking, writing."""
+"""Images and labelled folders: decoding, layouts recognised by looking, writing."""
 
 from sppnet.data.batches import batches_of_equal_size
 from sppnet.data.benchmarks import missing, read_caltech101, read_voc_labels
+from sppnet.data.images import (
+    IMAGE_ENDINGS,
+    ImageSource,
+    Pixels,
+    find_images,
+    image_size,
+    pixels_to_image,
+    read_image,
+    read_pixels,
+)
 from sppnet.data.layouts import (
     LAYOUTS,
     Layout,
@@ -13,31 +23,21 @@ from sppnet.data.layouts import (
     recognise,
     splits,
 )
-from sppnet.data.pictures import (
-    PICTURE_ENDINGS,
-    PictureSource,
-    Pixels,
-    find_pictures,
-    image_size,
-    pixels_to_image,
-    read_image,
-    read_pixels,
-)
 from sppnet.data.writers import PREDICTION_FORMATS, PredictionFormat, write_predictions, write_voc
 
 __all__ = [
     "LAYOUTS",
     "Layout",
-    "PICTURE_ENDINGS",
+    "IMAGE_ENDINGS",
     "PREDICTION_FORMATS",
-    "PictureSource",
+    "ImageSource",
     "Pixels",
     "PredictionFormat",
     "batches_of_equal_size",
     "classification_for",
     "default_split",
     "detection_for",
-    "find_pictures",
+    "find_images",
     "image_size",
     "missing",
     "pixels_to_image",

@@ -1,4 +1,4 @@
-"""Grouping pictures so that a batch needs no padding."""
+"""Grouping images so that a batch needs no padding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def batches_of_equal_size(sizes: Sequence[ImageSize], limit: int) -> list[list[i
         UserError: a limit below 1.
     """
     if limit < 1:
-        raise UserError("limit", "at least 1 picture a batch", limit)
+        raise UserError("limit", "at least 1 image a batch", limit)
     batches: list[list[int]] = []
     filling: dict[ImageSize, list[int]] = {}
     for position, size in enumerate(sizes):

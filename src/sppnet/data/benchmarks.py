@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sppnet.data.folders import folder_splits, is_folders, read_folders
-from sppnet.data.pictures import PICTURE_ENDINGS
+from sppnet.data.images import IMAGE_ENDINGS
 from sppnet.data.splits import WHOLE
 from sppnet.data.voc import voc_home
 from sppnet.errors import UserError
@@ -41,7 +41,7 @@ def missing(path: Path, name: str) -> UserError:
 
 
 def read_caltech101(root: Path) -> ClassificationSet:
-    """All pictures of Caltech-101, its background class included, or of any class folders.
+    """All images of Caltech-101, its background class included, or of any class folders.
 
     Args:
         root: the folder ``101_ObjectCategories``, one around it, or class folders of another set, whose
@@ -60,17 +60,17 @@ def read_caltech101(root: Path) -> ClassificationSet:
 
 
 def read_voc_labels(root: Path, split: str) -> tuple[list[Path], tuple[str, ...], Tensor]:
-    """Which classes VOC's pictures show, from ``ImageSets/Main/CLASS_SPLIT.txt``.
+    """Which classes VOC's images show, from ``ImageSets/Main/CLASS_SPLIT.txt``.
 
     Args:
         root: the folder of ``JPEGImages``, or one around it.
         split: ``"trainval"``, ``"test"``, ...
 
     Returns:
-        N pictures, K class names, and int64 ``[N, K]``: 1 shows it, -1 does not, 0 only difficult ones.
+        N images, K class names, and int64 ``[N, K]``: 1 shows it, -1 does not, 0 only difficult ones.
 
     Raises:
-        UserError: no such lists, lists that do not belong together, or a picture that is not there.
+        UserError: no such lists, lists that do not belong together, or an image that is not there.
     """
     try:
         home = voc_home(root)
@@ -86,15 +86,15 @@ def read_voc_labels(root: Path, split: str) -> tuple[list[Path], tuple[str, ...]
         keys = [line[0] for line in words]
         first = first or keys
         if keys != first or any(len(line) != 2 or line[1] not in ("-1", "0", "1") for line in words):
-            raise UserError(path, f"the pictures of {lists[0].name}, each with -1, 0 or 1", "other lines")
+            raise UserError(path, f"the images of {lists[0].name}, each with -1, 0 or 1", "other lines")
         columns.append([int(line[1]) for line in words])
-    pictures = [_picture(home / "JPEGImages", key) for key in first]
+    images = [_image(home / "JPEGImages", key) for key in first]
     names = tuple(path.stem.removesuffix(f"_{split}") for path in lists)
-    return pictures, names, torch.tensor(columns).T.contiguous()
+    return images, names, torch.tensor(columns).T.contiguous()
 
 
-def _picture(folder: Path, key: str) -> Path:
-    for ending in sorted(PICTURE_ENDINGS):
+def _image(folder: Path, key: str) -> Path:
+    for ending in sorted(IMAGE_ENDINGS):
         if (folder / f"{key}{ending}").is_file():
             return folder / f"{key}{ending}"
-    raise UserError(folder, f"the picture {key}", "no such file")
+    raise UserError(folder, f"the image {key}", "no such file")

@@ -1,4 +1,4 @@
-"""COCO: JSON annotations with pictures beside them."""
+"""COCO: JSON annotations with images beside them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sppnet.errors import UserError
 from sppnet.progress import track
 from sppnet.structures import DetectionItem, DetectionSet, ImageSize
 
-_MANY = 3000  # pictures that take long enough to want a bar
+_MANY = 3000  # images that take long enough to want a bar
 _CATEGORIES = re.compile(r'"categories"\s*:\s*(?=\[)')
 
 Record: TypeAlias = Mapping[str, Any]
@@ -35,7 +35,7 @@ def coco_splits(root: Path) -> tuple[str, ...]:
 
 
 def read_coco(root: Path, split: str) -> DetectionSet:
-    """One split of a COCO data set; crowds and pictures without objects are kept.
+    """One split of a COCO data set; crowds and images without objects are kept.
 
     Class names are the categories of all its splits, by ascending id; categories of one name are one
     class, with the last of their ids.
@@ -45,8 +45,8 @@ def read_coco(root: Path, split: str) -> DetectionSet:
         split: one of `coco_splits`.
 
     Raises:
-        UserError: a missing or broken file, an annotation of an unknown picture or category, or a box
-            outside its picture; it names the file and the annotation.
+        UserError: a missing or broken file, an annotation of an unknown image or category, or a box
+            outside its image; it names the file and the annotation.
     """
     files = _annotation_files(root)
     if not files:
@@ -58,20 +58,20 @@ def read_coco(root: Path, split: str) -> DetectionSet:
     ids = _category_ids(list(files.values()))
     names = tuple(ids)
     labels = _labels(file, content, ids)
-    images = {_field(file, image, "id", "image"): image for image in _records(file, content, "images")}
-    objects: dict[Any, list[Annotated]] = {key: [] for key in images}
+    records = {_field(file, record, "id", "image"): record for record in _records(file, content, "images")}
+    objects: dict[Any, list[Annotated]] = {key: [] for key in records}
     for number, annotation in enumerate(_records(file, content, "annotations")):
         where = f"{file}, annotation {annotation.get('id', f'number {number}')}"
         image_id = annotation.get("image_id")
         if not isinstance(image_id, int | str) or image_id not in objects:
             raise UserError(where, "the image_id of one of its images", image_id)
         objects[image_id].append(_annotated(where, annotation, labels))
-    folders = _picture_folders(root, file, split)
+    folders = _image_folders(root, file, split)
     items: list[DetectionItem] = []
-    for key, image in track(images.items(), "pictures", len(images), quiet=len(images) < _MANY):
-        picture = _find_picture(file, str(_field(file, image, "file_name", f"image {key}")), folders)
-        size = size_of_annotated(picture, file, _stated_size(image))
-        items.append(DetectionItem(picture, str(key), make_truth(objects[key], names, size)))
+    for key, record in track(records.items(), "images", len(records), quiet=len(records) < _MANY):
+        image = _find_image(file, str(_field(file, record, "file_name", f"image {key}")), folders)
+        size = size_of_annotated(image, file, _stated_size(record))
+        items.append(DetectionItem(image, str(key), make_truth(objects[key], names, size)))
     return DetectionSet(root, "coco", split, names, tuple(ids.values()), tuple(items))
 
 
@@ -176,8 +176,8 @@ def _stated_size(image: Record) -> ImageSize | None:
     return None
 
 
-def _picture_folders(root: Path, file: Path, split: str) -> list[Path]:
-    """Where pictures may lie, likeliest first."""
+def _image_folders(root: Path, file: Path, split: str) -> list[Path]:
+    """Where images may lie, top first."""
     alike = [name for name in SPLIT_FOLDERS if plain_name(name) == plain_name(split)]
     names = [split, *alike]
     folders = [root / name for name in names] + [root / "images" / name for name in names]
@@ -185,12 +185,12 @@ def _picture_folders(root: Path, file: Path, split: str) -> list[Path]:
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
-def _find_picture(file: Path, name: str, folders: list[Path]) -> Path:
-    """The picture in the first folder that has it; that folder is then asked first for the next one."""
+def _find_image(file: Path, name: str, folders: list[Path]) -> Path:
+    """The image in the first folder that has it; that folder is then asked first for the next one."""
     for position, folder in enumerate(folders):
         path = folder / name
         if path.is_file():
             folders.insert(0, folders.pop(position))
             return path
     looked = ", ".join(str(folder) for folder in folders)
-    raise UserError(file, f"the picture {name} in one of {looked}", "no such file")
+    raise UserError(file, f"the image {name} in one of {looked}", "no such file")

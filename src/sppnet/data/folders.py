@@ -1,30 +1,30 @@
-"""Class folders: one folder of pictures a class, perhaps inside train, val and test."""
+"""Class folders: one folder of images a class, perhaps inside train, val and test."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from sppnet.data.ilsvrc import find_list, read_list
-from sppnet.data.pictures import is_picture
+from sppnet.data.images import is_image
 from sppnet.data.splits import SPLIT_FOLDERS, WHOLE
 from sppnet.errors import UserError
 from sppnet.structures import ClassificationItem, ClassificationSet
 
 
 def is_folders(root: Path) -> bool:
-    """Whether ``root``, or a folder train, val or test in it, holds folders of pictures."""
-    return bool(folder_splits(root)) or any(_first_picture(folder) for folder in _inner(root))
+    """Whether ``root``, or a folder train, val or test in it, holds folders of images."""
+    return bool(folder_splits(root)) or any(_first_image(folder) for folder in _inner(root))
 
 
 def folder_splits(root: Path) -> tuple[str, ...]:
-    """Folders named like a split that hold folders of pictures, in the order of `SPLIT_FOLDERS`.
+    """Folders named like a split that hold folders of images, in the order of `SPLIT_FOLDERS`.
 
-    Beside such a folder, one of loose pictures counts too if there is a list of their classes, as in ILSVRC.
+    Beside such a folder, one of loose images counts too if there is a list of their classes, as in ILSVRC.
     """
     sorted_ones = [
         name
         for name in SPLIT_FOLDERS
-        if (root / name).is_dir() and any(_first_picture(folder) for folder in _inner(root / name))
+        if (root / name).is_dir() and any(_first_image(folder) for folder in _inner(root / name))
     ]
     return tuple(
         name for name in SPLIT_FOLDERS if name in sorted_ones or (sorted_ones and find_list(root, name))
@@ -34,7 +34,7 @@ def folder_splits(root: Path) -> tuple[str, ...]:
 def read_folders(root: Path, split: str) -> ClassificationSet:
     """One split of a folder of class folders; the classes are those of all its splits, sorted.
 
-    Pictures are taken from a class folder itself, not from folders in it; hidden files and folders
+    Images are taken from a class folder itself, not from folders in it; hidden files and folders
     are left out.
 
     Args:
@@ -42,22 +42,22 @@ def read_folders(root: Path, split: str) -> ClassificationSet:
         split: one of `folder_splits`, or ``""`` where there is none.
 
     Raises:
-        UserError: no class folder, only one class, or a class folder without pictures.
+        UserError: no class folder, only one class, or a class folder without images.
     """
     splits = folder_splits(root)
     parts = [root / name for name in splits] or [root]
     names = tuple(sorted({folder.name for part in parts for folder in _inner(part)}))
     if len(names) < 2:
-        raise UserError(root, "at least two class folders with pictures", ", ".join(names) or "none")
+        raise UserError(root, "at least two class folders with images", ", ".join(names) or "none")
     if split in splits and find_list(root, split) and not _inner(root / split):
         return ClassificationSet(root, "folders", split, names, tuple(read_list(root, split, names)))
     numbers = {name: number for number, name in enumerate(names)}
     items: list[ClassificationItem] = []
     for folder in _inner(root / split):
-        pictures = sorted(path for path in folder.iterdir() if is_picture(path))
-        if not pictures:
-            raise UserError(folder, "pictures in every class folder", "none", "Fill or remove the folder")
-        items += [ClassificationItem(path, numbers[folder.name]) for path in pictures]
+        images = sorted(path for path in folder.iterdir() if is_image(path))
+        if not images:
+            raise UserError(folder, "images in every class folder", "none", "Fill or remove the folder")
+        items += [ClassificationItem(path, numbers[folder.name]) for path in images]
     return ClassificationSet(root, "folders", split if splits else WHOLE, names, tuple(items))
 
 
@@ -69,5 +69,5 @@ def _inner(folder: Path) -> list[Path]:
     )
 
 
-def _first_picture(folder: Path) -> Path | None:
-    return next((path for path in folder.iterdir() if is_picture(path)), None)
+def _first_image(folder: Path) -> Path | None:
+    return next((path for path in folder.iterdir() if is_image(path)), None)

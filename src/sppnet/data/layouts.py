@@ -11,7 +11,7 @@ import torch
 
 from sppnet.data.coco import coco_splits, is_coco, read_coco
 from sppnet.data.folders import folder_splits, is_folders, read_folders
-from sppnet.data.pictures import pictures_under
+from sppnet.data.images import images_under
 from sppnet.data.splits import Purpose, choose_split, pick_split
 from sppnet.data.voc import is_voc, read_voc, voc_splits
 from sppnet.data.yolo import is_yolo, read_yolo, yolo_splits
@@ -26,7 +26,7 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 _LOOKED_FOR = (
     "JPEGImages with Annotations (VOC), annotations/*.json (COCO), data.yaml or images with labels (YOLO), "
-    "or a folder of pictures for each class"
+    "or a folder of images for each class"
 )
 
 
@@ -38,13 +38,13 @@ def recognise(path: PathLike) -> Layout:
     """
     root = Path(path)
     if not root.exists():
-        raise UserError(root, "a folder of labelled pictures", "no such folder")
+        raise UserError(root, "a folder of labelled images", "no such folder")
     if root.is_file():
         if is_yolo(root):
             return "yolo"
-        raise UserError(root, "a folder of labelled pictures", "a file")
+        raise UserError(root, "a folder of labelled images", "a file")
     if not any(root.iterdir()):
-        raise UserError(root, "a folder of labelled pictures", "an empty folder")
+        raise UserError(root, "a folder of labelled images", "an empty folder")
     if is_voc(root):
         return "voc"
     if is_coco(root):
@@ -53,7 +53,7 @@ def recognise(path: PathLike) -> Layout:
         return "yolo"
     if is_folders(root):
         return "folders"
-    got = "pictures without labels" if pictures_under(root) else "none of these"
+    got = "images without labels" if images_under(root) else "none of these"
     raise UserError(root, _LOOKED_FOR, got)
 
 
@@ -92,7 +92,7 @@ def default_split(path: PathLike, purpose: Purpose, layout: str | None = None) -
 
 
 def read_detection(path: PathLike, split: str | None = None, layout: str | None = None) -> DetectionSet:
-    """Pictures with boxes, in VOC, COCO or YOLO layout.
+    """Images with boxes, in VOC, COCO or YOLO layout.
 
     Args:
         path: the data set: a folder, or a YOLO yaml.
@@ -100,13 +100,13 @@ def read_detection(path: PathLike, split: str | None = None, layout: str | None 
         layout: ``"voc"``, ``"coco"`` or ``"yolo"``; recognised when None.
 
     Raises:
-        UserError: an unknown layout or split, class folders, no picture, or a file at fault: the message
+        UserError: an unknown layout or split, class folders, no image, or a file at fault: the message
             names it and the object in it.
     """
     root = Path(path)
     found = _layout(root, layout)
     if found == "folders":
-        wanted = "pictures with boxes in VOC, COCO or YOLO layout"
+        wanted = "images with boxes in VOC, COCO or YOLO layout"
         raise UserError(root, wanted, "class folders", "They are for classification")
     part = _split(root, split, found)
     match found:
@@ -117,14 +117,14 @@ def read_detection(path: PathLike, split: str | None = None, layout: str | None 
         case "yolo":
             read = read_yolo(root, part)
     if not read.items:
-        raise UserError(root, f"pictures in {_said(part)}", "none")
+        raise UserError(root, f"images in {_said(part)}", "none")
     return read
 
 
 def read_classification(
     path: PathLike, split: str | None = None, layout: str | None = None
 ) -> ClassificationSet:
-    """Pictures of one class each, in class folders.
+    """Images of one class each, in class folders.
 
     Args:
         path: the folder.
@@ -133,16 +133,16 @@ def read_classification(
 
     Raises:
         UserError: an unknown layout or split, another layout, fewer than two classes, or a class folder
-            without pictures.
+            without images.
     """
     root = Path(path)
     found = _layout(root, layout)
     if found != "folders":
-        raise UserError(root, "a folder of pictures for each class", f"boxes in {found.upper()} layout")
+        raise UserError(root, "a folder of images for each class", f"boxes in {found.upper()} layout")
     part = _split(root, split, found)
     read = read_folders(root, part)
     if not read.items:
-        raise UserError(root, f"pictures in {_said(part)}", "none")
+        raise UserError(root, f"images in {_said(part)}", "none")
     return read
 
 
@@ -165,10 +165,10 @@ def detection_for(dataset: DetectionSet, names: tuple[str, ...]) -> DetectionSet
 
 
 def classification_for(dataset: ClassificationSet, names: tuple[str, ...]) -> ClassificationSet:
-    """The same pictures with the class numbers of ``names``: a classifier's that was taught elsewhere.
+    """The same images with the class numbers of ``names``: a classifier's that was taught elsewhere.
 
     Raises:
-        UserError: it has pictures of classes that ``names`` lacks; it lists them.
+        UserError: it has images of classes that ``names`` lacks; it lists them.
     """
     numbers = _numbers(dataset.root, dataset.names, {item.label for item in dataset.items}, names)
     items = tuple(replace(item, label=numbers[item.label]) for item in dataset.items)
@@ -189,7 +189,7 @@ def _layout(root: Path, layout: str | None) -> Layout:
     if layout not in LAYOUTS:
         raise UserError("layout", f"one of {', '.join(LAYOUTS)}", repr(layout))
     if not root.exists():
-        raise UserError(root, "a folder of labelled pictures", "no such folder")
+        raise UserError(root, "a folder of labelled images", "no such folder")
     return layout
 
 

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from sppnet.data.pictures import PICTURE_ENDINGS
+from sppnet.data.images import IMAGE_ENDINGS
 from sppnet.data.splits import WHOLE
 from sppnet.data.truth import Annotated, make_truth, size_of_annotated
 from sppnet.errors import UserError
@@ -43,32 +43,32 @@ def read_voc(root: Path, split: str) -> DetectionSet:
         split: one of `voc_splits`, or ``""`` for all annotations where there is none.
 
     Raises:
-        UserError: a missing or broken file, a picture without annotation, an object without name or
-            box, or a box outside its picture; it names the file and the object.
+        UserError: a missing or broken file, an image without annotation, an object without name or
+            box, or a box outside its image; it names the file and the object.
     """
     home = voc_home(root)
     files = sorted((home / "Annotations").glob("*.xml"))
     read = track(files, "annotations", quiet=len(files) < _MANY)
     described = {path.stem: _describe(path) for path in read}
     names = tuple(sorted({found.name for one in described.values() for found in one.objects}))
-    pictures = {
+    images = {
         path.stem: path
         for path in sorted((home / "JPEGImages").iterdir(), reverse=True)
-        if path.suffix.lower() in PICTURE_ENDINGS
+        if path.suffix.lower() in IMAGE_ENDINGS
     }
     keys = list(described) if split == WHOLE else _lines(home / "ImageSets" / "Main" / f"{split}.txt")
     items: list[DetectionItem] = []
-    for key in track(keys, "pictures", quiet=len(keys) < _MANY):
+    for key in track(keys, "images", quiet=len(keys) < _MANY):
         path = home / "Annotations" / f"{key}.xml"
         if key not in described:
             raise UserError(path, f"the annotation of {key}", "no such file")
-        if key not in pictures:
-            raise UserError(path, f"its picture, {home / 'JPEGImages' / key}.jpg", "no such file")
-        size = size_of_annotated(pictures[key], path, described[key].stated)
+        if key not in images:
+            raise UserError(path, f"its image, {home / 'JPEGImages' / key}.jpg", "no such file")
+        size = size_of_annotated(images[key], path, described[key].stated)
         objects = [
             _annotated(path, number, found, names) for number, found in enumerate(described[key].objects, 1)
         ]
-        items.append(DetectionItem(pictures[key], key, make_truth(objects, names, size)))
+        items.append(DetectionItem(images[key], key, make_truth(objects, names, size)))
     return DetectionSet(root, "voc", split, names, tuple(range(1, len(names) + 1)), tuple(items))
 
 
@@ -156,5 +156,5 @@ def _annotated(path: Path, number: int, found: _Object, names: tuple[str, ...]) 
 def _stated_size(tree: Element) -> ImageSize | None:
     try:
         return ImageSize(int(tree.findtext("size/height") or ""), int(tree.findtext("size/width") or ""))
-    except ValueError:  # often left out or 0; the picture itself is asked anyway
+    except ValueError:  # often left out or 0; the image itself is asked anyway
         return None

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from sppnet.data.pictures import PICTURE_ENDINGS, Pixels
+from sppnet.data.images import IMAGE_ENDINGS, Pixels
 from sppnet.errors import UserError
 from sppnet.structures import Detections, GroundTruth, ImageSize
 
@@ -30,12 +30,12 @@ def write_voc(
 ) -> Path:
     """Write one split of a data set in VOC layout; splits written before stay.
 
-    Pictures become JPEG of quality 95 with full colour resolution. Box edges stay what they are: whole
+    Images become JPEG of quality 95 with full colour resolution. Box edges stay what they are: whole
     numbers are written as such, others with their decimals.
 
     Args:
         root: the folder, made where missing.
-        items: of every picture its key (the file name without ending), its pixels, uint8 ``[H, W, 3]``,
+        items: of every image its key (the file name without ending), its pixels, uint8 ``[H, W, 3]``,
             and its objects.
         split: the name of the list in ``ImageSets/Main``.
 
@@ -43,7 +43,7 @@ def write_voc(
         The list of the split.
 
     Raises:
-        UserError: a key that is no plain file name or comes twice, truth of another picture size, or a
+        UserError: a key that is no plain file name or comes twice, truth of another image size, or a
             crowd, which VOC cannot express.
     """
     home = Path(root)
@@ -69,32 +69,32 @@ def write_predictions(
     format: PredictionFormat = "json",
     category_ids: Sequence[int] | None = None,
 ) -> None:
-    """Write what was found in pictures to one file; its folder is made where missing.
+    """Write what was found in images to one file; its folder is made where missing.
 
-    - ``json``: the class names and, for every picture in order, its name, size and detections.
-    - ``coco``: COCO results, ``bbox`` as (x, y, width, height); ``image_id`` is the picture's name
+    - ``json``: the class names and, for every image in order, its name, size and detections.
+    - ``coco``: COCO results, ``bbox`` as (x, y, width, height); ``image_id`` is the image's name
       without folder and ending, a number where it is one.
-    - ``csv``: one line a detection, the columns `CSV_COLUMNS`; a picture without any has no line.
+    - ``csv``: one line a detection, the columns `CSV_COLUMNS`; an image without any has no line.
 
     Numbers are the shortest that read back as the same float32. Boxes have continuous edges.
 
     Args:
         path: the file.
-        results: pictures, by path or by key, and their detections, all with the same class names.
+        results: images, by path or by key, and their detections, all with the same class names.
         format: one of `PREDICTION_FORMATS`.
         category_ids: for ``coco``, the data set's number of each class; 1, 2, ... when None.
 
     Raises:
         UserError: an unknown format, differing class names, or a number of ids other than of classes;
-            for ``coco`` also two pictures of one name.
+            for ``coco`` also two images of one name.
     """
     if format not in PREDICTION_FORMATS:
         raise UserError("format", f"one of {', '.join(PREDICTION_FORMATS)}", repr(format))
-    named = [(os.fspath(picture), found) for picture, found in results]
+    named = [(os.fspath(image), found) for image, found in results]
     names = named[0][1].names if named else ()
-    for picture, found in named:
+    for image, found in named:
         if found.names != names:
-            raise UserError(picture, f"the class names {', '.join(names)}", ", ".join(found.names))
+            raise UserError(image, f"the class names {', '.join(names)}", ", ".join(found.names))
     match format:
         case "json":
             text = _json(named, names)
@@ -119,12 +119,12 @@ def _check_voc(key: str, keys: dict[str, None], pixels: Pixels, truth: GroundTru
     if key in keys:
         raise UserError(f"key {key!r}", "each key once", "it twice")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise UserError(f"picture {key!r}", "uint8 [H, W, 3]", f"{pixels.dtype} {list(pixels.shape)}")
+        raise UserError(f"image {key!r}", "uint8 [H, W, 3]", f"{pixels.dtype} {list(pixels.shape)}")
     size = ImageSize(pixels.shape[0], pixels.shape[1])
     if truth.boxes.size != size:
-        raise UserError(f"picture {key!r}", f"boxes on {size}", truth.boxes.size)
+        raise UserError(f"image {key!r}", f"boxes on {size}", truth.boxes.size)
     if bool(truth.crowd.any()):
-        raise UserError(f"picture {key!r}", "single objects", "a crowd, which VOC cannot express")
+        raise UserError(f"image {key!r}", "single objects", "a crowd, which VOC cannot express")
 
 
 def _voc_xml(name: str, truth: GroundTruth) -> bytes:
@@ -157,9 +157,9 @@ def _rows(found: Detections) -> list[tuple[list[float], float, int]]:
 
 
 def _json(named: Sequence[tuple[str, Detections]], names: tuple[str, ...]) -> str:
-    pictures = [
+    images = [
         {
-            "image": picture,
+            "image": image,
             "height": found.boxes.size.height,
             "width": found.boxes.size.width,
             "detections": [
@@ -167,9 +167,9 @@ def _json(named: Sequence[tuple[str, Detections]], names: tuple[str, ...]) -> st
                 for box, score, label in _rows(found)
             ],
         }
-        for picture, found in named
+        for image, found in named
     ]
-    return json.dumps({"names": names, "pictures": pictures}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps({"names": names, "images": images}, indent=1, ensure_ascii=False) + "\n"
 
 
 def _coco(
@@ -178,17 +178,15 @@ def _coco(
     ids = range(1, len(names) + 1) if category_ids is None else category_ids
     if len(ids) != len(names):
         raise UserError("category_ids", f"{len(names)} numbers, one a class", len(ids))
-    pictures: dict[str | int, str] = {}
+    images: dict[str | int, str] = {}
     results: list[dict[str, Any]] = []
-    for picture, found in named:
-        name = Path(picture)
-        stem = name.stem if name.suffix.lower() in PICTURE_ENDINGS else name.name
+    for image, found in named:
+        name = Path(image)
+        stem = name.stem if name.suffix.lower() in IMAGE_ENDINGS else name.name
         image_id = int(stem) if stem.isascii() and stem.isdigit() else stem
-        if image_id in pictures:
-            raise UserError(
-                picture, "another name than every other picture's", f"that of {pictures[image_id]}"
-            )
-        pictures[image_id] = picture
+        if image_id in images:
+            raise UserError(image, "another name than every other image's", f"that of {images[image_id]}")
+        images[image_id] = image
         for (x0, y0, x1, y1), score, label in _rows(found):
             box = [x0, y0, float(str(np.float32(x1 - x0))), float(str(np.float32(y1 - y0)))]
             results.append({"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score})
@@ -199,7 +197,7 @@ def _csv(named: Sequence[tuple[str, Detections]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for picture, found in named:
+    for image, found in named:
         for box, score, label in _rows(found):
-            writer.writerow([picture, *box, score, label, found.names[label]])
+            writer.writerow([image, *box, score, label, found.names[label]])
     return text.getvalue()

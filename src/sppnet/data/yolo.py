@@ -11,14 +11,14 @@ from typing import Any, cast
 
 import yaml
 
-from sppnet.data.pictures import image_size, pictures_under
+from sppnet.data.images import image_size, images_under
 from sppnet.data.splits import SPLIT_FOLDERS, WHOLE, plain_name
 from sppnet.data.truth import Annotated, make_truth
 from sppnet.errors import UserError
 from sppnet.progress import track
 from sppnet.structures import DetectionItem, DetectionSet, ImageSize
 
-_MANY = 3000  # pictures that take long enough to want a bar
+_MANY = 3000  # images that take long enough to want a bar
 _SPLITS = ("train", "val", "test")
 
 
@@ -27,9 +27,9 @@ class _Layout:
     """What the yaml says, or the folders show.
 
     Attributes:
-        folders: what relative paths refer to, likeliest first.
+        folders: what relative paths refer to, top first.
         names: class names by number; None where nobody wrote them down.
-        sources: by split, the folders or lists of pictures as written.
+        sources: by split, the folders or lists of images as written.
         poses: whether a label is a box followed by key points.
     """
 
@@ -54,8 +54,8 @@ def yolo_splits(root: Path) -> tuple[str, ...]:
 def read_yolo(root: Path, split: str) -> DetectionSet:
     """One split of a YOLO data set.
 
-    A label file lies where its picture lies, with ``labels`` for the last ``images`` of the path. A
-    picture without one has no objects. A polygon counts as the box around it. Without a yaml or
+    A label file lies where its image lies, with ``labels`` for the last ``images`` of the path. A
+    image without one has no objects. A polygon counts as the box around it. Without a yaml or
     ``classes.txt`` the class names are the numbers 0, 1, ... up to the highest one used in any split.
 
     Args:
@@ -63,25 +63,25 @@ def read_yolo(root: Path, split: str) -> DetectionSet:
         split: one of `yolo_splits`, or ``""`` where there is none.
 
     Raises:
-        UserError: a missing or broken file, a class number without a name, a box outside its picture, or
-            no label file for any picture; it names the file and the line.
+        UserError: a missing or broken file, a class number without a name, a box outside its image, or
+            no label file for any image; it names the file and the line.
     """
     layout = _layout(root)
     if split not in layout.sources:
         raise UserError(root, f"one of the splits {', '.join(layout.sources)}", repr(split))
     ids = layout.names if layout.names is not None else _numbered(root, layout)
     names, numbers = tuple(ids.values()), {category: number for number, category in enumerate(ids)}
-    pictures = _pictures(root, layout, split)
+    images = _images(root, layout, split)
     items: list[DetectionItem] = []
     labelled = False
-    for picture, key in track(pictures.items(), "pictures", len(pictures), quiet=len(pictures) < _MANY):
-        size = image_size(picture)
-        file = _label_file(picture)
+    for image, key in track(images.items(), "images", len(images), quiet=len(images) < _MANY):
+        size = image_size(image)
+        file = _label_file(image)
         labelled = labelled or file.is_file()
         objects = [_annotated(where, line, numbers, size, layout.poses) for where, line in _lines(file)]
-        items.append(DetectionItem(picture, key, make_truth(objects, names, size)))
+        items.append(DetectionItem(image, key, make_truth(objects, names, size)))
     if items and not labelled:
-        wanted = f"a label file for at least one of {len(items)} pictures"
+        wanted = f"a label file for at least one of {len(items)} images"
         raise UserError(root, wanted, "none", f"Looked for {_label_file(items[0].path)} and the like")
     return DetectionSet(root, "yolo", split, names, tuple(ids), tuple(items))
 
@@ -124,7 +124,7 @@ def _layout(root: Path) -> _Layout:
             ]
     sources = sources or _folder_sources(file.parent)
     if not sources:
-        raise UserError(file, "a train, val or test with the place of its pictures", ", ".join(content))
+        raise UserError(file, "a train, val or test with the place of its images", ", ".join(content))
     folders = dict.fromkeys((file.parent / str(content.get("path") or "."), file.parent))
     return _Layout(tuple(folders), _yaml_names(file, content), sources, "kpt_shape" in content)
 
@@ -142,7 +142,7 @@ def _yaml_names(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _resolve(root: Path, layout: _Layout, entry: str) -> Path:
-    """Where pictures lie: as written, else the longest end of the entry that exists in the data set.
+    """Where images lie: as written, else the longest end of the entry that exists in the data set.
 
     Exported files often name a folder of the machine that wrote them, or one level too many. The end
     must keep the name of the split, lest another split be taken for it.
@@ -154,7 +154,7 @@ def _resolve(root: Path, layout: _Layout, entry: str) -> Path:
     for path in tried:
         if path.exists():
             return path
-    raise UserError(root, f"a folder or list of pictures {entry}", "none", f"Looked for {tried[0]}")
+    raise UserError(root, f"a folder or list of images {entry}", "none", f"Looked for {tried[0]}")
 
 
 def _folder_sources(root: Path) -> dict[str, list[str]]:
@@ -180,17 +180,17 @@ def _listed_names(root: Path) -> dict[int, str] | None:
 
 
 def _numbered(root: Path, layout: _Layout) -> dict[int, str]:
-    pictures = [picture for split in layout.sources for picture in _pictures(root, layout, split)]
-    used = [_class_id(where, line) for picture in pictures for where, line in _lines(_label_file(picture))]
+    images = [image for split in layout.sources for image in _images(root, layout, split)]
+    used = [_class_id(where, line) for image in images for where, line in _lines(_label_file(image))]
     return {number: str(number) for number in range(max(used, default=-1) + 1)}
 
 
-def _pictures(root: Path, layout: _Layout, split: str) -> dict[Path, str]:
-    """Pictures with their keys: the stem of the file, or its path where two files share a stem."""
+def _images(root: Path, layout: _Layout, split: str) -> dict[Path, str]:
+    """Images with their keys: the stem of the file, or its path where two files share a stem."""
     found: dict[Path, Path] = {}
     for source in (_resolve(root, layout, entry) for entry in layout.sources[split]):
         if source.is_dir():
-            found.update({path: path.relative_to(source) for path in pictures_under(source)})
+            found.update({path: path.relative_to(source) for path in images_under(source)})
         else:
             lines = source.read_text(encoding="utf-8-sig", errors="replace").splitlines()
             listed = [Path(line.strip()) for line in lines if line.strip()]
@@ -202,8 +202,8 @@ def _pictures(root: Path, layout: _Layout, split: str) -> dict[Path, str]:
     }
 
 
-def _label_file(picture: Path) -> Path:
-    parts = list(picture.with_suffix(".txt").parts)
+def _label_file(image: Path) -> Path:
+    parts = list(image.with_suffix(".txt").parts)
     for position in range(len(parts) - 2, -1, -1):
         if parts[position] == "images":
             parts[position] = "labels"

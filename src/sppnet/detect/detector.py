@@ -12,16 +12,16 @@ from torch import Tensor
 
 from sppnet.backbones import load_backbone, prepare
 from sppnet.config import as_config, from_config
-from sppnet.data import PictureSource, default_split, detection_for, read_detection, read_image
+from sppnet.data import ImageSource, default_split, detection_for, read_detection, read_image
 from sppnet.detect.fitting import fit_heads, learn_shapes, maps_of, windows_of
 from sppnet.detect.options import DetectorOptions
-from sppnet.detect.postprocess import Heads, detect, one_each
+from sppnet.detect.postprocess import Heads, class_agnostic_nms, detect
 from sppnet.detect.regression import Projection, Regressors
 from sppnet.detect.result import DetectionResult
 from sppnet.errors import UserError
 from sppnet.evaluate import detection_metrics
 from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
-from sppnet.learn import HiddenModel, LinearModel
+from sppnet.learn import MLP, LinearModel
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
 from sppnet.runs import load_run, save_run
@@ -57,7 +57,7 @@ class Detector:
         layout: str | None = None,
         quiet: bool = False,
     ) -> Self:
-        """Learn from pictures with boxes.
+        """Learn from images with boxes.
 
         Args:
             data: a data set in VOC, COCO or YOLO layout, or one that was read.
@@ -99,27 +99,27 @@ class Detector:
         return self
 
     def predict(
-        self, source: PictureSource | Sequence[PictureSource], *, threshold: float | None = None
+        self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
     ) -> DetectionResult | list[DetectionResult]:
-        """Detect objects in a picture, or in each of a list; one answer an object (`one_each`).
+        """Detect objects in an image, or in each of a list; one answer an object (`class_agnostic_nms`).
 
         Args:
             source: a path, a PIL image, an array (RGB, uint8), or a list of them.
             threshold: leave out what is less probable; 0.5 when None.
 
         Raises:
-            UserError: not fitted, or a picture that cannot be read.
+            UserError: not fitted, or an image that cannot be read.
         """
         if isinstance(source, (list, tuple)):
-            return [self._predict_one(one, threshold) for one in cast("Sequence[PictureSource]", source)]
-        return self._predict_one(cast("PictureSource", source), threshold)
+            return [self._predict_one(one, threshold) for one in cast("Sequence[ImageSource]", source)]
+        return self._predict_one(cast("ImageSource", source), threshold)
 
-    def _predict_one(self, source: PictureSource, threshold: float | None) -> DetectionResult:
+    def _predict_one(self, source: ImageSource, threshold: float | None) -> DetectionResult:
         found = self._detect(source)
         likely = found[found.scores >= (0.5 if threshold is None else threshold)]
-        return DetectionResult(one_each(likely), source)
+        return DetectionResult(class_agnostic_nms(likely), source)
 
-    def _detect(self, source: PictureSource) -> Detections:
+    def _detect(self, source: ImageSource) -> Detections:
         self._check_fitted()
         image = read_image(source)
         size = ImageSize(image.shape[1], image.shape[2])
@@ -137,7 +137,7 @@ class Detector:
         layout: str | None = None,
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Measure on pictures with boxes.
+        """Measure on images with boxes.
 
         Args:
             data: a data set whose classes are among the detector's, or one that was read.
@@ -177,9 +177,9 @@ class Detector:
         }
         for i, (mean, basis) in enumerate(zip(projection.means, projection.bases, strict=True)):
             tensors |= {f"projection.{i}.mean": mean, f"projection.{i}.basis": basis}
-        if (judge := heads.regressors.judge) is not None:
-            for name, part in (("first", judge.first), ("second", judge.second)):
-                tensors |= {f"judge.{name}.weight": part.weight, f"judge.{name}.bias": part.bias}
+        if (iou_head := heads.regressors.iou_head) is not None:
+            for name, part in (("first", iou_head.first), ("second", iou_head.second)):
+                tensors |= {f"iou_head.{name}.weight": part.weight, f"iou_head.{name}.bias": part.bias}
         tensors |= backbone_tensors(self.backbone_)
         model: dict[str, object] = {
             "names": list(self.names_),
@@ -207,18 +207,18 @@ class Detector:
             means, bases = (
                 tuple(tensors[f"projection.{i}.{part}"] for i in range(count)) for part in ("mean", "basis")
             )
-            judge = None
-            if "judge.first.weight" in tensors:
-                judge = HiddenModel(
+            iou_head = None
+            if "iou_head.first.weight" in tensors:
+                iou_head = MLP(
                     *(
-                        LinearModel(tensors[f"judge.{part}.weight"], tensors[f"judge.{part}.bias"])
+                        LinearModel(tensors[f"iou_head.{part}.weight"], tensors[f"iou_head.{part}.bias"])
                         for part in ("first", "second")
                     )
                 )
             regressors = Regressors(
                 Projection(tuple(model["layers"]), means, bases),
                 LinearModel(tensors["regressors.weight"], tensors["regressors.bias"]),
-                judge,
+                iou_head,
             )
             ours.names_ = tuple(model["names"])
             svm = LinearModel(tensors["svm.weight"], tensors["svm.bias"])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sppnet.backbones import Backbone
 from sppnet.data import read_image
-from sppnet.detect.judging import fit_judge
+from sppnet.detect.iou_head import fit_iou_head
 from sppnet.detect.mining import fit_svms, make_scene
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.postprocess import Heads, margins_and_boxes
@@ -28,12 +28,12 @@ from sppnet.structures import Boxes, DetectionSet, FeatureMaps, GroundTruth, Ima
 _REGRESSED_PER_OBJECT = 8
 _REGRESSED = 30_000
 """Windows that regressors learn from, about; bounds the memory of fitting."""
-_CALIBRATION_PICTURES = 40
+_CALIBRATION_IMAGES = 40
 _MATCH_IOU = 0.5
 
 
 def scales_of(options: DetectorOptions) -> tuple[int, ...] | None:
-    """What `extract` takes: the short side, or None for a picture's own size."""
+    """What `extract` takes: the short side, or None for an image's own size."""
     return (options.short_side,) if options.short_side else None
 
 
@@ -49,11 +49,11 @@ def windows_of(
     given: Mapping[str, Tensor] | None,
     path: Path | None,
 ) -> Boxes:
-    """The windows of a picture: its boxes in the proposals file, or dense ones."""
+    """The windows of an image: its boxes in the proposals file, or dense ones."""
     if given is not None:
         if path is None:
-            wanted = "a picture by its path, to find its boxes in the proposals file"
-            raise UserError("source", wanted, "a picture in memory")
+            wanted = "an image by its path, to find its boxes in the proposals file"
+            raise UserError("source", wanted, "an image in memory")
         return proposals_for(given, path, size).boxes
     return dense_windows(size, shapes, step=options.window_step, most=options.windows)
 
@@ -64,7 +64,7 @@ def learn_shapes(dataset: DetectionSet, most: int) -> Tensor:
     for item in dataset.items:
         counts += torch.bincount(item.truth.labels, minlength=len(counts))
     if not counts.any():
-        raise UserError(dataset.root, "annotated objects to learn from", "pictures without any")
+        raise UserError(dataset.root, "annotated objects to learn from", "images without any")
     share = 1 / counts.clamp(min=1)
     items = [item.truth for item in dataset.items]
     return shapes_from_boxes([t.boxes for t in items], [share[t.labels] for t in items], most=most)
@@ -81,27 +81,27 @@ def fit_heads(
     *,
     quiet: bool,
 ) -> tuple[Heads, dict[str, object]]:
-    """Everything that is learned from the pictures of a data set.
+    """Everything that is learned from the images of a data set.
 
     Returns:
-        The heads, and counts: ``"pictures"``, ``"windows"`` (of all pictures), ``"rows"``, ...
+        The heads, and counts: ``"images"``, ``"windows"`` (of all images), ``"rows"``, ...
     """
     draw = torch.Generator().manual_seed(seed)
     objects = sum(len(item.truth) for item in dataset.items)
-    mirrored = objects < options.mirror_below
+    flipped = objects < options.flip_below
     with MapStore(options.cache_mb * 2**20) as store:
         for item in track(dataset.items, "Feature maps", quiet=quiet):
             image = read_image(item.path)
             store.add(maps_of(network, image, options))
-            if mirrored:
+            if flipped:
                 store.add(maps_of(network, image.flip(2), options))
         watch("features")
         windows = _all_windows(dataset, shapes, options, given)
         counted = sum(map(len, windows))
         truths = [item.truth for item in dataset.items]
-        if mirrored:
-            windows = [two for some in windows for two in (some, some.mirrored())]
-            truths = [two for t in truths for two in (t, replace(t, boxes=t.boxes.mirrored()))]
+        if flipped:
+            windows = [two for some in windows for two in (some, some.flipped())]
+            truths = [two for t in truths for two in (t, replace(t, boxes=t.boxes.flipped()))]
         scenes = [make_scene(some, truth) for some, truth in zip(windows, truths, strict=True)]
         _check_examples(dataset, [scene.targets for scene in scenes])
         watch("windows")
@@ -112,14 +112,14 @@ def fit_heads(
         heads = Heads(
             dataset.names, svm, regressors, torch.tensor([[1.0, 0.0]]).repeat(len(dataset.names), 1)
         )
-        if options.judge:
-            heads = fit_judge(store, windows, truths, heads, options, draw)
-            watch("judge")
+        if options.iou_head:
+            heads = fit_iou_head(store, windows, truths, heads, options, draw)
+            watch("iou_head")
         heads = replace(heads, calibration=_calibrate(store, windows, truths, heads, options))
         watch("calibration")
         facts: dict[str, object] = {
-            "pictures": len(dataset),
-            "mirrored": mirrored,
+            "images": len(dataset),
+            "flipped": flipped,
             "objects": objects,
             "windows": counted,
             **counts,
@@ -131,7 +131,7 @@ def fit_heads(
 def _regression_samples(
     windows: Sequence[Boxes], truths: Sequence[GroundTruth], draw: torch.Generator
 ) -> list[RegressionSample]:
-    """Windows on objects, up to eight an object, fewer of each picture where there are very many."""
+    """Windows on objects, up to eight an object, fewer of each image where there are very many."""
     objects = max(1, sum(map(len, truths)))
     each = max(1, min(_REGRESSED_PER_OBJECT, _REGRESSED // objects))
     share = min(1.0, _REGRESSED / (objects * each))
@@ -148,7 +148,7 @@ def _regression_samples(
 def _all_windows(
     dataset: DetectionSet, shapes: Tensor, options: DetectorOptions, given: Mapping[str, Tensor] | None
 ) -> list[Boxes]:
-    """The windows of every picture; pictures of one size share their dense ones."""
+    """The windows of every image; images of one size share their dense ones."""
     if given is not None:
         return [windows_of(i.truth.boxes.size, shapes, options, given, i.path) for i in dataset.items]
     sizes = {item.truth.boxes.size for item in dataset.items}
@@ -172,11 +172,11 @@ def _calibrate(
     plain: Heads,
     options: DetectorOptions,
 ) -> Tensor:
-    """Slope and offset ``[K, 2]`` that turn a margin into the chance of an IoU of 0.5 or more."""
+    """Slope and offset ``[K, 2]`` that turn a margin into the probability of an IoU of 0.5 or more."""
     margins: list[Tensor] = []
     right: list[Tensor] = []
     labels: list[Tensor] = []
-    step = max(1, len(truths) // _CALIBRATION_PICTURES)
+    step = max(1, len(truths) // _CALIBRATION_IMAGES)
     for i in range(0, len(truths), step):
         boxes, margin, label = margins_and_boxes(store[i], windows[i], plain, options)
         overlaps = class_overlaps(boxes, truths[i])

@@ -13,27 +13,27 @@ class DetectorOptions:
     """How windows are made, pooled, scored and merged.
 
     Attributes:
-        short_side: pictures are resized to this short side, in pixels, before the network; 0 keeps
+        short_side: images are resized to this short side, in pixels, before the network; 0 keeps
             their own size.
         long_side: limit of the long side after resizing, in pixels.
         levels: bins along each side of each level of the pyramid that the SVMs see.
-        proposals: a JSON or CSV file with boxes for every picture, instead of dense windows.
+        proposals: a JSON or CSV file with boxes for every image, instead of dense windows.
         window_step: dense windows move by this share of their sides.
-        windows: dense windows a picture, at most.
+        windows: dense windows an image, at most.
         shapes: shapes of dense windows, at most.
         C: the SVMs' cost of a unit of loss, with rows scaled to a mean norm of 20.
         positive_weight: how many times more an error on a positive costs.
         mining_rounds: times that hard negatives are looked for.
         rows: training rows of the SVMs, at most; bounds the memory of fitting.
         ridge: penalty of the box regressors, with rows scaled to a mean norm of 20.
-        judge: neurons of the layer that helps to place boxes and judges how well they sit; 0 leaves it out.
-        mirror_below: with fewer objects than this to learn from, pictures are also seen mirrored left to
-            right; 0 for objects that mirroring makes into others, such as letters.
+        iou_head: hidden units of the MLP that refines boxes and predicts their IoU; 0 disables it.
+        flip_below: with fewer objects than this to learn from, images are also seen flipped left to
+            right; 0 for objects that flipping makes into others, such as letters.
         regressions: times that a box is regressed; 0 leaves windows as they are.
         nms: of two detections of a class whose IoU is above this, the better one stays.
         vote: detections that overlap a kept one by at least this IoU pull its box; 1 turns it off.
-        per_class: detections a picture and class, at most.
-        cache_mb: memory for the training pictures' feature maps; what is over it lies on disk.
+        per_class: detections an image and class, at most.
+        cache_mb: memory for the training images' feature maps; what is over it lies on disk.
     """
 
     short_side: int = 480
@@ -48,8 +48,8 @@ class DetectorOptions:
     mining_rounds: int = 2
     rows: int = 30000
     ridge: float = 1000.0
-    judge: int = 256
-    mirror_below: int = 1000
+    iou_head: int = 256
+    flip_below: int = 1000
     regressions: int = 2
     nms: float = 0.4
     vote: float = 0.6
@@ -70,8 +70,8 @@ class DetectorOptions:
             ("mining_rounds", self.mining_rounds >= 0, "at least 0"),
             ("rows", self.rows >= 100, "at least 100"),
             ("ridge", self.ridge > 0, "a number above 0"),
-            ("judge", self.judge >= 0, "at least 0"),
-            ("mirror_below", self.mirror_below >= 0, "at least 0"),
+            ("iou_head", self.iou_head >= 0, "at least 0"),
+            ("flip_below", self.flip_below >= 0, "at least 0"),
             ("regressions", self.regressions >= 0, "at least 0"),
             ("nms", 0 <= self.nms <= 1, "an IoU, 0 to 1"),
             ("vote", 0 < self.vote <= 1, "an IoU, above 0 and at most 1"),

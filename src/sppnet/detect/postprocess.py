@@ -12,11 +12,11 @@ from sppnet.detect.options import DetectorOptions
 from sppnet.detect.regression import Regressors
 from sppnet.features import score_rows
 from sppnet.learn import LinearModel
-from sppnet.ops.boxes import covered, iou, nms, vote
+from sppnet.ops.boxes import ioa, iou, nms, vote
 from sppnet.structures import Boxes, Detections, FeatureMaps
 
 # How many times the logit of a box's IoU counts beside its margin.
-_JUDGED = 0.5
+_IOU_WEIGHT = 0.5
 # Two answers for one object: much the same box, or one of the same class inside the other.
 _SAME_BOX = 0.6
 _INSIDE = 0.85
@@ -57,7 +57,7 @@ def margins_and_boxes(
             boxes = heads.regressors(projected, boxes, labels)
         again = score_rows(maps, boxes, heads.svm.weight, heads.svm.bias, options.levels).cpu()
         margins = (margins + again[torch.arange(len(labels)), labels]) / 2
-        margins = margins + _JUDGED * heads.regressors.judged(projected, boxes, labels)
+        margins = margins + _IOU_WEIGHT * heads.regressors.iou_logits(projected, boxes, labels)
     return boxes, margins, labels
 
 
@@ -68,13 +68,13 @@ def merge(
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for number in range(len(names)):
         mine = (labels == number).nonzero()[:, 0]
-        place, chance = boxes.xyxy[mine], probabilities[mine]
-        kept = nms(place, chance, options.nms, options.per_class)
-        merged = place[kept] if options.vote >= 1 else vote(place[kept], place, chance, options.vote)
-        parts.append((merged, chance[kept], labels[mine][kept]))
-    place, chance, label = (torch.cat(column) for column in zip(*parts, strict=True))
-    order = torch.sort(chance, descending=True, stable=True).indices
-    return Detections(Boxes(place[order], boxes.size), chance[order], label[order], names)
+        place, probability = boxes.xyxy[mine], probabilities[mine]
+        kept = nms(place, probability, options.nms, options.per_class)
+        merged = place[kept] if options.vote >= 1 else vote(place[kept], place, probability, options.vote)
+        parts.append((merged, probability[kept], labels[mine][kept]))
+    place, probability, label = (torch.cat(column) for column in zip(*parts, strict=True))
+    order = torch.sort(probability, descending=True, stable=True).indices
+    return Detections(Boxes(place[order], boxes.size), probability[order], label[order], names)
 
 
 def detect(maps: FeatureMaps, windows: Boxes, heads: Heads, options: DetectorOptions) -> Detections:
@@ -84,7 +84,7 @@ def detect(maps: FeatureMaps, windows: Boxes, heads: Heads, options: DetectorOpt
     return merge(boxes, torch.sigmoid(slope * margins + offset), labels, heads.names, options)
 
 
-def one_each(found: Detections) -> Detections:
+def class_agnostic_nms(found: Detections) -> Detections:
     """One answer for each object, for people to look at: what repeats a better detection goes.
 
     It goes when its IoU with a better one is above 0.6, whatever the classes, or when one of the two, of
@@ -92,7 +92,7 @@ def one_each(found: Detections) -> Detections:
     can only lower them.
     """
     place = found.boxes.xyxy
-    inside = torch.maximum(covered(place, place), covered(place, place).T) >= _INSIDE
+    inside = torch.maximum(ioa(place, place), ioa(place, place).T) >= _INSIDE
     same = (iou(place, place) > _SAME_BOX) | (inside & (found.labels[:, None] == found.labels[None]))
     kept: list[int] = []
     for i in range(len(found)):

@@ -49,7 +49,7 @@ def crop_windows(image: Tensor, boxes: Boxes, fill: Tensor, options: CropOptions
     """Windows cut out with context and warped to one square size (paper section 4).
 
     Each window grows about its centre by side / (side - 2 padding) and is rounded to whole pixels; the
-    part of it on the picture is resized without keeping its shape (bilinear, no antialiasing) and laid
+    part of it on the image is resized without keeping its shape (bilinear, no antialiasing) and laid
     where it belongs in the crop. The rest of the crop is ``fill``.
 
     Args:
@@ -86,7 +86,7 @@ def crop_windows(image: Tensor, boxes: Boxes, fill: Tensor, options: CropOptions
 
 
 def _place(low: int, high: int, length: int, side: int) -> tuple[slice, slice] | None:
-    """Along one axis: which pixels of the picture, and where in the crop; None where nothing is on it."""
+    """Along one axis: which pixels of the image, and where in the crop; None where nothing is on it."""
     high = max(high, low + 1)
     start, stop = max(low, 0), min(high, length)
     if start >= stop:

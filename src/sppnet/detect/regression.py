@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sppnet.features import pool_rows
 from sppnet.features.store import MapStore, sample_cells
-from sppnet.learn import HiddenModel, LinearModel, fit_ridge
+from sppnet.learn import MLP, LinearModel, fit_ridge
 from sppnet.ops.boxes import decode_deltas, encode_deltas
 from sppnet.structures import Boxes, FeatureMaps, GroundTruth
 
@@ -75,13 +75,13 @@ class Regressors:
         projection: of the maps.
         model: weight ``[4 * K, D]``, bias ``[4 * K]``; rows 4k..4k+3 are class k's four deltas. Classes
             with too few examples have zeros, which leave a box where it is.
-        judge: D numbers to ``5 * K``: 5k..5k+3 are class k's four deltas, 5k+4 the logit of the IoU with an
-            object of the class. None where it was not learned.
+        iou_head: D numbers to ``5 * K``: 5k..5k+3 are class k's four deltas, 5k+4 the logit of the IoU with
+            an object of the class. None where it was not learned.
     """
 
     projection: Projection
     model: LinearModel
-    judge: HiddenModel | None = None
+    iou_head: MLP | None = None
 
     def __call__(self, projected: FeatureMaps, boxes: Boxes, labels: Tensor) -> Boxes:
         """Each box moved once by what was learned of its class, and clipped to the image."""
@@ -90,20 +90,20 @@ class Regressors:
         rows = pool_rows(projected, boxes, BINS, "mean")
         every = self.model.scores(rows).cpu().view(len(boxes), -1, 4)
         deltas = every[torch.arange(len(boxes)), labels]
-        if self.judge is not None:
-            deltas = (deltas + _of_class(self.judge.outputs(rows), labels)[:, :4]) / 2
+        if self.iou_head is not None:
+            deltas = (deltas + _of_class(self.iou_head.outputs(rows), labels)[:, :4]) / 2
         moved = decode_deltas(boxes.xyxy, deltas)
-        # A box that left the picture has nothing to show for it; it stays where it was.
+        # A box that left the image has nothing to show for it; it stays where it was.
         inside = Boxes(moved, boxes.size).clip()
         gone = ((inside.xyxy[:, 2:] - inside.xyxy[:, :2]) < 1).any(1)
         return Boxes(torch.where(gone[:, None], boxes.xyxy, inside.xyxy), boxes.size)
 
-    def judged(self, projected: FeatureMaps, boxes: Boxes, labels: Tensor) -> Tensor:
-        """The logit ``[N]`` of each box's IoU with an object of its class; 0 without a judge."""
-        if self.judge is None or not len(boxes):
+    def iou_logits(self, projected: FeatureMaps, boxes: Boxes, labels: Tensor) -> Tensor:
+        """The logit ``[N]`` of each box's IoU with an object of its class; 0 without a iou_head."""
+        if self.iou_head is None or not len(boxes):
             return torch.zeros(len(boxes))
         rows = pool_rows(projected, boxes, BINS, "mean")
-        return _of_class(self.judge.outputs(rows), labels)[:, 4]
+        return _of_class(self.iou_head.outputs(rows), labels)[:, 4]
 
 
 def _of_class(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What `Detector.predict` returns for a picture."""
+"""What `Detector.predict` returns for an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sppnet.data import PictureSource, read_pixels
+from sppnet.data import ImageSource, read_pixels
 from sppnet.structures import Detections
 
 if TYPE_CHECKING:
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """The detections of one picture, best first.
+    """The detections of one image, best first.
 
     Attributes:
         detections: boxes, scores, labels and names together.
-        source: the picture as it was given.
+        source: the image as it was given.
     """
 
     detections: Detections
-    source: PictureSource
+    source: ImageSource
 
     @property
     def boxes(self) -> Tensor:
-        """float32 ``[N, 4]``, ``(x0, y0, x1, y1)`` in pixels of the picture."""
+        """float32 ``[N, 4]``, ``(x0, y0, x1, y1)`` in pixels of the image."""
         return self.detections.boxes.xyxy
 
     @property
@@ -53,7 +53,7 @@ class DetectionResult:
         return len(self.detections)
 
     def plot(self) -> Image:
-        """The picture with the boxes drawn on it."""
+        """The image with the boxes drawn on it."""
         from sppnet.draw import draw_boxes
 
         return draw_boxes(read_pixels(self.source), self.detections)
@@ -74,7 +74,7 @@ class DetectionResult:
         return {"height": size.height, "width": size.width, "detections": found}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the drawn picture or, where the path ends in ``.json``, `to_dict`; returns the path."""
+        """Write the drawn image or, where the path ends in ``.json``, `to_dict`; returns the path."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".part-{target.name}")

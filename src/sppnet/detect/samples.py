@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sppnet.ops.boxes import covered, iou
+from sppnet.ops.boxes import ioa, iou
 from sppnet.structures import Boxes, GroundTruth
 
 POSITIVE_IOU = 0.6
@@ -41,7 +41,7 @@ def svm_targets(boxes: Boxes, truth: GroundTruth) -> Tensor:
         of_class = truth.labels == number
         crowd, hard = of_class & truth.crowd, of_class & truth.difficult
         if bool(crowd.any()):
-            inside = covered(boxes.xyxy, truth.boxes.xyxy[crowd]).amax(1) >= _CROWD_SHARE
+            inside = ioa(boxes.xyxy, truth.boxes.xyxy[crowd]).amax(1) >= _CROWD_SHARE
             targets[inside & (targets[:, number] < 0), number] = 0
         if bool(hard.any()):
             near = iou(boxes.xyxy, truth.boxes.xyxy[hard]).amax(1) >= NEGATIVE_IOU

@@ -1,17 +1,17 @@
-"""Boxes on pictures, contact sheets, plots and the report."""
+"""Boxes on images, contact sheets, plots and the report."""
 
-from sppnet.draw.boxes import DrawSource, as_picture, draw_boxes, draw_labels
+from sppnet.draw.boxes import DrawSource, as_image, draw_boxes, draw_labels
 from sppnet.draw.palette import PALETTE, class_colour
 from sppnet.draw.plots import plot_bars, plot_confusion, plot_lines, plot_precision_recall
-from sppnet.draw.report import ReportPicture, ReportTable, write_report
-from sppnet.draw.sheets import contact_sheet, draw_comparison, save_picture
+from sppnet.draw.report import ReportImage, ReportTable, write_report
+from sppnet.draw.sheets import contact_sheet, draw_comparison, save_image
 
 __all__ = [
     "DrawSource",
     "PALETTE",
-    "ReportPicture",
+    "ReportImage",
     "ReportTable",
-    "as_picture",
+    "as_image",
     "class_colour",
     "contact_sheet",
     "draw_boxes",
@@ -21,6 +21,6 @@ __all__ = [
     "plot_confusion",
     "plot_lines",
     "plot_precision_recall",
-    "save_picture",
+    "save_image",
     "write_report",
 ]

@@ -1,4 +1,4 @@
-"""Boxes and their names on pictures."""
+"""Boxes and their names on images."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ from sppnet.structures import Detections, GroundTruth, ImageSize
 
 DrawSource: TypeAlias = Image.Image | NDArray[np.uint8] | Tensor
 
-_LEAST_SIDE = 360  # below this, names would hide a picture
+_LEAST_SIDE = 360  # below this, names would hide an image
 _STRIP = (20, 20, 20)
 _Rectangle: TypeAlias = tuple[int, int, int, int]
 
 
 def draw_boxes(
-    picture: DrawSource, found: Detections | GroundTruth, threshold: float | None = None
+    image: DrawSource, found: Detections | GroundTruth, threshold: float | None = None
 ) -> Image.Image:
-    """The picture with a box and a name for every object, one colour a class.
+    """The image with a box and a name for every object, one colour a class.
 
-    Names stand inside the picture, clear of each other where there is room, on a plate of the class's
+    Names stand inside the image, clear of each other where there is room, on a plate of the class's
     colour; detections add their score, annotations what they are (difficult, crowd). Lines and letters
-    follow the size of the picture; one whose longer side is below 360 pixels is enlarged by a whole factor.
+    follow the size of the image; one whose longer side is below 360 pixels is enlarged by a whole factor.
 
     Args:
-        picture: a PIL image, uint8 ``[H, W, 3]`` in RGB, or float ``[3, H, W]``, RGB, 0..1.
-        found: the objects of this picture.
+        image: a PIL image, uint8 ``[H, W, 3]`` in RGB, or float ``[3, H, W]``, RGB, 0..1.
+        found: the objects of this image.
         threshold: detections with a lower score are left out.
 
     Returns:
-        An RGB picture; ``picture`` itself is left as it is.
+        An RGB image; ``image`` itself is left as it is.
 
     Raises:
-        UserError: a picture of another kind or size than the boxes are on.
+        UserError: an image of another kind or size than the boxes are on.
     """
-    canvas = as_picture(picture)
+    canvas = as_image(image)
     size = found.boxes.size
     if canvas.size != (size.width, size.height):
         got = f"{canvas.height} x {canvas.width}"
-        raise UserError("picture", f"the {size.height} x {size.width} (height x width) of its boxes", got)
+        raise UserError("image", f"the {size.height} x {size.width} (height x width) of its boxes", got)
     canvas, factor = _enlarged(canvas)
     marks = _marks(found, threshold, factor)
     _draw_marks(canvas, marks)
     return canvas
 
 
-def draw_labels(picture: DrawSource, lines: Sequence[str]) -> Image.Image:
-    """The picture with lines of text, the likeliest classes say, on a strip below it, so that none is hidden.
+def draw_labels(image: DrawSource, lines: Sequence[str]) -> Image.Image:
+    """The image with lines of text, the top classes say, on a strip below it, so that none is hidden.
 
     Args:
-        picture: a PIL image, uint8 ``[H, W, 3]`` in RGB, or float ``[3, H, W]``, RGB, 0..1; one whose
+        image: a PIL image, uint8 ``[H, W, 3]`` in RGB, or float ``[3, H, W]``, RGB, 0..1; one whose
             longer side is below 360 pixels is enlarged by a whole factor.
-        lines: the text, each line shortened to the picture's width.
+        lines: the text, each line shortened to the image's width.
 
     Raises:
-        UserError: a picture of another kind.
+        UserError: an image of another kind.
     """
-    canvas, _ = _enlarged(as_picture(picture))
+    canvas, _ = _enlarged(as_image(image))
     font = font_of(_letters(canvas) * 1.25)
     fitted = [_fitted(line, font, canvas.width) for line in lines]
     high = max((size[1] for _, size in fitted), default=0)
@@ -76,8 +76,8 @@ def draw_labels(picture: DrawSource, lines: Sequence[str]) -> Image.Image:
     return drawn
 
 
-def as_picture(source: DrawSource) -> Image.Image:
-    """A new RGB picture of a PIL image, uint8 ``[H, W, 3]`` or float ``[3, H, W]`` 0..1.
+def as_image(source: DrawSource) -> Image.Image:
+    """A new RGB image of a PIL image, uint8 ``[H, W, 3]`` or float ``[3, H, W]`` 0..1.
 
     Raises:
         UserError: an array or tensor of another shape or type.
@@ -91,7 +91,7 @@ def as_picture(source: DrawSource) -> Image.Image:
     elif source.dtype == np.uint8 and source.ndim == 3 and source.shape[2] == 3:
         return Image.fromarray(source)
     wanted = "a PIL image, uint8 [H, W, 3] or float [3, H, W]"
-    raise UserError("picture", wanted, f"{source.dtype} {list(source.shape)}")
+    raise UserError("image", wanted, f"{source.dtype} {list(source.shape)}")
 
 
 def font_of(points: float) -> Any:
@@ -175,7 +175,7 @@ def _shade(colour: Colour) -> Colour:
 
 
 def _fitted(text: str, font: Any, most: int) -> tuple[str, tuple[int, int]]:
-    """The text, shortened until its plate fits the picture's width, and the width and height of the plate."""
+    """The text, shortened until its plate fits the image's width, and the width and height of the plate."""
     up, down = font.getmetrics()
     margin = max(2, round((up + down) / 6))
     shown = text
@@ -190,10 +190,10 @@ def _fitted(text: str, font: Any, most: int) -> tuple[str, tuple[int, int]]:
 def _place(
     box: tuple[float, float, float, float],
     plate: tuple[int, int],
-    picture: ImageSize,
+    image: ImageSize,
     taken: list[_Rectangle],
 ) -> _Rectangle:
-    """The best of the places for a plate: inside the picture, and over as little of the others as can be."""
+    """The best of the places for a plate: inside the image, and over as little of the others as can be."""
     x0, y0, x1, y1 = (round(side) for side in box)
     wide, high = plate
     corners = [
@@ -208,8 +208,8 @@ def _place(
     ]
 
     def settled(left: int, top: int) -> _Rectangle:
-        left = max(0, min(left, picture.width - wide))
-        top = max(0, min(top, picture.height - high))
+        left = max(0, min(left, image.width - wide))
+        top = max(0, min(top, image.height - high))
         return left, top, left + wide - 1, top + high - 1
 
     places = [settled(*corner) for corner in corners]

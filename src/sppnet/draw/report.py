@@ -16,7 +16,7 @@ from PIL import Image
 
 from sppnet.errors import UserError
 
-_MOST_PIXELS = 1400  # the longer side of an embedded picture
+_MOST_PIXELS = 1400  # the longer side of an embedded image
 _STARTS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
@@ -36,8 +36,8 @@ class ReportTable:
 
 
 @dataclass(frozen=True)
-class ReportPicture:
-    """A picture or plot of a report.
+class ReportImage:
+    """An image or plot of a report.
 
     Attributes:
         image: a PIL image, which becomes a JPEG of at most 1400 pixels a side, or the bytes of a PNG or
@@ -54,10 +54,10 @@ def write_report(
     title: str,
     facts: Mapping[str, object],
     tables: Sequence[ReportTable] = (),
-    pictures: Sequence[ReportPicture] = (),
-    plots: Sequence[ReportPicture] = (),
+    images: Sequence[ReportImage] = (),
+    plots: Sequence[ReportImage] = (),
 ) -> None:
-    """Write a report as one HTML file, pictures embedded; its folder is made where missing.
+    """Write a report as one HTML file, images embedded; its folder is made where missing.
 
     Text is escaped, whatever it holds. The page is light or dark as the reader's system is. The file is
     written beside its place and then renamed.
@@ -67,7 +67,7 @@ def write_report(
         title: its heading.
         facts: the main figures, shown first and large, in this order.
         tables: tables; numbers stand to the right, floats with four significant digits.
-        pictures: drawn pictures, in a grid.
+        images: drawn images, in a grid.
         plots: plots, larger.
 
     Raises:
@@ -86,7 +86,7 @@ def write_report(
         title=title,
         facts=facts,
         tables=tables,
-        pictures=[_embedded(picture) for picture in pictures],
+        images=[_embedded(image) for image in images],
         plots=[_embedded(plot) for plot in plots],
     )
     target = Path(path)
@@ -104,22 +104,22 @@ class _Embedded:
     caption: str
 
 
-def _embedded(picture: ReportPicture) -> _Embedded:
-    if isinstance(picture.image, bytes):
-        content = picture.image
+def _embedded(image: ReportImage) -> _Embedded:
+    if isinstance(image.image, bytes):
+        content = image.image
     else:
-        image = picture.image.convert("RGB")
-        image.thumbnail((_MOST_PIXELS, _MOST_PIXELS), Image.Resampling.LANCZOS)
+        shown = image.image.convert("RGB")
+        shown.thumbnail((_MOST_PIXELS, _MOST_PIXELS), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=88)
+        shown.save(buffer, "JPEG", quality=88)
         content = buffer.getvalue()
     kind = next((kind for start, kind in _STARTS.items() if content.startswith(start)), None)
     if kind is None:
-        raise UserError(f"picture {picture.caption!r}", "the bytes of a PNG or JPEG file", repr(content[:8]))
+        raise UserError(f"image {image.caption!r}", "the bytes of a PNG or JPEG file", repr(content[:8]))
     with Image.open(io.BytesIO(content)) as opened:
         width, height = opened.size
     address = f"data:{kind};base64,{base64.b64encode(content).decode()}"
-    return _Embedded(address, width, height, picture.caption)
+    return _Embedded(address, width, height, image.caption)
 
 
 def _is_number(value: Any) -> bool:

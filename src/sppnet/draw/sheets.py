@@ -1,4 +1,4 @@
-"""Several pictures on one."""
+"""Several images on one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from sppnet.draw.boxes import DrawSource, as_picture, draw_boxes, font_of
+from sppnet.draw.boxes import DrawSource, as_image, draw_boxes, font_of
 from sppnet.errors import UserError
 from sppnet.structures import Detections, GroundTruth
 
@@ -18,14 +18,14 @@ _INK = (30, 30, 30)
 
 
 def draw_comparison(
-    picture: DrawSource, truth: GroundTruth, found: Detections, threshold: float | None = None
+    image: DrawSource, truth: GroundTruth, found: Detections, threshold: float | None = None
 ) -> Image.Image:
     """What was annotated, left, and what was found, right, each with its count.
 
     Classes of the same name have the same colour on both sides when both number them alike.
 
     Args:
-        picture: as in `draw_boxes`.
+        image: as in `draw_boxes`.
         truth: the annotated objects.
         found: the detections.
         threshold: detections with a lower score are left out.
@@ -34,31 +34,31 @@ def draw_comparison(
         UserError: as `draw_boxes`.
     """
     shown = found if threshold is None else found[found.scores >= threshold]
-    sides = [draw_boxes(picture, truth), draw_boxes(picture, shown)]
+    sides = [draw_boxes(image, truth), draw_boxes(image, shown)]
     return contact_sheet(sides, 2, [f"annotated: {len(truth)}", f"found: {len(shown)}"], sides[0].width)
 
 
 def contact_sheet(
     images: Sequence[DrawSource], columns: int = 3, captions: Sequence[str] | None = None, width: int = 480
 ) -> Image.Image:
-    """Pictures in rows on a light ground, each shrunk to its column where it is larger; never enlarged.
+    """Images in rows on a light ground, each shrunk to its column where it is larger; never enlarged.
 
     Args:
         images: PIL images, uint8 ``[H, W, 3]`` or float ``[3, H, W]``.
-        columns: the most pictures a row.
+        columns: the most images a row.
         captions: a line below each, shortened to the column's width.
-        width: pixels a column; as high as wide is a picture's room at most.
+        width: pixels a column; as high as wide is an image's room at most.
 
     Raises:
-        UserError: no picture, a number of captions other than of pictures, fewer than one column or a
+        UserError: no image, a number of captions other than of images, fewer than one column or a
             width below 32.
     """
     if not images or columns < 1 or width < 32:
-        got = f"{len(images)} pictures, {columns} columns of {width}"
-        raise UserError("contact_sheet", "at least one picture and one column of at least 32 pixels", got)
+        got = f"{len(images)} images, {columns} columns of {width}"
+        raise UserError("contact_sheet", "at least one image and one column of at least 32 pixels", got)
     if captions is not None and len(captions) != len(images):
-        raise UserError("captions", f"{len(images)}, one a picture", len(captions))
-    tiles = [_shrunk(as_picture(image), width) for image in images]
+        raise UserError("captions", f"{len(images)}, one an image", len(captions))
+    tiles = [_shrunk(as_image(image), width) for image in images]
     gap = max(6, width // 40)
     font = font_of(min(max(11.0, width / 28), 24.0))
     line = 0 if captions is None else sum(font.getmetrics()) + gap
@@ -80,13 +80,13 @@ def contact_sheet(
     return sheet
 
 
-def save_picture(path: str | os.PathLike[str], image: Image.Image | bytes) -> None:
-    """Write a picture by its ending (.jpg with quality 92, .png, ...), or encoded bytes as they are.
+def save_image(path: str | os.PathLike[str], image: Image.Image | bytes) -> None:
+    """Write an image by its ending (.jpg with quality 92, .png, ...), or encoded bytes as they are.
 
     The file is written beside its place and then renamed; its folder is made where missing.
 
     Raises:
-        UserError: an ending that names no file type of pictures.
+        UserError: an ending that names no file type of images.
     """
     target = Path(path)
     if isinstance(image, bytes):

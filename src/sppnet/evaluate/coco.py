@@ -45,7 +45,7 @@ class CocoScores:
         ap_small: ``ap`` of objects of less than 32 * 32 pixels.
         ap_medium: ``ap`` of those between.
         ap_large: ``ap`` of objects of more than 96 * 96 pixels.
-        ar1: largest recall with one detection a class and picture, mean over the IoU thresholds.
+        ar1: largest recall with one detection a class and image, mean over the IoU thresholds.
         ar10: with ten.
         ar100: with a hundred.
         per_class: one entry a class, in the order of ``names``.
@@ -64,15 +64,15 @@ class CocoScores:
 
 
 def coco_scores(detections: Sequence[Detections], truths: Sequence[GroundTruth]) -> CocoScores:
-    """COCO's AP and AR of boxes, with at most 100 detections a class and picture.
+    """COCO's AP and AR of boxes, with at most 100 detections a class and image.
 
     A crowd takes any number of detections without punishing them. An object marked difficult is ignored
     as COCO ignores one outside an area range: it does not count, nor does the one detection that
     matches it. Areas are those of the boxes; COCO's own evaluation takes those of its masks.
 
     Args:
-        detections: one a picture.
-        truths: the objects of the same pictures, with the same class names.
+        detections: one an image.
+        truths: the objects of the same images, with the same class names.
 
     Raises:
         UserError: detections and truths that do not belong together.
@@ -109,9 +109,9 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Boxes of all pictures: the picture's number from 1, class, corner and sides, and what COCO asks for."""
+    """Boxes of all images: the image's number from 1, class, corner and sides, and what COCO asks for."""
 
-    pictures: NDArray[np.int64]
+    images: NDArray[np.int64]
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64]
     areas: NDArray[np.float64]
@@ -121,19 +121,19 @@ class _Rows:
     def of(self, label: int) -> list[dict[str, Any]]:
         """The rows of one class, numbered from 1: the evaluation takes a match with number 0 for none."""
         own = self.labels == label
-        columns = (self.pictures, self.boxes, self.areas, self.crowds, self.scores)
+        columns = (self.images, self.boxes, self.areas, self.crowds, self.scores)
         rows = zip(*(column[own].tolist() for column in columns), strict=True)
         return [
             {
                 "id": number,
-                "image_id": picture,
+                "image_id": image,
                 "category_id": 1,
                 "bbox": box,
                 "area": area,
                 "iscrowd": int(crowd),
                 "score": score,
             }
-            for number, (picture, box, area, crowd, score) in enumerate(rows, 1)
+            for number, (image, box, area, crowd, score) in enumerate(rows, 1)
         ]
 
 
@@ -159,27 +159,27 @@ def _evaluate(
 
 
 def _objects(truths: Sequence[GroundTruth]) -> _Rows:
-    pictures, boxes = _places([truth.boxes for truth in truths])
+    images, boxes = _places([truth.boxes for truth in truths])
     difficult = _joined([truth.difficult for truth in truths])
     labels = _joined([truth.labels for truth in truths])
     areas = np.where(difficult, _AREA_OUTSIDE_EVERY_RANGE, boxes[:, 2] * boxes[:, 3])
     crowds = _joined([truth.crowd for truth in truths])
-    return _Rows(pictures, labels, boxes, areas, crowds, np.ones(len(boxes)))
+    return _Rows(images, labels, boxes, areas, crowds, np.ones(len(boxes)))
 
 
 def _found(detections: Sequence[Detections]) -> _Rows:
-    pictures, boxes = _places([found.boxes for found in detections])
+    images, boxes = _places([found.boxes for found in detections])
     labels = _joined([found.labels for found in detections])
     scores = _joined([found.scores for found in detections]).astype(np.float64)
     crowds = np.zeros(len(boxes), dtype=np.bool_)
-    return _Rows(pictures, labels, boxes, boxes[:, 2] * boxes[:, 3], crowds, scores)
+    return _Rows(images, labels, boxes, boxes[:, 2] * boxes[:, 3], crowds, scores)
 
 
 def _places(parts: Sequence[Boxes]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The number of each box's picture, from 1, and its corner and sides ``[M, 4]``."""
+    """The number of each box's image, from 1, and its corner and sides ``[M, 4]``."""
     xyxy = _joined([part.xyxy for part in parts]).astype(np.float64)
-    pictures = np.repeat(np.arange(1, len(parts) + 1), [len(part) for part in parts])
-    return pictures, np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], 1)
+    images = np.repeat(np.arange(1, len(parts) + 1), [len(part) for part in parts])
+    return images, np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], 1)
 
 
 def _joined(parts: Sequence[Tensor]) -> NDArray[Any]:

@@ -12,27 +12,27 @@ from sppnet.structures import Detections, GroundTruth
 
 
 def detection_metrics(detections: Sequence[Detections], truths: Sequence[GroundTruth]) -> dict[str, Any]:
-    """COCO's and VOC's average precision of what was found in some pictures.
+    """COCO's and VOC's average precision of what was found in some images.
 
     Args:
-        detections: one a picture, in any order within it.
-        truths: the objects of the same pictures, in the same order.
+        detections: one an image, in any order within it.
+        truths: the objects of the same images, in the same order.
 
     Returns:
         A mapping that JSON can hold, numbers 0..1:
 
         - "AP50", "AP75", "AP": COCO's, at IoU 0.50, 0.75 and the mean over 0.50, 0.55, ..., 0.95.
         - "APs", "APm", "APl": "AP" of small, medium and large objects (32 and 96 pixels squared).
-        - "AR100": COCO's largest recall with 100 detections a class and picture.
+        - "AR100": COCO's largest recall with 100 detections a class and image.
         - "VOC07_AP50": VOC 2007's 11-point AP at IoU 0.50; "VOC_AP50": the area AP of later years.
-        - "pictures", "objects": how many; neither difficult objects nor crowds are counted.
+        - "images", "objects": how many; neither difficult objects nor crowds are counted.
         - "per_class": for each name its "AP50", "AP75", "AP", "VOC07_AP50", "VOC_AP50", "objects".
 
         A class without objects that count has None and takes no part in the means; a mean of nothing
         is None.
 
     Raises:
-        UserError: no pictures, sequences of different lengths, class names that differ or repeat, or a
+        UserError: no images, sequences of different lengths, class names that differ or repeat, or a
             score that is not finite.
     """
     names = paired_names(detections, truths)
@@ -61,7 +61,7 @@ def detection_metrics(detections: Sequence[Detections], truths: Sequence[GroundT
         "AR100": coco.ar100,
         "VOC07_AP50": _mean(eleven),
         "VOC_AP50": _mean(area),
-        "pictures": len(truths),
+        "images": len(truths),
         "objects": sum(curve.objects for curve in curves),
         "per_class": per_class,
     }

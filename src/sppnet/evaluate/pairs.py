@@ -11,16 +11,16 @@ from sppnet.structures import Detections, GroundTruth
 
 
 def paired_names(detections: Sequence[Detections], truths: Sequence[GroundTruth]) -> tuple[str, ...]:
-    """The class names that all pictures share.
+    """The class names that all images share.
 
     Raises:
-        UserError: no pictures, sequences of different lengths, no class names, names that differ or repeat,
-            or a score that is not finite; it names the first offending picture.
+        UserError: no images, sequences of different lengths, no class names, names that differ or repeat,
+            or a score that is not finite; it names the first offending image.
     """
     if len(detections) != len(truths):
         raise UserError("detections", f"one for each of the {len(truths)} truths", len(detections))
     if not truths:
-        raise UserError("truths", "at least one picture", "none")
+        raise UserError("truths", "at least one image", "none")
     names = tuple(truths[0].names)
     if not names or len(set(names)) != len(names):
         raise UserError("truths[0].names", "one name or more, each a different one", names)

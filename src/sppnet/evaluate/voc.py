@@ -54,7 +54,7 @@ class PrecisionRecall:
 
 
 def precision_recall(scores: NDArray[np.float64], right: NDArray[np.bool_], objects: int) -> PrecisionRecall:
-    """The curve of detections, or of ranked pictures.
+    """The curve of detections, or of ranked images.
 
     Args:
         scores: ``[M]``, any order; equal scores keep theirs.
@@ -72,15 +72,15 @@ def voc_curves(
 ) -> tuple[PrecisionRecall, ...]:
     """VOC's matching of detections with objects, class by class (VOCevaldet.m).
 
-    Over all pictures, best first and equal scores in the order given, a detection is compared with the
-    objects of its class in its picture, claimed and difficult ones included. The one of largest IoU
+    Over all images, best first and equal scores in the order given, a detection is compared with the
+    objects of its class in its image, claimed and difficult ones included. The one of largest IoU
     decides alone: below ``overlap`` the detection is wrong; a difficult object means that it is ignored;
     an object that a better detection has claimed makes it wrong. A crowd counts as difficult. VOC's sides
     with one pixel added are the sides of our boxes.
 
     Args:
-        detections: one a picture.
-        truths: the objects of the same pictures, with the same class names.
+        detections: one an image.
+        truths: the objects of the same images, with the same class names.
         overlap: IoU from which a detection fits an object, above 0.
 
     Returns:

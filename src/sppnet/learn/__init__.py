@@ -1,20 +1,20 @@
 """Heads on rows of features, linear and of one hidden layer: matrices in, matrices out."""
 
 from sppnet.learn.calibration import fit_sigmoid
-from sppnet.learn.hidden import HiddenModel, HiddenOptions, fit_hidden
 from sppnet.learn.linear import LinearModel, one_versus_rest
+from sppnet.learn.mlp import MLP, MLPOptions, fit_mlp
 from sppnet.learn.negatives import NegativeCache, NegativeRule
 from sppnet.learn.ridge import fit_ridge
 from sppnet.learn.svm import SvmOptions, fit_linear_svm
 
 __all__ = [
-    "HiddenModel",
-    "HiddenOptions",
+    "MLP",
+    "MLPOptions",
     "LinearModel",
     "NegativeCache",
     "NegativeRule",
     "SvmOptions",
-    "fit_hidden",
+    "fit_mlp",
     "fit_linear_svm",
     "fit_ridge",
     "fit_sigmoid",

@@ -31,7 +31,7 @@ def iou(ours: Tensor, theirs: Tensor) -> Tensor:
     return torch.where(union > 0, shared / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
 
 
-def covered(ours: Tensor, theirs: Tensor) -> Tensor:
+def ioa(ours: Tensor, theirs: Tensor) -> Tensor:
     """The share ``[N, M]`` of each of N boxes that lies inside each of M; COCO's overlap with crowds."""
     own = areas(ours)[:, None]
     return torch.where(own > 0, intersections(ours, theirs) / own.clamp(min=torch.finfo(own.dtype).tiny), 0.0)

@@ -12,7 +12,7 @@ from sppnet.structures import Boxes, ImageSize
 _LATTICE = 1.15
 _TOUCHES = 1.5
 # Shares by this power of what each shape wants. At 1 all steps grow alike, and small objects eat the budget;
-# at 0 these have too few. Measured on training pictures, 8,000 windows: recall at IoU 0.5 on COCO and at 0.7
+# at 0 these have too few. Measured on training images, 8,000 windows: recall at IoU 0.5 on COCO and at 0.7
 # on BCCD is 0.28 and 0.73 at 1, 0.53 and 0.92 at 1/2, 0.57 and 0.93 at 0, which missed one platelet in 20.
 _ROOT = 0.5
 

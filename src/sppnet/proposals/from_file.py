@@ -22,7 +22,7 @@ _SIDES = ("x0", "y0", "x1", "y1")
 
 
 def read_proposals(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Proposed windows by picture: float32 ``[N, 4]``, (x0, y0, x1, y1) in pixels, continuous edges.
+    """Proposed windows by image: float32 ``[N, 4]``, (x0, y0, x1, y1) in pixels, continuous edges.
 
     - JSON: ``{"image.jpg": [[x0, y0, x1, y1], ...], ...}`` or
       ``[{"image": "image.jpg", "boxes": [[x0, y0, x1, y1], ...]}, ...]``.
@@ -31,15 +31,15 @@ def read_proposals(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     - Parquet: the same columns; needs the extra ``parquet``.
     - MATLAB: the .mat files that came with R-CNN and SPP-net.
 
-    A box may have a fifth number, its score. Where every box of a picture has one, they are ordered by
+    A box may have a fifth number, its score. Where every box of an image has one, they are ordered by
     it, best first, ties as in the file; else they keep the order of the file.
 
     Args:
         path: a file that ends in ``.json``, ``.csv``, ``.parquet`` or ``.mat``.
 
     Returns:
-        The windows by picture. A key is the picture's file name as the file has it, without folders
-        unless two pictures share a name. `proposals_for` looks a picture up.
+        The windows by image. A key is the image's file name as the file has it, without folders
+        unless two images share a name. `proposals_for` looks an image up.
 
     Raises:
         UserError: no such file, another ending, broken content, or no window at all; it names the entry.
@@ -64,20 +64,20 @@ def read_proposals(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     }
 
 
-def proposals_for(table: Mapping[str, Tensor], picture: str | os.PathLike[str], size: ImageSize) -> Proposals:
-    """The windows of one picture, clipped to it; their scores are 0, as their order says what is known.
+def proposals_for(table: Mapping[str, Tensor], image: str | os.PathLike[str], size: ImageSize) -> Proposals:
+    """The windows of one image, clipped to it; their scores are 0, as their order says what is known.
 
-    The picture's key is the longest end of its path that the table has, else its name without ending.
+    The image's key is the longest end of its path that the table has, else its name without ending.
 
     Args:
         table: what `read_proposals` read.
-        picture: the path of the picture.
+        image: the path of the image.
         size: its size.
 
     Raises:
-        UserError: no entry for the picture, or a window that lies wholly outside it.
+        UserError: no entry for the image, or a window that lies wholly outside it.
     """
-    path = Path(picture)
+    path = Path(image)
     ends = ["/".join(path.parts[start:]) for start in range(len(path.parts))]
     key = next((end for end in [*ends, path.stem] if end in table), None)
     if key is None:
@@ -87,7 +87,7 @@ def proposals_for(table: Mapping[str, Tensor], picture: str | os.PathLike[str], 
     outside = (xyxy[:, 0] >= size.width) | (xyxy[:, 1] >= size.height) | (xyxy[:, 2:] <= 0).any(1)
     if bool(outside.any()):
         first = int(outside.nonzero()[0, 0])
-        wanted = f"windows inside the picture of {size.width} x {size.height} (width x height)"
+        wanted = f"windows inside the image of {size.width} x {size.height} (width x height)"
         raise UserError(path, wanted, f"window {xyxy[first].tolist()}")
     return Proposals(Boxes(xyxy, size).clip(), torch.zeros(len(xyxy)))
 

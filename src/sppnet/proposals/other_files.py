@@ -19,7 +19,7 @@ def mat_rows(file: Path) -> Iterator[tuple[str, str, list[list[float]]]]:
     columns are y0, x0, y1, x1 in pixels counted from 1, the last one inside (paper section 3.1).
 
     Yields:
-        Where an entry is, its picture and its boxes with continuous edges.
+        Where an entry is, its image and its boxes with continuous edges.
 
     Raises:
         UserError: another content, or a file of MATLAB 7.3, which is HDF5.
@@ -54,7 +54,7 @@ def parquet_rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, st
     """The rows of a Parquet file with the columns image, x0, y0, x1, y1 and perhaps score.
 
     Yields:
-        Where a row is, its picture and its numbers.
+        Where a row is, its image and its numbers.
 
     Raises:
         MissingExtraError: pyarrow is not installed.

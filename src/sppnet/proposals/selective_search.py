@@ -1,4 +1,4 @@
-"""Selective search by OpenCV, made to give the same windows in the same order for the same picture."""
+"""Selective search by OpenCV, made to give the same windows in the same order for the same image."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from sppnet.errors import MissingExtraError, UserError
 from sppnet.structures import Boxes, ImageSize, Proposals
 
 
-def selective_search(picture: Tensor | NDArray[np.uint8], k: int = 50, min_side: float = 20) -> Proposals:
-    """Windows that may hold an object, by selective search in its fast mode: some 2,000 a picture.
+def selective_search(image: Tensor | NDArray[np.uint8], k: int = 50, min_side: float = 20) -> Proposals:
+    """Windows that may hold an object, by selective search in its fast mode: some 2,000 an image.
 
     With the defaults these are the paper's proposals (section 4.1): colours HSV and Lab; similarities
     colour + texture + size + fill and texture + size + fill; first segmentations at ``k`` and ``2 * k``
-    with sigma 0.8; the picture is not resized. Sorted by (x0, y0, x1, y1): OpenCV's own order changes
+    with sigma 0.8; the image is not resized. Sorted by (x0, y0, x1, y1): OpenCV's own order changes
     from call to call. It takes a second or several.
 
     Args:
-        picture: float32 ``[3, H, W]``, RGB, 0..1, or uint8 ``[H, W, 3]`` in RGB or ``[H, W]`` in grey.
+        image: float32 ``[3, H, W]``, RGB, 0..1, or uint8 ``[H, W, 3]`` in RGB or ``[H, W]`` in grey.
         k: how coarse the first segmentation is, at least 1.
         min_side: windows narrower or lower than this many pixels are dropped.
 
     Returns:
-        The windows, each once, scores 0; none where the picture is too small for any.
+        The windows, each once, scores 0; none where the image is too small for any.
 
     Raises:
         MissingExtraError: OpenCV's contributed modules are not installed.
-        UserError: a picture of another shape or type, or ``k`` below 1.
+        UserError: an image of another shape or type, or ``k`` below 1.
     """
     if k < 1:
         raise UserError("k", "at least 1", k)
-    pixels = _bgr(picture)
+    pixels = _bgr(image)
     search: Any = _segmentation().createSelectiveSearchSegmentation()
     search.setBaseImage(pixels)
     search.switchToSelectiveSearchFast(k, k, 0.8)
@@ -56,21 +56,21 @@ def _segmentation() -> Any:
         raise MissingExtraError(package, "selective-search", "selective search") from error
 
 
-def _bgr(picture: Tensor | NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _bgr(image: Tensor | NDArray[np.uint8]) -> NDArray[np.uint8]:
     """What OpenCV wants; other types and channel numbers raise there, or give other windows."""
-    if isinstance(picture, Tensor):
-        if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
-            got = f"{picture.dtype} {list(picture.shape)}"
-            raise UserError("picture", "a floating tensor [3, H, W] with values 0..1", got)
-        planes = (picture.detach().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+            got = f"{image.dtype} {list(image.shape)}"
+            raise UserError("image", "a floating tensor [3, H, W] with values 0..1", got)
+        planes = (image.detach().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
         rgb = planes.permute(1, 2, 0).numpy()
-    elif picture.dtype == np.uint8 and picture.ndim == 2:
-        rgb = np.repeat(picture[:, :, None], 3, axis=2)
-    elif picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
-        rgb = picture
+    elif image.dtype == np.uint8 and image.ndim == 2:
+        rgb = np.repeat(image[:, :, None], 3, axis=2)
+    elif image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        rgb = image
     else:
-        got = f"{picture.dtype} {list(picture.shape)}"
-        raise UserError("picture", "uint8 [H, W, 3] in RGB or [H, W] in grey", got)
+        got = f"{image.dtype} {list(image.shape)}"
+        raise UserError("image", "uint8 [H, W, 3] in RGB or [H, W] in grey", got)
     if 0 in rgb.shape:
-        raise UserError("picture", "at least one pixel", list(rgb.shape))
+        raise UserError("image", "at least one pixel", list(rgb.shape))
     return np.ascontiguousarray(rgb[:, :, ::-1])

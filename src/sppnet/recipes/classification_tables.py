@@ -32,19 +32,19 @@ _UNIT = "error, %"
 
 
 def table2(request: Request) -> Table:
-    """No SPP, SPP at one size and at several: 10 views by crops, and beyond the paper the full picture.
+    """No SPP, SPP at one size and at several: 10 views by crops, and beyond the paper the full image.
 
     Raises:
-        UserError: data that are no labelled pictures; says where ILSVRC's come from.
+        UserError: data that are no labelled images; says where ILSVRC's come from.
     """
     plan = _plan(request)
     crop, short = plan.train.crop, plan.train.short_side
     ten = ViewOptions((short,), crop, "five")
-    full = ViewOptions(positions="none", mirror=False, full=short)
+    full = ViewOptions(positions="none", flip=False, full=short)
     paper = _TABLE2.get(_net(request))
     rows: list[Row] = []
     for number, form in enumerate(FORMS):
-        views = {"10 views": ten} if form == FORMS[0] else {"10 views": ten, "full picture": full}
+        views = {"10 views": ten} if form == FORMS[0] else {"10 views": ten, "full image": full}
         runs = [kept_errors(request, plan, form, seed, views) for seed in range(plan.seeds)]
         for name in views:
             for place, rank in enumerate(("top-1", "top-5")):
@@ -54,7 +54,7 @@ def table2(request: Request) -> Table:
 
 
 def table3(request: Request) -> Table:
-    """One view: the centre crop against the full picture, top-1, for both kinds of training.
+    """One view: the centre crop against the full image, top-1, for both kinds of training.
 
     Raises:
         UserError: as `table2`.
@@ -62,8 +62,8 @@ def table3(request: Request) -> Table:
     plan = _plan(request)
     short = plan.train.short_side
     views = {
-        "centre crop": ViewOptions((short,), plan.train.crop, "centre", mirror=False),
-        "full picture": ViewOptions(positions="none", mirror=False, full=short),
+        "centre crop": ViewOptions((short,), plan.train.crop, "centre", flip=False),
+        "full image": ViewOptions(positions="none", flip=False, full=short),
     }
     paper = _TABLE3.get(_net(request))
     rows: list[Row] = []
@@ -76,7 +76,7 @@ def table3(request: Request) -> Table:
 
 
 def table4(request: Request) -> Table:
-    """10 views, 96 views on the maps of six scales, and two full pictures besides; multi-size training.
+    """10 views, 96 views on the maps of six scales, and two full images besides; multi-size training.
 
     The 10 views are there by crops and on the maps, which the paper finds within 0.1% in top-5.
 

@@ -10,22 +10,22 @@ from PIL import Image
 
 from sppnet.data import write_voc
 from sppnet.progress import track
-from sppnet.recipes.digits import DIGIT_NAMES, PartName, class_pictures, detection_pictures
+from sppnet.recipes.digits import DIGIT_NAMES, PartName, class_images, detection_images
 
 __all__ = ["DemoSets", "DemoSize", "write_demo_data"]
 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How many pictures there are.
+    """How many images there are.
 
     Attributes:
-        train: pictures of the detection set to learn from.
-        test: pictures of the detection set to evaluate on.
-        class_train: pictures a class of the classification set to learn from.
-        class_test: pictures a class of the classification set to evaluate on.
-        new: pictures of several digits to predict on.
-        class_new: pictures of one digit to predict on.
+        train: images of the detection set to learn from.
+        test: images of the detection set to evaluate on.
+        class_train: images a class of the classification set to learn from.
+        class_test: images a class of the classification set to evaluate on.
+        new: images of several digits to predict on.
+        class_new: images of one digit to predict on.
     """
 
     train: int = 120
@@ -38,13 +38,13 @@ class DemoSize:
 
 @dataclass(frozen=True)
 class DemoSets:
-    """Where the demonstration's pictures lie.
+    """Where the demonstration's images lie.
 
     Attributes:
         detection: VOC layout, splits train and test.
         classification: class folders, splits train and test.
-        new: a folder of pictures of several digits, in no data set.
-        class_new: a folder of pictures of one digit, in no data set.
+        new: a folder of images of several digits, in no data set.
+        class_new: a folder of images of one digit, in no data set.
     """
 
     detection: Path
@@ -56,20 +56,20 @@ class DemoSets:
 def write_demo_data(
     folder: Path, seed: int = 0, size: DemoSize | None = None, *, quiet: bool = False
 ) -> DemoSets:
-    """Make all of the demonstration's pictures.
+    """Make all of the demonstration's images.
 
     Args:
         folder: where to; made where missing, and what lies there under the same names is replaced.
         seed: decides everything.
-        size: how many pictures; ``DemoSize()`` when None.
+        size: how many images; ``DemoSize()`` when None.
         quiet: no progress bars.
     """
     size = size or DemoSize()
     sets = DemoSets(folder / "detection", folder / "classification", folder / "new", folder / "new-classify")
     detection: tuple[tuple[PartName, int], ...] = (("train", size.train), ("test", size.test))
     for part, count in detection:
-        pictures = track(detection_pictures(part, count, seed), f"Pictures, {part}", count, quiet=quiet)
-        items = ((f"{part}-{i:04d}", np.asarray(p.image), p.truth) for i, p in enumerate(pictures))
+        images = track(detection_images(part, count, seed), f"Images, {part}", count, quiet=quiet)
+        items = ((f"{part}-{i:04d}", np.asarray(p.image), p.truth) for i, p in enumerate(images))
         write_voc(sets.detection, items, part)
     classification: tuple[tuple[PartName, int], ...] = (
         ("train", size.class_train),
@@ -77,14 +77,14 @@ def write_demo_data(
     )
     for part, count in classification:
         whole = count * len(DIGIT_NAMES)
-        pictures = track(class_pictures(part, whole, seed), f"Digits, {part}", whole, quiet=quiet)
-        for i, picture in enumerate(pictures):
-            home = sets.classification / part / DIGIT_NAMES[int(picture.truth.labels[0])]
-            _save(picture.image, home / f"{part}-{i:04d}.jpg")
-    for i, picture in enumerate(detection_pictures("new", size.new, seed)):
-        _save(picture.image, sets.new / f"new-{i}.jpg")
-    for i, picture in enumerate(class_pictures("new", size.class_new, seed)):
-        _save(picture.image, sets.class_new / f"digit-{i}.jpg")
+        images = track(class_images(part, whole, seed), f"Digits, {part}", whole, quiet=quiet)
+        for i, image in enumerate(images):
+            home = sets.classification / part / DIGIT_NAMES[int(image.truth.labels[0])]
+            _save(image.image, home / f"{part}-{i:04d}.jpg")
+    for i, image in enumerate(detection_images("new", size.new, seed)):
+        _save(image.image, sets.new / f"new-{i}.jpg")
+    for i, image in enumerate(class_images("new", size.class_new, seed)):
+        _save(image.image, sets.class_new / f"digit-{i}.jpg")
     return sets
 
 

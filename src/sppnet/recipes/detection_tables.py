@@ -42,7 +42,7 @@ TABLE10 = {
     "fc": (0.089, 0.089, 0.089),
     "total": (0.142, 0.382, 14.46),
 }
-"""Seconds a picture with ZF-5: SPP at 1 scale, at 5 scales, R-CNN."""
+"""Seconds an image with ZF-5: SPP at 1 scale, at 5 scales, R-CNN."""
 _VOC_CLASSES = [
     "aeroplane",
     "bicycle",
@@ -90,7 +90,7 @@ def _options(request: Request, **changed: Any) -> PaperOptions:
     if options.pipeline == "spp" and request.quick:
         options = replace(options, scales=tuple(side // 4 for side in options.scales))
     if request.quick:
-        tune = FinetuneOptions(width=64, rates=(3e-4,), lengths=(20,), pictures=4, mirrored=False)
+        tune = FinetuneOptions(width=64, rates=(3e-4,), lengths=(20,), images=4, flipped=False)
         crops = replace(options.crops, side=64, padding=4)
         dense = WindowOptions("dense", most=32)
         return replace(options, windows=dense, finetune=tune, crops=crops)
@@ -100,7 +100,7 @@ def _options(request: Request, **changed: Any) -> PaperOptions:
         width=size.width,
         rates=(size.rate, size.rate / 10),
         lengths=(size.batches - last, last),
-        mirrored=size.mirrored,
+        flipped=size.flipped,
     )
     return replace(options, windows=WindowOptions(most=size.windows), finetune=tune)
 
@@ -133,12 +133,10 @@ def _differs(request: Request) -> tuple[str, ...]:
         "fc6 and fc7 start at random, as nothing pretrained them; without fine-tuning they are random layers"
     )
     if request.quick:
-        return data, start, "quick: small pictures, few dense windows, fc6 and fc7 64 wide, 20 batches"
+        return data, start, "quick: small images, few dense windows, fc6 and fc7 64 wide, 20 batches"
     tuned = f"fc6 and fc7 are {size.width} wide and see {size.batches} batches, at a rate of {size.rate:g}, "
-    tuned += (
-        f"the last fifth at a tenth of it, {'half of' if size.mirrored else 'none of'} the pictures mirrored"
-    )
-    windows = f"at most {size.windows} windows a picture, of selective search"
+    tuned += f"the last fifth at a tenth of it, {'half of' if size.flipped else 'none of'} the images flipped"
+    windows = f"at most {size.windows} windows an image, of selective search"
     return data, start, tuned, windows
 
 
@@ -172,7 +170,7 @@ def table10(request: Request) -> Table:
         )
     times = "times are measured by sppnet benchmark detection, on an otherwise idle machine"
     paper = "; ".join(f"{part} {values}" for part, values in TABLE10.items())
-    told = f"the paper's seconds a picture, SPP 1 scale, 5 scales, R-CNN: {paper}"
+    told = f"the paper's seconds an image, SPP 1 scale, 5 scales, R-CNN: {paper}"
     plot = _bars(request, rows, "VOC 2007 mAP")
     differs = (*_differs(request), times, told)
     return Table("table10", str(request.data), "VOC07 mAP, %", tuple(rows), differs, plot)

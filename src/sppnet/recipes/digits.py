@@ -1,7 +1,7 @@
-"""Pictures for the demonstration: real handwritten digits pasted on crops of two real photographs.
+"""Images for the demonstration: real handwritten digits pasted on crops of two real photographs.
 
 scikit-learn brings both: 1,797 digits of 8 x 8 pixels and two photographs of 640 x 427. The part for
-training shares neither a digit nor a pixel of a photograph with the parts for test and for new pictures:
+training shares neither a digit nor a pixel of a photograph with the parts for test and for new images:
 the digits are split by their number, the photographs at a column. Everything comes from a seed.
 """
 
@@ -23,11 +23,11 @@ from sppnet.structures import Boxes, GroundTruth, ImageSize
 __all__ = [
     "DIGIT_NAMES",
     "PARTS",
-    "DemoPicture",
+    "DemoImage",
     "Part",
     "PartName",
-    "class_pictures",
-    "detection_pictures",
+    "class_images",
+    "detection_images",
 ]
 
 DIGIT_NAMES = tuple("0123456789")
@@ -57,8 +57,8 @@ PARTS: dict[PartName, Part] = {
 
 
 @dataclass(frozen=True)
-class DemoPicture:
-    """One picture and what was put into it.
+class DemoImage:
+    """One image and what was put into it.
 
     Attributes:
         image: RGB.
@@ -75,8 +75,8 @@ class DemoPicture:
     crop: tuple[int, int, int, int]
 
 
-def detection_pictures(part: PartName, count: int, seed: int = 0) -> Iterator[DemoPicture]:
-    """``count`` pictures of 280 to 480 pixels a side with four to nine digits of about 30 to 120 pixels.
+def detection_images(part: PartName, count: int, seed: int = 0) -> Iterator[DemoImage]:
+    """``count`` images of 280 to 480 pixels a side with four to nine digits of about 30 to 120 pixels.
 
     A digit comes again only when the part's digits are used up.
     """
@@ -94,8 +94,8 @@ def detection_pictures(part: PartName, count: int, seed: int = 0) -> Iterator[De
         yield _compose(rng, backdrop, chosen, photograph, crop)
 
 
-def class_pictures(part: PartName, count: int, seed: int = 0) -> Iterator[DemoPicture]:
-    """``count`` pictures of about 50 to 250 pixels a side with one digit each; the ten classes take turns.
+def class_images(part: PartName, count: int, seed: int = 0) -> Iterator[DemoImage]:
+    """``count`` images of about 50 to 250 pixels a side with one digit each; the ten classes take turns.
 
     Around the digit there is a margin of 5 to 35 % of its sides, another on each side.
     """
@@ -138,7 +138,7 @@ def _endless(rng: np.random.Generator, numbers: Sequence[int]) -> Iterator[int]:
 def _backdrop(
     rng: np.random.Generator, part: PartName, size: ImageSize
 ) -> tuple[Pixels, int, tuple[int, int, int, int]]:
-    """A crop of a photograph, of the shape of ``size``, mirrored and relit by chance: ``[H, W, 3]``."""
+    """A crop of a photograph, of the shape of ``size``, flipped and relit by chance: ``[H, W, 3]``."""
     x0, y0, x1, y1 = PARTS[part].region
     room = min((y1 - y0) / size.height, (x1 - x0) / size.width)
     zoom = room * rng.uniform(0.65, 1.0)
@@ -161,7 +161,7 @@ def _compose(
     chosen: Sequence[tuple[int, float]],
     photograph: int,
     crop: tuple[int, int, int, int],
-) -> DemoPicture:
+) -> DemoImage:
     """Paste digits of given heights where they fit; one that finds no room is left out."""
     size = ImageSize(*canvas.shape[:2])
     pasted: dict[int, tuple[int, int, int, int]] = {}
@@ -181,7 +181,7 @@ def _finish(
     pasted: dict[int, tuple[int, int, int, int]],
     photograph: int,
     crop: tuple[int, int, int, int],
-) -> DemoPicture:
+) -> DemoImage:
     """Add a camera's noise and say what the canvas holds: digits and their boxes."""
     noise = rng.standard_normal(canvas.shape, dtype=np.float32) * np.float32(rng.uniform(0, 0.02))
     image = Image.fromarray(((canvas + noise).clip(0, 1) * 255).round().astype(np.uint8))
@@ -190,7 +190,7 @@ def _finish(
     truth = GroundTruth.make(
         Boxes(boxes, ImageSize(*canvas.shape[:2])), torch.from_numpy(_digits()[1][list(digits)]), DIGIT_NAMES
     )
-    return DemoPicture(image, truth, digits, photograph, crop)
+    return DemoImage(image, truth, digits, photograph, crop)
 
 
 def _stretch(rng: np.random.Generator, digit: Pixels, height: float) -> Pixels:

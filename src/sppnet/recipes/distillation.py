@@ -19,8 +19,8 @@ Teacher = Callable[[Tensor], tuple[Tensor, Tensor]]
 def load_teacher(weights: Path, device: torch.device) -> Teacher:
     """SqueezeNet 1.0 as a teacher on the student's grid.
 
-    Its cells lie at 9.5 + 8 i and 17.5 + 16 i, the student's at 0.5 + 8 i and 0.5 + 16 i; the picture is
-    mirrored outwards by 17 pixels so that cells meet, which also spares the border the teacher's padding.
+    Its cells lie at 9.5 + 8 i and 17.5 + 16 i, the student's at 0.5 + 8 i and 0.5 + 16 i; the image is
+    flipped outwards by 17 pixels so that cells meet, which also spares the border the teacher's padding.
     Of both fires only the 3x3 half is taught: alone it serves a linear classifier as well as the whole.
 
     Args:

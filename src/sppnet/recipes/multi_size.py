@@ -2,9 +2,9 @@
 
     python -m sppnet.recipes.multi_size --data DIR --teacher FILE --out FOLDER
 
-Both kinds of run see the same pictures, as many pixels and as many steps, from the same random start; only
+Both kinds of run see the same images, as many pixels and as many steps, from the same random start; only
 the sizes of the crops differ (paper section 2.3): 128x128 always, or sides from 96 to 192. Every fifth
-picture of each class is held out of the training and judged, at several sizes (paper section 3.1.2).
+image of each class is held out of the training and judged, at several sizes (paper section 3.1.2).
 Killed, the same command goes on where it stopped.
 """
 
@@ -30,14 +30,14 @@ from sppnet.features import extract, image_rows
 from sppnet.learn import fit_linear_svm, one_versus_rest
 from sppnet.learn.svm import SvmOptions
 from sppnet.progress import track
-from sppnet.recipes.crops import class_name, list_pictures
+from sppnet.recipes.crops import class_name, list_images
 from sppnet.recipes.pretrain_builtin import pretrain
 from sppnet.recipes.pretraining import CHECKPOINT, ClassHead, Recipe, beside
 
 Kind = Literal["single-size", "multi-size"]
 KINDS: tuple[Kind, ...] = ("single-size", "multi-size")
 SHORT_SIDES: tuple[int | None, ...] = (96, 128, 192, 256, None)
-"""Sizes at which pictures are judged; None is their own."""
+"""Sizes at which images are judged; None is their own."""
 _EVERY = 5
 
 
@@ -69,7 +69,7 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures with their class numbers."""
+    """Images with their class numbers."""
 
     paths: tuple[Path, ...]
     labels: Tensor
@@ -77,18 +77,18 @@ class Labelled:
 
 
 def divide(data: Path) -> tuple[Labelled, Labelled]:
-    """The labelled pictures of a folder: those to train on, and every fifth of each class.
+    """The labelled images of a folder: those to train on, and every fifth of each class.
 
     Raises:
-        UserError: fewer than two classes, or one of fewer than five pictures.
+        UserError: fewer than two classes, or one of fewer than five images.
     """
     found: dict[str, list[Path]] = {}
-    for path in list_pictures(data):
+    for path in list_images(data):
         name = class_name(path, data)
         if name is not None:
             found.setdefault(name, []).append(path)
     if len(found) < 2 or min(map(len, found.values())) < _EVERY:
-        raise UserError(data, "two or more class folders of five or more pictures", f"{len(found)} classes")
+        raise UserError(data, "two or more class folders of five or more images", f"{len(found)} classes")
     names = tuple(sorted(found))
     parts: list[Labelled] = []
     for held in (False, True):
@@ -113,10 +113,10 @@ def recipe_of(ablation: Ablation, kind: Kind, seed: int, held: Labelled) -> Reci
     )  # fmt: skip
 
 
-def judge_head(
+def evaluate_head(
     net: BuiltinNet, head: ClassHead, held: Labelled, sides: Sequence[int | None] = SHORT_SIDES
 ) -> dict[str, float]:
-    """Mean class accuracy of a trained network with its own head, by the pictures' short side."""
+    """Mean class accuracy of a trained network with its own head, by the images' short side."""
     backbone = load_backbone("builtin")
     backbone.trunk.load_state_dict({f"net.{n}": t for n, t in net.fold().cpu().state_dict().items()})
     network, head = prepare(backbone), head.cpu().eval()
@@ -132,12 +132,12 @@ def judge_head(
     return found
 
 
-def judge_features(
+def evaluate_features(
     weights: Path, train: Labelled, held: Labelled, sides: Sequence[int | None] = SHORT_SIDES
 ) -> dict[str, float]:
-    """Mean class accuracy of linear SVMs on the frozen features, fitted at the pictures' own size.
+    """Mean class accuracy of linear SVMs on the frozen features, fitted at the images' own size.
 
-    Rows are pyramids of 6x6 to 1x1 bins over the whole picture, of norm 1.
+    Rows are pyramids of 6x6 to 1x1 bins over the whole image, of norm 1.
     """
     network = prepare(load_backbone("builtin", weights))
     targets = one_versus_rest(train.labels, len(train.names))
@@ -145,9 +145,9 @@ def judge_features(
     return {_by(side): _accuracy(model.scores(_rows(network, held, side)), held) for side in sides}
 
 
-def _rows(network: Backbone, pictures: Labelled, side: int | None) -> Tensor:
+def _rows(network: Backbone, images: Labelled, side: int | None) -> Tensor:
     scales = None if side is None else (side,)
-    rows = [image_rows(extract(network, read_image(path), scales)) for path in track(pictures.paths, "rows")]
+    rows = [image_rows(extract(network, read_image(path), scales)) for path in track(images.paths, "rows")]
     return torch.nn.functional.normalize(torch.cat([row.reshape(1, -1) for row in rows]), dim=1)
 
 
@@ -163,7 +163,7 @@ def ablate(ablation: Ablation) -> list[dict[str, object]]:
     """Train and judge every run.
 
     Returns:
-        A row a run: "kind", "seed", "seconds" and, by the short side that pictures are resized to,
+        A row a run: "kind", "seed", "seconds" and, by the short side that images are resized to,
         "features" and, with labels, "head": mean class accuracies. They are in ``multi_size.json``, too.
 
     Raises:
@@ -181,8 +181,8 @@ def ablate(ablation: Ablation) -> list[dict[str, object]]:
                 run = pretrain(recipe)
                 row: dict[str, object] = {"kind": kind, "seed": seed, "seconds": round(run.seconds)}
                 if run.head is not None:
-                    row["head"] = judge_head(run.average, run.head, held)
-                row["features"] = judge_features(recipe.out, train, held)
+                    row["head"] = evaluate_head(run.average, run.head, held)
+                row["features"] = evaluate_features(recipe.out, train, held)
                 _write(done, row)
             rows.append(json.loads(done.read_text()))
             _write(document, rows)

@@ -1,4 +1,4 @@
-"""Train the builtin network from random weights on any folder of pictures.
+"""Train the builtin network from random weights on any folder of images.
 
     python -m sppnet.recipes.pretrain_builtin --data DIR --teacher FILE --out FILE.safetensors --minutes 60
 
@@ -18,7 +18,7 @@ from typing import TextIO
 
 from sppnet.backbones.builtin import BuiltinNet
 from sppnet.errors import UserError
-from sppnet.recipes.crops import read_pictures
+from sppnet.recipes.crops import read_images
 from sppnet.recipes.distillation import explained, load_teacher
 from sppnet.recipes.pretraining import Recipe, Run, beside, examples, pick_device, save, start, train_step
 
@@ -27,15 +27,15 @@ def pretrain(recipe: Recipe) -> Run:
     """Train, save, and log to ``<out>.log.jsonl``.
 
     Raises:
-        UserError: no pictures, nothing to learn from, no such teacher, or nothing to resume.
+        UserError: no images, nothing to learn from, no such teacher, or nothing to resume.
     """
     teacher = None if recipe.teacher is None else load_teacher(recipe.teacher, pick_device(recipe))
-    pictures = read_pictures(recipe.data, recipe.exclude)
+    images = read_images(recipe.data, recipe.exclude)
     recipe.out.parent.mkdir(parents=True, exist_ok=True)
-    run = start(recipe, pictures, teacher)
+    run = start(recipe, images, teacher)
     begun = time.monotonic() - run.seconds
     with beside(recipe.out, ".log.jsonl").open("a" if recipe.resume else "w") as log:
-        batches = examples(run, pictures, teacher)
+        batches = examples(run, images, teacher)
         while run.progress() < 1:
             example = next(batches)
             loss, maps = train_step(run, example)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sppnet.backbones.builtin import BuiltinNet
 from sppnet.errors import UserError
 from sppnet.nn import SpatialPyramidPool2d
-from sppnet.recipes.crops import UNKNOWN, TrainingPictures, make_batch
+from sppnet.recipes.crops import UNKNOWN, TrainingImages, make_batch
 from sppnet.recipes.distillation import Teacher, distillation_loss, measure_scales
 from sppnet.recipes.muon import Muon
 
@@ -30,12 +30,12 @@ class Recipe:
     """What a training run is made of; saved in the checkpoint.
 
     Attributes:
-        data: a folder of pictures. VOC folders give their train list only; whatever lies under a folder
+        data: a folder of images. VOC folders give their train list only; whatever lies under a folder
             named ``test`` is left out.
         out: the weights to write (float16 safetensors); the checkpoint and the log lie beside it.
         teacher: SqueezeNet 1.0's tensors under torchvision's names; None learns from labels alone.
         labels: weight of the class loss beside the teacher's; without a teacher it is the only loss.
-        exclude: globs, relative to ``data``, of pictures to leave out.
+        exclude: globs, relative to ``data``, of images to leave out.
         minutes: the length of the run on the clock, resumed time included.
         steps: the length in steps instead; 0 takes ``minutes``.
         resume: go on from the checkpoint. The rate follows the length given now: a longer one lets it
@@ -169,21 +169,21 @@ def beside(out: Path, suffix: str) -> Path:
     return out.with_name(out.stem + suffix)
 
 
-def start(recipe: Recipe, pictures: TrainingPictures, teacher: Teacher | None) -> Run:
+def start(recipe: Recipe, images: TrainingImages, teacher: Teacher | None) -> Run:
     """A run at step 0, or where its checkpoint left off.
 
     Raises:
         UserError: nothing to learn from, or ``resume`` or ``start`` without a checkpoint that fits.
     """
     labelled = teacher is None or recipe.labels > 0
-    if labelled and len(pictures.names) < 2:
+    if labelled and len(images.names) < 2:
         raise UserError(recipe.data, "class folders to learn from", "no two classes", "Give a --teacher.")
     device = pick_device(recipe)
     torch.manual_seed(recipe.seed)
     net = BuiltinNet(folded=False).to(device).to(memory_format=torch.channels_last).train()
     average = BuiltinNet(folded=False).to(device).to(memory_format=torch.channels_last).eval()
     average.load_state_dict(net.state_dict())
-    head = ClassHead(len(pictures.names)).to(device) if labelled else None
+    head = ClassHead(len(images.names)).to(device) if labelled else None
     rest = [p for p in net.parameters() if p.ndim == 1] + ([] if head is None else list(head.parameters()))
     adam = torch.optim.Adam(rest, lr=recipe.rate_rest)
     run = Run(recipe, net, average, head, Muon(p for p in net.parameters() if p.ndim > 1), adam)
@@ -194,7 +194,7 @@ def start(recipe: Recipe, pictures: TrainingPictures, teacher: Teacher | None) -
         _start_from(run, recipe.start)
     if teacher is not None and not run.scales:
         generator = torch.Generator().manual_seed(recipe.seed)
-        run.scales = measure_scales(teacher, [_batch(run, pictures, generator)[0] for _ in range(4)])
+        run.scales = measure_scales(teacher, [_batch(run, images, generator)[0] for _ in range(4)])
     return run
 
 
@@ -224,13 +224,13 @@ def _start_from(run: Run, path: Path) -> None:
     run.scales = run.scales_of(tensors)
 
 
-def _batch(run: Run, pictures: TrainingPictures, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _batch(run: Run, images: TrainingImages, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     recipe, device = run.recipe, pick_device(run.recipe)
-    images, labels = make_batch(pictures, recipe.batch, generator, single_size=recipe.single_size)
-    return images.to(device, memory_format=torch.channels_last), labels.to(device)
+    batch, labels = make_batch(images, recipe.batch, generator, single_size=recipe.single_size)
+    return batch.to(device, memory_format=torch.channels_last), labels.to(device)
 
 
-def examples(run: Run, pictures: TrainingPictures, teacher: Teacher | None) -> Iterator[Example]:
+def examples(run: Run, images: TrainingImages, teacher: Teacher | None) -> Iterator[Example]:
     """Batches with their targets from the run's step on, without end; the same for the same seed and step."""
     recipe = run.recipe
     number, skip = divmod(run.step, recipe.chunk * recipe.repeats)
@@ -238,10 +238,10 @@ def examples(run: Run, pictures: TrainingPictures, teacher: Teacher | None) -> I
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + number + 1)
         chunk: list[Example] = []
         for _ in range(recipe.chunk):
-            images, labels = _batch(run, pictures, generator)
-            maps = () if teacher is None else teacher(images)
+            batch, labels = _batch(run, images, generator)
+            maps = () if teacher is None else teacher(batch)
             targets = tuple((m / s).half() for m, s in zip(maps, run.scales, strict=True))
-            chunk.append(Example(images, labels, targets))
+            chunk.append(Example(batch, labels, targets))
         turns = [torch.randperm(recipe.chunk, generator=generator) for _ in range(recipe.repeats)]
         for i in torch.cat(turns).tolist()[skip:]:
             yield chunk[i]

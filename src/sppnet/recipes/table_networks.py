@@ -104,7 +104,7 @@ def errors(
 ) -> dict[str, tuple[float, float]]:
     """Top-1 and top-5 errors in percent on the part for evaluation, by the name of the views.
 
-    Each picture is read once for all views.
+    Each image is read once for all views.
     """
     part = default_split(request.data, "evaluate")
     dataset = classification_for(read_classification(request.data, part), classifier.names_)

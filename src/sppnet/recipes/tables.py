@@ -12,18 +12,18 @@ class DetectionSize:
     """How much work tables 9 to 12 take; each table says which values it was made with.
 
     Attributes:
-        windows: windows a picture, at most; the paper's are 2,000.
+        windows: windows an image, at most; the paper's are 2,000.
         width: neurons of fc6 and of fc7, where nothing is pretrained.
         batches: of fine-tuning, the last fifth of them at a tenth of the rate.
         rate: the first learning rate; from random weights on, the paper's 1e-4 would need many more batches.
-        mirrored: half of the pictures are seen mirrored in fine-tuning, which needs their maps too.
+        flipped: half of the images are seen flipped in fine-tuning, which needs their maps too.
     """
 
     windows: int = 2000
     width: int = 1024
     batches: int = 2500
     rate: float = 3e-4
-    mirrored: bool = True
+    flipped: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from sppnet.classify.network import PyramidNetwork
 from sppnet.classify.transfer import (
     Feature,
     Sight,
+    image_rows,
     in_own_basis,
-    picture_rows,
     random_split,
     see,
     svm_accuracy,
@@ -128,9 +128,9 @@ def _map_features(layer: str) -> tuple[Feature, ...]:
 
 
 def sight_rows(
-    source: Pretrained, pictures: Sequence[Path], sight: Sight, side: int, *, quiet: bool
+    source: Pretrained, images: Sequence[Path], sight: Sight, side: int, *, quiet: bool
 ) -> dict[str, Tensor]:
-    """The features of all pictures, by name: ``[N, D]``, each row of norm 1."""
+    """The features of all images, by name: ``[N, D]``, each row of norm 1."""
     # One size needs no pooling, and the plain map is compared on the paper's crops alone.
     wanted = [f for f in source.features if f.levels or f.layer.startswith("fc") or sight == "crop"]
     if source.plain:
@@ -138,15 +138,15 @@ def sight_rows(
     network = source.network
     backbone = network.backbone if isinstance(network, PyramidNetwork) else network
     found: dict[str, list[Tensor]] = {feature.name: [] for feature in wanted}
-    for path in track(pictures, f"{sight} {side}", quiet=quiet):
+    for path in track(images, f"{sight} {side}", quiet=quiet):
         given = see(read_image(path), sight, side, backbone)
-        for name, row in picture_rows(network, given, wanted).items():
+        for name, row in image_rows(network, given, wanted).items():
             found[name].append(row)
     return {name: torch.stack(rows) for name, rows in found.items()}
 
 
 def table7(request: Request) -> Table:
-    """Caltech-101: mean class accuracy over 10 random splits, 30 training and up to 50 test pictures a class.
+    """Caltech-101: mean class accuracy over 10 random splits, 30 training and up to 50 test images a class.
 
     Class folders of another set will do; their splits are joined first.
 
@@ -183,8 +183,8 @@ def table7(request: Request) -> Table:
                 Row(f"{sight} {_SIDE}, {name}", known, statistics.mean(figures), statistics.stdev(figures))
             )
     differs = (
-        f"data: {request.data.name}, {len(dataset.names)} classes, {len(items)} pictures, joined splits; "
-        f"{train} training pictures a class, up to {_TEST} others for the test, {splits} random splits",
+        f"data: {request.data.name}, {len(dataset.names)} classes, {len(items)} images, joined splits; "
+        f"{train} training images a class, up to {_TEST} others for the test, {splits} random splits",
         source.said,
         f"SVMs with C = {_COST:g} (the paper names none), features of norm 1",
     )
@@ -223,7 +223,7 @@ def table6(request: Request) -> Table:
             place = f"{sight} {side}"
             rows.append(Row(f"{place}, {name}", paper.get(place, {}).get(name), 100 * mean_ap(scores, truth)))
     differs = (
-        f"data: {request.data.name}, {len(names)} classes, {len(train)} and {len(test)} pictures",
+        f"data: {request.data.name}, {len(names)} classes, {len(train)} and {len(test)} images",
         source.said,
         f"SVMs with C = {_COST:g} (the paper names none), features of norm 1",
     )
@@ -233,7 +233,7 @@ def table6(request: Request) -> Table:
 
 
 def mean_ap(scores: Tensor, truth: Tensor) -> float:
-    """VOC 2007's mAP of classification; pictures with only difficult objects of a class do not count for it.
+    """VOC 2007's mAP of classification; images with only difficult objects of a class do not count for it.
 
     Args:
         scores: ``[N, K]``.

@@ -82,8 +82,8 @@ class Boxes:
         limit = self.xyxy.new_tensor([self.size.width, self.size.height] * 2)
         return Boxes(torch.minimum(self.xyxy.clamp(min=0), limit), self.size)
 
-    def mirrored(self) -> Boxes:
-        """The same boxes on the image mirrored left to right."""
+    def flipped(self) -> Boxes:
+        """The same boxes on the image flipped left to right."""
         x0, y0, x1, y1 = self.xyxy.unbind(1)
         width = self.size.width
         return Boxes(torch.stack([width - x1, y0, width - x0, y1], 1), self.size)

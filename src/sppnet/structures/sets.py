@@ -1,4 +1,4 @@
-"""A labelled folder of pictures, whatever its layout: what `sppnet.data` returns and fitting takes."""
+"""A labelled folder of images, whatever its layout: what `sppnet.data` returns and fitting takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sppnet.structures.detections import GroundTruth
 
 @dataclass(frozen=True)
 class ClassificationItem:
-    """One picture and its class number."""
+    """One image and its class number."""
 
     path: Path
     label: int
@@ -18,14 +18,14 @@ class ClassificationItem:
 
 @dataclass(frozen=True)
 class ClassificationSet:
-    """Pictures of one class each.
+    """Images of one class each.
 
     Attributes:
         root: the path that the user named.
         layout: ``"folders"``, ...
         split: the part that was read.
         names: class names; a class number is a position here, the same in every split.
-        items: the pictures, sorted by path.
+        items: the images, sorted by path.
     """
 
     root: Path
@@ -40,12 +40,12 @@ class ClassificationSet:
 
 @dataclass(frozen=True)
 class DetectionItem:
-    """One picture and its annotated objects.
+    """One image and its annotated objects.
 
     Attributes:
-        path: the picture.
+        path: the image.
         key: its name in the data set: VOC's image id, COCO's ``image_id`` as text, YOLO's file stem.
-        truth: its objects; ``truth.boxes.size`` is the picture's size after EXIF rotation.
+        truth: its objects; ``truth.boxes.size`` is the image's size after EXIF rotation.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class DetectionItem:
 
 @dataclass(frozen=True)
 class DetectionSet:
-    """Pictures with boxes.
+    """Images with boxes.
 
     Attributes:
         root: the path that the user named.
@@ -63,7 +63,7 @@ class DetectionSet:
         split: the part that was read.
         names: class names; a class number is a position here, the same in every split.
         category_ids: the data set's own number of each class (COCO's sparse ids, YOLO's 0.., VOC's 1..).
-        items: the pictures, in the data set's order.
+        items: the images, in the data set's order.
     """
 
     root: Path

@@ -21,7 +21,7 @@ def release_scale(boxes: Boxes, maps: Sequence[FeatureMap]) -> Tensor:
     """The scale whose short side is nearest to the one at which a window is 13 cells large.
 
     Paper section 3.2, the release's rule: the side wanted is round(13 stride m / sqrt(area)), m the short
-    side of the picture; the first of equally near scales.
+    side of the image; the first of equally near scales.
 
     Returns:
         int64 ``[N]``, positions in ``maps``.
@@ -69,7 +69,7 @@ def window_cells(
     Windows with equal lines have equal rows.
 
     Args:
-        maps: of one picture.
+        maps: of one image.
         boxes: N windows on it.
         options: cells and release_offset count.
         scale: int64 ``[N]``, positions of scales to take in place of the rule's.

@@ -11,14 +11,14 @@ from typing import Any, Self, cast
 
 from sppnet.backbones import load_backbone, prepare
 from sppnet.config import as_config, from_config
-from sppnet.data import PictureSource, default_split, detection_for, read_detection
+from sppnet.data import ImageSource, default_split, detection_for, read_detection
+from sppnet.detect.paper.images import image_of
 from sppnet.detect.paper.options import PaperOptions
 from sppnet.detect.paper.outcome import to_detections
-from sppnet.detect.paper.pictures import picture_of
 from sppnet.detect.paper.stages import StageCache, network_key
 from sppnet.detect.paper.training import PaperHeads, fit_paper_heads, learned_rows, move_head, pooled_source
 from sppnet.detect.paper.windows import learn_window_shapes, windows_of, with_truth
-from sppnet.detect.postprocess import one_each
+from sppnet.detect.postprocess import class_agnostic_nms
 from sppnet.detect.result import DetectionResult
 from sppnet.errors import UserError
 from sppnet.evaluate import detection_metrics
@@ -43,7 +43,7 @@ class PaperDetector:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of everything random.
         options: every stage's.
-        cache: a folder for finished stages; what was made by the same network, pictures and settings is
+        cache: a folder for finished stages; what was made by the same network, images and settings is
             taken from there. None keeps nothing.
     """
 
@@ -62,7 +62,7 @@ class PaperDetector:
         layout: str | None = None,
         quiet: bool = False,
     ) -> Self:
-        """Learn from pictures with boxes.
+        """Learn from images with boxes.
 
         Args:
             data: a data set in VOC, COCO or YOLO layout.
@@ -85,15 +85,15 @@ class PaperDetector:
         self._prepare()
         self.shapes_ = learn_window_shapes(dataset)
         cache = self._cache()
-        pictures = [picture_of(item.path) for item in dataset.items]
+        images = [image_of(item.path) for item in dataset.items]
         watch("setup")
         proposed = [
-            windows_of(picture, self.options.windows, self.given_, self.shapes_, cache)
-            for picture in track(pictures, "Windows", quiet=quiet)
+            windows_of(image, self.options.windows, self.given_, self.shapes_, cache)
+            for image in track(images, "Windows", quiet=quiet)
         ]
         windows = with_truth(proposed, dataset)
         watch("windows")
-        source = pooled_source(self.network_, self.network_key_, pictures, windows, self.options, cache)
+        source = pooled_source(self.network_, self.network_key_, images, windows, self.options, cache)
         truths = [item.truth for item in dataset.items]
         heads, facts = fit_paper_heads(source, truths, self.options, self.seed, cache, watch, quiet=quiet)
         self.heads_, self.names_ = heads, dataset.names
@@ -101,7 +101,7 @@ class PaperDetector:
         self.summary_: dict[str, Any] = {
             "pipeline": self.options.pipeline,
             "seconds": watch.seconds(),
-            "pictures": len(dataset),
+            "images": len(dataset),
             "objects": sum(map(len, truths)),
             "windows": sum(map(len, proposed)),
             "row_bytes_a_window": 4 * source.length,
@@ -114,41 +114,41 @@ class PaperDetector:
         return self
 
     def predict(
-        self, source: PictureSource | Sequence[PictureSource], *, threshold: float | None = None
+        self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
     ) -> DetectionResult | list[DetectionResult]:
-        """Detect objects in a picture, or in each of a list; one answer an object.
+        """Detect objects in an image, or in each of a list; one answer an object.
 
         Args:
             source: a path, a PIL image, an array (RGB, uint8), or a list of them.
             threshold: leave out what scores less; 0.5, the SVMs' own border, when None.
 
         Raises:
-            UserError: not fitted, or a picture that cannot be read.
+            UserError: not fitted, or an image that cannot be read.
         """
         if isinstance(source, (list, tuple)):
-            return [self._predict_one(one, threshold) for one in cast("Sequence[PictureSource]", source)]
-        return self._predict_one(cast("PictureSource", source), threshold)
+            return [self._predict_one(one, threshold) for one in cast("Sequence[ImageSource]", source)]
+        return self._predict_one(cast("ImageSource", source), threshold)
 
-    def _predict_one(self, source: PictureSource, threshold: float | None) -> DetectionResult:
+    def _predict_one(self, source: ImageSource, threshold: float | None) -> DetectionResult:
         found = self.detect(source)
         likely = found[found.scores >= (0.5 if threshold is None else threshold)]
-        return DetectionResult(one_each(likely), source)
+        return DetectionResult(class_agnostic_nms(likely), source)
 
-    def detect(self, source: PictureSource) -> Detections:
-        """Everything that the metrics look at in a picture, best first; `combine` takes several.
+    def detect(self, source: ImageSource) -> Detections:
+        """Everything that the metrics look at in an image, best first; `combine` takes several.
 
         Raises:
-            UserError: not fitted, or a picture that cannot be read.
+            UserError: not fitted, or an image that cannot be read.
         """
         self._check_fitted()
-        picture = picture_of(source)
+        image = image_of(source)
         if self.cache is None:
-            picture = dataclasses.replace(picture, key="")
+            image = dataclasses.replace(image, key="")
         cache = self._cache()
-        windows = windows_of(picture, self.options.windows, self.given_, self.shapes_, cache)
+        windows = windows_of(image, self.options.windows, self.given_, self.shapes_, cache)
         if not len(windows):
-            return Detections.empty(picture.size, self.names_)
-        pooled = pooled_source(self.network_, self.network_key_, [picture], [windows], self.options, cache)
+            return Detections.empty(image.size, self.names_)
+        pooled = pooled_source(self.network_, self.network_key_, [image], [windows], self.options, cache)
         rows = learned_rows(pooled, self.heads_.head, cache)
         scores = rows.scores(0, self.heads_.svm)
         heads = self.heads_
@@ -164,7 +164,7 @@ class PaperDetector:
         layout: str | None = None,
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Measure on pictures with boxes; see `sppnet.detect.Detector.evaluate`.
+        """Measure on images with boxes; see `sppnet.detect.Detector.evaluate`.
 
         Raises:
             UserError: not fitted, or data at fault.

@@ -47,10 +47,10 @@ def draw_batch(
     options: FinetuneOptions,
     draw: torch.Generator,
 ) -> list[tuple[int, Tensor]]:
-    """Windows of a batch: at most ``foreground`` and ``background`` of those of the pictures ``chosen``.
+    """Windows of a batch: at most ``foreground`` and ``background`` of those of the images ``chosen``.
 
     Returns:
-        For each picture that takes part its number and its windows.
+        For each image that takes part its number and its windows.
     """
     picked: list[tuple[Tensor, Tensor]] = []
     for want_background, count in ((False, options.foreground), (True, options.background)):
@@ -79,8 +79,8 @@ def finetune(
     """Train fc6, fc7 and a classifier of K classes and background by gradient descent.
 
     Args:
-        source: rows of each picture's windows, objects' own boxes among them.
-        truths: the objects of the same pictures.
+        source: rows of each image's windows, objects' own boxes among them.
+        truths: the objects of the same images.
         options: everything about it.
         seed: of the start, the order and the drop-out.
         device: where the layers lie.
@@ -107,9 +107,9 @@ def finetune(
         for rate in track(rates, "Fine-tuning", quiet=quiet):
             descent.param_groups[0]["lr"] = rate
             descent.param_groups[1]["lr"] = 2 * rate
-            if len(deck) < min(options.pictures, len(labels)):
+            if len(deck) < min(options.images, len(labels)):
                 deck = torch.randperm(len(labels), generator=draw).tolist()
-            chosen, deck = deck[: options.pictures], deck[options.pictures :]
+            chosen, deck = deck[: options.images], deck[options.images :]
             batch = draw_batch(labels, chosen, classes, options, draw)
             if not batch:
                 continue
@@ -130,8 +130,8 @@ def _batch_rows(
 ) -> tuple[Tensor, Tensor]:
     rows: list[Tensor] = []
     for i, which in batch:
-        mirrored = options.mirrored and bool(torch.rand((), generator=draw) < 0.5)
-        rows.append(source.rows(i, which, mirrored=mirrored, draw=draw if options.random_scale else None))
+        flipped = options.flipped and bool(torch.rand((), generator=draw) < 0.5)
+        rows.append(source.rows(i, which, flipped=flipped, draw=draw if options.random_scale else None))
     return torch.cat(rows), torch.cat([labels[i][which] for i, which in batch])
 
 

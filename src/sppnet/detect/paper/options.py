@@ -17,13 +17,13 @@ Negatives = Literal["paper", "release"]
 
 @dataclass(frozen=True)
 class WindowOptions:
-    """Which windows a picture has (paper section 3.1).
+    """Which windows an image has (paper section 3.1).
 
     Attributes:
         source: ``"selective-search"``, ``"edge-boxes"`` or ``"dense"``.
         file: a file of boxes (.json, .csv, .mat, .parquet) in place of ``source``.
         edge_model: the structured edge model that OpenCV's EdgeBoxes needs, a .yml or .yml.gz file.
-        most: windows a picture, at most; of more, the first ones, or every n-th of unordered ones.
+        most: windows an image, at most; of more, the first ones, or every n-th of unordered ones.
     """
 
     source: Literal["selective-search", "edge-boxes", "dense"] = "selective-search"
@@ -44,13 +44,13 @@ class FinetuneOptions:
         background: windows a batch with a largest IoU in ``background_iou``.
         foreground_iou: from which a window is of its object's class.
         background_iou: lower limit included, upper one not.
-        pictures: from how many pictures the windows of a batch come.
+        images: from how many images the windows of a batch come.
         rates: learning rates, one after the other.
         lengths: batches with each of them.
         momentum: of the gradient descent.
         decay: weight decay.
         dropout: share of fc6 and fc7 that is left out in training.
-        mirrored: half of the pictures are seen mirrored.
+        flipped: half of the images are seen flipped.
         random_scale: each window takes any of the scales (the release), not the one that suits it.
     """
 
@@ -60,13 +60,13 @@ class FinetuneOptions:
     background: int = 96
     foreground_iou: float = 0.5
     background_iou: tuple[float, float] = (0.1, 0.5)
-    pictures: int = 16
+    images: int = 16
     rates: tuple[float, ...] = (1e-4, 1e-5)
     lengths: tuple[int, ...] = (250_000, 50_000)
     momentum: float = 0.9
     decay: float = 5e-4
     dropout: float = 0.5
-    mirrored: bool = True
+    flipped: bool = True
     random_scale: bool = False
 
 
@@ -83,7 +83,7 @@ class SvmStageOptions:
         positive_weight: how many times more an error on an object costs.
         bias_feature: the constant feature whose weight gives the bias.
         tolerance: relative error of the weights.
-        passes: over all pictures, in search of hard negatives.
+        passes: over all images, in search of hard negatives.
         add_above: negatives that score more are added.
         evict_below: after a fit, negatives that score less are dropped.
         refit_after: added negatives of a class after which it is fitted anew.
@@ -128,27 +128,27 @@ class PaperOptions:
     """The paper's detection, whole (paper section 3), and R-CNN beside it (paper section 4).
 
     Attributes:
-        pipeline: ``"spp"``: convolve the picture, then pool windows; ``"rcnn"``: crop windows, then
+        pipeline: ``"spp"``: convolve the image, then pool windows; ``"rcnn"``: crop windows, then
             convolve each.
         layer: the layer that is pooled, by the network's name for it or as ``stride16``; the network's
             own choice when None.
-        scales: short sides of the pictures; the paper's are 480, 576, 688, 864 and 1200 together, or 688.
+        scales: short sides of the images; the paper's are 480, 576, 688, 864 and 1200 together, or 688.
         levels: bins along each side of each level of the pyramid.
         cells: which cells of a map a window owns, and which scale it takes: the paper's rule or the
             release's (paper sections 3.2, 3.3).
         release_offset: pixels of the network's input by which the release's windows shrink on each side.
-        largest: pixels of a resized picture, at most; a larger one is refused, as a smaller scale would
+        largest: pixels of a resized image, at most; a larger one is refused, as a smaller scale would
             change the results.
         features: what the SVMs see: pooled maps, fc6 or fc7.
         finetuned: whether fc6 and fc7 are trained on the windows, or stay as they were given.
-        windows: which windows a picture has.
+        windows: which windows an image has.
         finetune: training of the fully connected layers.
         svm: the SVMs and their hard negatives.
         boxes: box regression.
         crops: R-CNN's.
         score_above: of all windows, those whose margin is above this are looked at.
         nms: of two boxes of a class whose IoU is above this, the better one stays.
-        per_class: boxes a picture and class, at most.
+        per_class: boxes an image and class, at most.
     """
 
     pipeline: Pipeline = "spp"
@@ -180,7 +180,7 @@ class PaperOptions:
             ("finetune.width", tune.width >= 1, tune.width, "at least 1"),
             ("finetune.foreground", tune.foreground >= 1, tune.foreground, "at least 1"),
             ("finetune.background", tune.background >= 1, tune.background, "at least 1"),
-            ("finetune.pictures", tune.pictures >= 1, tune.pictures, "at least 1"),
+            ("finetune.images", tune.images >= 1, tune.images, "at least 1"),
             ("finetune.rates", min(tune.rates, default=0) > 0, tune.rates, "numbers above 0"),
             (
                 "finetune.lengths",

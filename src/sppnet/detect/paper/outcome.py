@@ -25,7 +25,7 @@ def to_detections(
     """NMS, regression, clipping, NMS again, class by class.
 
     Args:
-        windows: N windows of a picture.
+        windows: N windows of an image.
         scores: margins ``[N, K]``.
         rows: gives the pooled rows of windows by their positions; asked for what NMS left only.
         boxes: the regressors; None leaves windows as they are.
@@ -50,29 +50,29 @@ def to_detections(
 
 
 def combine(found: Sequence[Detections], options: PaperOptions) -> Detections:
-    """The union of what several networks found in a picture, after NMS (the paper's model combination).
+    """The union of what several networks found in an image, after NMS (the paper's model combination).
 
     Args:
-        found: one a network, of the same picture and classes; scores of one meaning.
+        found: one a network, of the same image and classes; scores of one meaning.
         options: nms and per_class count.
 
     Raises:
-        UserError: nothing to combine, or other pictures or classes.
+        UserError: nothing to combine, or other images or classes.
     """
     if not found:
         raise UserError("found", "the detections of at least one network", "none")
     first = found[0]
     for one in found:
         if one.names != first.names or one.boxes.size != first.boxes.size:
-            raise UserError("found", "detections of one picture and the same classes", "others")
+            raise UserError("found", "detections of one image and the same classes", "others")
     place = torch.cat([one.boxes.xyxy for one in found])
-    chance = torch.cat([one.scores for one in found]).double().logit(eps=1e-12)
+    probability = torch.cat([one.scores for one in found]).double().logit(eps=1e-12)
     label = torch.cat([one.labels for one in found])
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for number in range(len(first.names)):
         mine = (label == number).nonzero()[:, 0]
-        kept = mine[nms(place[mine], chance[mine].float(), options.nms)[: options.per_class]]
-        parts.append((place[kept], chance[kept], label[kept]))
+        kept = mine[nms(place[mine], probability[mine].float(), options.nms)[: options.per_class]]
+        parts.append((place[kept], probability[kept], label[kept]))
     return _sorted(parts, first.boxes, first.names)
 
 
@@ -81,5 +81,5 @@ def _sorted(
 ) -> Detections:
     place, margin, label = (torch.cat(column) for column in zip(*parts, strict=True))
     order = torch.sort(margin, descending=True, stable=True).indices
-    chance = torch.sigmoid(margin[order].double()).float()
-    return Detections(Boxes(place[order].float(), boxes.size), chance, label[order], names)
+    probability = torch.sigmoid(margin[order].double()).float()
+    return Detections(Boxes(place[order].float(), boxes.size), probability, label[order], names)

@@ -31,7 +31,7 @@ class BoxModel:
     model: LinearModel
 
     def __call__(self, rows: Tensor, boxes: Boxes, label: int) -> Boxes:
-        """Each box moved by class ``label``'s regressor on its row, and clipped to the picture."""
+        """Each box moved by class ``label``'s regressor on its row, and clipped to the image."""
         part = slice(4 * label, 4 * label + 4)
         deltas = rows @ self.model.weight[part].T + self.model.bias[part]
         return Boxes(decode_deltas(boxes.xyxy, deltas), boxes.size).clip()
@@ -57,8 +57,8 @@ def fit_boxes(
     rows than fit into ``rows_mb``, a random part of them is taken, and the counts say so.
 
     Args:
-        source: pooled rows of each picture's windows.
-        truths: the objects of the same pictures.
+        source: pooled rows of each image's windows.
+        truths: the objects of the same images.
         options: everything about it.
         seed: of what is taken at random.
 
@@ -90,7 +90,7 @@ def fit_boxes(
 
 
 def _pairs(source: RowSource, truths: Sequence[GroundTruth], options: BoxOptions) -> Tensor:
-    """int64 ``[M, 4]``: picture, window, object, class."""
+    """int64 ``[M, 4]``: image, window, object, class."""
     parts: list[Tensor] = [torch.zeros(0, 4, dtype=torch.int64)]
     for i, (windows, truth) in enumerate(zip(source.windows, truths, strict=True)):
         able = (~truth.crowd).nonzero()[:, 0]

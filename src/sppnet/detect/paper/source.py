@@ -12,8 +12,8 @@ from torch import Tensor
 from sppnet.backbones import Backbone
 from sppnet.detect.paper.cells import pool_windows, score_windows, window_cells
 from sppnet.detect.paper.fc import FullyConnected
+from sppnet.detect.paper.images import Image
 from sppnet.detect.paper.options import PaperOptions
-from sppnet.detect.paper.pictures import Picture
 from sppnet.detect.paper.stages import StageCache, key_of, tensors_key
 from sppnet.detect.rcnn import crop_rows
 from sppnet.errors import UserError
@@ -27,11 +27,11 @@ _PIECE = 512  # windows whose rows exist at a time
 
 
 class RowSource(Protocol):
-    """Rows of the windows of some pictures."""
+    """Rows of the windows of some images."""
 
     @property
     def windows(self) -> Sequence[Boxes]:
-        """Of each picture."""
+        """Of each image."""
         ...
 
     @property
@@ -40,20 +40,20 @@ class RowSource(Protocol):
         ...
 
     def rows(
-        self, i: int, which: Tensor, *, mirrored: bool = False, draw: torch.Generator | None = None
+        self, i: int, which: Tensor, *, flipped: bool = False, draw: torch.Generator | None = None
     ) -> Tensor:
-        """float32 ``[n, length]`` of windows ``which`` of picture i, with ``draw`` at a random scale each.
+        """float32 ``[n, length]`` of windows ``which`` of image i, with ``draw`` at a random scale each.
 
         On the CPU, as are scores, wherever the network computes.
         """
         ...
 
     def scores(self, i: int, model: LinearModel) -> Tensor:
-        """``[N, K]``: every window of picture i by K linear functions."""
+        """``[N, K]``: every window of image i by K linear functions."""
         ...
 
     def lines(self, i: int) -> Tensor:
-        """int64 ``[N, L]``: windows of picture i with equal lines have equal rows."""
+        """int64 ``[N, L]``: windows of image i with equal lines have equal rows."""
         ...
 
 
@@ -63,21 +63,21 @@ class _NetworkSource:
 
     network: Backbone
     network_key: str
-    pictures: Sequence[Picture]
+    images: Sequence[Image]
     windows: Sequence[Boxes]
     options: PaperOptions
     cache: StageCache
     _latest: dict[tuple[int, bool], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def _once(self, i: int, mirrored: bool, make: Callable[[], T]) -> T:
-        """What the network gives for picture i, which nobody keeps: remembered until the next one's.
+    def _once(self, i: int, flipped: bool, make: Callable[[], T]) -> T:
+        """What the network gives for image i, which nobody keeps: remembered until the next one's.
 
         Scores and the regressors of each class ask for it one after the other.
         """
         latest = self._latest
-        if (i, mirrored) not in latest:
-            self._latest = latest = {(i, mirrored): make()}
-        return latest[i, mirrored]
+        if (i, flipped) not in latest:
+            self._latest = latest = {(i, flipped): make()}
+        return latest[i, flipped]
 
     @property
     def length(self) -> int:
@@ -88,47 +88,47 @@ class _NetworkSource:
 
 @dataclass
 class MapSource(_NetworkSource):
-    """Rows pooled from maps, which are computed once a picture and kept as bfloat16.
+    """Rows pooled from maps, which are computed once an image and kept as bfloat16.
 
     Attributes:
         network: prepared.
         network_key: its digest.
-        pictures: the pictures.
+        images: the images.
         windows: of each.
         options: scales, cells, levels and largest count.
         cache: keeps the maps.
     """
 
-    def maps(self, i: int, *, mirrored: bool = False) -> FeatureMaps:
-        """The maps of picture i, in bfloat16, on the CPU.
+    def maps(self, i: int, *, flipped: bool = False) -> FeatureMaps:
+        """The maps of image i, in bfloat16, on the CPU.
 
         Raises:
-            UserError: a picture that would be larger than ``options.largest`` at some scale.
+            UserError: an image that would be larger than ``options.largest`` at some scale.
         """
-        picture = self.pictures[i]
+        image = self.images[i]
         for scale in self.options.scales:
-            size = resized_size(picture.size, scale, self.network)
+            size = resized_size(image.size, scale, self.network)
             if size.height * size.width > self.options.largest:
                 wanted = f"at most {self.options.largest} pixels at short side {scale} (options.largest)"
                 todo = "Allow more, or take smaller scales; a silent cap would change the results."
-                raise UserError(picture.path or "source", wanted, f"{size.height * size.width}", todo)
-        if not picture.key:
-            return self._once(i, mirrored, lambda: self._compute(picture, mirrored=mirrored))
-        key = self.key(i, mirrored=mirrored)
-        kept = self.cache.get("maps", key, lambda: self._tensors(picture, mirrored=mirrored))
-        return self._restore(picture.size, kept)
+                raise UserError(image.path or "source", wanted, f"{size.height * size.width}", todo)
+        if not image.key:
+            return self._once(i, flipped, lambda: self._compute(image, flipped=flipped))
+        key = self.key(i, flipped=flipped)
+        kept = self.cache.get("maps", key, lambda: self._tensors(image, flipped=flipped))
+        return self._restore(image.size, kept)
 
-    def key(self, i: int, *, mirrored: bool = False) -> str:
-        """Of the maps of picture i."""
-        return key_of("maps", self.pictures[i].key, self.network_key, sorted(self.options.scales), mirrored)
+    def key(self, i: int, *, flipped: bool = False) -> str:
+        """Of the maps of image i."""
+        return key_of("maps", self.images[i].key, self.network_key, sorted(self.options.scales), flipped)
 
-    def _compute(self, picture: Picture, *, mirrored: bool) -> FeatureMaps:
-        image = picture.read()
-        found = extract(self.network, image.flip(2) if mirrored else image, self.options.scales)
+    def _compute(self, image: Image, *, flipped: bool) -> FeatureMaps:
+        pixels = image.read()
+        found = extract(self.network, pixels.flip(2) if flipped else pixels, self.options.scales)
         return FeatureMaps(tuple(replace(m, values=m.values.to("cpu", torch.bfloat16)) for m in found.maps))
 
-    def _tensors(self, picture: Picture, *, mirrored: bool) -> dict[str, Tensor]:
-        maps = self._compute(picture, mirrored=mirrored).maps
+    def _tensors(self, image: Image, *, flipped: bool) -> dict[str, Tensor]:
+        maps = self._compute(image, flipped=flipped).maps
         # Cell by cell, as pooling reads them.
         return {f"{number:03}": m.values.permute(1, 2, 0) for number, m in enumerate(maps)}
 
@@ -142,15 +142,15 @@ class MapSource(_NetworkSource):
         return FeatureMaps(tuple(maps))
 
     def rows(
-        self, i: int, which: Tensor, *, mirrored: bool = False, draw: torch.Generator | None = None
+        self, i: int, which: Tensor, *, flipped: bool = False, draw: torch.Generator | None = None
     ) -> Tensor:
         """See `RowSource`."""
         boxes = self.windows[i][which]
-        maps = self.maps(i, mirrored=mirrored)
+        maps = self.maps(i, flipped=flipped)
         scale = None
         if draw is not None:
             scale = torch.randint(len(set(self.options.scales)), (len(boxes),), generator=draw)
-        lines = window_cells(maps, boxes.mirrored() if mirrored else boxes, self.options, scale)
+        lines = window_cells(maps, boxes.flipped() if flipped else boxes, self.options, scale)
         return pool_windows(maps, lines, self.options.levels).cpu()
 
     def scores(self, i: int, model: LinearModel) -> Tensor:
@@ -171,39 +171,39 @@ class CropSource(_NetworkSource):
     Attributes:
         network: prepared.
         network_key: its digest.
-        pictures: the pictures.
+        images: the images.
         windows: of each.
         options: crops and levels count.
         cache: keeps the rows.
     """
 
-    def every(self, i: int, *, mirrored: bool = False) -> Tensor:
-        """The rows of all windows of picture i, float16."""
-        picture, boxes, crops = self.pictures[i], self.windows[i], self.options.crops
+    def every(self, i: int, *, flipped: bool = False) -> Tensor:
+        """The rows of all windows of image i, float16."""
+        image, boxes, crops = self.images[i], self.windows[i], self.options.crops
 
         def make() -> dict[str, Tensor]:
-            image = picture.read()
-            if mirrored:
-                image, turned = image.flip(2), boxes.mirrored()
+            pixels = image.read()
+            if flipped:
+                pixels, turned = pixels.flip(2), boxes.flipped()
             else:
                 turned = boxes
-            rows = crop_rows(self.network, image, turned, self.options.levels, crops)
+            rows = crop_rows(self.network, pixels, turned, self.options.levels, crops)
             return {"rows": rows.to("cpu", torch.float16)}
 
-        if not picture.key:
-            return self._once(i, mirrored, make)["rows"]
+        if not image.key:
+            return self._once(i, flipped, make)["rows"]
         which = tensors_key({"boxes": boxes.xyxy})
         # How many run together changes nothing but the last bits.
         form = (crops.side, crops.padding, self.options.levels)
         return self.cache.get(
-            "crops", key_of("crops", picture.key, self.network_key, which, form, mirrored), make
+            "crops", key_of("crops", image.key, self.network_key, which, form, flipped), make
         )["rows"]
 
     def rows(
-        self, i: int, which: Tensor, *, mirrored: bool = False, draw: torch.Generator | None = None
+        self, i: int, which: Tensor, *, flipped: bool = False, draw: torch.Generator | None = None
     ) -> Tensor:
         """See `RowSource`; crops have one scale."""
-        return self.every(i, mirrored=mirrored)[which].float()
+        return self.every(i, flipped=flipped)[which].float()
 
     def scores(self, i: int, model: LinearModel) -> Tensor:
         """See `RowSource`."""
@@ -220,7 +220,7 @@ class FcSource:
 
     Attributes:
         base: gives the pooled rows.
-        base_keys: a digest of each picture's rows; ``""`` where nothing is kept.
+        base_keys: a digest of each image's rows; ``""`` where nothing is kept.
         head: the layers.
         head_key: their digest.
         layer: which one.
@@ -236,7 +236,7 @@ class FcSource:
 
     @property
     def windows(self) -> Sequence[Boxes]:
-        """Of each picture."""
+        """Of each image."""
         return self.base.windows
 
     @property
@@ -254,17 +254,17 @@ class FcSource:
         return {"rows": torch.cat(parts) if parts else none}
 
     def every(self, i: int) -> Tensor:
-        """The rows of all windows of picture i, float16."""
+        """The rows of all windows of image i, float16."""
         if not self.base_keys[i]:
             return self._make(i)["rows"]
         key = key_of("fc", self.base_keys[i], self.head_key, self.layer)
         return self.cache.get("fc", key, lambda: self._make(i))["rows"]
 
     def rows(
-        self, i: int, which: Tensor, *, mirrored: bool = False, draw: torch.Generator | None = None
+        self, i: int, which: Tensor, *, flipped: bool = False, draw: torch.Generator | None = None
     ) -> Tensor:
-        """See `RowSource`; neither mirrored nor at a random scale."""
-        assert not mirrored
+        """See `RowSource`; neither flipped nor at a random scale."""
+        assert not flipped
         assert draw is None
         return self.every(i)[which].float()
 

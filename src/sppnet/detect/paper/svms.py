@@ -18,16 +18,16 @@ from sppnet.progress import track
 from sppnet.structures import GroundTruth
 
 MEAN_NORM = 20.0
-_NORM_PICTURES = 200
+_NORM_IMAGES = 200
 _NORM_WINDOWS = 200
 _BEFORE_THE_FIRST = 1e9  # the score of a negative while there is no SVM yet
 
 
 def mean_norm_scale(source: RowSource, seed: int) -> float:
-    """What brings rows to a mean norm of 20: over up to 200 windows of up to 200 pictures."""
+    """What brings rows to a mean norm of 20: over up to 200 windows of up to 200 images."""
     draw = torch.Generator().manual_seed(seed)
     total, count = 0.0, 0
-    for i in torch.randperm(len(source.windows), generator=draw)[:_NORM_PICTURES].tolist():
+    for i in torch.randperm(len(source.windows), generator=draw)[:_NORM_IMAGES].tolist():
         which = torch.randperm(len(source.windows[i]), generator=draw)[:_NORM_WINDOWS]
         if len(which):
             total += float(source.rows(i, which).norm(dim=1).sum())
@@ -74,13 +74,13 @@ def fit_paper_svms(
 ) -> tuple[LinearModel, dict[str, int]]:
     """One SVM a class: objects against windows below ``negative_iou``, the hard ones found on the way.
 
-    The first picture gives all its negatives, at once fitted on; later ones those that score above
+    The first image gives all its negatives, at once fitted on; later ones those that score above
     ``add_above``. A class is fitted anew after ``refit_after`` additions and at the end of a pass, and then
     drops the negatives that score below ``evict_below``.
 
     Args:
-        source: rows of each picture's windows, of which the first are its objects' own boxes.
-        truths: the objects of the same pictures.
+        source: rows of each image's windows, of which the first are its objects' own boxes.
+        truths: the objects of the same images.
         options: everything about it.
         seed: of the windows that the mean norm is taken from.
         quiet: no progress bar.
@@ -98,7 +98,7 @@ def fit_paper_svms(
     positives = _positives(source, truths, options, scale)
     states = [_Class(k, rows, NegativeCache.empty(rule)) for k, rows in enumerate(positives)]
     if not any(len(state.positives) for state in states):
-        raise UserError("data", "annotated objects to learn from", "pictures without any")
+        raise UserError("data", "annotated objects to learn from", "images without any")
     started = False
     added = 0
     for _ in range(options.passes):
@@ -145,7 +145,7 @@ def _look_at(
     scale: float,
     options: SvmStageOptions,
 ) -> int:
-    """Add the negatives of one picture that the classes want; returns how many."""
+    """Add the negatives of one image that the classes want; returns how many."""
     windows = source.windows[i]
     overlaps = class_overlaps(windows, truth)
     near_crowd = torch.zeros(len(windows), dtype=torch.bool)

@@ -13,8 +13,8 @@ from sppnet.backbones import Backbone
 from sppnet.config import as_config
 from sppnet.detect.paper.fc import FullyConnected
 from sppnet.detect.paper.finetune import finetune, start_head
+from sppnet.detect.paper.images import Image
 from sppnet.detect.paper.options import PaperOptions
-from sppnet.detect.paper.pictures import Picture
 from sppnet.detect.paper.regress import BoxModel, fit_boxes
 from sppnet.detect.paper.source import CropSource, FcSource, MapSource, RowSource
 from sppnet.detect.paper.stages import StageCache, key_of, tensors_key
@@ -77,18 +77,18 @@ def head_of(state: Mapping[str, Tensor]) -> FullyConnected:
 def pooled_source(
     network: Backbone,
     network_key: str,
-    pictures: Sequence[Picture],
+    images: Sequence[Image],
     windows: Sequence[Boxes],
     options: PaperOptions,
     cache: StageCache,
 ) -> MapSource | CropSource:
     """Pooled rows, by the pipeline that the options name."""
     kind = MapSource if options.pipeline == "spp" else CropSource
-    return kind(network, network_key, pictures, windows, options, cache)
+    return kind(network, network_key, images, windows, options, cache)
 
 
 def row_keys(source: MapSource | CropSource) -> list[str]:
-    """A digest of each picture's pooled rows; ``""`` for pictures in memory."""
+    """A digest of each image's pooled rows; ``""`` for images in memory."""
     options = source.options
     if options.pipeline == "spp":
         form: object = (options.scales, options.cells, options.release_offset, options.levels)
@@ -98,7 +98,7 @@ def row_keys(source: MapSource | CropSource) -> list[str]:
         key_of(source.network_key, options.pipeline, form, p.key, tensors_key({"boxes": w.xyxy}))
         if p.key
         else ""
-        for p, w in zip(source.pictures, source.windows, strict=True)
+        for p, w in zip(source.images, source.windows, strict=True)
     ]
 
 
@@ -135,7 +135,7 @@ def fit_paper_heads(
     Returns:
         The heads, and counts.
     """
-    for i in track(range(len(source.pictures)), "Feature maps", quiet=quiet):
+    for i in track(range(len(source.images)), "Feature maps", quiet=quiet):
         if isinstance(source, CropSource):
             source.every(i)
         elif not cache.has("maps", source.key(i)):

@@ -1,4 +1,4 @@
-"""The windows of a picture (paper section 3.1)."""
+"""The windows of an image (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sppnet.detect.paper.images import Image
 from sppnet.detect.paper.options import WindowOptions
-from sppnet.detect.paper.pictures import Picture
 from sppnet.detect.paper.stages import StageCache, file_key, key_of
 from sppnet.errors import UserError
 from sppnet.proposals import dense_windows, edge_boxes, proposals_for, selective_search, shapes_from_boxes
@@ -30,42 +30,42 @@ def learn_window_shapes(dataset: DetectionSet) -> Tensor:
 
 
 def windows_of(
-    picture: Picture,
+    image: Image,
     options: WindowOptions,
     given: Mapping[str, Tensor] | None,
     shapes: Tensor,
     cache: StageCache,
 ) -> Boxes:
-    """The windows of one picture, found once and kept.
+    """The windows of one image, found once and kept.
 
     Args:
-        picture: the picture.
+        image: the image.
         options: where windows come from, and how many.
         given: what `sppnet.proposals.read_proposals` read from ``options.file``, or None without a file.
         shapes: of dense windows.
         cache: keeps what selective search and EdgeBoxes found.
 
     Raises:
-        UserError: boxes from a file for a picture that has none there.
+        UserError: boxes from a file for an image that has none there.
         MissingExtraError: OpenCV is not installed.
     """
     if given is not None:
-        if picture.path is None:
-            raise UserError("source", "a picture by its path, to find its boxes in the file", "one in memory")
-        return _thinned(proposals_for(given, picture.path, picture.size).boxes, options.most, ordered=True)
+        if image.path is None:
+            raise UserError("source", "an image by its path, to find its boxes in the file", "one in memory")
+        return _thinned(proposals_for(given, image.path, image.size).boxes, options.most, ordered=True)
     if options.source == "dense":
-        return dense_windows(picture.size, shapes, step=_STEP, most=options.most)
+        return dense_windows(image.size, shapes, step=_STEP, most=options.most)
 
     def search() -> dict[str, Tensor]:
         if options.source == "edge-boxes":
             assert options.edge_model is not None
-            return {"boxes": edge_boxes(picture.read(), options.edge_model, options.most).boxes.xyxy}
-        return {"boxes": selective_search(picture.read()).boxes.xyxy}
+            return {"boxes": edge_boxes(image.read(), options.edge_model, options.most).boxes.xyxy}
+        return {"boxes": selective_search(image.read()).boxes.xyxy}
 
     model = "" if options.edge_model is None else file_key(options.edge_model)
     limit = options.most if options.source == "edge-boxes" else 0
-    key = key_of("windows", picture.key, options.source, model, limit)
-    found = Boxes(cache.get("windows", key, search)["boxes"], picture.size)
+    key = key_of("windows", image.key, options.source, model, limit)
+    found = Boxes(cache.get("windows", key, search)["boxes"], image.size)
     return _thinned(found, options.most, ordered=options.source == "edge-boxes")
 
 
@@ -79,7 +79,7 @@ def _thinned(boxes: Boxes, most: int, *, ordered: bool) -> Boxes:
 
 
 def with_truth(windows: Sequence[Boxes], dataset: DetectionSet) -> list[Boxes]:
-    """The windows of each picture, its objects' own boxes before them."""
+    """The windows of each image, its objects' own boxes before them."""
     return [
         Boxes(torch.cat([item.truth.boxes.clip().xyxy, some.xyxy]), some.size)
         for some, item in zip(windows, dataset.items, strict=True)

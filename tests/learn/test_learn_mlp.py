@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sppnet.errors import UserError
-from sppnet.learn import HiddenOptions, fit_hidden, fit_ridge
+from sppnet.learn import MLPOptions, fit_mlp, fit_ridge
 
 
 def _table(count: int = 2000) -> tuple[Tensor, Tensor]:
@@ -19,9 +19,9 @@ def _table(count: int = 2000) -> tuple[Tensor, Tensor]:
 
 
 def _fit(rows: Tensor, goals: Tensor, seed: int = 0) -> Tensor:
-    options = HiddenOptions(64, 30, (1, 2000), rate=1e-2, decay=0.0, dropout=0.1)
+    options = MLPOptions(64, 30, (1, 2000), rate=1e-2, decay=0.0, dropout=0.1)
     draw = torch.Generator().manual_seed(seed)
-    found = fit_hidden(rows.clone(), 1, lambda out, index: mse_loss(out, goals[index]), options, draw)
+    found = fit_mlp(rows.clone(), 1, lambda out, index: mse_loss(out, goals[index]), options, draw)
     return found.outputs(rows)
 
 
@@ -56,5 +56,5 @@ def test_fewer_rows_than_a_batch() -> None:
     ],
 )
 def test_options_out_of_range_are_named(field: str, value: object) -> None:
-    with pytest.raises(UserError, match=f"HiddenOptions.{field}"):
-        HiddenOptions(**{field: value})
+    with pytest.raises(UserError, match=f"MLPOptions.{field}"):
+        MLPOptions(**{field: value})

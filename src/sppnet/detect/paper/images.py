@@ -1,4 +1,4 @@
-"""A picture as the stages see it: where it is, how large, and a digest of its content."""
+"""An image as the stages see it: where it is, how large, and a digest of its content."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sppnet.data import PictureSource, image_size, read_image
+from sppnet.data import ImageSource, image_size, read_image
 from sppnet.detect.paper.stages import file_key
 from sppnet.structures import ImageSize
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture.
+class Image:
+    """One image.
 
     Attributes:
         source: what `sppnet.data.read_image` reads.
         size: after EXIF rotation.
-        key: a digest of the file's content; ``""`` for a picture in memory, which nothing is kept of.
+        key: a digest of the file's content; ``""`` for an image in memory, which nothing is kept of.
     """
 
-    source: PictureSource
+    source: ImageSource
     size: ImageSize
     key: str
 
@@ -37,14 +37,14 @@ class Picture:
         return read_image(self.source)
 
 
-def picture_of(source: PictureSource) -> Picture:
-    """A picture from a path or from memory.
+def image_of(source: ImageSource) -> Image:
+    """An image from a path or from memory.
 
     Raises:
         UserError: a file that cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        return Picture(path, image_size(path), file_key(path))
+        return Image(path, image_size(path), file_key(path))
     image = read_image(source)
-    return Picture(source, ImageSize(image.shape[1], image.shape[2]), "")
+    return Image(source, ImageSize(image.shape[1], image.shape[2]), "")

@@ -1,4 +1,4 @@
-"""Pictures of discs and squares, and a detector small enough for tests."""
+"""Images of discs and squares, and a detector small enough for tests."""
 
 import numpy as np
 import torch
@@ -10,8 +10,8 @@ NAMES = ("disc", "square")
 OPTIONS = DetectorOptions(short_side=128, levels=(3, 1), windows=600, mining_rounds=1, rows=4000)
 
 
-def picture(seed):
-    """A noisy picture of 96 x 128 or so with one disc and one square that do not touch."""
+def image(seed):
+    """A noisy image of 96 x 128 or so with one disc and one square that do not touch."""
     draw = np.random.default_rng(seed)
     height, width = int(draw.integers(90, 110)), int(draw.integers(120, 150))
     pixels = draw.integers(90, 140, (height, width, 3))

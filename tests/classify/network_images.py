@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 
-def write_pictures(root: Path, split: str, each: int = 6, classes: int = 3) -> Path:
-    """Class folders of pictures of several shapes; each class has its own colour."""
+def write_images(root: Path, split: str, each: int = 6, classes: int = 3) -> Path:
+    """Class folders of images of several shapes; each class has its own colour."""
     chance = np.random.default_rng(len(split))
     for label in range(classes):
         folder = root / split / f"class{label}"

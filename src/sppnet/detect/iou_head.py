@@ -1,4 +1,4 @@
-"""What a detector's judge learns from: boxes about the objects, and windows that the SVMs like."""
+"""What a detector's iou_head learns from: boxes about the objects, and windows that the SVMs like."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sppnet.detect.postprocess import Heads
 from sppnet.detect.regression import BINS
 from sppnet.features import pool_rows, score_rows
 from sppnet.features.store import MapStore
-from sppnet.learn import HiddenModel, HiddenOptions, LinearModel, fit_hidden
+from sppnet.learn import MLP, LinearModel, MLPOptions, fit_mlp
 from sppnet.ops.boxes import encode_deltas, iou
 from sppnet.structures import Boxes, GroundTruth
 
 _ROWS = 20_000
 _PER_OBJECT = 48
-_PICTURES = 100
+_IMAGES = 100
 _PER_CLASS = 20
-# Boxes are strewn about an object with up to this, in units of its sides and as the logarithm of a ratio.
+# Boxes are jittered about an object with up to this, in units of its sides and as the logarithm of a ratio.
 _SHIFT, _STRETCH = 0.6, 1.0
 _PLACED = 0.4  # the IoU from which a box is near enough to be told where to go
 _LARGEST_DELTA = 5.0  # in units of the deltas' spread
@@ -39,7 +39,7 @@ class _Table:
     deltas: Tensor
 
 
-def fit_judge(
+def fit_iou_head(
     store: MapStore,
     windows: Sequence[Boxes],
     truths: Sequence[GroundTruth],
@@ -47,18 +47,18 @@ def fit_judge(
     options: DetectorOptions,
     draw: torch.Generator,
 ) -> Heads:
-    """Heads with a judge, learned from boxes strewn about the objects and from candidates.
+    """Heads with a iou_head, learned from boxes jittered about the objects and from candidates.
 
     Args:
         store: the images' maps.
         windows: of each image.
         truths: of each image.
-        heads: without a judge; their SVMs tell the candidates.
-        options: levels and judge count here.
+        heads: without a iou_head; their SVMs tell the candidates.
+        options: levels and iou_head count here.
         draw: of everything random.
 
     Returns:
-        The same without a judge where no box lies near an object that is neither difficult nor a crowd.
+        The same without a iou_head where no box lies near an object that is neither difficult nor a crowd.
     """
     table = _table(store, windows, truths, heads, options.levels, draw)
     near = table.overlaps >= _PLACED
@@ -78,11 +78,11 @@ def fit_judge(
         return wrong + (away * share).sum() / share.sum().clamp(min=1)
 
     outputs = 5 * len(heads.names)
-    found = fit_hidden(table.rows, outputs, loss, HiddenOptions(neurons=options.judge), draw)
+    found = fit_mlp(table.rows, outputs, loss, MLPOptions(neurons=options.iou_head), draw)
     units = torch.cat([spread, spread.new_ones(1)]).repeat(len(heads.names))
     last = LinearModel(found.second.weight * units[:, None], found.second.bias * units)
-    judge = HiddenModel(found.first, last)
-    return replace(heads, regressors=replace(heads.regressors, judge=judge))
+    iou_head = MLP(found.first, last)
+    return replace(heads, regressors=replace(heads.regressors, iou_head=iou_head))
 
 
 def _table(
@@ -94,11 +94,11 @@ def _table(
     draw: torch.Generator,
 ) -> _Table:
     each = max(1, min(_PER_OBJECT, _ROWS // max(1, sum(map(len, truths)))))
-    step = max(1, len(truths) // _PICTURES)
+    step = max(1, len(truths) // _IMAGES)
     parts: list[tuple[Tensor, ...]] = []
     for i, (some, truth) in enumerate(zip(windows, truths, strict=True)):
         maps = store[i]
-        boxes, labels = _strewn(truth, each, draw)
+        boxes, labels = _jittered_boxes(truth, each, draw)
         if i % step == 0 and len(some):
             scores = score_rows(maps, some, heads.svm.weight, heads.svm.bias, levels)
             index, of_class = candidates(some, scores, _PER_CLASS)
@@ -112,7 +112,7 @@ def _table(
     return _Table(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _strewn(truth: GroundTruth, each: int, draw: torch.Generator) -> tuple[Boxes, Tensor]:
+def _jittered_boxes(truth: GroundTruth, each: int, draw: torch.Generator) -> tuple[Boxes, Tensor]:
     """Boxes about every object, near ones and far ones alike, and the objects' classes."""
     sure = (~truth.crowd & ~truth.difficult).nonzero()[:, 0]
     owner = sure.repeat_interleave(each)

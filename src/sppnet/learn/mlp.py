@@ -14,7 +14,7 @@ from sppnet.learn.linear import LinearModel, check_rows
 
 
 @dataclass(frozen=True)
-class HiddenModel:
+class MLP:
     """O functions of a row of D features: linear, the positive part, linear.
 
     Attributes:
@@ -31,7 +31,7 @@ class HiddenModel:
 
 
 @dataclass(frozen=True)
-class HiddenOptions:
+class MLPOptions:
     """How a hidden layer is learned.
 
     Attributes:
@@ -67,16 +67,16 @@ class HiddenOptions:
         )
         for name, right, wanted in ranges:
             if not right:
-                raise UserError(f"HiddenOptions.{name}", wanted, getattr(self, name))
+                raise UserError(f"MLPOptions.{name}", wanted, getattr(self, name))
 
 
-def fit_hidden(
+def fit_mlp(
     rows: Tensor,
     outputs: int,
     loss: Callable[[Tensor, Tensor], Tensor],
-    options: HiddenOptions,
+    options: MLPOptions,
     draw: torch.Generator,
-) -> HiddenModel:
+) -> MLP:
     """Learn by AdamW, with dropout, at a rate that rises and falls.
 
     Args:
@@ -124,4 +124,4 @@ def fit_hidden(
         pace.step()
     w1, b1, w2, b2 = (w.detach() for w in weights)
     w1 /= scale
-    return HiddenModel(LinearModel(w1, b1 - w1 @ mean), LinearModel(w2, b2))
+    return MLP(LinearModel(w1, b1 - w1 @ mean), LinearModel(w2, b2))

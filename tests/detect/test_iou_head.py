@@ -1,4 +1,4 @@
-"""What the judge learns from."""
+"""What the iou_head learns from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from sppnet.detect import DetectorOptions
 from sppnet.detect.candidates import candidates
-from sppnet.detect.judging import _placed, _strewn, fit_judge
+from sppnet.detect.iou_head import _jittered_boxes, _placed, fit_iou_head
 from sppnet.detect.postprocess import Heads
 from sppnet.detect.regression import Regressors, fit_projection
 from sppnet.features.store import MapStore
@@ -19,8 +19,8 @@ BOXES = Boxes(torch.tensor([[10.0, 10, 50, 40], [60, 20, 130, 90], [0, 50, 30, 9
 TRUTH = GroundTruth.make(BOXES, torch.tensor([0, 1, 0]), ("a", "b"))
 
 
-def test_strewn_boxes_lie_near_and_far() -> None:
-    boxes, labels = _strewn(TRUTH, 300, torch.Generator().manual_seed(0))
+def test_jittered_boxes_boxes_lie_near_and_far() -> None:
+    boxes, labels = _jittered_boxes(TRUTH, 300, torch.Generator().manual_seed(0))
     assert len(boxes) == len(labels) > 800
     assert torch.equal(boxes.clip().xyxy, boxes.xyxy)
     for number in (0, 1):
@@ -71,9 +71,9 @@ def test_a_judge_needs_boxes_near_objects() -> None:
         store.add(maps)
         plain = Regressors(fit_projection(store, [0]), LinearModel(torch.zeros(8, 144), torch.zeros(8)))
         heads = Heads(("a", "b"), svm, plain, torch.tensor([[1.0, 0.0]] * 2))
-        found = fit_judge(store, [BOXES], [nothing], heads, DetectorOptions(), draw)
-        assert found.regressors.judge is None
-        judged = fit_judge(store, [BOXES], [TRUTH], heads, DetectorOptions(judge=8), draw).regressors
-        assert judged.judge is not None
-        logits = judged.judged(judged.projection(maps), BOXES, TRUTH.labels)
+        found = fit_iou_head(store, [BOXES], [nothing], heads, DetectorOptions(), draw)
+        assert found.regressors.iou_head is None
+        judged = fit_iou_head(store, [BOXES], [TRUTH], heads, DetectorOptions(iou_head=8), draw).regressors
+        assert judged.iou_head is not None
+        logits = judged.iou_logits(judged.projection(maps), BOXES, TRUTH.labels)
         assert bool(torch.isfinite(logits).all())

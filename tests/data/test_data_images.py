@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sppnet.data import PICTURE_ENDINGS, find_pictures, image_size, pixels_to_image, read_image, read_pixels
+from sppnet.data import IMAGE_ENDINGS, find_images, image_size, pixels_to_image, read_image, read_pixels
 from sppnet.errors import UserError
 from sppnet.structures import ImageSize
 
@@ -40,7 +40,7 @@ def test_every_byte_becomes_its_255th_correctly_rounded() -> None:
     assert pixels_to_image(row)[1, 0].tolist() == [float(np.float32(v / 255)) for v in range(256)]
 
 
-def test_path_picture_and_array_agree(tmp_path: Path) -> None:
+def test_path_image_and_array_agree(tmp_path: Path) -> None:
     pixels = noise(6, 9)
     path = saved(tmp_path, Image.fromarray(pixels), "a.png")
     for source in (path, str(path), Image.open(path), pixels):
@@ -74,7 +74,7 @@ def test_other_arrays_are_refused_with_what_they_are(array: np.ndarray) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
 def test_exif_orientation_is_undone(tmp_path: Path, orientation: int, ending: str) -> None:
-    # How the stored picture must lie for viewers to show `upright`; by the definition of the tag.
+    # How the stored image must lie for viewers to show `upright`; by the definition of the tag.
     upright = np.kron(np.arange(6).reshape(2, 3) * 40, np.ones((16, 16))).astype(np.uint8)
     stored = {
         1: upright,
@@ -206,9 +206,9 @@ def test_damaged_files_never_raise_anything_else(
             read(path)
 
 
-def test_no_picture_at_all(tmp_path: Path) -> None:
+def test_no_image_at_all(tmp_path: Path) -> None:
     text = tmp_path / "a.jpg"
-    text.write_text("not a picture")
+    text.write_text("not an image")
     (tmp_path / "empty.jpg").touch()
     for path, got in [
         (text, "no known type"),
@@ -237,7 +237,7 @@ def test_image_size_reads_the_header_only(tmp_path: Path) -> None:
     assert image_size(path) == ImageSize(64, 96)
 
 
-def test_find_pictures_in_files_folders_and_globs(tmp_path: Path) -> None:
+def test_find_images_in_files_folders_and_globs(tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     hidden = tmp_path / ".hidden"
     inner.mkdir()
@@ -252,22 +252,22 @@ def test_find_pictures_in_files_folders_and_globs(tmp_path: Path) -> None:
     ):
         path.touch()
     everything = [tmp_path / "a.PNG", tmp_path / "b.jpg", inner / "c.webp"]
-    assert find_pictures([tmp_path]) == everything
-    assert find_pictures([str(tmp_path / "*.jpg")]) == [tmp_path / "b.jpg"]
-    assert find_pictures([str(tmp_path / "**")]) == everything
+    assert find_images([tmp_path]) == everything
+    assert find_images([str(tmp_path / "*.jpg")]) == [tmp_path / "b.jpg"]
+    assert find_images([str(tmp_path / "**")]) == everything
     # A file named outright is taken whatever its ending; what comes twice is taken once, where it came first.
-    assert find_pictures([inner / "c.webp", tmp_path]) == [inner / "c.webp", *everything[:2]]
-    assert find_pictures([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
-    assert all(ending == ending.lower() and ending.startswith(".") for ending in PICTURE_ENDINGS)
+    assert find_images([inner / "c.webp", tmp_path]) == [inner / "c.webp", *everything[:2]]
+    assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
+    assert all(ending == ending.lower() and ending.startswith(".") for ending in IMAGE_ENDINGS)
 
 
 def test_a_name_with_glob_signs_is_a_file_first(tmp_path: Path) -> None:
     path = tmp_path / "a[1].jpg"
     path.touch()
-    assert find_pictures([path]) == [path]
+    assert find_images([path]) == [path]
 
 
-def test_find_pictures_says_what_held_none(tmp_path: Path) -> None:
+def test_find_images_says_what_held_none(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     for sources, got in [
         ([tmp_path / "missing"], "no such file"),
@@ -276,4 +276,4 @@ def test_find_pictures_says_what_held_none(tmp_path: Path) -> None:
         ([], "got none"),
     ]:
         with pytest.raises(UserError, match=got):
-            find_pictures(sources)
+            find_images(sources)

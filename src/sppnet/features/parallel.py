@@ -1,4 +1,4 @@
-"""Work on many pictures at once, each on a thread of its own."""
+"""Work on many images at once, each on a thread of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def for_each(
+def parallel_map(
     work: Callable[[Item], Result],
     items: Sequence[Item],
     title: str,
@@ -25,8 +25,8 @@ def for_each(
     """``work`` of every item, in their order.
 
     On the CPU, `torch.get_num_threads` items are worked on at a time, each by one thread: a network on a
-    small picture leaves a second thread little to do, and nobody waits for the decoding of a file. Values
-    may differ in the last bits from those of a picture on several threads.
+    small image leaves a second thread little to do, and nobody waits for the decoding of a file. Values
+    may differ in the last bits from those of an image on several threads.
 
     Args:
         work: of one item; it must not change what another one uses.
