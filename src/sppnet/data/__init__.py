@@ -2,6 +2,8 @@
 
 from sppnet.data.batches import batches_of_equal_size
 from sppnet.data.benchmarks import missing, read_caltech101, read_voc_labels
+from sppnet.data.changes import classification_for, detection_for, drop_items, without_empty_classes
+from sppnet.data.checks import check_images
 from sppnet.data.images import (
     IMAGE_ENDINGS,
     ImageSource,
@@ -15,9 +17,7 @@ from sppnet.data.images import (
 from sppnet.data.layouts import (
     LAYOUTS,
     Layout,
-    classification_for,
     default_split,
-    detection_for,
     read_classification,
     read_detection,
     recognise,
@@ -34,9 +34,11 @@ __all__ = [
     "Pixels",
     "PredictionFormat",
     "batches_of_equal_size",
+    "check_images",
     "classification_for",
     "default_split",
     "detection_for",
+    "drop_items",
     "find_images",
     "image_size",
     "missing",
@@ -49,6 +51,7 @@ __all__ = [
     "read_voc_labels",
     "recognise",
     "splits",
+    "without_empty_classes",
     "write_predictions",
     "write_voc",
 ]

@@ -71,7 +71,7 @@ def read_coco(root: Path, split: str) -> DetectionSet:
     for key, record in track(records.items(), "images", len(records), quiet=len(records) < _MANY):
         image = _find_image(file, str(_field(file, record, "file_name", f"image {key}")), folders)
         size = size_of_annotated(image, file, _stated_size(record))
-        items.append(DetectionItem(image, str(key), make_truth(objects[key], names, size)))
+        items.append(DetectionItem(image, str(key), make_truth(objects[key], names, size), key))
     return DetectionSet(root, "coco", split, names, tuple(ids.values()), tuple(items))
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
-
-import torch
 
 from sppnet.data.coco import coco_splits, is_coco, read_coco
 from sppnet.data.folders import folder_splits, is_folders, read_folders
@@ -144,43 +141,6 @@ def read_classification(
     if not read.items:
         raise UserError(root, f"images in {_said(part)}", "none")
     return read
-
-
-def detection_for(dataset: DetectionSet, names: tuple[str, ...]) -> DetectionSet:
-    """The same objects with the class numbers of ``names``: a detector's, say, that was taught elsewhere.
-
-    Raises:
-        UserError: it has objects of classes that ``names`` lacks; it lists them.
-    """
-    used = {label for item in dataset.items for label in item.truth.labels.tolist()}
-    numbers = torch.tensor(_numbers(dataset.root, dataset.names, used, names), dtype=torch.int64)
-    ids = dict(zip(dataset.names, dataset.category_ids, strict=True))
-    for name in names:
-        ids.setdefault(name, max(ids.values(), default=0) + 1)
-    items = tuple(
-        replace(item, truth=replace(item.truth, labels=numbers[item.truth.labels], names=names))
-        for item in dataset.items
-    )
-    return replace(dataset, names=names, category_ids=tuple(ids[name] for name in names), items=items)
-
-
-def classification_for(dataset: ClassificationSet, names: tuple[str, ...]) -> ClassificationSet:
-    """The same images with the class numbers of ``names``: a classifier's that was taught elsewhere.
-
-    Raises:
-        UserError: it has images of classes that ``names`` lacks; it lists them.
-    """
-    numbers = _numbers(dataset.root, dataset.names, {item.label for item in dataset.items}, names)
-    items = tuple(replace(item, label=numbers[item.label]) for item in dataset.items)
-    return replace(dataset, names=names, items=items)
-
-
-def _numbers(root: Path, names: tuple[str, ...], used: set[int], wanted: tuple[str, ...]) -> list[int]:
-    """By own class number the wanted one; -1 for a class that is unknown there but not used here."""
-    unknown = [names[number] for number in sorted(used) if names[number] not in wanted]
-    if unknown:
-        raise UserError(root, f"only the classes {', '.join(wanted)}", f"also {', '.join(unknown)}")
-    return [wanted.index(name) if name in wanted else -1 for name in names]
 
 
 def _layout(root: Path, layout: str | None) -> Layout:
