@@ -23,7 +23,7 @@ from sppnet.config import as_config, from_config
 from sppnet.data import (
     ImageSource,
     classification_for,
-    default_split,
+    classification_to_measure,
     read_classification,
     read_detection,
     read_image,
@@ -34,6 +34,7 @@ from sppnet.evaluate import classification_metrics
 from sppnet.features.network import pick_device
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.runs import append_log, load_run, save_run
+from sppnet.structures import ClassificationSet
 
 _WEIGHTS = "model.safetensors"
 
@@ -182,10 +183,11 @@ class NetworkClassifier:
 
     def evaluate(
         self,
-        data: str | os.PathLike[str],
+        data: str | os.PathLike[str] | ClassificationSet,
         split: str | None = None,
         *,
         layout: str | None = None,
+        skip_bad: bool = False,
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Measure on labelled images.
@@ -194,22 +196,40 @@ class NetworkClassifier:
             data: images whose classes are among the classifier's.
             split: the part to measure on; the part for validation or test when None.
             layout: of the data, where looking is not enough.
+            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
             quiet: no progress bars.
 
         Returns:
             What `sppnet.evaluate.classification_metrics` returns: "accuracy", "mean_class_accuracy",
-            "top5", "per_class", ...
+            "top5", "per_class", ...; and "held_out", "trained_on" and "notes" as `Classifier.evaluate`.
 
         Raises:
             UserError: not trained, or data at fault.
         """
         self._check_fitted()
-        part = default_split(data, "evaluate", layout) if split is None else split
-        dataset = classification_for(read_classification(data, part, layout), self.names_)
+        dataset, facts = self.to_measure(data, split, layout=layout, skip_bad=skip_bad)
         views = self.test_views()
         items = track(dataset.items, "Evaluating", quiet=quiet)
         scores = torch.stack([view_probabilities(self.network_, read_image(i.path), views) for i in items])
-        return classification_metrics(scores, torch.tensor([i.label for i in dataset.items]), self.names_)
+        labels = torch.tensor([item.label for item in dataset.items])
+        metrics = classification_metrics(scores, labels, self.names_)
+        return {**metrics, **facts, "notes": list(dataset.notes)}
+
+    def to_measure(
+        self,
+        data: str | os.PathLike[str] | ClassificationSet,
+        split: str | None = None,
+        *,
+        layout: str | None = None,
+        skip_bad: bool = False,
+    ) -> tuple[ClassificationSet, dict[str, object]]:
+        """The images that `evaluate` measures of some data, and its "held_out" and "trained_on".
+
+        Raises:
+            UserError: not trained, or data at fault.
+        """
+        self._check_fitted()
+        return classification_to_measure(data, split, layout, self.names_, None, skip_bad=skip_bad)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write a run folder that `load` and ``sppnet predict`` need nothing beside.

@@ -4,6 +4,7 @@ from sppnet.data.batches import batches_of_equal_size
 from sppnet.data.benchmarks import missing, read_caltech101, read_voc_labels
 from sppnet.data.changes import classification_for, detection_for, drop_items, without_empty_classes
 from sppnet.data.checks import check_images
+from sppnet.data.holdout import FittedOn, hold_out
 from sppnet.data.images import (
     IMAGE_ENDINGS,
     ImageSource,
@@ -23,9 +24,23 @@ from sppnet.data.layouts import (
     recognise,
     splits,
 )
+from sppnet.data.prepare import (
+    Division,
+    classification_to_fit,
+    classification_to_measure,
+    detection_to_fit,
+    detection_to_measure,
+)
 from sppnet.data.writers import PREDICTION_FORMATS, PredictionFormat, write_predictions, write_voc
 
 __all__ = [
+    "detection_to_measure",
+    "detection_to_fit",
+    "classification_to_measure",
+    "classification_to_fit",
+    "Division",
+    "hold_out",
+    "FittedOn",
     "LAYOUTS",
     "Layout",
     "IMAGE_ENDINGS",

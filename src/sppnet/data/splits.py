@@ -41,6 +41,13 @@ def pick_split(where: object, wanted: str, available: Sequence[str]) -> str:
     raise UserError(where, f"one of the splits {', '.join(available)}", repr(wanted))
 
 
+def serves_both(available: Sequence[str]) -> bool:
+    """Whether fitting and evaluation would both take all images: no split, or one of a name of its own."""
+    if not available:
+        return True
+    return len(available) == 1 and plain_name(available[0]) not in {"train", "trainval", "val", "test"}
+
+
 def choose_split(where: object, available: Sequence[str], purpose: Purpose) -> str:
     """The split for a purpose when none is named; `WHOLE` where the data set is not divided.
 
@@ -59,8 +66,7 @@ def choose_split(where: object, available: Sequence[str], purpose: Purpose) -> s
         alike = [split for split in available if plain_name(split) == name]
         if len(alike) == 1:
             return alike[0]
-    others = [s for s in available if plain_name(s) not in {"train", "trainval", "val", "test"}]
-    if len(available) == 1 and others:
-        return others[0]
+    if serves_both(available):
+        return available[0]
     job = "fit on" if purpose == "fit" else "evaluate on"
     raise UserError(where, f"a split {' or '.join(order)} to {job}", ", ".join(available), "Name one of them")

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sppnet.backbones import load_backbone, prepare
 from sppnet.config import as_config, from_config
-from sppnet.data import ImageSource, default_split, detection_for, read_detection, read_image
+from sppnet.data import Division, FittedOn, ImageSource, detection_to_fit, detection_to_measure, read_image
 from sppnet.detect.fitting import fit_heads, learn_shapes, maps_of, windows_of
+from sppnet.detect.learnable import learnable, left_out
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.postprocess import Heads, class_agnostic_nms, detect
 from sppnet.detect.regression import Projection, Regressors
@@ -40,6 +41,8 @@ class Detector:
         weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of everything random.
+        val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
+            measures. None is 0.2 for a path, and 0 for a data set object, of which all images are used.
         options: how windows are made, pooled, scored and merged.
     """
 
@@ -47,6 +50,7 @@ class Detector:
     weights: Path | str | None = None
     device: str = "auto"
     seed: int = 0
+    val_share: float | None = None
     options: DetectorOptions = field(default_factory=DetectorOptions)
 
     def fit(
@@ -55,32 +59,40 @@ class Detector:
         split: str | None = None,
         *,
         layout: str | None = None,
+        skip_bad: bool = False,
         quiet: bool = False,
     ) -> Self:
         """Learn from images with boxes.
+
+        Everything that annotations decide is checked before the network runs. Classes without objects to
+        learn from are left out.
 
         Args:
             data: a data set in VOC, COCO or YOLO layout, or one that was read.
             split: the part to learn from; the part for training when None.
             layout: the data set's layout, where looking is not enough.
+            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
             quiet: no progress bars.
 
         Returns:
-            self, with ``names_``, ``summary_`` (seconds by stage, counts, peak memory) and the heads.
+            self, with ``names_``, ``summary_`` (seconds by stage, counts, notes, peak memory), ``fitted_on_``
+            (digests of the images fitted on and held out) and the heads.
 
         Raises:
             UserError: data, weights or options at fault.
         """
         self.options.check()
         watch = Stopwatch()
-        dataset = data if isinstance(data, DetectionSet) else read_detection(data, split, layout)
+        division = Division(self.val_share, self.seed)
+        declared, record = detection_to_fit(data, split, layout, division, skip_bad=skip_bad)
+        dataset = learnable(declared)
         weights = None if self.weights is None else Path(self.weights)
         self.backbone_ = load_backbone(self.backbone, weights, seed=self.seed)
         self.network_ = prepare(self.backbone_, pick_device(self.device))
         self.proposals_ = None if self.options.proposals is None else read_proposals(self.options.proposals)
         self.shapes_ = learn_shapes(dataset, self.options.shapes)
         watch("setup")
-        self.heads_, facts = fit_heads(
+        self.heads_, facts, notes = fit_heads(
             self.network_,
             dataset,
             self.shapes_,
@@ -91,9 +103,13 @@ class Detector:
             quiet=quiet,
         )
         self.names_ = dataset.names
+        self.fitted_on_: FittedOn | None = record
         self.summary_: dict[str, Any] = {
             "seconds": watch.seconds(),
             **facts,
+            "held_out_images": len(record.held_out),
+            "classes_left_out": left_out(declared, dataset),
+            "notes": [*dataset.notes, *notes],
             "peak_memory_mb": peak_memory_mb(),
         }
         return self
@@ -135,29 +151,57 @@ class Detector:
         split: str | None = None,
         *,
         layout: str | None = None,
+        skip_bad: bool = False,
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Measure on images with boxes.
+
+        Of a data set without splits that `fit` divided, the held-out images are measured.
 
         Args:
             data: a data set whose classes are among the detector's, or one that was read.
             split: the part to measure on; the part for validation or test when None.
             layout: the data set's layout, where looking is not enough.
+            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
             quiet: no progress bars.
 
         Returns:
-            What `sppnet.evaluate.detection_metrics` returns: "AP50", "AP75", "AP", "per_class", ...
+            What `sppnet.evaluate.detection_metrics` returns: "AP50", "AP75", "AP", "per_class", ...; and
+            "held_out" (whether held-out images are measured), "trained_on" (how many of the measured images
+            were fitted on; None for runs without a record of them) and "notes" (one sentence each).
 
         Raises:
             UserError: not fitted, or data at fault.
         """
         self._check_fitted()
-        if not isinstance(data, DetectionSet):
-            part = default_split(data, "evaluate", layout) if split is None else split
-            data = read_detection(data, part, layout)
-        dataset = detection_for(data, self.names_)
+        dataset, facts = self.to_measure(data, split, layout=layout, skip_bad=skip_bad)
         found = [self._detect(item.path) for item in track(dataset.items, "Evaluating", quiet=quiet)]
-        return detection_metrics(found, [item.truth for item in dataset.items])
+        metrics = detection_metrics(found, [item.truth for item in dataset.items])
+        return {**metrics, **facts, "notes": list(dataset.notes)}
+
+    def to_measure(
+        self,
+        data: str | os.PathLike[str] | DetectionSet,
+        split: str | None = None,
+        *,
+        layout: str | None = None,
+        skip_bad: bool = False,
+    ) -> tuple[DetectionSet, dict[str, object]]:
+        """The images that `evaluate` measures of some data, and its "held_out" and "trained_on".
+
+        Raises:
+            UserError: not fitted, or data at fault.
+        """
+        self._check_fitted()
+        return detection_to_measure(
+            data,
+            split,
+            layout,
+            self.names_,
+            self.fitted_on_,
+            skip_bad=skip_bad,
+            unlearned=self.summary_.get("classes_left_out", ()),
+        )
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write a run folder that `load` and ``sppnet predict`` need nothing beside.
@@ -186,6 +230,7 @@ class Detector:
             "backbone": self.backbone_.spec(),
             "layers": list(projection.layers),
             "summary": self.summary_,
+            "fitted_on": None if self.fitted_on_ is None else self.fitted_on_.to_dict(),
         }
         return save_run(Path(folder), "detector", as_config(self), tensors, model, overwrite=overwrite)
 
@@ -225,6 +270,7 @@ class Detector:
             ours.heads_ = Heads(ours.names_, svm, regressors, tensors["calibration"])
             ours.shapes_ = tensors["shapes"]
             ours.summary_ = dict(model["summary"])
+            ours.fitted_on_ = FittedOn.from_dict(model.get("fitted_on"), run.folder / "model.json")
         except KeyError as error:
             raise UserError(run.folder, "a whole run", f"one without {error}", "Fit again.") from error
         ours.proposals_ = None if ours.options.proposals is None else read_proposals(ours.options.proposals)
