@@ -6,11 +6,14 @@ from sppnet.data.images import (
     IMAGE_ENDINGS,
     ImageSource,
     Pixels,
+    ScaledImage,
     find_images,
     image_size,
     pixels_to_image,
     read_image,
     read_pixels,
+    read_scaled,
+    stable_source,
 )
 from sppnet.data.layouts import (
     LAYOUTS,
@@ -23,7 +26,14 @@ from sppnet.data.layouts import (
     recognise,
     splits,
 )
-from sppnet.data.writers import PREDICTION_FORMATS, PredictionFormat, write_predictions, write_voc
+from sppnet.data.writers import (
+    PREDICTION_FORMATS,
+    PredictionFormat,
+    image_id_of_name,
+    read_csv_text,
+    write_predictions,
+    write_voc,
+)
 
 __all__ = [
     "LAYOUTS",
@@ -33,22 +43,27 @@ __all__ = [
     "ImageSource",
     "Pixels",
     "PredictionFormat",
+    "ScaledImage",
     "batches_of_equal_size",
     "classification_for",
     "default_split",
     "detection_for",
     "find_images",
+    "image_id_of_name",
     "image_size",
     "missing",
     "pixels_to_image",
     "read_caltech101",
     "read_classification",
+    "read_csv_text",
     "read_detection",
     "read_image",
     "read_pixels",
+    "read_scaled",
     "read_voc_labels",
     "recognise",
     "splits",
+    "stable_source",
     "write_predictions",
     "write_voc",
 ]
