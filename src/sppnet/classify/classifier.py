@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
@@ -21,17 +21,19 @@ from sppnet.data import (
     ImageSource,
     classification_to_fit,
     classification_to_measure,
-    read_image,
+    read_scaled,
 )
 from sppnet.errors import UserError
 from sppnet.evaluate import classification_metrics
 from sppnet.features import extract, image_rows
+from sppnet.features.extract import resized_size
 from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
 from sppnet.features.parallel import parallel_map
 from sppnet.learn import LinearModel, SvmOptions, fit_linear_svm, fit_sigmoid, one_versus_rest
+from sppnet.predicting import FailedSource, predict_each, predict_sources
 from sppnet.progress import Stopwatch, peak_memory_mb
 from sppnet.runs import load_run, save_run
-from sppnet.structures import ClassificationSet
+from sppnet.structures import ClassificationSet, ImageSize
 
 
 @dataclass
@@ -117,8 +119,8 @@ class Classifier:
 
     def _row(self, source: ImageSource) -> Tensor:
         """float32 ``[D]`` of norm 1 on the CPU: the full-image view at every scale (paper section 2)."""
-        image = read_image(source)
         options = self.options
+        image = read_scaled(source, self._largest_input).values
         views = [image, image.flip(2)] if options.flip else [image]
         parts: list[Tensor] = []
         for scale in sorted(set(options.scales or (0,))):
@@ -130,25 +132,52 @@ class Classifier:
             parts.append(row)
         return torch.nn.functional.normalize(torch.cat(parts), dim=0)
 
+    def _largest_input(self, size: ImageSize) -> ImageSize:
+        """The largest of the sizes at which the network sees an image."""
+        scales = [scale or None for scale in self.options.scales or (0,)]
+        sizes = [resized_size(size, scale, self.network_, self.options.long_side) for scale in scales]
+        return max(sizes, key=lambda one: one.area)
+
     def _margins(self, source: ImageSource) -> Tensor:
         return self.svm_.scores(self._row(source)[None])[0]
 
     def predict(
-        self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
+        self,
+        source: ImageSource | Sequence[ImageSource] | Iterator[ImageSource],
+        *,
+        threshold: float | None = None,
     ) -> ClassificationResult | list[ClassificationResult]:
         """Classify an image, or each of a list.
 
         Args:
-            source: a path, a PIL image, an array (RGB, uint8), or a list of them.
+            source: a path, bytes, a binary file, a PIL image, an array or a tensor (see
+                `sppnet.data.read_pixels`), or a list or iterator of them.
             threshold: leave out classes that are less probable; the five top come when None.
 
         Raises:
             UserError: not fitted, or an image that cannot be read.
+            SourcesError: some images of a list that cannot be read; it holds the results of all others.
         """
         self._check_fitted()
-        if isinstance(source, (list, tuple)):
-            return [self._predict_one(one, threshold) for one in cast("Sequence[ImageSource]", source)]
-        return self._predict_one(cast("ImageSource", source), threshold)
+        return predict_sources(lambda one: self._predict_one(one, threshold), source)
+
+    def predict_iter(
+        self, sources: Iterable[ImageSource], *, threshold: float | None = None
+    ) -> Iterator[ClassificationResult | FailedSource]:
+        """Yield the result of every image in order, in bounded memory.
+
+        An image that cannot be read yields a `FailedSource`, whose ``error`` says why; ``error`` is None in
+        a result.
+
+        Args:
+            sources: any iterable of what `predict` takes.
+            threshold: as in `predict`.
+
+        Raises:
+            UserError: not fitted, or no iterable.
+        """
+        self._check_fitted()
+        return predict_each(lambda one: self._predict_one(one, threshold), sources)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> ClassificationResult:
         slope, offset = self.calibration_

@@ -10,9 +10,8 @@ import tyro
 
 from sppnet.cli.estimators import Device, load_estimator
 from sppnet.cli.flags import read_flags
-from sppnet.cli.report import report_evaluation
+from sppnet.cli.paths import check_data_path, check_run_path
 from sppnet.cli.screen import metric_tables, opened_screen
-from sppnet.runs import append_log, write_metrics
 
 if TYPE_CHECKING:
     from sppnet.cli.estimators import Estimator
@@ -46,6 +45,8 @@ class EvaluateFlags:
 def run(words: list[str]) -> int:
     """Evaluate, show and write."""
     flags = read_flags(EvaluateFlags, "sppnet evaluate", words)
+    check_run_path(flags.run)
+    check_data_path(flags.data)
     with opened_screen(json=flags.json) as screen:
         estimator = load_estimator(flags.run, flags.device)
         metrics = evaluate_run(
@@ -75,6 +76,9 @@ def evaluate_run(
     Raises:
         UserError: data at fault.
     """
+    from sppnet.cli.report import report_evaluation
+    from sppnet.runs import append_log, write_metrics
+
     metrics = estimator.evaluate(data, split, layout=layout, skip_bad=skip_bad)
     written = {**metrics, "data": data, "split": split}
     write_metrics(run, written)

@@ -9,11 +9,14 @@ from sppnet.data.images import (
     IMAGE_ENDINGS,
     ImageSource,
     Pixels,
+    ScaledImage,
     find_images,
     image_size,
     pixels_to_image,
     read_image,
     read_pixels,
+    read_scaled,
+    stable_source,
 )
 from sppnet.data.layouts import (
     LAYOUTS,
@@ -31,7 +34,14 @@ from sppnet.data.prepare import (
     detection_to_fit,
     detection_to_measure,
 )
-from sppnet.data.writers import PREDICTION_FORMATS, PredictionFormat, write_predictions, write_voc
+from sppnet.data.writers import (
+    PREDICTION_FORMATS,
+    PredictionFormat,
+    image_id_of_name,
+    read_csv_text,
+    write_predictions,
+    write_voc,
+)
 
 __all__ = [
     "detection_to_measure",
@@ -48,6 +58,7 @@ __all__ = [
     "ImageSource",
     "Pixels",
     "PredictionFormat",
+    "ScaledImage",
     "batches_of_equal_size",
     "check_images",
     "classification_for",
@@ -55,18 +66,22 @@ __all__ = [
     "detection_for",
     "drop_items",
     "find_images",
+    "image_id_of_name",
     "image_size",
     "missing",
     "pixels_to_image",
     "read_caltech101",
     "read_classification",
+    "read_csv_text",
     "read_detection",
     "read_image",
     "read_pixels",
+    "read_scaled",
     "read_voc_labels",
     "recognise",
     "splits",
     "without_empty_classes",
+    "stable_source",
     "write_predictions",
     "write_voc",
 ]

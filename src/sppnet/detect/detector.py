@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sppnet.backbones import load_backbone, prepare
 from sppnet.config import as_config, from_config
-from sppnet.data import Division, FittedOn, ImageSource, detection_to_fit, detection_to_measure, read_image
-from sppnet.detect.fitting import fit_heads, learn_shapes, maps_of, windows_of
+from sppnet.data import Division, FittedOn, ImageSource, detection_to_fit, detection_to_measure
+from sppnet.detect.fitting import fit_heads, learn_shapes, maps_of, read_for, windows_of
 from sppnet.detect.learnable import learnable, left_out
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.postprocess import Heads, class_agnostic_nms, detect
@@ -23,10 +23,11 @@ from sppnet.errors import UserError
 from sppnet.evaluate import detection_metrics
 from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
 from sppnet.learn import MLP, LinearModel
+from sppnet.predicting import FailedSource, predict_each, predict_sources
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
 from sppnet.runs import load_run, save_run
-from sppnet.structures import Detections, DetectionSet, ImageSize
+from sppnet.structures import Detections, DetectionSet
 
 
 @dataclass
@@ -104,6 +105,7 @@ class Detector:
         )
         self.names_ = dataset.names
         self.fitted_on_: FittedOn | None = record
+        self.category_ids_: tuple[int | str, ...] = dataset.category_ids
         self.summary_: dict[str, Any] = {
             "seconds": watch.seconds(),
             **facts,
@@ -115,35 +117,58 @@ class Detector:
         return self
 
     def predict(
-        self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
+        self,
+        source: ImageSource | Sequence[ImageSource] | Iterator[ImageSource],
+        *,
+        threshold: float | None = None,
     ) -> DetectionResult | list[DetectionResult]:
         """Detect objects in an image, or in each of a list; one answer an object (`class_agnostic_nms`).
 
         Args:
-            source: a path, a PIL image, an array (RGB, uint8), or a list of them.
+            source: a path, bytes, a binary file, a PIL image, an array or a tensor (see
+                `sppnet.data.read_pixels`), or a list or iterator of them.
             threshold: leave out what is less probable; 0.5 when None.
 
         Raises:
             UserError: not fitted, or an image that cannot be read.
+            SourcesError: some images of a list that cannot be read; it holds the results of all others.
         """
-        if isinstance(source, (list, tuple)):
-            return [self._predict_one(one, threshold) for one in cast("Sequence[ImageSource]", source)]
-        return self._predict_one(cast("ImageSource", source), threshold)
+        self._check_fitted()
+        return predict_sources(lambda one: self._predict_one(one, threshold), source)
+
+    def predict_iter(
+        self, sources: Iterable[ImageSource], *, threshold: float | None = None
+    ) -> Iterator[DetectionResult | FailedSource]:
+        """Yield the result of every image in order, in bounded memory.
+
+        An image that cannot be read yields a `FailedSource`, whose ``error`` says why; ``error`` is None in
+        a result.
+
+        Args:
+            sources: any iterable of what `predict` takes.
+            threshold: as in `predict`.
+
+        Raises:
+            UserError: not fitted, or no iterable.
+        """
+        self._check_fitted()
+        return predict_each(lambda one: self._predict_one(one, threshold), sources)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> DetectionResult:
         found = self._detect(source)
         likely = found[found.scores >= (0.5 if threshold is None else threshold)]
-        return DetectionResult(class_agnostic_nms(likely), source)
+        return DetectionResult(class_agnostic_nms(likely), source, self.category_ids_)
 
     def _detect(self, source: ImageSource) -> Detections:
         self._check_fitted()
-        image = read_image(source)
-        size = ImageSize(image.shape[1], image.shape[2])
+        image = read_for(self.network_, source, self.options)
+        size = image.size
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
         windows = windows_of(size, self.shapes_, self.options, self.proposals_, path)
         if not len(windows):
             return Detections.empty(size, self.names_)
-        return detect(maps_of(self.network_, image, self.options), windows, self.heads_, self.options)
+        maps = maps_of(self.network_, image.values, self.options, size)
+        return detect(maps, windows, self.heads_, self.options)
 
     def evaluate(
         self,
@@ -227,6 +252,7 @@ class Detector:
         tensors |= backbone_tensors(self.backbone_)
         model: dict[str, object] = {
             "names": list(self.names_),
+            "category_ids": list(self.category_ids_),
             "backbone": self.backbone_.spec(),
             "layers": list(projection.layers),
             "summary": self.summary_,
@@ -266,6 +292,7 @@ class Detector:
                 iou_head,
             )
             ours.names_ = tuple(model["names"])
+            ours.category_ids_ = tuple(model.get("category_ids", range(1, len(ours.names_) + 1)))
             svm = LinearModel(tensors["svm.weight"], tensors["svm.bias"])
             ours.heads_ = Heads(ours.names_, svm, regressors, tensors["calibration"])
             ours.shapes_ = tensors["shapes"]

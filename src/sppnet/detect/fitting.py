@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sppnet.backbones import Backbone
-from sppnet.data import read_image
+from sppnet.data import ImageSource, ScaledImage, read_scaled
 from sppnet.detect.iou_head import fit_iou_head
 from sppnet.detect.mining import fit_svms, make_scene
 from sppnet.detect.options import DetectorOptions
@@ -19,6 +19,7 @@ from sppnet.detect.regression import RegressionSample, fit_regressors
 from sppnet.detect.samples import choose_for_regression, class_overlaps, draw_evenly
 from sppnet.errors import UserError
 from sppnet.features import extract
+from sppnet.features.extract import resized_size
 from sppnet.features.store import MapStore
 from sppnet.learn import fit_sigmoid
 from sppnet.progress import Stopwatch, track
@@ -38,9 +39,17 @@ def scales_of(options: DetectorOptions) -> tuple[int, ...] | None:
     return (options.short_side,) if options.short_side else None
 
 
-def maps_of(network: Backbone, image: Tensor, options: DetectorOptions) -> FeatureMaps:
-    """The maps of one image at the detector's scale."""
-    return extract(network, image, scales_of(options), long_side=options.long_side)
+def read_for(network: Backbone, source: ImageSource, options: DetectorOptions) -> ScaledImage:
+    """An image for `maps_of`; a very large one is averaged down while it is decoded."""
+    scale = options.short_side or None
+    return read_scaled(source, lambda size: resized_size(size, scale, network, options.long_side))
+
+
+def maps_of(
+    network: Backbone, image: Tensor, options: DetectorOptions, size: ImageSize | None = None
+) -> FeatureMaps:
+    """The maps of one image at the detector's scale; ``size`` is the image's own, which boxes refer to."""
+    return extract(network, image, scales_of(options), long_side=options.long_side, image_size=size)
 
 
 def windows_of(
@@ -102,10 +111,10 @@ def fit_heads(
     watch("windows")
     with MapStore(options.cache_mb * 2**20) as store:
         for item in track(dataset.items, "Feature maps", quiet=quiet):
-            image = read_image(item.path)
-            store.add(maps_of(network, image, options))
+            image = read_for(network, item.path, options)
+            store.add(maps_of(network, image.values, options, image.size))
             if flipped:
-                store.add(maps_of(network, image.flip(2), options))
+                store.add(maps_of(network, image.values.flip(2), options, image.size))
         watch("features")
         svm, counts = fit_svms(store, scenes, options, draw, seconds=watch, quiet=quiet)
         chosen = _regression_samples(windows, truths, draw)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
@@ -38,6 +38,7 @@ from sppnet.detect.result import DetectionResult
 from sppnet.errors import UserError
 from sppnet.evaluate import detection_metrics
 from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
+from sppnet.predicting import FailedSource, predict_each, predict_sources
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
 from sppnet.runs import load_run, save_run
@@ -120,6 +121,7 @@ class PaperDetector:
         heads, facts = fit_paper_heads(source, truths, self.options, self.seed, cache, watch, quiet=quiet)
         self.heads_, self.names_ = heads, dataset.names
         self.fitted_on_: FittedOn | None = record
+        self.category_ids_: tuple[int | str, ...] = dataset.category_ids
         kept = {f"{stage}_kept_mb": round(cache.bytes(stage) / 2**20, 1) for stage in ("maps", "crops", "fc")}
         self.summary_: dict[str, Any] = {
             "pipeline": self.options.pipeline,
@@ -140,25 +142,47 @@ class PaperDetector:
         return self
 
     def predict(
-        self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
+        self,
+        source: ImageSource | Sequence[ImageSource] | Iterator[ImageSource],
+        *,
+        threshold: float | None = None,
     ) -> DetectionResult | list[DetectionResult]:
         """Detect objects in an image, or in each of a list; one answer an object.
 
         Args:
-            source: a path, a PIL image, an array (RGB, uint8), or a list of them.
+            source: a path, bytes, a binary file, a PIL image, an array or a tensor (see
+                `sppnet.data.read_pixels`), or a list or iterator of them.
             threshold: leave out what scores less; 0.5, the SVMs' own border, when None.
 
         Raises:
             UserError: not fitted, or an image that cannot be read.
+            SourcesError: some images of a list that cannot be read; it holds the results of all others.
         """
-        if isinstance(source, (list, tuple)):
-            return [self._predict_one(one, threshold) for one in cast("Sequence[ImageSource]", source)]
-        return self._predict_one(cast("ImageSource", source), threshold)
+        self._check_fitted()
+        return predict_sources(lambda one: self._predict_one(one, threshold), source)
+
+    def predict_iter(
+        self, sources: Iterable[ImageSource], *, threshold: float | None = None
+    ) -> Iterator[DetectionResult | FailedSource]:
+        """Yield the result of every image in order, in bounded memory.
+
+        An image that cannot be read yields a `FailedSource`, whose ``error`` says why; ``error`` is None in
+        a result.
+
+        Args:
+            sources: any iterable of what `predict` takes.
+            threshold: as in `predict`.
+
+        Raises:
+            UserError: not fitted, or no iterable.
+        """
+        self._check_fitted()
+        return predict_each(lambda one: self._predict_one(one, threshold), sources)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> DetectionResult:
         found = self.detect(source)
         likely = found[found.scores >= (0.5 if threshold is None else threshold)]
-        return DetectionResult(class_agnostic_nms(likely), source)
+        return DetectionResult(class_agnostic_nms(likely), source, self.category_ids_)
 
     def detect(self, source: ImageSource) -> Detections:
         """Everything that the metrics look at in an image, best first; `combine` takes several.
@@ -236,6 +260,7 @@ class PaperDetector:
         tensors = {"shapes": self.shapes_, **self.heads_.tensors(), **backbone_tensors(self.backbone_)}
         model: dict[str, object] = {
             "names": list(self.names_),
+            "category_ids": list(self.category_ids_),
             "backbone": self.backbone_.spec(),
             "summary": self.summary_,
             "fitted_on": None if self.fitted_on_ is None else self.fitted_on_.to_dict(),
@@ -258,6 +283,7 @@ class PaperDetector:
         ours._prepare()
         try:
             ours.names_ = tuple(model["names"])
+            ours.category_ids_ = tuple(model.get("category_ids", range(1, len(ours.names_) + 1)))
             ours.heads_ = move_head(PaperHeads.of(ours.names_, tensors), ours.network_.device)
             ours.shapes_ = tensors["shapes"]
             ours.summary_ = dict(model["summary"])
