@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from sppnet.errors import UserError
+from sppnet.inputs.paths import folders_in
 
 Purpose: TypeAlias = Literal["fit", "evaluate"]
 
@@ -23,6 +25,24 @@ def plain_name(split: str) -> str:
     """A split's name without its year and in one spelling: ``train2017`` is train, ``valid`` is val."""
     name = re.sub(r"[-_]?\d{4}$", "", split.lower())
     return _SAME.get(name, name)
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder's name stands for, in one spelling; None for any other name.
+
+    Examples:
+        >>> split_of("VALID"), split_of("train2017"), split_of("cats")
+        ('val', 'train', None)
+    """
+    plain = plain_name(name)
+    return plain if plain in {"train", "val", "test", "trainval"} else None
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folders in ``root`` with a split's name in any case, in the order train, val, test."""
+    order = {name: number for number, name in enumerate(SPLIT_FOLDERS)}
+    found = [folder for folder in folders_in(root) if folder.name.lower() in order]
+    return {folder.name: folder for folder in sorted(found, key=lambda folder: order[folder.name.lower()])}
 
 
 def pick_split(where: object, wanted: str, available: Sequence[str]) -> str:
