@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,3 +179,42 @@ def test_damaged_records_are_named(change):
 def test_an_unknown_record_is_not_taken_for_none_fitted_on(boxes):
     data = read_detection(boxes, "all")
     assert detection_to_measure(data, None, None, ("cat",), None)[1]["trained_on"] is None
+
+
+@pytest.mark.parametrize("layout", ["voc", "yolo", "coco"])
+def test_images_without_a_readable_header_are_listed_and_left_out_too(layout, tmp_path):
+    root = tmp_path
+    if layout == "voc":
+        size = ImageSize(12, 14)
+        truth = GroundTruth.make(Boxes(torch.tensor([[1.0, 2, 9, 8]]), size), torch.tensor([0]), ("cat",))
+        write_voc(root, [(f"a{i}", pixels(i), truth) for i in range(5)], "train")
+        folder = tmp_path / "JPEGImages"
+    else:
+        folder = tmp_path / "images"
+        folder.mkdir()
+        for i in range(5):
+            Image.fromarray(pixels(i)).save(folder / f"a{i}.jpg")
+        if layout == "yolo":
+            (tmp_path / "labels").mkdir()
+            for i in range(5):
+                (tmp_path / "labels" / f"a{i}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+        else:
+            content = {
+                "images": [{"id": i, "file_name": f"a{i}.jpg", "height": 12, "width": 14} for i in range(5)],
+                "categories": [{"id": 1, "name": "cat"}],
+                "annotations": [
+                    {"id": i, "image_id": i, "category_id": 1, "bbox": [1, 2, 4, 5], "iscrowd": 0, "area": 20}
+                    for i in range(5)
+                ],
+            }
+            (tmp_path / "annotations").mkdir()
+            (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    files = sorted(folder.iterdir())
+    files[1].write_bytes(b"")
+    files[3].write_bytes(b"no image at all")
+    with pytest.raises(UserError) as caught:
+        detection_to_fit(root, None, None, Division(0.0, 0), skip_bad=False)
+    assert all(files[i].name in str(caught.value) for i in (1, 3))
+    data, _ = detection_to_fit(root, None, None, Division(0.0, 0), skip_bad=True)
+    assert [item.path.name for item in data.items] == [files[i].name for i in (0, 2, 4)]
+    assert all(len(item.truth) == 1 for item in data.items)

@@ -15,6 +15,9 @@ from sppnet.inputs.values import whole
 from sppnet.inputs.words import plural, shortened
 from sppnet.structures import Boxes, GroundTruth, ImageSize
 
+NO_SIZE = ImageSize(1, 1)
+"""Stands for the size of a damaged image, of which no objects are read."""
+
 OVERHANG = 1.0
 """Pixels by which a box may leave its image, for rounding's sake; it is clipped then."""
 
@@ -97,7 +100,7 @@ class Sizes:
         objects: Sequence[Annotated],
         names: tuple[str, ...],
     ) -> GroundTruth:
-        """The objects of one image on its size after EXIF rotation.
+        """The objects of one image on its size after EXIF rotation; none of a damaged image.
 
         Args:
             image: the image.
@@ -107,10 +110,13 @@ class Sizes:
             names: the class names of the data set.
 
         Raises:
-            UserError: no readable image; a box outside it; EXIF rotation swaps its sides and ``stated``
+            UserError: no such image; a box outside it; EXIF rotation swaps its sides and ``stated``
                 is its size before that; or the stated size has another aspect than the image.
         """
-        size, turned = image_shape(image)
+        shape = shape_of_sound(image)
+        if shape is None:
+            return make_truth((), names, stated or NO_SIZE)
+        size, turned = shape
         if stated is None or stated == size:
             return make_truth(objects, names, size)
         if turned and stated == ImageSize(size.width, size.height):
@@ -139,6 +145,22 @@ class Sizes:
         return (
             f"{count} in size from the annotation; the boxes were scaled: {shortened(self._scaled, most=2)}",
         )
+
+
+def shape_of_sound(image: Path) -> tuple[ImageSize, bool] | None:
+    """The size of an image and whether EXIF rotation swapped its sides; None of a damaged file.
+
+    A reader goes on then: `check_images` lists all damaged images of a data set together.
+
+    Raises:
+        UserError: no such file.
+    """
+    try:
+        return image_shape(image)
+    except UserError:
+        if not image.is_file():
+            raise
+        return None
 
 
 def _sides(size: ImageSize) -> str:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sppnet.data.images import IMAGE_ENDINGS, image_size
+from sppnet.data.images import IMAGE_ENDINGS
 from sppnet.data.notes import counted, skipped
 from sppnet.data.splits import WHOLE
-from sppnet.data.truth import Annotated, make_truth, merged_names
+from sppnet.data.truth import NO_SIZE, Annotated, make_truth, merged_names, shape_of_sound
 from sppnet.data.yolo_files import (
     MOST_CLASSES,
     Images,
@@ -72,8 +72,9 @@ def read_yolo(root: Path, split: str) -> DetectionSet:
     numbers = {category: names.index(name) for category, name in ids.items()}
     items: list[DetectionItem] = []
     for image, key in track(images.keys.items(), "images", len(images.keys), quiet=len(images.keys) < _MANY):
-        size = image_size(image)
-        rows = lines[labels[image]] if image in labels else []
+        shape = shape_of_sound(image)
+        size = NO_SIZE if shape is None else shape[0]
+        rows = lines[labels[image]] if image in labels and shape is not None else []
         objects = [_annotated(where, fields, numbers, size, layout.poses) for where, fields in rows]
         items.append(DetectionItem(image, key, make_truth(objects, names, size)))
     if items and not labels:
