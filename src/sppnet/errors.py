@@ -6,6 +6,33 @@ Python it is a `ValueError`. Every other exception is a defect of the package.
 
 from __future__ import annotations
 
+import unicodedata
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS = "\u200c\u200d"  # scripts such as Devanagari and Persian are written with them
+
+
+def visible(text: str) -> str:
+    r"""The text with control characters escaped, so that a terminal shows them instead of obeying them.
+
+    Escaped are control and format characters (terminal escapes, line breaks, changes of the writing
+    direction) and parts of file names that are not UTF-8.
+
+    Examples:
+        >>> visible("a\x1b[31m.jpg")
+        'a\\x1b[31m.jpg'
+        >>> visible("naïve 猫")
+        'naïve 猫'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        ch.encode("unicode_escape").decode()
+        if unicodedata.category(ch) in _HIDDEN and ch not in _JOINERS
+        else ch
+        for ch in text
+    )
+
 
 class UserError(ValueError):
     """Invalid input: the file or argument, what was expected, what was given, and how to fix it.
@@ -26,10 +53,14 @@ class UserError(ValueError):
         self.expected = expected
         self.got = str(got)
         self.hint = hint
-        message = f"{self.where}: expected {expected}, got {self.got}"
+        message = f"{_one_line(self.where)}: expected {_one_line(expected)}, got {_one_line(self.got)}"
         if hint:
-            message += f". {hint}"
-        super().__init__(" ".join(message.split()))
+            message = f"{message.rstrip('.')}. {_one_line(hint)}"
+        super().__init__(message)
+
+
+def _one_line(text: str) -> str:
+    return visible(" ".join(text.split()))
 
 
 class MissingExtraError(UserError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -80,8 +79,44 @@ class Stopwatch:
         return {**rounded, "total": round(time.perf_counter() - self._start, 3)}
 
 
-def peak_memory_mb() -> float:
-    """The most memory that this process has held so far, in MiB."""
+def peak_memory_mb() -> float | None:
+    """The most memory that this process has held so far, in MiB; None where the system does not tell.
+
+    Examples:
+        >>> peak_memory_mb() is None or peak_memory_mb() > 0
+        True
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _windows_peak_mb()
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def _windows_peak_mb() -> float | None:
+    """The peak working set by the system's own interface; None elsewhere or where it fails."""
+    import ctypes
+
+    windows = getattr(ctypes, "WinDLL", None)
+    if windows is None:
+        return None
+
+    class Counters(ctypes.Structure):
+        # PROCESS_MEMORY_COUNTERS: two 32-bit numbers, then sizes.
+        _fields_ = [
+            ("cb", ctypes.c_uint32),
+            ("page_faults", ctypes.c_uint32),
+            ("peak_working_set", ctypes.c_size_t),
+            ("others", ctypes.c_size_t * 7),
+        ]
+
+    kernel = windows("kernel32")
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    ask = kernel.K32GetProcessMemoryInfo
+    ask.argtypes = [ctypes.c_void_p, ctypes.POINTER(Counters), ctypes.c_uint32]
+    counters = Counters(cb=ctypes.sizeof(Counters))
+    if not ask(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.cb):
+        return None
+    return round(counters.peak_working_set / 2**20, 1)

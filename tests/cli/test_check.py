@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sppnet.cli import check
+from sppnet.cli import installation
 
 
 def test_check_tells_what_is_there(shell) -> None:
@@ -20,16 +20,16 @@ def test_check_tells_what_is_there(shell) -> None:
 
 
 def test_absent_parts_come_with_the_line_that_installs_them(shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = check._version
-    monkeypatch.setattr(check, "_version", lambda name: None if name == "matplotlib" else known(name))
+    known = installation._version
+    monkeypatch.setattr(installation, "_version", lambda name: None if name == "matplotlib" else known(name))
     assert shell("check", "--json").document["optional"]["plot"] == "absent; pip install 'sppnet[plot]'"
 
 
 def test_wrong_pooling_is_told(shell, monkeypatch: pytest.MonkeyPatch) -> None:
     def hidden_relu(maps: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
-        return check._expected(maps.relu(), levels)
+        return installation._expected(maps.relu(), levels)
 
-    monkeypatch.setattr(check, "spatial_pyramid_pool", hidden_relu)
+    monkeypatch.setattr(installation, "spatial_pyramid_pool", hidden_relu)
     said = shell("check", "--json")
     assert said.code == 1
     assert said.document["ok"] is False

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -91,3 +92,46 @@ def test_out_that_may_not_be_written(refused, sets: DemoSets, tmp_path: Path) ->
     for out in (tmp_path, tmp_path / "thesis.tex"):
         assert f"{out}: expected" in refused("fit", "detect", sets.detection, "--out", out, "--overwrite")
     assert (tmp_path / "thesis.tex").read_text() == "years"
+
+
+def test_an_undivided_folder_is_divided_and_the_held_out_part_measured(
+    shell, sets: DemoSets, tmp_path: Path
+) -> None:
+    data, run = sets.classification / "train", tmp_path / "run"
+    words = ("fit", "classify", data, "--out", run, "--levels", 1, "--json")
+    said = shell(*words, "--val-share", 0.34)
+    assert (said.document["images"], said.document["held_out_images"]) == (20, 10)
+    assert "10 of 30 images held out" in said.err
+    said = shell("evaluate", run, data, "--json")
+    assert (said.document["images"], said.document["held_out"], said.document["trained_on"]) == (10, True, 0)
+    assert "measured on 10 held-out images" in said.err
+    assert (run / "report.html").read_text().count("data:image/jpeg") == 8
+    assert shell(*words, "--val-share", 0, "--overwrite").document["images"] == 30
+    said = shell("evaluate", run, data, "--json")
+    assert (said.document["held_out"], said.document["trained_on"]) == (False, 30)
+    assert "30 of 30 measured images were fitted on" in said.err
+
+
+def test_damaged_images_are_listed_at_once_or_left_out(
+    shell, refused, sets: DemoSets, tmp_path: Path
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(sets.classification, data)
+    damaged = [sorted((data / split / "3").iterdir())[0] for split in ("train", "train", "test")]
+    damaged[1] = sorted((data / "train" / "7").iterdir())[1]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-40])
+    words = ("fit", "classify", data, "--out", run, "--levels", 1)
+    said = refused(*words)
+    assert all(str(path) in said for path in damaged[:2])
+    assert "--skip-bad" in said
+    assert not run.exists()
+    assert "2 of 30 images left out" in shell(*words, "--skip-bad").out
+    assert str(damaged[2]) in refused("evaluate", run, data)
+    assert "1 of 20 images left out" in shell("evaluate", run, data, "--skip-bad").out
+
+
+def test_an_out_without_room_is_found_before_the_data_is_read(refused, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "run"
+    assert "a folder that can be written" in refused("fit", "classify", "nowhere", "--out", out)

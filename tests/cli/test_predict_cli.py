@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sppnet.cli.predict import free_names
+from sppnet.cli.outputs import free_names
 from sppnet.recipes.demo_data import DemoSets
 
 

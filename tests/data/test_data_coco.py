@@ -167,7 +167,7 @@ def test_a_wrong_annotation_is_named(tmp_path: Path, coco: Make, change: dict[st
         ({"images": {}}, 'a list of objects under "images", got dict'),
         ({"annotations": None}, 'under "annotations", got NoneType'),
         ({"categories": []}, 'a list "categories"'),
-        ({"categories": [{"id": 1}]}, 'a list "categories"'),
+        ({"categories": [{"id": 1}]}, "category 1: expected a class name, got none"),
         ({"images": [{"id": 5}], "annotations": []}, '"file_name" in every image, got image 5 without it'),
         ({"images": [{"file_name": "a"}], "annotations": []}, '"id" in every image'),
         ({"images": [{"id": 5, "file_name": "no.jpg"}], "annotations": []}, r"the image no\.jpg in one of"),

@@ -35,11 +35,13 @@ def test_class_numbers_are_the_same_in_every_split(tmp_path: Path, image: Make) 
     assert [item.label for item in val.items] == [1, 2]
 
 
-def test_a_class_may_be_called_test(tmp_path: Path, image: Make) -> None:
+def test_a_class_may_be_called_test_if_the_layout_is_named(tmp_path: Path, image: Make) -> None:
     for name in ("test/a.jpg", "exam/a.jpg"):
         image(tmp_path / name)
-    assert splits(tmp_path) == ()
-    assert read_classification(tmp_path).names == ("exam", "test")
+    with pytest.raises(UserError, match=r"the folders test.*layout='folders'"):
+        read_classification(tmp_path)
+    assert splits(tmp_path, "folders") == ()
+    assert read_classification(tmp_path, layout="folders").names == ("exam", "test")
 
 
 def test_mistakes(tmp_path: Path, image: Make) -> None:

@@ -57,16 +57,19 @@ def test_arrays_with_reversed_axes_and_grey_are_taken() -> None:
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((4, 4, 1), np.uint8),
-        np.zeros((3, 4, 4), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((3, 4, 9), np.uint8),
+        np.zeros((2, 4, 4, 3), np.uint8),
+        np.zeros((4, 4, 3), np.int64),
+        np.zeros((4, 4, 3), np.uint16),
+        np.zeros((4, 4, 3), bool),
+        np.zeros((4, 4, 3), complex),
         np.zeros((0, 4, 3), np.uint8),
         np.zeros(4, np.uint8),
     ],
 )
 def test_other_arrays_are_refused_with_what_they_are(array: np.ndarray) -> None:
-    with pytest.raises(UserError, match=r"uint8 array \[H, W, 3\]") as caught:
+    with pytest.raises(UserError, match=r"array \[H, W, 3\] in RGB") as caught:
         read_image(array)
     assert str(list(array.shape)) in str(caught.value)
 

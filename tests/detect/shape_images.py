@@ -10,8 +10,8 @@ NAMES = ("disc", "square")
 OPTIONS = DetectorOptions(short_side=128, levels=(3, 1), windows=600, mining_rounds=1, rows=4000)
 
 
-def image(seed):
-    """A noisy image of 96 x 128 or so with one disc and one square that do not touch."""
+def image(seed, shown=(0, 1)):
+    """A noisy image of 96 x 128 or so with one disc and one square that do not touch, or one of them."""
     draw = np.random.default_rng(seed)
     height, width = int(draw.integers(90, 110)), int(draw.integers(120, 150))
     pixels = draw.integers(90, 140, (height, width, 3))
@@ -21,6 +21,8 @@ def image(seed):
     for number, left in enumerate((4, width // 2 + 4)):
         top = int(draw.integers(2, height - side - 2))
         left += int(draw.integers(0, width // 2 - side - 6))
+        if number not in shown:
+            continue
         inside = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
         if number == 0:
             centre = (side - 1) / 2
@@ -29,6 +31,6 @@ def image(seed):
         boxes.append([left, top, left + side, top + side])
     size = ImageSize(height, width)
     truth = GroundTruth.make(
-        Boxes(torch.tensor(boxes, dtype=torch.float32), size), torch.tensor([0, 1]), NAMES
+        Boxes(torch.tensor(boxes, dtype=torch.float32), size), torch.tensor(shown), NAMES
     )
     return pixels.astype(np.uint8), truth

@@ -146,13 +146,78 @@ def test_unfitted_detectors_say_so():
             act(Detector())
 
 
-def test_a_class_without_objects_is_named(shapes_set, tmp_path):
-    pixels, truth = image(0)
-    only = GroundTruth.make(Boxes(truth.boxes.xyxy[:1], truth.boxes.size), truth.labels[:1], NAMES)
-    write_voc(tmp_path, [("a", pixels, only)], "train")
-    write_voc(tmp_path, [("b", pixels, truth)], "val")
-    with pytest.raises(UserError, match="square"):
-        Detector(device="cpu", options=OPTIONS).fit(tmp_path, quiet=True)
+@pytest.fixture(scope="module")
+def late_squares(tmp_path_factory):
+    """A VOC data set whose squares stand in the last images only."""
+    root = tmp_path_factory.mktemp("late")
+    shown = [(0,)] * 24 + [(1,)] * 8
+    write_voc(root, [(f"a{i:02}", *image(i, some)) for i, some in enumerate(shown)], "train")
+    write_voc(root, [(f"b{i:02}", *image(100 + i)) for i in range(6)], "val")
+    return root
+
+
+def test_classes_of_later_images_are_learned_from_few_rows(late_squares):
+    options = replace(OPTIONS, rows=150, flip_below=0, iou_head=0)
+    fitted = Detector(device="cpu", options=options).fit(late_squares, quiet=True)
+    metrics = fitted.evaluate(late_squares, quiet=True)
+    assert metrics["per_class"]["square"]["AP50"] >= 0.95
+    assert metrics["per_class"]["disc"]["AP50"] >= 0.95
+    assert fitted.summary_["rows"] <= 150
+    assert fitted.summary_["rows_left_out"] > 100
+    assert any("--rows" in note for note in fitted.summary_["notes"])
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Fail when the network is about to run."""
+
+    def run(*_):
+        raise AssertionError("the network ran")
+
+    monkeypatch.setattr("sppnet.detect.fitting.maps_of", run)
+
+
+@pytest.mark.parametrize("kind", ["none", "crowd", "difficult", "no area"])
+def test_a_class_without_objects_is_left_out(kind, shapes_set):
+    items = read_detection(shapes_set, "train").items[:4]
+    square = torch.tensor([False, True])
+
+    def changed(item):
+        truth = item.truth
+        if kind == "none":
+            return replace(item, truth=truth[~square])
+        if kind == "no area":
+            xyxy = truth.boxes.xyxy.clone()
+            xyxy[1, 2] = xyxy[1, 0]
+            return replace(item, truth=replace(truth, boxes=Boxes(xyxy, truth.boxes.size)))
+        return replace(item, truth=replace(truth, **{kind: square}))
+
+    data = read_detection(shapes_set, "train")
+    data = replace(data, items=tuple(map(changed, items)))
+    options = replace(OPTIONS, iou_head=0, mining_rounds=0)
+    fitted = Detector(device="cpu", options=options).fit(data, quiet=True)
+    assert fitted.names_ == ("disc",)
+    assert fitted.summary_["classes_left_out"] == ["square"]
+    assert any("square" in note for note in fitted.summary_["notes"])
+    metrics = fitted.evaluate(shapes_set, quiet=True)
+    assert set(metrics["per_class"]) == {"disc"}
+    assert any("8 objects" in note and "square" in note for note in metrics["notes"])
+
+
+def test_without_any_object_the_network_does_not_run(no_network, shapes_set):
+    data = read_detection(shapes_set, "train")
+    items = tuple(replace(item, truth=item.truth[:0]) for item in data.items)
+    with pytest.raises(UserError, match="object"):
+        Detector(device="cpu", options=OPTIONS).fit(replace(data, items=items), quiet=True)
+
+
+def test_images_missing_in_the_proposals_file_are_found_before_the_network_runs(
+    no_network, shapes_set, tmp_path
+):
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps({read_detection(shapes_set, "train").items[0].path.name: [[0, 0, 9, 9]]}))
+    with pytest.raises(UserError, match="a01"):
+        Detector(device="cpu", options=replace(OPTIONS, proposals=file)).fit(shapes_set, quiet=True)
 
 
 def test_an_unknown_class_in_the_test_data_is_named(detector, tmp_path):

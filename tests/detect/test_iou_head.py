@@ -20,7 +20,7 @@ TRUTH = GroundTruth.make(BOXES, torch.tensor([0, 1, 0]), ("a", "b"))
 
 
 def test_jittered_boxes_boxes_lie_near_and_far() -> None:
-    boxes, labels = _jittered_boxes(TRUTH, 300, torch.Generator().manual_seed(0))
+    boxes, labels = _jittered_boxes(TRUTH, torch.arange(len(TRUTH)), 300, torch.Generator().manual_seed(0))
     assert len(boxes) == len(labels) > 800
     assert torch.equal(boxes.clip().xyxy, boxes.xyxy)
     for number in (0, 1):

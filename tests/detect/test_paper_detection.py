@@ -27,6 +27,7 @@ from sppnet.detect.paper import detector as detector_module
 from sppnet.detect.paper.cells import pool_windows, release_cells, score_windows, window_cells
 from sppnet.detect.paper.finetune import draw_batch, window_labels
 from sppnet.detect.paper.regress import whitening
+from sppnet.detect.paper.svms import fit_paper_svms
 from sppnet.detect.rcnn import CropOptions
 from sppnet.errors import UserError
 from sppnet.features import cells, extract, pool_rows
@@ -328,3 +329,49 @@ def test_a_image_too_large_is_refused_not_shrunk(data):
 def test_mistakes(field, value, where):
     with pytest.raises(UserError, match=where):
         dataclasses.replace(PaperOptions(), **{field: value}).check()
+
+
+class Table:
+    """Rows of windows without a network: the first window of each image is its object."""
+
+    length = 1500
+
+    def __init__(self, counts):
+        draw = torch.Generator().manual_seed(0)
+        size = ImageSize(100, 100)
+        object_ = torch.tensor([[80.0, 80, 100, 100]])
+        self.table, self.windows = [], []
+        for number, count in enumerate(counts):
+            rows = 0.05 * torch.randn(1 + count, self.length, generator=draw)
+            rows[0, 0] += 1
+            rows[1:, 1 + number] += 1
+            # Negatives of later images share more with objects: the first SVM takes them for such.
+            rows[1:, 0] += 0.7 * number
+            corner = torch.rand(count, 2, generator=draw) * 60
+            self.table.append(rows)
+            self.windows.append(Boxes(torch.cat([object_, torch.cat([corner, corner + 3], 1)]), size))
+
+    def rows(self, i, which, *, flipped=False, draw=None):
+        return self.table[i][which]
+
+    def scores(self, i, model):
+        return model.scores(self.table[i])
+
+    def lines(self, i):
+        return torch.arange(len(self.table[i]))[:, None]
+
+
+def test_negatives_without_room_are_counted_and_hard_ones_still_find_some():
+    source = Table([400, 90])
+    truths = [GroundTruth.make(boxes[:1], torch.tensor([0]), ("a", "none")) for boxes in source.windows]
+    few, plenty = (
+        fit_paper_svms(source, truths, SvmStageOptions(rows_mb=mb, alike=1.0, passes=2), 0, quiet=True)
+        for mb in (1, 1000)
+    )
+    # 1 MB is 174 rows of 1500 numbers, all of them for the only class with objects.
+    assert few[1]["negatives_left_out"] >= 400 - 174
+    assert plenty[1]["negatives_left_out"] == 0
+    for model, _ in (few, plenty):
+        scores = [model.scores(rows)[:, 0] for rows in source.table]
+        assert min(float(some[0]) for some in scores) > max(float(some[1:].max()) for some in scores)
+        assert bool((model.weight[1] == 0).all())

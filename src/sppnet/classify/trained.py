@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
@@ -23,17 +23,21 @@ from sppnet.config import as_config, from_config
 from sppnet.data import (
     ImageSource,
     classification_for,
-    default_split,
+    classification_to_measure,
     read_classification,
     read_detection,
     read_image,
+    read_scaled,
     splits,
 )
 from sppnet.errors import UserError
 from sppnet.evaluate import classification_metrics
+from sppnet.features.extract import resized_size
 from sppnet.features.network import pick_device
+from sppnet.predicting import FailedSource, predict_each, predict_sources
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.runs import append_log, load_run, save_run
+from sppnet.structures import ClassificationSet
 
 _WEIGHTS = "model.safetensors"
 
@@ -159,33 +163,63 @@ class NetworkClassifier:
         scale = -(-self.train.short_side * side // self.train.crop)
         return ViewOptions((scale,), side, "centre", flip=False)
 
+    def _read(self, source: ImageSource) -> Tensor:
+        """An image for `test_views`; a very large one is averaged down while it is decoded."""
+        views = self.test_views()
+        scales = (*(views.scales if views.positions != "none" else ()), views.full or 1)
+        return read_scaled(
+            source, lambda size: resized_size(size, max(scales), self.network_.backbone)
+        ).values
+
     def predict(
-        self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
+        self,
+        source: ImageSource | Sequence[ImageSource] | Iterator[ImageSource],
+        *,
+        threshold: float | None = None,
     ) -> ClassificationResult | list[ClassificationResult]:
         """Classify an image, or each of a list.
 
         Args:
-            source: a path, a PIL image, an array (RGB, uint8), or a list of them.
+            source: a path, bytes, a binary file, a PIL image, an array or a tensor (see
+                `sppnet.data.read_pixels`), or a list or iterator of them.
             threshold: leave out classes that are less probable; the five top come when None.
 
         Raises:
             UserError: not trained, or an image that cannot be read.
+            SourcesError: some images of a list that cannot be read; it holds the results of all others.
         """
         self._check_fitted()
-        if isinstance(source, (list, tuple)):
-            return [self._predict_one(one, threshold) for one in cast("Sequence[ImageSource]", source)]
-        return self._predict_one(cast("ImageSource", source), threshold)
+        return predict_sources(lambda one: self._predict_one(one, threshold), source)
+
+    def predict_iter(
+        self, sources: Iterable[ImageSource], *, threshold: float | None = None
+    ) -> Iterator[ClassificationResult | FailedSource]:
+        """Yield the result of every image in order, in bounded memory.
+
+        An image that cannot be read yields a `FailedSource`, whose ``error`` says why; ``error`` is None in
+        a result.
+
+        Args:
+            sources: any iterable of what `predict` takes.
+            threshold: as in `predict`.
+
+        Raises:
+            UserError: not fitted, or no iterable.
+        """
+        self._check_fitted()
+        return predict_each(lambda one: self._predict_one(one, threshold), sources)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> ClassificationResult:
-        probabilities = view_probabilities(self.network_, read_image(source), self.test_views())
+        probabilities = view_probabilities(self.network_, self._read(source), self.test_views())
         return ClassificationResult.top(probabilities, self.names_, source, threshold)
 
     def evaluate(
         self,
-        data: str | os.PathLike[str],
+        data: str | os.PathLike[str] | ClassificationSet,
         split: str | None = None,
         *,
         layout: str | None = None,
+        skip_bad: bool = False,
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Measure on labelled images.
@@ -194,22 +228,40 @@ class NetworkClassifier:
             data: images whose classes are among the classifier's.
             split: the part to measure on; the part for validation or test when None.
             layout: of the data, where looking is not enough.
+            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
             quiet: no progress bars.
 
         Returns:
             What `sppnet.evaluate.classification_metrics` returns: "accuracy", "mean_class_accuracy",
-            "top5", "per_class", ...
+            "top5", "per_class", ...; and "held_out", "trained_on" and "notes" as `Classifier.evaluate`.
 
         Raises:
             UserError: not trained, or data at fault.
         """
         self._check_fitted()
-        part = default_split(data, "evaluate", layout) if split is None else split
-        dataset = classification_for(read_classification(data, part, layout), self.names_)
+        dataset, facts = self.to_measure(data, split, layout=layout, skip_bad=skip_bad)
         views = self.test_views()
         items = track(dataset.items, "Evaluating", quiet=quiet)
-        scores = torch.stack([view_probabilities(self.network_, read_image(i.path), views) for i in items])
-        return classification_metrics(scores, torch.tensor([i.label for i in dataset.items]), self.names_)
+        scores = torch.stack([view_probabilities(self.network_, self._read(i.path), views) for i in items])
+        labels = torch.tensor([item.label for item in dataset.items])
+        metrics = classification_metrics(scores, labels, self.names_)
+        return {**metrics, **facts, "notes": list(dataset.notes)}
+
+    def to_measure(
+        self,
+        data: str | os.PathLike[str] | ClassificationSet,
+        split: str | None = None,
+        *,
+        layout: str | None = None,
+        skip_bad: bool = False,
+    ) -> tuple[ClassificationSet, dict[str, object]]:
+        """The images that `evaluate` measures of some data, and its "held_out" and "trained_on".
+
+        Raises:
+            UserError: not trained, or data at fault.
+        """
+        self._check_fitted()
+        return classification_to_measure(data, split, layout, self.names_, None, skip_bad=skip_bad)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write a run folder that `load` and ``sppnet predict`` need nothing beside.

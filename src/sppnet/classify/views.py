@@ -24,6 +24,9 @@ How = Literal["crops", "maps"]
 SCALES = (224, 256, 300, 360, 448, 560)
 """The six scales of the paper's 96 views, for views of 224 pixels."""
 
+_LARGEST_INPUT = 32_000_000
+"""Pixels of the network's input; a strip of 2 x 10,000 pixels would need more."""
+
 
 @dataclass(frozen=True)
 class ViewOptions:
@@ -146,7 +149,11 @@ def _full_scores(network: PyramidNetwork, image: Tensor, scale: int, *, flip: bo
 
 
 def _resized(network: PyramidNetwork, image: Tensor, scale: int) -> Tensor:
-    size = resized_size(ImageSize(image.shape[1], image.shape[2]), scale, network.backbone)
+    given = ImageSize(image.shape[1], image.shape[2])
+    size = resized_size(given, scale, network.backbone)
+    if size.area > _LARGEST_INPUT:
+        got = f"{given.height} x {given.width}, which would be resized to {size.height} x {size.width}"
+        raise UserError("image", f"an input of at most {_LARGEST_INPUT:,} pixels", got, "Cut it into parts")
     # Shrinking averages, as it does in training.
     return resize(image[None].to(network.backbone.device), size, antialias=True)[0]
 

@@ -1,5 +1,5 @@
 """The shell: ``sppnet VERB ...``, one file a verb; flags come from dataclasses."""
 
-from sppnet.cli.shell import main
+from sppnet.cli.shell import console_main, main
 
-__all__ = ["main"]
+__all__ = ["console_main", "main"]

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import platform
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
-
-import torch
+from typing import cast
 
 from sppnet.cli.flags import read_flags
 from sppnet.cli.screen import opened_screen
-from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
 
 __all__ = ["CheckFlags", "run"]
-
-_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "neon", "asimd")
 
 
 @dataclass(frozen=True)
@@ -36,105 +27,20 @@ def run(words: list[str]) -> int:
     """Print what was found; 1 when pooling does not compute what it should."""
     flags = read_flags(CheckFlags, "sppnet check", words)
     with opened_screen(json=flags.json) as screen:
-        wrong = _wrong_pools()
-        found: dict[str, object] = {
-            "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-            "packages": _packages(),
-            "device": _device(),
-            "threads": torch.get_num_threads(),
-            "cpu": _cpu_flags(),
-            "kernels": _kernels(),
-            "optional": _optional(),
-            "pooling": f"{len(wrong)} checks failed: {wrong[0]}" if wrong else "equals adaptive_max_pool2d",
-        }
+        from sppnet.cli.installation import inspect_installation
+
+        found = inspect_installation()
         rows = [
             (name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value)
             for name, value in found.items()
-            if name not in ("packages", "optional")
+            if name not in ("packages", "optional", "ok")
         ]
         screen.table("sppnet", ("", "found"), rows)
-        screen.table("packages", ("name", "version"), list(_packages().items()))
-        screen.table("optional parts", ("part", "state"), list(_optional().items()))
-        screen.document({**found, "ok": not wrong})
-    return 1 if wrong else 0
+        screen.table("packages", ("name", "version"), _rows(found["packages"]))
+        screen.table("optional parts", ("part", "state"), _rows(found["optional"]))
+        screen.document(found)
+    return 0 if found["ok"] else 1
 
 
-def _requirements() -> list[tuple[str, str | None]]:
-    """Name and extra of everything that the package asks for."""
-    found: list[tuple[str, str | None]] = []
-    for line in requires("sppnet") or []:
-        name = re.match(r"[A-Za-z0-9._-]+", line)
-        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", line)
-        assert name is not None, line
-        found.append((name[0], extra[1] if extra else None))
-    return found
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _packages() -> dict[str, str]:
-    needed = [name for name, extra in _requirements() if extra is None]
-    return {name: _version(name) or "missing" for name in ["sppnet", *needed]}
-
-
-def _optional() -> dict[str, str]:
-    """The extras that users want, each with its versions or the line that installs it."""
-    parts: dict[str, str] = {}
-    for name, extra in _requirements():
-        if extra is None or extra == "dev":
-            continue
-        found = _version(name)
-        parts[extra] = f"{name} {found}" if found else f"absent; pip install 'sppnet[{extra}]'"
-    return parts
-
-
-def _device() -> str:
-    """What ``--device auto`` takes."""
-    if torch.cuda.is_available():
-        return f"cuda: {torch.cuda.get_device_name()}"
-    if torch.backends.mps.is_available():
-        return "mps"
-    return "cpu"
-
-
-def _cpu_flags() -> str:
-    listing = Path("/proc/cpuinfo")
-    words = set(listing.read_text(encoding="utf-8").split()) if listing.exists() else set[str]()
-    known = [flag for flag in _CPU_FLAGS if flag in words]
-    return f"{os.cpu_count()} cores, " + (" ".join(known) or torch.backends.cpu.get_cpu_capability())
-
-
-def _kernels() -> dict[str, str]:
-    triton = importlib.util.find_spec("triton") is not None
-    if not torch.cuda.is_available():
-        gpu = "not used: no GPU" if triton else "absent, and no GPU"
-    else:
-        gpu = f"installed ({_version('triton')})" if triton else "absent"
-    return {"cpu": f"numba {_version('numba')}", "triton": gpu}
-
-
-def _wrong_pools() -> list[str]:
-    """Where pooling differs from PyTorch's on the crop, over a few odd sizes with negative values."""
-    wrong: list[str] = []
-    draw = torch.Generator().manual_seed(0)
-    levels = (6, 3, 2, 1)
-    for height, width in ((1, 1), (5, 9), (13, 13), (10, 7)):
-        maps = torch.randn(2, 3, height, width, generator=draw) - 2
-        if not torch.equal(spatial_pyramid_pool(maps, levels), _expected(maps, levels)):
-            wrong.append(f"whole map {height} x {width}")
-        x0, y0 = width // 3, height // 3
-        region = torch.tensor([[x0, y0, width, height]])
-        pooled = region_pyramid_pool(maps, [region, region], levels)
-        if not torch.equal(pooled, _expected(maps[..., y0:, x0:], levels)):
-            wrong.append(f"region of a map {height} x {width}")
-    return wrong
-
-
-def _expected(maps: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
-    pools = [torch.nn.functional.adaptive_max_pool2d(maps, n).flatten(1) for n in levels]
-    return torch.cat(pools, 1)
+def _rows(table: object) -> list[tuple[str, str]]:
+    return list(cast("Mapping[str, str]", table).items())

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from sppnet.cli.evaluate import evaluate_run
 from sppnet.cli.flags import read_flags
-from sppnet.cli.predict import predict_images
+from sppnet.cli.predict import draw_images
 from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.errors import UserError
+from sppnet.files import make_folder, write_text
 from sppnet.progress import Stopwatch
-from sppnet.runs import append_log, json_text, replace_text
 
 if TYPE_CHECKING:
     from sppnet.classify import Classifier
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["DemoFlags", "run"]
 
 _MARK = "demo.json"
+_OURS = {"made_by": "sppnet demo"}
 _PARTS = ("data", "detector", "classifier", "images")
 
 
@@ -53,6 +54,7 @@ def run(words: list[str]) -> int:
         from sppnet.data import find_images
         from sppnet.detect import Detector, DetectorOptions
         from sppnet.recipes.demo_data import write_demo_data
+        from sppnet.runs import json_text
 
         watch = Stopwatch()
         sets = write_demo_data(flags.out / "data", flags.seed)
@@ -63,8 +65,8 @@ def run(words: list[str]) -> int:
         classifier = Classifier(seed=flags.seed)
         named = _learn(classifier, sets.classification, flags.out / "classifier", watch)
         images = flags.out / "images"
-        drawn, _ = predict_images(detector, find_images([sets.new]), images)
-        written, _ = predict_images(classifier, find_images([sets.class_new]), images)
+        drawn = draw_images(detector, find_images([sets.new]), images)
+        drawn += draw_images(classifier, find_images([sets.class_new]), images)
         watch("predict")
         seconds = watch.seconds()
         document: dict[str, object] = {
@@ -77,16 +79,19 @@ def run(words: list[str]) -> int:
         screen.table("demo", ("", "value"), list(document.items()))
         screen.table("seconds", ("stage", "s"), list(seconds.items()))
         tables = [("Detection", found), ("Classification", named)]
-        _report(flags.out / "report.html", document, tables, [path for path, _ in (drawn | written).values()])
+        _report(flags.out / "report.html", document, tables, drawn)
         screen.say(f"Look at {flags.out / 'report.html'}, and at the images in {images}")
         document |= {"out": flags.out, "stages": seconds}
-        replace_text(flags.out / _MARK, json_text(document))
+        write_text(flags.out / _MARK, json_text({**_OURS, **document}))
         screen.document(document)
     return 0
 
 
 def _learn(estimator: Detector | Classifier, data: Path, run: Path, watch: Stopwatch) -> Mapping[str, Any]:
     """Fit on the training part, write the run, evaluate on the test part."""
+    from sppnet.cli.evaluate import evaluate_run
+    from sppnet.runs import append_log
+
     estimator.fit(data, "train")
     append_log(estimator.save(run), {"verb": "fit", "data": data, **estimator.summary_})
     watch(f"fit {run.name}")
@@ -111,11 +116,20 @@ def _report(
 
 def _clear(out: Path) -> None:
     """Make the folder, or empty it of an earlier demo; its mark is there from the start."""
-    if out.exists() and not (out / _MARK).exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not _is_ours(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
             out, "a new folder, or one of an earlier demo", "other things", "Name another with --out."
         )
     for name in _PARTS:
         shutil.rmtree(out / name, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    replace_text(out / _MARK, "{}")
+    make_folder(out)
+    write_text(out / _MARK, json.dumps(_OURS))
+
+
+def _is_ours(out: Path) -> bool:
+    """Whether an earlier demo made the folder; a file of that name alone does not say so."""
+    try:
+        content: object = json.loads((out / _MARK).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and _OURS.items() <= cast("dict[str, object]", content).items()

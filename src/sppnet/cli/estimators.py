@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sppnet.runs import run_kind
-
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -31,6 +29,8 @@ def load_estimator(run: Path, device: str) -> Estimator:
     Raises:
         UserError: the folder is no run that this version can read.
     """
+    from sppnet.runs import run_kind
+
     match run_kind(run):
         case "detector":
             from sppnet.detect import Detector

@@ -10,9 +10,8 @@ import tyro
 
 from sppnet.cli.estimators import Device, load_estimator
 from sppnet.cli.flags import read_flags
-from sppnet.cli.report import report_evaluation
+from sppnet.cli.paths import check_data_path, check_run_path
 from sppnet.cli.screen import metric_tables, opened_screen
-from sppnet.runs import append_log, write_metrics
 
 if TYPE_CHECKING:
     from sppnet.cli.estimators import Estimator
@@ -30,6 +29,7 @@ class EvaluateFlags:
         split: which part of the data; the part for evaluation when left out.
         format: the layout of the data, where looking is not enough: voc, coco, yolo or folders.
         device: where to compute.
+        skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
         json: one JSON document on stdout, everything else on stderr.
     """
 
@@ -38,35 +38,51 @@ class EvaluateFlags:
     split: str | None = None
     format: str | None = None
     device: Device = "auto"
+    skip_bad: bool = False
     json: bool = False
 
 
 def run(words: list[str]) -> int:
     """Evaluate, show and write."""
     flags = read_flags(EvaluateFlags, "sppnet evaluate", words)
+    check_run_path(flags.run)
+    check_data_path(flags.data)
     with opened_screen(json=flags.json) as screen:
         estimator = load_estimator(flags.run, flags.device)
-        metrics = evaluate_run(estimator, flags.run, flags.data, flags.split, flags.format)
+        metrics = evaluate_run(
+            estimator, flags.run, flags.data, flags.split, flags.format, skip_bad=flags.skip_bad
+        )
         screen.say(f"{flags.run} on {flags.data}")
         for title, head, rows in metric_tables(metrics):
             screen.table(title, head, rows)
+        for note in metrics["notes"]:
+            screen.say(f"Note: {note}")
         screen.say(f"Written: metrics.json and report.html in {flags.run}")
         screen.document(metrics)
     return 0
 
 
 def evaluate_run(
-    estimator: Estimator, run: Path, data: Path, split: str | None, layout: str | None = None
+    estimator: Estimator,
+    run: Path,
+    data: Path,
+    split: str | None,
+    layout: str | None = None,
+    *,
+    skip_bad: bool = False,
 ) -> dict[str, Any]:
     """What the estimator's `evaluate` returns, also written into the run folder.
 
     Raises:
         UserError: data at fault.
     """
-    metrics = estimator.evaluate(data, split, layout=layout)
+    from sppnet.cli.report import report_evaluation
+    from sppnet.runs import append_log, write_metrics
+
+    metrics = estimator.evaluate(data, split, layout=layout, skip_bad=skip_bad)
     written = {**metrics, "data": data, "split": split}
     write_metrics(run, written)
     whole = {name: value for name, value in written.items() if name != "per_class"}
     append_log(run, {"verb": "evaluate", **whole})
-    report_evaluation(estimator, run, data, split, layout, metrics)
+    report_evaluation(estimator, run, data, split, layout, metrics, skip_bad=skip_bad)
     return metrics

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +14,7 @@ from sppnet.cli.estimators import Device
 from sppnet.cli.flags import ConfigFile
 from sppnet.cli.jobs import run_job
 from sppnet.cli.screen import opened_screen, summary_rows
+from sppnet.errors import UserError
 from sppnet.runs import append_log, check_out
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from sppnet.detect import Detector
     from sppnet.detect.paper import PaperDetector
 
-__all__ = ["JOBS", "FitFlags", "fit_and_save", "run"]
+__all__ = ["JOBS", "FitFlags", "check_writable", "fit_and_save", "run"]
 
 JOBS = {
     "detect": "SVMs and box regressors on windows of images with boxes (VOC, COCO, YOLO)",
@@ -40,6 +43,9 @@ class FitFlags:
         weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
         device: where to compute.
         seed: of everything random.
+        val_share: share of the images of a data set without splits that is held out for sppnet evaluate; 0.2
+            when left out, 0 fits on all images.
+        skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
         config: a TOML file with values for these flags; flags on the command line win.
         json: one JSON document on stdout, everything else on stderr.
         overwrite: replace the run that is in OUT.
@@ -53,6 +59,8 @@ class FitFlags:
     weights: Path | None = None
     device: Device = "auto"
     seed: int = 0
+    val_share: float | None = None
+    skip_bad: bool = False
     config: ConfigFile = None
     json: bool = False
     overwrite: bool = False
@@ -69,9 +77,9 @@ def fit_and_save(estimator: Detector | PaperDetector | Classifier, flags: FitFla
     Raises:
         UserError: an OUT that may not be written, found before any work is done, or what fitting finds.
     """
-    check_out(flags.out, overwrite=flags.overwrite)
+    check_writable(check_out(flags.out, overwrite=flags.overwrite))
     with opened_screen(json=flags.json) as screen:
-        estimator.fit(flags.data, flags.split, layout=flags.format)
+        estimator.fit(flags.data, flags.split, layout=flags.format, skip_bad=flags.skip_bad)
         estimator.save(flags.out, overwrite=flags.overwrite)
         learned = {
             "run": flags.out,
@@ -81,6 +89,26 @@ def fit_and_save(estimator: Detector | PaperDetector | Classifier, flags: FitFla
         }
         append_log(flags.out, {"verb": "fit", **learned})
         screen.table(f"{flags.out}: {len(estimator.names_)} classes", ("", "value"), summary_rows(learned))
+        for note in estimator.summary_["notes"]:
+            screen.say(f"Note: {note}")
         screen.say(f"Next: sppnet evaluate {flags.out} DATA, or sppnet predict {flags.out} IMAGE")
         screen.document(learned)
     return 0
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `UserError` where no file can be written to a folder that may not exist yet, before any work."""
+    made: list[Path] = []
+    try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        for path in reversed(missing):
+            path.mkdir()
+            made.append(path)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(folder, "a folder that can be written", error.strerror or error) from error
+    finally:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):
+                path.rmdir()

@@ -33,6 +33,7 @@ def run(words: list[str]) -> int:
         weights=flags.weights,
         device=flags.device,
         seed=flags.seed,
+        val_share=flags.val_share,
         options=flags.options,
     )
     return fit_and_save(detector, flags)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import tyro
 
 from sppnet.config import from_config, read_toml
-from sppnet.errors import UserError
+from sppnet.errors import UserError, visible
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -34,7 +34,7 @@ class UsageError(UserError):
         super().__init__(command, "what --help tells", problem, f"See {command} --help.")
 
     def __str__(self) -> str:
-        return f"{self.got}. {self.hint}"
+        return visible(" ".join(f"{self.got.rstrip('.')}. {self.hint}".split()))
 
 
 def read_flags(kind: type[Flags], command: str, words: Sequence[str]) -> Flags:

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from sppnet.cli.estimators import Device, load_estimator
 from sppnet.cli.flags import UsageError, read_flags
+from sppnet.cli.paths import check_run_path, check_sources
 from sppnet.cli.screen import Screen, opened_screen
-from sppnet.errors import UserError
+from sppnet.errors import UserError, visible
 from sppnet.progress import track
-from sppnet.runs import json_text, replace_text
 
 if TYPE_CHECKING:
     from sppnet.classify import ClassificationResult
     from sppnet.cli.estimators import Estimator
+    from sppnet.cli.outputs import PredictionFolder
     from sppnet.detect import DetectionResult
 
     Result = DetectionResult | ClassificationResult
 
-__all__ = ["PredictFlags", "free_names", "predict_images", "run"]
+__all__ = ["PredictFlags", "draw_images", "run"]
+
+_DOCUMENT = "predictions.json"
+_FORMATS = {"coco": "predictions.coco.json", "csv": "predictions.csv"}
 
 
 @dataclass(frozen=True)
 class PredictFlags:
-    """Predict on images, write them with what was found drawn on them, and predictions.json.
+    """Predict on images; write them with the results drawn, predictions.jsonl and predictions.json.
 
+    predictions.jsonl gets a line as soon as an image is done. The same command again does what is missing.
+    Files that sppnet predict did not write are never replaced; drawn images get another name beside them.
     An image that cannot be read is named on stderr and left out; the exit code is 2 then.
 
     Attributes:
@@ -37,7 +47,11 @@ class PredictFlags:
         sources: images, folders and globs.
         out: where the drawn images and the predictions go.
         formats: further files with the predictions of a detector: coco (COCO results), csv.
+        images: a COCO JSON file whose image and category ids the COCO results carry; a COCO data set among
+            SOURCE is found without it. Without either, image ids are the names of the files.
         threshold: leave out what scores below it.
+        restart: start over: what an earlier call wrote to OUT is replaced.
+        max_megapixels: refuse larger images; Pillow's limit of 179 when left out.
         device: where to compute.
         json: one JSON document on stdout, everything else on stderr.
     """
@@ -46,7 +60,10 @@ class PredictFlags:
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
     out: Path = Path("predictions")
     formats: tuple[Literal["coco", "csv"], ...] = ()
+    images: Path | None = None
     threshold: float | None = None
+    restart: Annotated[bool, tyro.conf.arg(aliases=("--overwrite",))] = False
+    max_megapixels: float | None = None
     device: Device = "auto"
     json: bool = False
 
@@ -54,87 +71,168 @@ class PredictFlags:
 def run(words: list[str]) -> int:
     """Predict, draw and write; 2 when an image had to be left out."""
     flags = read_flags(PredictFlags, "sppnet predict", words)
-    with opened_screen(json=flags.json) as screen:
-        from sppnet.data import find_images, write_predictions
-        from sppnet.detect import DetectionResult, Detector
-        from sppnet.detect.paper import PaperDetector
+    if not flags.sources:
+        raise UsageError("sppnet predict", "Missing from sppnet predict: SOURCE...")
+    check_run_path(flags.run)
+    check_sources(flags.sources)
+    with opened_screen(json=flags.json) as screen, _pixel_limit(flags.max_megapixels):
+        return _predict(flags, screen)
 
-        if not flags.sources:
-            raise UsageError("sppnet predict", "Missing from sppnet predict: SOURCE...")
-        estimator = load_estimator(flags.run, flags.device)
-        if flags.formats and not isinstance(estimator, (Detector, PaperDetector)):
-            raise UsageError(
-                "sppnet predict", "--formats is for the boxes of a detector; this is a classifier"
-            )
-        images = find_images(flags.sources)
-        found, failed = predict_images(estimator, images, flags.out, flags.threshold)
-        document = {
-            "run": flags.run,
-            "out": flags.out,
-            "images": [
-                {"path": path, "drawn": drawn, **result.to_dict()} for path, (drawn, result) in found.items()
-            ],
-            "failed": [{"path": path, "error": str(error)} for path, error in failed.items()],
-        }
-        replace_text(flags.out / "predictions.json", json_text(document))
-        boxes = [(path, r.detections) for path, (_, r) in found.items() if isinstance(r, DetectionResult)]
-        for format in flags.formats:
-            name = "predictions.coco.json" if format == "coco" else f"predictions.{format}"
-            write_predictions(flags.out / name, boxes, format)
-        _show(screen, found)
-        screen.say(f"{len(found)} images drawn in {flags.out}, {len(failed)} left out")
-        screen.document(document)
+
+def _predict(flags: PredictFlags, screen: Screen) -> int:
+    from sppnet.cli.outputs import PredictionFolder
+    from sppnet.data import find_images
+    from sppnet.data.coco_ids import read_coco_ids
+    from sppnet.runs import json_text
+
+    given = None if flags.images is None else read_coco_ids(flags.images)
+    estimator = load_estimator(flags.run, flags.device)
+    if flags.formats and not hasattr(estimator, "category_ids_"):
+        raise UsageError("sppnet predict", "--formats is for the boxes of a detector; this is a classifier")
+    images = find_images(flags.sources)
+    names = [_DOCUMENT, *(_FORMATS[format] for format in flags.formats)]
+    key = {"run": _digest(flags.run), "threshold": flags.threshold}
+    folder = PredictionFolder(flags.out, key, names, restart=flags.restart)
+    failed = predict_images(estimator, images, folder, flags.threshold)
+    lines = {path: line for path in images if (line := folder.kept(path)) is not None}
+    document: dict[str, object] = {
+        "run": flags.run,
+        "out": flags.out,
+        "images": [_shown_line(line) for line in lines.values()],
+        "failed": [{"path": path, "error": str(error)} for path, error in failed.items()],
+    }
+    folder.write(_DOCUMENT, json_text(document).encode("utf-8", "backslashreplace"))
+    if flags.formats:
+        _write_formats(flags, folder, lines, estimator, given)
+    _show(screen, lines, estimator.names_)
+    screen.say(f"{len(lines)} images drawn in {flags.out}, {len(failed)} left out")
+    screen.document(document)
     return 2 if failed else 0
 
 
 def predict_images(
-    estimator: Estimator, images: list[Path], out: Path, threshold: float | None = None
-) -> tuple[dict[Path, tuple[Path, Result]], dict[Path, UserError]]:
-    """Predict on each image and draw it into ``out``; what cannot be read is said on stderr.
+    estimator: Estimator, images: list[Path], folder: PredictionFolder, threshold: float | None
+) -> dict[Path, UserError]:
+    """Predict on each image that has no result yet, draw it and add its line.
 
     Returns:
-        the drawn image and the result of every image, and the errors of those left out.
+        The errors of the images that cannot be read, which are also said on stderr.
+
+    Raises:
+        UserError: the folder cannot be written; what is done is kept.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(out, "a folder that can be written", error.strerror or error) from error
-    names = free_names(images)
-    found: dict[Path, tuple[Path, Result]] = {}
+    from sppnet.draw import encode_image
+    from sppnet.predicting import FailedSource
+
+    folder.name_drawings(images)
+    todo = [path for path in images if folder.kept(path) is None]
+    if len(todo) < len(images):
+        print(f"sppnet: {len(images) - len(todo)} of {len(images)} images were done", file=sys.stderr)
     failed: dict[Path, UserError] = {}
-    for path in track(images, "images", quiet=len(images) == 1):
-        try:
-            result = estimator.predict(path, threshold=threshold)
-        except UserError as error:
+    results = estimator.predict_iter(todo, threshold=threshold)
+    found = track(results, "images", len(todo), quiet=len(todo) == 1)
+    for path, result in zip(todo, found, strict=True):
+        error = result.error
+        if not isinstance(result, FailedSource):
+            name = folder.drawn[path]
+            try:
+                content = encode_image(name, result.plot())
+            except UserError as fault:  # the file changed meanwhile, or is too large to draw
+                error = fault
+            else:
+                drawn = folder.write(name, content)
+                folder.add(path, {"path": path, "drawn": drawn, **result.to_dict(), **_exact(result)})
+        if error is not None:
             failed[path] = error
             print(f"sppnet: {error}", file=sys.stderr)
-            continue
+            folder.add_failure(path, error)
+    return failed
+
+
+def draw_images(estimator: Estimator, images: list[Path], out: Path) -> list[Path]:
+    """Predict on images that can be read and draw them into a folder of our own; returns the drawn images."""
+    from sppnet.cli.outputs import free_names
+
+    drawn: list[Path] = []
+    names = free_names(images, os.listdir(out) if out.exists() else ())
+    for path in track(images, "images"):
+        result = estimator.predict(path)
         assert not isinstance(result, list)
-        result.save(out / names[path])
-        found[path] = (out / names[path], result)
-    return found, failed
+        drawn.append(result.save(out / names[path]))
+    return drawn
 
 
-def free_names(images: list[Path]) -> dict[Path, str]:
-    """A file name for each drawn image: its own with .jpg, and a number where that is taken."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in images:
-        name, number = f"{path.stem}.jpg", 1
-        while name.lower() in taken:
-            number += 1
-            name = f"{path.stem}-{number}.jpg"
-        taken.add(name.lower())
-        names[path] = name
-    return names
+@contextmanager
+def _pixel_limit(megapixels: float | None) -> Generator[None]:
+    if megapixels is None:
+        yield
+        return
+    if not megapixels > 0:
+        raise UserError("--max-megapixels", "a number above 0", megapixels)
+    name = "SPPNET_MAX_MEGAPIXELS"
+    before = os.environ.get(name)
+    os.environ[name] = repr(megapixels)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
-def _show(screen: Screen, found: dict[Path, tuple[Path, Result]]) -> None:
+def _digest(run: Path) -> str:
+    """What tells a run from others; its metrics and log do not count."""
+    digest = hashlib.sha256()
+    for name in ("config.toml", "model.json", "model.safetensors"):
+        with (run / name).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _exact(result: Result) -> dict[str, object]:
+    """The numbers that `to_dict` rounds, for --formats of a later call."""
+    detections = getattr(result, "detections", None)
+    if detections is None:
+        return {}
+    return {"exact": {"boxes": detections.boxes.xyxy.tolist(), "scores": detections.scores.tolist()}}
+
+
+def _shown_line(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name not in ("exact", "file")}
+
+
+def _write_formats(
+    flags: PredictFlags,
+    folder: PredictionFolder,
+    lines: Mapping[Path, Mapping[str, Any]],
+    estimator: Any,
+    given: Any,
+) -> None:
+    from sppnet.cli.formats import coco_ids_of, detections_of, image_ids_of
+    from sppnet.data.writers import predictions_text
+
+    found = [(path, detections_of(line, estimator.names_)) for path, line in lines.items()]
+    for format in flags.formats:
+        if format == "coco":
+            ids = given if given is not None else coco_ids_of(flags.sources)
+            categories = ids.category_ids(estimator.names_) or estimator.category_ids_
+            text = predictions_text(found, format, categories, image_ids_of(ids, list(lines)))
+        else:
+            text = predictions_text(found, format)
+        folder.write(_FORMATS[format], text.encode("utf-8", "backslashreplace"))
+
+
+def _show(screen: Screen, lines: Mapping[Path, Mapping[str, Any]], names: tuple[str, ...]) -> None:
+    from sppnet.draw import undrawable_names
+
     rows: list[tuple[object, ...]] = []
-    for path, (_, result) in found.items():
-        best = [
-            f"{result.names[label]} {score:.2f}"
-            for label, score in zip(result.labels.tolist(), result.scores.tolist(), strict=True)
-        ]
-        rows.append((path.name, len(best), ", ".join(best[:5])))
+    for path, line in lines.items():
+        found = line["detections"] if "detections" in line else line["classes"]
+        best = [f"{one['name']} {one['score']:.2f}" for one in found[:5]]
+        rows.append((path.name, len(found), ", ".join(best)))
     screen.table("found", ("image", "labels", "best"), rows)
+    legend = undrawable_names(names)
+    if legend:
+        listed = ", ".join(f"#{number} = {visible(name)}" for number, name in legend.items())
+        screen.say(f"No installed font has the letters of some names; drawn as numbers: {listed}")

@@ -7,17 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sppnet.cli.screen import metric_tables, summary_rows
-from sppnet.data import (
-    classification_for,
-    default_split,
-    detection_for,
-    read_classification,
-    read_detection,
-    read_pixels,
-)
+from sppnet.data import read_pixels
 from sppnet.detect import DetectionResult, Detector
 from sppnet.detect.paper import PaperDetector
 from sppnet.draw import ReportImage, ReportTable, draw_comparison, write_report
+from sppnet.structures import ClassificationSet, DetectionSet
 
 if TYPE_CHECKING:
     from sppnet.classify import Classifier, NetworkClassifier
@@ -38,6 +32,8 @@ def report_evaluation(
     split: str | None,
     layout: str | None,
     metrics: Mapping[str, object],
+    *,
+    skip_bad: bool = False,
 ) -> Path:
     """Write ``report.html``: main figures, every figure, a row a class, what was learned from, images.
 
@@ -47,27 +43,25 @@ def report_evaluation(
     Raises:
         UserError: data at fault.
     """
-    part = default_split(data, "evaluate", layout) if split is None else split
     if isinstance(estimator, (Detector, PaperDetector)):
-        images = _detected(estimator, data, part, layout)
+        measured, _ = estimator.to_measure(data, split, layout=layout, skip_bad=skip_bad)
+        images = _detected(estimator, measured)
     else:
-        images = _classified(estimator, data, part, layout)
+        measured, _ = estimator.to_measure(data, split, layout=layout, skip_bad=skip_bad)
+        images = _classified(estimator, measured)
     tables = [
         *(ReportTable(title, head, rows) for title, head, rows in metric_tables(metrics)),
         ReportTable("Fitting", ("", "value"), summary_rows(estimator.summary_)),
     ]
     large = {name: metrics[name] for name in _LARGE if name in metrics}
     path = run / "report.html"
-    title = f"{run.name} on {data.name}" + (f", {part}" if part else "")
+    title = f"{run.name} on {data.name}" + (f", {measured.split}" if measured.split else "")
     write_report(path, title, large, tables, images)
     return path
 
 
-def _detected(
-    detector: Detector | PaperDetector, data: Path, part: str, layout: str | None
-) -> list[ReportImage]:
+def _detected(detector: Detector | PaperDetector, dataset: DetectionSet) -> list[ReportImage]:
     """Images with what is annotated at the left and what was found at the right."""
-    dataset = detection_for(read_detection(data, part, layout), detector.names_)
     images: list[ReportImage] = []
     for item in _some(dataset.items):
         result = detector.predict(item.path)
@@ -77,11 +71,8 @@ def _detected(
     return images
 
 
-def _classified(
-    classifier: Classifier | NetworkClassifier, data: Path, part: str, layout: str | None
-) -> list[ReportImage]:
+def _classified(classifier: Classifier | NetworkClassifier, dataset: ClassificationSet) -> list[ReportImage]:
     """Images with their top classes, the true one below."""
-    dataset = classification_for(read_classification(data, part, layout), classifier.names_)
     images: list[ReportImage] = []
     for item in _some(dataset.items):
         result = classifier.predict(item.path)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sppnet.runs import json_text
+from sppnet.errors import visible
 
 __all__ = ["Screen", "metric_tables", "number", "opened_screen", "summary_rows"]
 
@@ -30,24 +30,28 @@ class Screen:
 
     def say(self, line: str) -> None:
         """One line for the eye."""
-        self._console.print(line, markup=False)
+        self._console.print(visible(line), markup=False)
 
     def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table for the eye, columns of numbers to the right; the JSON document stands for it."""
         if self.json:
             return
-        table = Table(title=title, title_justify="left")
+        table = Table(title=Text(visible(title)), title_justify="left")
         for column, name in enumerate(head):
             numeric = all(isinstance(row[column], (int, float, type(None))) for row in rows)
-            table.add_column(name, justify="right" if numeric else "left")
+            table.add_column(Text(visible(name)), justify="right" if numeric else "left")
         for row in rows:
-            table.add_row(*(Text(number(cell)) for cell in row))
+            table.add_row(*(Text(visible(number(cell))) for cell in row))
         self._console.print(table)
 
     def document(self, content: Mapping[str, object]) -> None:
         """The JSON document, where one was asked for."""
         if self.json:
-            self._stdout.write(json_text(content) + "\n")
+            from sppnet.runs import json_text
+
+            # Parts of file names that are not UTF-8 become escapes, which JSON has too.
+            text = json_text(content).encode("utf-8", "backslashreplace").decode()
+            self._stdout.write(text + "\n")
             self._stdout.flush()
 
 

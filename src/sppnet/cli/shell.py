@@ -5,14 +5,24 @@ Nothing heavy is imported here: ``sppnet --help`` must answer at once.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
 
 from sppnet.errors import UserError
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "console_main", "main"]
+
+_SYSTEM_FAULTS = frozenset(
+    number
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "EMFILE", "EFBIG")
+    if (number := getattr(errno, name, None)) is not None
+)
+"""Failures of the file system that are no defect of the package."""
 
 VERBS = {
     "check": "what is installed, which device, which kernels, which optional parts",
@@ -47,11 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sppnet {version('sppnet')}")
         return 0
     verb = words[0]
+    _quieten_pillow()
     try:
         if verb not in VERBS:
             raise UserError("verb", "one of " + ", ".join(VERBS), repr(verb), _close(verb))
         room = importlib.import_module(f"sppnet.cli.{verb}")
-        return int(room.run(words[1:]))
+        code = int(room.run(words[1:]))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"sppnet: {error}", file=sys.stderr)
         return 2
@@ -62,6 +75,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader went away (`sppnet ... | head`); what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in _SYSTEM_FAULTS:
+            raise
+        where = error.filename if error.filename is not None else "file system"
+        wanted = "room and permission to write"
+        print(f"sppnet: {UserError(where, wanted, error.strerror or error)}", file=sys.stderr)
+        return 2
+
+
+def console_main() -> NoReturn:
+    """Run `main` as the console script: an interrupt at any moment, even during imports, is one line."""
+    import signal
+
+    signal.signal(signal.SIGINT, _interrupt)
+    code = main()
+    # Whatever libraries do at exit, an interrupt must not print a traceback any more.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise `KeyboardInterrupt`, so that files are closed and removed; during imports, leave at once.
+
+    A library that is interrupted while it is imported may turn the interrupt into another exception, or
+    print it and go on.
+    """
+    if _importing(frame):
+        os.write(2, b"sppnet: interrupted\n")
+        os._exit(130)
+    raise KeyboardInterrupt
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _quieten_pillow() -> None:
+    """Keep Pillow's warnings about odd files off stderr: what cannot be read is said in one line."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _help() -> str:

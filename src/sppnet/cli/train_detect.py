@@ -42,6 +42,7 @@ def run(words: list[str]) -> int:
         weights=flags.weights,
         device=flags.device,
         seed=flags.seed,
+        val_share=flags.val_share,
         options=flags.options,
         cache=cache,
     )

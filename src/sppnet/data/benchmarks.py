@@ -10,8 +10,10 @@ from torch import Tensor
 from sppnet.data.folders import folder_splits, is_folders, read_folders
 from sppnet.data.images import IMAGE_ENDINGS
 from sppnet.data.splits import WHOLE
-from sppnet.data.voc import voc_home
+from sppnet.data.voc_places import voc_home
 from sppnet.errors import UserError
+from sppnet.inputs.paths import files_with, is_file
+from sppnet.inputs.text import text_lines
 from sppnet.structures import ClassificationSet
 
 _CALTECH = "101_ObjectCategories"
@@ -76,13 +78,15 @@ def read_voc_labels(root: Path, split: str) -> tuple[list[Path], tuple[str, ...]
         home = voc_home(root)
     except UserError:
         raise missing(root, "PASCAL VOC 2007") from None
-    lists = sorted((home / "ImageSets" / "Main").glob(f"*_{split}.txt"))
+    lists = [
+        path for path in files_with(home / "ImageSets" / "Main", ".txt") if path.stem.endswith(f"_{split}")
+    ]
     if not lists:
         raise missing(root, "PASCAL VOC 2007")
     columns: list[list[int]] = []
     first: list[str] = []
     for path in lists:
-        words = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        words = [line.split() for _, line in text_lines(path)]
         keys = [line[0] for line in words]
         first = first or keys
         if keys != first or any(len(line) != 2 or line[1] not in ("-1", "0", "1") for line in words):
@@ -95,6 +99,6 @@ def read_voc_labels(root: Path, split: str) -> tuple[list[Path], tuple[str, ...]
 
 def _image(folder: Path, key: str) -> Path:
     for ending in sorted(IMAGE_ENDINGS):
-        if (folder / f"{key}{ending}").is_file():
+        if is_file(folder / f"{key}{ending}"):
             return folder / f"{key}{ending}"
     raise UserError(folder, f"the image {key}", "no such file")

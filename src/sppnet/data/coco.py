@@ -2,195 +2,209 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
-from sppnet.data.splits import SPLIT_FOLDERS, plain_name
-from sppnet.data.truth import Annotated, make_truth, size_of_annotated
+from sppnet.data.coco_files import (
+    Record,
+    annotation_files,
+    joined_categories,
+    load_annotations,
+    read_categories,
+    records,
+)
+from sppnet.data.images import IMAGE_ENDINGS
+from sppnet.data.notes import counted, skipped
+from sppnet.data.splits import plain_name, split_of
+from sppnet.data.truth import Annotated, Sizes, merged_names, stated_size
 from sppnet.errors import UserError
+from sppnet.inputs.paths import FileFinder, files_under, folders_in
+from sppnet.inputs.text import shown
+from sppnet.inputs.values import flag, identifier, real, same_key
+from sppnet.inputs.words import shortened
 from sppnet.progress import track
-from sppnet.structures import DetectionItem, DetectionSet, ImageSize
+from sppnet.structures import DetectionItem, DetectionSet
 
 _MANY = 3000  # images that take long enough to want a bar
-_CATEGORIES = re.compile(r'"categories"\s*:\s*(?=\[)')
-
-Record: TypeAlias = Mapping[str, Any]
 
 
 def is_coco(root: Path) -> bool:
     """Whether ``root`` has COCO annotations where `coco_splits` looks for them."""
-    return bool(_annotation_files(root))
+    return bool(annotation_files(root))
 
 
 def coco_splits(root: Path) -> tuple[str, ...]:
     """The splits, each named after its annotation file or folder.
 
-    Looked for, in this order: ``annotations/instances_SPLIT.json``, ``annotations/SPLIT.json``,
-    ``SPLIT/_annotations.coco.json``, and ``SPLIT.json`` in ``root`` itself.
+    Looked for, in this order: ``annotations/instances_SPLIT.json``, ``SPLIT/_annotations.coco.json``,
+    ``annotations/SPLIT.json`` and ``SPLIT.json`` in ``root`` itself, and one JSON file in each of the
+    folders train, val and test.
     """
-    return tuple(_annotation_files(root))
+    return tuple(annotation_files(root))
 
 
 def read_coco(root: Path, split: str) -> DetectionSet:
     """One split of a COCO data set; crowds and images without objects are kept.
 
     Class names are the categories of all its splits, by ascending id; categories of one name are one
-    class, with the last of their ids.
+    class, with the last of their ids that has objects. Ids may be texts; ``"3"`` and 3 are the same.
 
     Args:
         root: the folder that holds ``annotations``.
         split: one of `coco_splits`.
 
     Raises:
-        UserError: a missing or broken file, an annotation of an unknown image or category, or a box
-            outside its image; it names the file and the annotation.
+        UserError: a missing or broken file, an id that comes twice, an annotation of an unknown image
+            or category, a box outside its image, or an image that several names stand for; it names
+            the file and the annotation.
     """
-    files = _annotation_files(root)
+    files = annotation_files(root)
     if not files:
         raise UserError(root, "annotations/*.json with images, annotations and categories", "none")
     if split not in files:
         raise UserError(root, f"one of the splits {', '.join(files)}", repr(split))
     file = files[split]
-    content = _load(file)
-    ids = _category_ids(list(files.values()))
+    content = load_annotations(file)
+    declared = joined_categories({one: read_categories(one) for one in files.values()})
+    rows = _images(file, content)
+    annotations = _annotations(file, content, rows)
+    used = {same_key(one["category_id"]) for _, one in annotations if _is_id(one.get("category_id"))}
+    ids, notes = merged_names(declared, {number for number, _ in declared if same_key(number) in used})
     names = tuple(ids)
-    labels = _labels(file, content, ids)
-    records = {_field(file, record, "id", "image"): record for record in _records(file, content, "images")}
-    objects: dict[Any, list[Annotated]] = {key: [] for key in records}
-    for number, annotation in enumerate(_records(file, content, "annotations")):
-        where = f"{file}, annotation {annotation.get('id', f'number {number}')}"
-        image_id = annotation.get("image_id")
-        if not isinstance(image_id, int | str) or image_id not in objects:
-            raise UserError(where, "the image_id of one of its images", image_id)
-        objects[image_id].append(_annotated(where, annotation, labels))
-    folders = _image_folders(root, file, split)
+    labels = {same_key(number): names.index(name) for number, name in declared}
+    objects: dict[int | str, list[Annotated]] = {key: [] for key in rows}
+    for where, annotation in annotations:
+        objects[same_key(annotation["image_id"])].append(_annotated(where, annotation, labels))
+    paths = _find_images(root, file, split, rows)
     items: list[DetectionItem] = []
-    for key, record in track(records.items(), "images", len(records), quiet=len(records) < _MANY):
-        image = _find_image(file, str(_field(file, record, "file_name", f"image {key}")), folders)
-        size = size_of_annotated(image, file, _stated_size(record))
-        items.append(DetectionItem(image, str(key), make_truth(objects[key], names, size)))
-    return DetectionSet(root, "coco", split, names, tuple(ids.values()), tuple(items))
+    sizes = Sizes()
+    for key, (image_id, record) in track(rows.items(), "images", len(rows), quiet=len(rows) < _MANY):
+        stated = stated_size(record.get("height"), record.get("width"))
+        truth = sizes.truth(paths[key], file, stated, objects[key], names)
+        items.append(DetectionItem(paths[key], str(image_id), truth, image_id))
+    notes += sizes.notes() + _unlisted(root, split, [item.path for item in items])
+    return DetectionSet(root, "coco", split, names, tuple(ids.values()), tuple(items), notes)
 
 
-def _annotation_files(root: Path) -> dict[str, Path]:
-    """Annotation file by split. Files elsewhere than COCO puts them are opened to see what they hold."""
-    folder = root / "annotations"
-    instances = {
-        path.stem.removeprefix("instances_"): path for path in sorted(folder.glob("instances_*.json"))
-    }
-    if instances:
-        return instances
-    exported = {path.parent.name: path for path in sorted(root.glob("*/_annotations.coco.json"))}
-    if exported:
-        return exported
-    return {p.stem: p for place in (folder, root) for p in sorted(place.glob("*.json")) if _holds_boxes(p)}
+def _is_id(value: object) -> bool:
+    return isinstance(value, int | str | float) and not isinstance(value, bool)
 
 
-def _holds_boxes(path: Path) -> bool:
-    text = path.read_bytes()
-    return all(key in text for key in (b'"images"', b'"annotations"', b'"categories"', b'"bbox"'))
+def _images(file: Path, content: Record) -> dict[int | str, tuple[int | str, Record]]:
+    """By key the id of each image as it was written, and its record."""
+    found: dict[int | str, tuple[int | str, Record]] = {}
+    names: dict[str, object] = {}
+    for number, record in enumerate(records(file, content, "images")):
+        where = f"{file}, image {shown(record.get('file_name', f'number {number}'))}"
+        if "id" not in record:
+            raise UserError(file, '"id" in every image', f"image number {number} without it")
+        image_id = identifier(record["id"], where, "a whole number or a text as id")
+        name: object = record.get("file_name")
+        if not isinstance(name, str) or not name.strip():
+            got = f"image {shown(image_id)} without it"
+            raise UserError(file, '"file_name" in every image', got)
+        if same_key(image_id) in found:
+            other = found[same_key(image_id)][1]["file_name"]
+            got = f"{shown(image_id)} for {shown(other)} and for {shown(name)}"
+            raise UserError(file, "each image id once", got, "Give every image its own id")
+        if name in names:
+            got = f"{shown(name)} for the ids {shown(names[name])} and {shown(image_id)}"
+            raise UserError(file, "each file_name once", got, "Merge the two entries")
+        names[name] = image_id
+        found[same_key(image_id)] = (image_id, record)
+    return found
 
 
-def _load(file: Path) -> Record:
-    try:
-        content: object = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise UserError(file, "well-formed JSON", error) from error
-    if not isinstance(content, dict):
-        raise UserError(file, "a JSON object with images, annotations and categories", type(content).__name__)
-    return cast(Record, content)
+def _annotations(
+    file: Path, content: Record, images: Mapping[int | str, tuple[int | str, Record]]
+) -> list[tuple[str, Record]]:
+    """The annotations, each with its place in the file; ids and images are checked."""
+    found: list[tuple[str, Record]] = []
+    seen: dict[int | str, str] = {}
+    for number, annotation in enumerate(records(file, content, "annotations")):
+        where = f"{file}, annotation {shown(annotation.get('id', f'number {number}'))}"
+        image_id: object = annotation.get("image_id")
+        expected = "the image_id of one of its images"
+        key = same_key(identifier(image_id, where, expected))
+        if key not in images:
+            raise UserError(where, expected, shown(image_id))
+        found.append((where, cast(Record, dict(annotation) | {"image_id": key})))
+        if "id" not in annotation:
+            continue
+        own = same_key(identifier(annotation["id"], where, "a whole number or a text as id"))
+        image = str(images[key][1]["file_name"])
+        if own in seen:
+            got = f"it for an object of {shown(seen[own])} and for one of {shown(image)}"
+            raise UserError(where, "each annotation id once", got, "Number the annotations anew")
+        seen[own] = image
+    return found
 
 
-def _records(file: Path, content: Record, name: str) -> Sequence[Record]:
-    records: object = content.get(name)
-    if not isinstance(records, list) or not all(
-        isinstance(record, dict) for record in cast(list[Any], records)
-    ):
-        raise UserError(file, f'a list of objects under "{name}"', type(records).__name__)
-    return cast(Sequence[Record], records)
-
-
-def _field(file: Path, record: Record, name: str, of: str) -> Any:
-    if name not in record:
-        raise UserError(file, f'"{name}" in every {of.split()[0]}', f"{of} without it")
-    return record[name]
-
-
-def _category_ids(files: Sequence[Path]) -> dict[str, int]:
-    """The id of each class name over all splits, ascending: ids alone decide, not the split read."""
-    names: dict[int, str] = {}
-    for file in files:
-        for category in _categories(file):
-            number, name = category["id"], str(category["name"])
-            if names.setdefault(number, name) != name:
-                raise UserError(
-                    file, f"category {number} to be {names[number]!r}, as in another split", repr(name)
-                )
-    last: dict[str, int] = {names[number]: number for number in sorted(names)}
-    return dict(sorted(last.items(), key=lambda entry: entry[1]))
-
-
-def _categories(file: Path) -> Sequence[Record]:
-    """The categories alone, which takes a fraction of the time that the whole of a large file takes."""
-    text = file.read_text(encoding="utf-8-sig", errors="replace")
-    for match in _CATEGORIES.finditer(text):
-        try:
-            found: object = json.JSONDecoder().raw_decode(text, match.end())[0]
-        except ValueError as error:
-            raise UserError(file, "well-formed JSON", error) from error
-        rows = cast(list[Any], found)
-        if rows and all(
-            isinstance(row, dict) and isinstance(row.get("id"), int) and "name" in row for row in rows
-        ):
-            return cast(Sequence[Record], rows)
-    raise UserError(file, 'a list "categories" of objects with an integer id and a name', "none")
-
-
-def _labels(file: Path, content: Record, ids: Mapping[str, int]) -> dict[int, int]:
-    """Class number by category id, those of merged categories included."""
-    numbers = {name: number for number, name in enumerate(ids)}
-    categories = _records(file, content, "categories")
-    return {_field(file, c, "id", "category"): numbers[str(c.get("name"))] for c in categories}
-
-
-def _annotated(where: str, annotation: Record, labels: Mapping[int, int]) -> Annotated:
-    category = annotation.get("category_id")
-    if not isinstance(category, int) or category not in labels:
-        raise UserError(where, "the category_id of one of its categories", category)
+def _annotated(where: str, annotation: Record, labels: Mapping[int | str, int]) -> Annotated:
+    category: object = annotation.get("category_id")
+    expected = "the category_id of one of its categories"
+    key = same_key(identifier(category, where, expected))
+    if key not in labels:
+        raise UserError(where, expected, shown(category))
     box: object = annotation.get("bbox")
     try:
-        x, y, width, height = (float(value) for value in cast(list[Any], box))
+        x, y, width, height = (real(value) for value in cast(list[Any], box))
     except (TypeError, ValueError) as error:
-        raise UserError(where, "a bbox [x, y, width, height]", box) from error
-    crowd = bool(annotation.get("iscrowd", 0))
-    return Annotated(where, f"bbox {box}", (x, y, x + width, y + height), labels[category], crowd=crowd)
-
-
-def _stated_size(image: Record) -> ImageSize | None:
-    height, width = image.get("height"), image.get("width")
-    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-        return ImageSize(height, width)
-    return None
+        raise UserError(where, "a bbox [x, y, width, height]", shown(box)) from error
+    crowd = flag(annotation.get("iscrowd"), f"{where}, iscrowd")
+    return Annotated(where, f"bbox {shown(box)}", (x, y, x + width, y + height), labels[key], crowd=crowd)
 
 
 def _image_folders(root: Path, file: Path, split: str) -> list[Path]:
-    """Where images may lie, top first."""
-    alike = [name for name in SPLIT_FOLDERS if plain_name(name) == plain_name(split)]
-    names = [split, *alike]
-    folders = [root / name for name in names] + [root / "images" / name for name in names]
-    folders += [root / "images", root, file.parent]
-    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+    """Where images may lie, top first: the split's own folders, then those of all images."""
+    inner = [folder for folder in folders_in(root) if folder.name.lower() == "images"]
+    wanted = plain_name(split)
+    own = [
+        folder
+        for place in (root, *inner)
+        for folder in sorted(folders_in(place), key=lambda one: one.name != split)
+        if folder.name == split or plain_name(folder.name) == wanted
+    ]
+    return list(dict.fromkeys([*own, *inner, root, file.parent]))
 
 
-def _find_image(file: Path, name: str, folders: list[Path]) -> Path:
-    """The image in the first folder that has it; that folder is then asked first for the next one."""
-    for position, folder in enumerate(folders):
-        path = folder / name
-        if path.is_file():
-            folders.insert(0, folders.pop(position))
-            return path
-    looked = ", ".join(str(folder) for folder in folders)
-    raise UserError(file, f"the image {name} in one of {looked}", "no such file")
+def _find_images(
+    root: Path, file: Path, split: str, rows: Mapping[int | str, tuple[int | str, Record]]
+) -> dict[int | str, Path]:
+    """The image of every record; all that are missing are named at once."""
+    folders = _image_folders(root, file, split)
+    finder = FileFinder(folders, root, split_of)
+    found: dict[int | str, Path] = {}
+    missing: list[str] = []
+    owners: dict[Path, str] = {}
+    for key, (_, record) in rows.items():
+        name = str(record["file_name"])
+        path = finder.find(name)
+        if path is None:
+            missing.append(name)
+            continue
+        if path in owners:
+            got = f"it for {shown(owners[path])} and for {shown(name)}"
+            raise UserError(path, "one entry for the image", got, "Remove one of the entries")
+        owners[path] = name
+        found[key] = path
+    if missing:
+        looked = ", ".join(str(folder) for folder in folders)
+        what = "the image" if len(missing) == 1 else f"the {len(missing)} images"
+        raise UserError(file, f"{what} {shortened(missing)} in one of {looked}", "no such file")
+    return found
+
+
+def _unlisted(root: Path, split: str, images: Sequence[Path]) -> tuple[str, ...]:
+    """Notes on the split's own folders: images that its file does not list, types that are not read."""
+    folders = {path.parent for path in images if _is_own(path, root, split)}
+    files = sorted({path for folder in folders for path in files_under(folder)})
+    listed = set(images)
+    bare = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS and path not in listed]
+    return counted(bare, "image", "images", "not in the annotation file left out") + skipped(files)
+
+
+def _is_own(path: Path, root: Path, split: str) -> bool:
+    parts = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
+    return any(part == split or split_of(part) == plain_name(split) for part in parts)

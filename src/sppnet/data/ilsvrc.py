@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
-from sppnet.data.images import is_image
+import numpy as np
+
+from sppnet.data.images import IMAGE_ENDINGS
 from sppnet.errors import UserError
+from sppnet.inputs.mat import read_mat
+from sppnet.inputs.paths import files_with, is_file, is_folder, name_parts
+from sppnet.inputs.text import shown, text_lines
+from sppnet.inputs.values import whole
 from sppnet.structures import ClassificationItem
 
 _TRUTH, _META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -20,10 +25,10 @@ _TRUTH, _META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 
 def find_list(root: Path, split: str) -> Path | None:
     """The list of the classes of the loose images in ``root/split``, or None."""
-    if not (root / split).is_dir():
+    if not is_folder(root / split):
         return None
-    names = [f"{split}.txt", f"LOC_{split}_solution.csv"] + ([_TRUTH] if split == "val" else [])
-    return next((root / name for name in names if (root / name).is_file()), None)
+    names = [f"{split}.txt", f"LOC_{split}_solution.csv"] + ([_TRUTH] if split.lower() == "val" else [])
+    return next((root / name for name in names if is_file(root / name)), None)
 
 
 def read_list(root: Path, split: str, names: tuple[str, ...]) -> list[ClassificationItem]:
@@ -39,7 +44,7 @@ def read_list(root: Path, split: str, names: tuple[str, ...]) -> list[Classifica
     """
     path = find_list(root, split)
     assert path is not None
-    images = sorted(p for p in (root / split).iterdir() if is_image(p))
+    images = files_with(root / split, *IMAGE_ENDINGS)
     if not images:
         raise UserError(root / split, "images", "none")
     classes = _read(path, images)
@@ -49,39 +54,69 @@ def read_list(root: Path, split: str, names: tuple[str, ...]) -> list[Classifica
         said = classes.get(image.stem)
         if said is None:
             raise UserError(path, f"the class of {image.name}", "no line of it")
-        number = int(said) if said.isdigit() else numbers.get(said, -1)
+        number = numbers.get(said, -1)
+        if number < 0 and said.isascii() and said.isdigit():
+            number = whole(said, path, f"the class of {image.name}")
         if not 0 <= number < len(names):
-            raise UserError(path, f"one of the {len(names)} classes of train", f"{said} for {image.name}")
+            raise UserError(
+                path, f"one of the {len(names)} classes of train", f"{shown(said)} for {image.name}"
+            )
         items.append(ClassificationItem(image, number))
     return items
 
 
 def _read(path: Path, images: list[Path]) -> dict[str, str]:
     """By the stem of an image's file its wnid, or its number among the sorted ones."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    filled = [line.strip() for line in lines if line.strip()]
-    if path.suffix == ".csv":
-        rows = [row for row in csv.reader(filled) if len(row) >= 2 and row[0] != "ImageId"]
-        return {Path(row[0]).stem: row[1].split()[0] for row in rows}
+    lines = text_lines(path)
     if path.name == _TRUTH:
         wnids = _wnids(path.parent / _META)
-        if len(filled) != len(images):
-            raise UserError(path, f"a line for each of {len(images)} images", f"{len(filled)} lines")
-        return {image.stem: wnids[int(n)] for image, n in zip(images, filled, strict=True)}
+        if len(lines) != len(images):
+            raise UserError(path, f"a line for each of {len(images)} images", f"{len(lines)} lines")
+        return {
+            image.stem: _wnid(f"{path}, line {number}", line, wnids)
+            for image, (number, line) in zip(images, lines, strict=True)
+        }
     found: dict[str, str] = {}
-    for number, line in enumerate(filled, 1):
-        words = line.split()
-        if len(words) != 2:
-            raise UserError(f"{path}, line {number}", "an image and its class", repr(line))
-        found[Path(words[0]).stem] = words[1]
+    for number, line in lines:
+        where = f"{path}, line {number}"
+        words = _csv_words(where, line) if path.suffix == ".csv" else line.split()
+        if words[:1] == ["ImageId"]:
+            continue
+        if len(words) != 2 or not name_parts(words[0]):
+            raise UserError(where, "an image and its class", shown(line))
+        stem = Path(name_parts(words[0])[-1]).stem
+        if found.setdefault(stem, words[1]) != words[1]:
+            raise UserError(where, f"one class of {stem}", f"{found[stem]} and {words[1]}")
     return found
+
+
+def _csv_words(where: str, line: str) -> list[str]:
+    """An image and its first wnid; boxes and further objects follow the latter."""
+    try:
+        row = next(csv.reader([line]))
+    except csv.Error as error:
+        raise UserError(where, "a line of a CSV file", error) from error
+    return [row[0], *row[1].split()[:1]] if len(row) >= 2 else row
+
+
+def _wnid(where: str, line: str, wnids: dict[int, str]) -> str:
+    number = whole(line, where, f"one of {len(wnids)} class numbers")
+    if number not in wnids:
+        raise UserError(where, f"one of {len(wnids)} class numbers", number)
+    return wnids[number]
 
 
 def _wnids(path: Path) -> dict[int, str]:
     """The development kit's numbers of the wnids."""
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(path, "the development kit's list of classes", "no such file", "Put it by the list.")
-    from scipy.io import loadmat
-
-    synsets: Any = loadmat(str(path), squeeze_me=True)["synsets"]
-    return {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets}
+    synsets = read_mat(path).get("synsets")
+    if not isinstance(synsets, dict) or not {"ILSVRC2012_ID", "WNID"} <= synsets.keys():
+        raise UserError(path, "a structure synsets with ILSVRC2012_ID and WNID", "none")
+    found: dict[int, str] = {}
+    for number, wnid in zip(synsets["ILSVRC2012_ID"].flat, synsets["WNID"].flat, strict=True):
+        values = np.asarray(number).reshape(-1)
+        if len(values) != 1 or values.dtype.kind not in "iuf" or not isinstance(wnid, str):
+            raise UserError(path, "a number and a wnid for each class", f"{shown(number)} and {shown(wnid)}")
+        found[whole(values[0].item(), path)] = wnid
+    return found

@@ -1,53 +1,115 @@
-"""Decoding images safely, whatever their file type, colour mode and orientation."""
+"""Decoding images safely, whatever their source, file type, colour mode and orientation."""
 
 from __future__ import annotations
 
-import glob
+import io
 import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from sppnet.data.opening import (
+    TURNS,
+    max_pixels,
+    open_file,
+    open_image,
+    orientation,
+    path_of,
+    reason,
+    upright_size,
+)
+from sppnet.data.pixels import Pixels, array_pixels, rgb_pixels, tensor_pixels
+from sppnet.data.search import IMAGE_ENDINGS, find_images, images_under, is_image
 from sppnet.errors import UserError
 from sppnet.structures import ImageSize
 
-IMAGE_ENDINGS = (
-    ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm",
-    ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
-)  # fmt: skip
-"""The file endings, in lower case, that folders and globs are searched for."""
+__all__ = [
+    "IMAGE_ENDINGS",
+    "LARGE",
+    "ImageSource",
+    "Pixels",
+    "ScaledImage",
+    "find_images",
+    "image_shape",
+    "image_size",
+    "images_under",
+    "is_image",
+    "max_pixels",
+    "pixels_to_image",
+    "read_image",
+    "read_pixels",
+    "read_scaled",
+    "read_scaled_pixels",
+    "stable_source",
+]
 
-Pixels: TypeAlias = NDArray[np.uint8]
-ImageSource: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
+ImageSource: TypeAlias = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[Any] | Tensor
+)
 
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+SOURCES = "a path, bytes, a binary file, a PIL image, an array or a tensor"
+
+LARGE = 16_000_000
+"""Images of more pixels are averaged down to at least twice the size that the network sees."""
+
+_REDUCIBLE = frozenset({"L", "RGB", "CMYK", "YCbCr"})
+
+
+@dataclass(frozen=True)
+class ScaledImage:
+    """An image, perhaps smaller than it is stored.
+
+    Attributes:
+        values: float32 ``[3, h, w]``, RGB, 0..1.
+        size: the size of the image itself, after EXIF rotation.
+    """
+
+    values: Tensor
+    size: ImageSize
 
 
 def read_image(source: ImageSource) -> Tensor:
     """The image as the networks take it: float32 ``[3, H, W]``, RGB, 0..1, contiguous.
 
     Args:
-        source: a path, a PIL image, or a uint8 array, ``[H, W, 3]`` in RGB or ``[H, W]`` in grey.
+        source: see `read_pixels`.
 
     Raises:
         UserError: see `read_pixels`.
+
+    Examples:
+        >>> read_image(np.zeros((2, 3, 3), np.uint8)).shape
+        torch.Size([3, 2, 3])
     """
     return pixels_to_image(read_pixels(source))
+
+
+def read_scaled(source: ImageSource, wanted: Callable[[ImageSize], ImageSize]) -> ScaledImage:
+    """As `read_image`, but an image of more than `LARGE` pixels is averaged down while it is decoded.
+
+    Both sides stay at least twice those of ``wanted``. JPEG files are decoded at a reduced size, so that
+    memory follows the network's input rather than the file.
+
+    Args:
+        source: see `read_pixels`.
+        wanted: from the image's size, the largest size that the network will see.
+
+    Raises:
+        UserError: see `read_pixels`.
+
+    Examples:
+        >>> read = read_scaled(np.zeros((40, 30, 3), np.uint8), lambda size: ImageSize(4, 3))
+        >>> read.values.shape, read.size
+        (torch.Size([3, 40, 30]), ImageSize(height=40, width=30))
+    """
+    pixels, size = read_scaled_pixels(source, wanted)
+    return ScaledImage(pixels_to_image(pixels), size)
 
 
 def pixels_to_image(pixels: Pixels) -> Tensor:
@@ -64,179 +126,124 @@ def read_pixels(source: ImageSource) -> Pixels:
 
     - EXIF orientation is applied. Of an animation or a file of many pages, the first frame is taken.
     - Whatever is transparent lies on white, as a browser would show it.
-    - Grey with 16 bits keeps its upper 8. Mode ``I`` counts as 16 bits where its values allow it, mode
-      ``F`` as 0..1 or else as 0..255; other ranges are stretched from their least to their greatest.
+    - Grey of 16 bits keeps the upper 8 of the 10, 12, 14 or 16 bits that its greatest value needs; values
+      up to 255 stay. Mode ``I`` counts as 16 bits where its values allow it, mode ``F`` as 0..1 or else as
+      0..255; other ranges are stretched from their least to their greatest.
     - Embedded colour profiles are not applied.
 
     Args:
-        source: a path, a PIL image, or a uint8 array, ``[H, W, 3]`` in RGB or ``[H, W]`` in grey.
+        source: a path; the bytes of an image file; a binary file object, read from where it stands; a PIL
+            image; an array ``[H, W, 3]`` (RGB), ``[H, W, 4]`` (RGBA) or ``[H, W]`` (grey) of uint8 or of
+            floats in 0..1; a tensor ``[3, H, W]`` of uint8 or of floats in 0..1.
 
     Raises:
-        UserError: no such file, no image, a truncated or corrupt one, one larger than Pillow's limit
-            of ``2 * PIL.Image.MAX_IMAGE_PIXELS``, or an array of another shape or type.
+        UserError: no such file, no image, a truncated or corrupt one, one larger than `max_pixels`, or a
+            source of another kind, shape or type.
+
+    Examples:
+        >>> read_pixels(torch.ones(3, 1, 2)).tolist()
+        [[[255, 255, 255], [255, 255, 255]]]
     """
-    if isinstance(source, np.ndarray):
-        return _array_pixels(source)
+    return read_scaled_pixels(source, None)[0]
+
+
+def read_scaled_pixels(
+    source: ImageSource, wanted: Callable[[ImageSize], ImageSize] | None
+) -> tuple[Pixels, ImageSize]:
+    """As `read_scaled`, as uint8 ``[h, w, 3]``, and the size of the image itself."""
+    if isinstance(source, (np.ndarray, Tensor)):
+        pixels = array_pixels(source) if isinstance(source, np.ndarray) else tensor_pixels(source)
+        return _reduced_pixels(pixels, wanted), ImageSize(*pixels.shape[:2])
     if isinstance(source, Image.Image):
-        return _rgb_pixels(source, "image")
-    path = Path(source)
-    with _open(path) as image:
-        return _rgb_pixels(image, path)
+        return _decoded(source, "image", wanted, draft=False)
+    if isinstance(source, (str, os.PathLike)):
+        with open_image(path_of(source)) as image:
+            return _decoded(image, source, wanted)
+    content = stable_source(source)
+    if not isinstance(content, bytes):
+        raise UserError("image", SOURCES, type(source).__name__)
+    with open_file(io.BytesIO(content), "image", empty=not content) as image:
+        return _decoded(image, "image", wanted)
 
 
-def image_size(path: str | os.PathLike[str]) -> ImageSize:
-    """Height and width of an image after EXIF rotation, from its header alone.
+def stable_source(source: ImageSource) -> ImageSource:
+    """The source itself, or the bytes of a file object, so that it can be read more than once."""
+    if isinstance(source, (bytearray, memoryview)):
+        return bytes(source)
+    if isinstance(source, Image.Image) or not hasattr(source, "read"):
+        return source
+    try:
+        content: object = cast("Any", source).read()
+    except (OSError, ValueError) as error:
+        raise UserError("image", "a binary file that can be read", reason(error)) from error
+    if not isinstance(content, bytes):
+        todo = "Open it with mode 'rb'"
+        raise UserError("image", "a binary file", f"one that yields {type(content).__name__}", todo)
+    return content
+
+
+def image_size(source: ImageSource) -> ImageSize:
+    """Height and width of an image after EXIF rotation; of a path from its header alone.
 
     Raises:
         UserError: no such file, or no image.
+
+    Examples:
+        >>> image_size(np.zeros((2, 3), np.uint8))
+        ImageSize(height=2, width=3)
     """
-    return image_shape(path)[0]
+    if isinstance(source, (str, os.PathLike)):
+        return image_shape(source)[0]
+    return ImageSize(*read_pixels(source).shape[:2])
 
 
 def image_shape(path: str | os.PathLike[str]) -> tuple[ImageSize, bool]:
     """As `image_size`, and whether EXIF rotation swapped the file's own height and width."""
-    with _open(Path(path)) as image:
-        width, height = image.size
-        tags = getattr(image, "tag_v2", None)
-        if tags is not None:
-            # Pillow swaps a rotated TIFF's sides by itself, at opening or at loading by its version.
-            width, height = tags.get(256, width), tags.get(257, height)
-        turned = _orientation(image) >= 5
-    return (ImageSize(width, height), True) if turned else (ImageSize(height, width), False)
+    with open_image(path_of(path)) as image:
+        return upright_size(image)
 
 
-def find_images(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The images that paths, folders and globs stand for, each once, in the order given.
-
-    A file is taken whatever its ending. Of folders (with all their subfolders, hidden ones left out)
-    and of globs (``**`` included) the files with one of `IMAGE_ENDINGS` are taken, sorted.
-
-    Raises:
-        UserError: a source that does not exist, or that holds no image.
-    """
-    found: dict[Path, None] = {}
-    for source in sources:
-        path = Path(source)
-        if path.is_file():
-            images = [path]
-        elif path.is_dir():
-            images = images_under(path)
-        elif glob.has_magic(os.fspath(source)):
-            matches = glob.glob(os.path.expanduser(source), recursive=True)
-            images = sorted(Path(name) for name in matches if is_image(Path(name)))
-        else:
-            raise UserError(source, "an image, a folder or a glob", "no such file or folder")
-        if not images:
-            raise UserError(source, f"images ({' '.join(IMAGE_ENDINGS)})", "none")
-        found.update(dict.fromkeys(images))
-    if not found:
-        raise UserError("sources", "at least one image, folder or glob", "none")
-    return list(found)
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file has one of `IMAGE_ENDINGS`; hidden files, as macOS adds them, do not count."""
-    return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
-
-
-def images_under(folder: Path) -> list[Path]:
-    """The images of a folder and of its subfolders, hidden ones left out, sorted by path."""
-    images: list[Path] = []
-    for here, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        images += [Path(here, name) for name in names if is_image(Path(here, name))]
-    return sorted(images)
-
-
-def _open(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise UserError(path, "an image", "a folder" if path.is_dir() else "no such file")
+def _decoded(
+    image: Image.Image,
+    where: object,
+    wanted: Callable[[ImageSize], ImageSize] | None,
+    *,
+    draft: bool = True,
+) -> tuple[Pixels, ImageSize]:
     try:
-        return Image.open(path)
-    except UnidentifiedImageError as error:
-        empty = path.stat().st_size == 0
-        raise UserError(path, "an image", "an empty file" if empty else "a file of no known type") from error
-    except Image.DecompressionBombError as error:
-        raise _too_large(path, error) from error
-    except Exception as error:  # what a broken header makes of a decoder has no common type
-        raise UserError(path, "a readable image", _reason(error)) from error
-
-
-def _too_large(where: object, error: Exception) -> UserError:
-    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-    todo = "If the image can be trusted, raise PIL.Image.MAX_IMAGE_PIXELS"
-    return UserError(where, f"an image of at most {limit:,} pixels", _reason(error), todo)
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, without decoding the image."""
-    if image.format == "PNG" and "exif" not in image.info and "Raw profile type exif" not in image.info:
-        # Its getexif would decode the whole image in search of a late chunk.
-        return 1
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block says nothing about the pixels, which are still good
-        return 1
-    return value if value in _TURNS else 1
-
-
-def _array_pixels(array: NDArray[Any]) -> Pixels:
-    grey = array.ndim == 2
-    colour = array.ndim == 3 and array.shape[2] == 3
-    if array.dtype != np.uint8 or 0 in array.shape or not (grey or colour):
-        wanted = "a uint8 array [H, W, 3] in RGB or [H, W] in grey"
-        raise UserError("image", wanted, f"{array.dtype} {list(array.shape)}")
-    return np.repeat(array[:, :, None], 3, axis=2) if grey else array
-
-
-def _rgb_pixels(image: Image.Image, where: object) -> Pixels:
-    try:
-        turn = 1
-        if getattr(image, "tag_v2", None) is None:
-            turn = _orientation(image)
+        turn = 1 if getattr(image, "tag_v2", None) is not None else orientation(image)
+        size, turned = upright_size(image)
+        factor = 1 if wanted is None else _factor(size, wanted(size))
+        whole = factor == 1
+        if factor > 1 and draft:
+            # JPEG decodes at a half, a quarter or an eighth; other file types do nothing here.
+            image.draft(image.mode, (image.width // factor, image.height // factor))
         image.load()
-        upright = image.transpose(_TURNS[turn]) if turn > 1 else image
-        return _to_rgb(upright)
-    except Image.DecompressionBombError as error:
-        raise _too_large(where, error) from error
-    except MemoryError:
+        if factor > 1 and image.mode in _REDUCIBLE and not image.has_transparency_data:
+            left = factor * image.height // (size.width if turned else size.height)
+            image = image.reduce(left) if left > 1 else image
+            factor = 1
+        upright = image.transpose(TURNS[turn]) if turn > 1 else image
+        pixels = rgb_pixels(upright)
+        if factor > 1:
+            pixels = np.asarray(Image.fromarray(pixels).reduce(factor))
+        # A TIFF that was rotated when it was loaded still has the tags of the file.
+        return pixels, ImageSize(*pixels.shape[:2]) if whole else size
+    except (MemoryError, UserError):
         raise
     except Exception as error:  # what broken data makes of a decoder has no common type
         todo = "The file may be truncated or corrupt: fetch it again or leave it out"
-        raise UserError(where, "an image that decodes", _reason(error), todo) from error
+        raise UserError(where, "an image that decodes", reason(error), todo) from error
 
 
-def _to_rgb(image: Image.Image) -> Pixels:
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return np.asarray(image)
-    if image.mode.startswith(("I", "F")):
-        grey = _grey_to_uint8(np.asarray(image), image.mode)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        assert converted is not None
-        return np.asarray(converted)
-    if image.has_transparency_data:
-        # Premultiplied modes convert only to their plain twin.
-        plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
-        clear = (image.convert(plain) if plain else image).convert("RGBA")
-        white = Image.new("RGBA", clear.size, "white")
-        return np.asarray(Image.alpha_composite(white, clear).convert("RGB"))
-    return np.asarray(image.convert("RGB"))
+def _factor(size: ImageSize, wanted: ImageSize) -> int:
+    """The whole factor by which an image is averaged down; 1 leaves it."""
+    if size.area <= LARGE:
+        return 1
+    return max(1, min(size.height // (2 * wanted.height), size.width // (2 * wanted.width)))
 
 
-def _grey_to_uint8(values: NDArray[Any], mode: str) -> Pixels:
-    if mode.startswith("I;16"):
-        return (values >> 8).astype(np.uint8)
-    plain = np.where(np.isfinite(values), values, 0).astype(np.float64)
-    low, high = float(plain.min()), float(plain.max())
-    if mode == "I" and low >= 0 and high <= 65535:
-        return (plain.astype(np.int64) >> 8).astype(np.uint8)
-    if mode == "F" and low >= 0 and high <= 255:
-        return np.rint(plain * 255 if high <= 1 else plain).astype(np.uint8)
-    return np.rint((plain - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
+def _reduced_pixels(pixels: Pixels, wanted: Callable[[ImageSize], ImageSize] | None) -> Pixels:
+    size = ImageSize(*pixels.shape[:2])
+    factor = 1 if wanted is None else _factor(size, wanted(size))
+    return pixels if factor == 1 else np.asarray(Image.fromarray(pixels).reduce(factor))

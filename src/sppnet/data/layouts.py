@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-import torch
-
 from sppnet.data.coco import coco_splits, is_coco, read_coco
 from sppnet.data.folders import folder_splits, is_folders, read_folders
+from sppnet.data.guesses import check_class_folders, foreign_format
 from sppnet.data.images import images_under
 from sppnet.data.splits import Purpose, choose_split, pick_split
 from sppnet.data.voc import is_voc, read_voc, voc_splits
 from sppnet.data.yolo import is_yolo, read_yolo, yolo_splits
 from sppnet.errors import UserError
+from sppnet.inputs.paths import is_file, is_folder
+from sppnet.inputs.text import reading
 from sppnet.structures import ClassificationSet, DetectionSet
 
 Layout: TypeAlias = Literal["voc", "coco", "yolo", "folders"]
@@ -25,36 +25,44 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 PathLike: TypeAlias = str | os.PathLike[str]
 
 _LOOKED_FOR = (
-    "JPEGImages with Annotations (VOC), annotations/*.json (COCO), data.yaml or images with labels (YOLO), "
-    "or a folder of images for each class"
+    "JPEGImages with Annotations or XML beside the images (VOC), annotations/*.json (COCO), data.yaml or "
+    "images with labels (YOLO), or a folder of images for each class"
 )
 
 
 def recognise(path: PathLike) -> Layout:
     """The layout of a labelled folder, or of a YOLO yaml.
 
+    Class folders are recognised last, and only where nothing speaks against them: labels beside the
+    images, or folders with names such as ``images``, ``masks`` and ``train`` in the place of classes.
+
     Raises:
-        UserError: no such path, an empty folder, or one where nothing fits; it lists what was looked for.
+        UserError: no such path, an empty folder, labels in a format that is not read, or a folder where
+            nothing fits; it lists what was looked for.
     """
     root = Path(path)
-    if not root.exists():
-        raise UserError(root, "a folder of labelled images", "no such folder")
-    if root.is_file():
+    _check_exists(root)
+    with reading(root):
+        if is_file(root):
+            if is_yolo(root):
+                return "yolo"
+            raise UserError(root, "a folder of labelled images", "a file")
+        if not any(root.iterdir()):
+            raise UserError(root, "a folder of labelled images", "an empty folder")
+        if is_voc(root):
+            return "voc"
+        if is_coco(root):
+            return "coco"
         if is_yolo(root):
             return "yolo"
-        raise UserError(root, "a folder of labelled images", "a file")
-    if not any(root.iterdir()):
-        raise UserError(root, "a folder of labelled images", "an empty folder")
-    if is_voc(root):
-        return "voc"
-    if is_coco(root):
-        return "coco"
-    if is_yolo(root):
-        return "yolo"
-    if is_folders(root):
-        return "folders"
-    got = "images without labels" if images_under(root) else "none of these"
-    raise UserError(root, _LOOKED_FOR, got)
+        other = foreign_format(root)
+        if other is not None:
+            raise UserError(root, _LOOKED_FOR, other, "Convert it to COCO")
+        if is_folders(root):
+            check_class_folders(root)
+            return "folders"
+        got = "images without labels" if images_under(root) else "none of these"
+        raise UserError(root, _LOOKED_FOR, got)
 
 
 def splits(path: PathLike, layout: str | None = None) -> tuple[str, ...]:
@@ -68,15 +76,17 @@ def splits(path: PathLike, layout: str | None = None) -> tuple[str, ...]:
         UserError: as `recognise`; an unknown layout.
     """
     root = Path(path)
-    match _layout(root, layout):
-        case "voc":
-            return voc_splits(root)
-        case "coco":
-            return coco_splits(root)
-        case "yolo":
-            return yolo_splits(root)
-        case "folders":
-            return folder_splits(root)
+    found = _layout(root, layout)
+    with reading(root):
+        match found:
+            case "voc":
+                return voc_splits(root)
+            case "coco":
+                return coco_splits(root)
+            case "yolo":
+                return yolo_splits(root)
+            case "folders":
+                return folder_splits(root)
 
 
 def default_split(path: PathLike, purpose: Purpose, layout: str | None = None) -> str:
@@ -109,13 +119,14 @@ def read_detection(path: PathLike, split: str | None = None, layout: str | None 
         wanted = "images with boxes in VOC, COCO or YOLO layout"
         raise UserError(root, wanted, "class folders", "They are for classification")
     part = _split(root, split, found)
-    match found:
-        case "voc":
-            read = read_voc(root, part)
-        case "coco":
-            read = read_coco(root, part)
-        case "yolo":
-            read = read_yolo(root, part)
+    with reading(root):
+        match found:
+            case "voc":
+                read = read_voc(root, part)
+            case "coco":
+                read = read_coco(root, part)
+            case "yolo":
+                read = read_yolo(root, part)
     if not read.items:
         raise UserError(root, f"images in {_said(part)}", "none")
     return read
@@ -140,47 +151,11 @@ def read_classification(
     if found != "folders":
         raise UserError(root, "a folder of images for each class", f"boxes in {found.upper()} layout")
     part = _split(root, split, found)
-    read = read_folders(root, part)
+    with reading(root):
+        read = read_folders(root, part)
     if not read.items:
         raise UserError(root, f"images in {_said(part)}", "none")
     return read
-
-
-def detection_for(dataset: DetectionSet, names: tuple[str, ...]) -> DetectionSet:
-    """The same objects with the class numbers of ``names``: a detector's, say, that was taught elsewhere.
-
-    Raises:
-        UserError: it has objects of classes that ``names`` lacks; it lists them.
-    """
-    used = {label for item in dataset.items for label in item.truth.labels.tolist()}
-    numbers = torch.tensor(_numbers(dataset.root, dataset.names, used, names), dtype=torch.int64)
-    ids = dict(zip(dataset.names, dataset.category_ids, strict=True))
-    for name in names:
-        ids.setdefault(name, max(ids.values(), default=0) + 1)
-    items = tuple(
-        replace(item, truth=replace(item.truth, labels=numbers[item.truth.labels], names=names))
-        for item in dataset.items
-    )
-    return replace(dataset, names=names, category_ids=tuple(ids[name] for name in names), items=items)
-
-
-def classification_for(dataset: ClassificationSet, names: tuple[str, ...]) -> ClassificationSet:
-    """The same images with the class numbers of ``names``: a classifier's that was taught elsewhere.
-
-    Raises:
-        UserError: it has images of classes that ``names`` lacks; it lists them.
-    """
-    numbers = _numbers(dataset.root, dataset.names, {item.label for item in dataset.items}, names)
-    items = tuple(replace(item, label=numbers[item.label]) for item in dataset.items)
-    return replace(dataset, names=names, items=items)
-
-
-def _numbers(root: Path, names: tuple[str, ...], used: set[int], wanted: tuple[str, ...]) -> list[int]:
-    """By own class number the wanted one; -1 for a class that is unknown there but not used here."""
-    unknown = [names[number] for number in sorted(used) if names[number] not in wanted]
-    if unknown:
-        raise UserError(root, f"only the classes {', '.join(wanted)}", f"also {', '.join(unknown)}")
-    return [wanted.index(name) if name in wanted else -1 for name in names]
 
 
 def _layout(root: Path, layout: str | None) -> Layout:
@@ -188,9 +163,13 @@ def _layout(root: Path, layout: str | None) -> Layout:
         return recognise(root)
     if layout not in LAYOUTS:
         raise UserError("layout", f"one of {', '.join(LAYOUTS)}", repr(layout))
-    if not root.exists():
-        raise UserError(root, "a folder of labelled images", "no such folder")
+    _check_exists(root)
     return layout
+
+
+def _check_exists(root: Path) -> None:
+    if not is_folder(root) and not is_file(root):
+        raise UserError(str(root)[:300], "a folder of labelled images", "no such folder")
 
 
 def _split(root: Path, split: str | None, layout: Layout) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from sppnet.errors import UserError
+from sppnet.inputs.paths import folders_in
 
 Purpose: TypeAlias = Literal["fit", "evaluate"]
 
@@ -25,6 +27,24 @@ def plain_name(split: str) -> str:
     return _SAME.get(name, name)
 
 
+def split_of(name: str) -> str | None:
+    """The split that a folder's name stands for, in one spelling; None for any other name.
+
+    Examples:
+        >>> split_of("VALID"), split_of("train2017"), split_of("cats")
+        ('val', 'train', None)
+    """
+    plain = plain_name(name)
+    return plain if plain in {"train", "val", "test", "trainval"} else None
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folders in ``root`` with a split's name in any case, in the order train, val, test."""
+    order = {name: number for number, name in enumerate(SPLIT_FOLDERS)}
+    found = [folder for folder in folders_in(root) if folder.name.lower() in order]
+    return {folder.name: folder for folder in sorted(found, key=lambda folder: order[folder.name.lower()])}
+
+
 def pick_split(where: object, wanted: str, available: Sequence[str]) -> str:
     """The split that a user means: the one of exactly this name, or the only one like it.
 
@@ -39,6 +59,13 @@ def pick_split(where: object, wanted: str, available: Sequence[str]) -> str:
     if not available:
         raise UserError(where, "no split, as the data set is not divided", repr(wanted), "Leave it out")
     raise UserError(where, f"one of the splits {', '.join(available)}", repr(wanted))
+
+
+def serves_both(available: Sequence[str]) -> bool:
+    """Whether fitting and evaluation would both take all images: no split, or one of a name of its own."""
+    if not available:
+        return True
+    return len(available) == 1 and plain_name(available[0]) not in {"train", "trainval", "val", "test"}
 
 
 def choose_split(where: object, available: Sequence[str], purpose: Purpose) -> str:
@@ -59,8 +86,7 @@ def choose_split(where: object, available: Sequence[str], purpose: Purpose) -> s
         alike = [split for split in available if plain_name(split) == name]
         if len(alike) == 1:
             return alike[0]
-    others = [s for s in available if plain_name(s) not in {"train", "trainval", "val", "test"}]
-    if len(available) == 1 and others:
-        return others[0]
+    if serves_both(available):
+        return available[0]
     job = "fit on" if purpose == "fit" else "evaluate on"
     raise UserError(where, f"a split {' or '.join(order)} to {job}", ", ".join(available), "Name one of them")

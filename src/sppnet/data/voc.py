@@ -1,75 +1,92 @@
-"""PASCAL VOC: ``JPEGImages``, ``Annotations`` and ``ImageSets/Main``."""
+"""PASCAL VOC: an XML file for each image, divided by lists, by folders, or not at all."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
-
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
+from xml.etree.ElementTree import Element
 
 from sppnet.data.images import IMAGE_ENDINGS
+from sppnet.data.notes import counted, skipped
 from sppnet.data.splits import WHOLE
-from sppnet.data.truth import Annotated, make_truth, size_of_annotated
+from sppnet.data.truth import Annotated, Sizes, stated_size
+from sppnet.data.voc_places import VocPart, voc_homes, voc_place, xml_files
 from sppnet.errors import UserError
+from sppnet.inputs.documents import load_xml
+from sppnet.inputs.paths import files_under, name_parts
+from sppnet.inputs.text import text_lines
+from sppnet.inputs.values import class_name, flag, real
+from sppnet.inputs.words import shortened
 from sppnet.progress import track
 from sppnet.structures import DetectionItem, DetectionSet, ImageSize
 
 _MANY = 3000  # files that take long enough to want a bar
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+_FLAG = re.compile(r"\s+[+-]?[01]$")
+_ENDINGS = (*IMAGE_ENDINGS, ".xml")
 
 
 def is_voc(root: Path) -> bool:
-    """Whether ``root``, or one folder in it or in its ``VOCdevkit``, has VOC's folders."""
-    return bool(_homes(root))
+    """Whether ``root``, or one folder in it or in its ``VOCdevkit``, has VOC's files."""
+    return bool(voc_homes(root))
 
 
 def voc_splits(root: Path) -> tuple[str, ...]:
-    """The files of ``ImageSets/Main``, but for the lists of single classes such as aeroplane_train."""
-    lists = {path.stem: path for path in sorted((voc_home(root) / "ImageSets" / "Main").glob("*.txt"))}
-    return tuple(name for name, path in lists.items() if not _lists_one_class(name, path, set(lists)))
+    """The files of ``ImageSets/Main`` but for lists of single classes, else the folders train, val, test."""
+    home = voc_place(root)
+    return tuple(home.lists) or tuple(name for name in home.parts if name != WHOLE)
 
 
 def read_voc(root: Path, split: str) -> DetectionSet:
     """One split of a VOC data set; its class names are those of all its annotations, sorted.
 
     VOC counts pixels from 1 and includes a box's last pixel: its (xmin, ymin, xmax, ymax) is the
-    continuous (xmin - 1, ymin - 1, xmax, ymax).
+    continuous (xmin - 1, ymin - 1, xmax, ymax). Without a list of images, images without annotation and
+    annotations without image are left out and counted in ``notes``.
 
     Args:
         root: the folder, or one around it (VOCdevkit).
         split: one of `voc_splits`, or ``""`` for all annotations where there is none.
 
     Raises:
-        UserError: a missing or broken file, an image without annotation, an object without name or
-            box, or a box outside its image; it names the file and the object.
+        UserError: a missing or broken file, a listed image without annotation, an object without name
+            or box, a box outside its image, or a size that is not the image's; it names the file and
+            the object.
     """
-    home = voc_home(root)
-    files = sorted((home / "Annotations").glob("*.xml"))
-    read = track(files, "annotations", quiet=len(files) < _MANY)
-    described = {path.stem: _describe(path) for path in read}
-    names = tuple(sorted({found.name for one in described.values() for found in one.objects}))
-    images = {
-        path.stem: path
-        for path in sorted((home / "JPEGImages").iterdir(), reverse=True)
-        if path.suffix.lower() in IMAGE_ENDINGS
-    }
-    keys = list(described) if split == WHOLE else _lines(home / "ImageSets" / "Main" / f"{split}.txt")
+    home = voc_place(root)
+    described = {name: _describe_all(part) for name, part in home.parts.items()}
+    every = [one for table in described.values() for one in table.values()]
+    names = tuple(sorted({found.name for one in every for found in one.objects}))
+    chosen = WHOLE if split in home.lists or split == WHOLE else split
+    if chosen not in home.parts or (split == WHOLE and home.lists):
+        raise UserError(root, f"one of the splits {', '.join(voc_splits(root))}", repr(split))
+    table, files = described[chosen], files_under(home.parts[chosen].images)
+    images = _Images(files, home.parts[chosen].images)
+    keys, notes = list(table), ()
+    if split in home.lists:
+        keys, notes = _listed(home.lists[split], table, images)
     items: list[DetectionItem] = []
+    sizes, lonely = Sizes(), list[Path]()
     for key in track(keys, "images", quiet=len(keys) < _MANY):
-        path = home / "Annotations" / f"{key}.xml"
-        if key not in described:
-            raise UserError(path, f"the annotation of {key}", "no such file")
-        if key not in images:
-            raise UserError(path, f"its image, {home / 'JPEGImages' / key}.jpg", "no such file")
-        size = size_of_annotated(images[key], path, described[key].stated)
-        objects = [
-            _annotated(path, number, found, names) for number, found in enumerate(described[key].objects, 1)
-        ]
-        items.append(DetectionItem(images[key], key, make_truth(objects, names, size)))
-    return DetectionSet(root, "voc", split, names, tuple(range(1, len(names) + 1)), tuple(items))
+        one = table[key]
+        image = images.find(key, one)
+        if image is None and split in home.lists:
+            wanted = home.parts[chosen].images / f"{key}.jpg"
+            raise UserError(one.path, f"its image, {wanted}", "no such file")
+        if image is None:
+            lonely.append(one.path)
+            continue
+        objects = [_annotated(one.path, number, found, names) for number, found in enumerate(one.objects, 1)]
+        items.append(DetectionItem(image, key, sizes.truth(image, one.path, one.stated, objects, names)))
+    _check_images(items)
+    if split not in home.lists:
+        bare = images.without({item.path for item in items})
+        notes += counted(bare, "image", "images", "without an annotation left out")
+        notes += counted(lonely, "annotation", "annotations", "without an image left out")
+    notes += sizes.notes() + skipped(files)
+    numbers = tuple(range(1, len(names) + 1))
+    return DetectionSet(root, "voc", split, names, numbers, tuple(items), notes)
 
 
 @dataclass(frozen=True)
@@ -81,80 +98,132 @@ class _Object:
 
 @dataclass(frozen=True)
 class _Description:
+    path: Path
+    filename: str
     stated: ImageSize | None
     objects: tuple[_Object, ...]
 
 
-def _homes(root: Path) -> list[Path]:
-    def fits(folder: Path) -> bool:
-        return (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
-
-    if fits(root):
-        return [root]
-    around = (root, root / "VOCdevkit")
-    return sorted(inner for folder in around if folder.is_dir() for inner in folder.iterdir() if fits(inner))
-
-
-def voc_home(root: Path) -> Path:
-    """The folder of ``JPEGImages``: ``root``, or the only such folder in it or in its ``VOCdevkit``.
-
-    Raises:
-        UserError: there is none, or several.
-    """
-    homes = _homes(root)
-    if not homes:
-        raise UserError(root, "the folders Annotations and JPEGImages", "neither or only one of them")
-    if len(homes) > 1:
-        found = ", ".join(home.name for home in homes)
-        raise UserError(root, "one VOC data set", f"{len(homes)}: {found}", "Name one of these folders")
-    return homes[0]
-
-
-def _lines(path: Path) -> list[str]:
-    return [
-        line.strip()
-        for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        if line.strip()
-    ]
-
-
-def _lists_one_class(name: str, path: Path, others: set[str]) -> bool:
-    """VOC's own lists of a class: ``aeroplane_train``, every line with a second column -1, 0 or 1."""
-    _, underscore, end = name.rpartition("_")
-    if not underscore or end not in others:
-        return False
-    lines = _lines(path)
-    return bool(lines) and re.fullmatch(r"\S+\s+(-1|0|1)", lines[0]) is not None
+def _describe_all(part: VocPart) -> dict[str, _Description]:
+    """The annotations of a part by key: their path in its folder without ending."""
+    files = xml_files(part.annotations)
+    found: dict[str, _Description] = {}
+    for path in track(files, "annotations", quiet=len(files) < _MANY):
+        key = path.relative_to(part.annotations).with_suffix("").as_posix()
+        if key in found:
+            raise UserError(path, f"one annotation of {key}", f"also {found[key].path.name}")
+        found[key] = _describe(path)
+    return found
 
 
 def _describe(path: Path) -> _Description:
-    try:
-        tree = fromstring(path.read_bytes())
-    except (ParseError, DefusedXmlException, ValueError) as error:
-        raise UserError(path, "well-formed XML without entities", error) from error
+    tree = load_xml(path)
+    if str(tree.tag).lower() != "annotation":
+        raise UserError(path, "an element annotation as the root", str(tree.tag)[:80])
     objects: list[_Object] = []
     for number, node in enumerate(tree.findall("object"), 1):
-        name = (node.findtext("name") or "").strip()
-        if not name:
-            raise UserError(f"{path}, object {number}", "a class name", "none")
-        difficult = (node.findtext("difficult") or "").strip().lower() in {"1", "true"}
+        where = f"{path}, object {number}"
+        name = class_name(node.findtext("name"), where)
+        difficult = flag(node.findtext("difficult"), f"{where} ({name}), difficult")
         objects.append(_Object(name, difficult, tuple(node.findtext(f"bndbox/{side}") for side in _SIDES)))
-    return _Description(_stated_size(tree), tuple(objects))
+    return _Description(path, _text(tree, "filename"), _stated_size(tree), tuple(objects))
+
+
+def _text(tree: Element, name: str) -> str:
+    return (tree.findtext(name) or "").strip()
+
+
+def _stated_size(tree: Element) -> ImageSize | None:
+    return stated_size(_text(tree, "size/height"), _text(tree, "size/width"))
 
 
 def _annotated(path: Path, number: int, found: _Object, names: tuple[str, ...]) -> Annotated:
     where = f"{path}, object {number} ({found.name})"
-    shown = ", ".join(f"{side} {text}" for side, text in zip(_SIDES, found.sides, strict=True))
+    shown = ", ".join(f"{side} {(text or '')[:30]}" for side, text in zip(_SIDES, found.sides, strict=True))
     try:
-        xmin, ymin, xmax, ymax = (float(text or "") for text in found.sides)
+        xmin, ymin, xmax, ymax = (real(text or "") for text in found.sides)
     except ValueError as error:
         raise UserError(where, "four numbers in its bndbox", shown) from error
     box = (xmin - 1, ymin - 1, xmax, ymax)
     return Annotated(where, shown, box, names.index(found.name), found.difficult)
 
 
-def _stated_size(tree: Element) -> ImageSize | None:
-    try:
-        return ImageSize(int(tree.findtext("size/height") or ""), int(tree.findtext("size/width") or ""))
-    except ValueError:  # often left out or 0; the image itself is asked anyway
+class _Images:
+    """The images of a part, by key and by file name."""
+
+    def __init__(self, files: list[Path], folder: Path) -> None:
+        self._all = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
+        self._by_key: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        for path in self._all:
+            key = path.relative_to(folder).with_suffix("").as_posix()
+            self._by_key.setdefault(key, []).append(path)
+            self._by_stem.setdefault(path.stem, []).append(path)
+
+    def find(self, key: str, described: _Description) -> Path | None:
+        """The image of an annotation: that of its name, else the one that its ``filename`` names."""
+        parts = name_parts(described.filename)
+        stated = parts[-1] if parts else ""
+        stem = Path(stated).stem if stated else key
+        for found in (self._by_key.get(key), self._by_stem.get(Path(key).name), self._by_stem.get(stem)):
+            if found is None:
+                continue
+            exact = [path for path in found if path.name == stated]
+            if len(found) > 1 and len(exact) != 1:
+                raise UserError(described.path, "one image of its name", shortened(found))
+            return exact[0] if exact else found[0]
         return None
+
+    def without(self, used: set[Path]) -> list[Path]:
+        return [path for path in self._all if path not in used]
+
+
+def _listed(path: Path, table: dict[str, _Description], images: _Images) -> tuple[list[str], tuple[str, ...]]:
+    """The keys of a list, each once, and a note on those that it names twice."""
+    stems: dict[str, list[str]] = {}
+    for key in table:
+        stems.setdefault(Path(key).name, []).append(key)
+    keys: dict[str, None] = {}
+    twice: list[str] = []
+    for number, line in text_lines(path):
+        key = _key(line, table, stems)
+        if key is None:
+            missing = path.parents[2] / "Annotations" / f"{_spellings(line)[-1]}.xml"
+            raise UserError(
+                missing, f"the annotation of {line[:200]} ({path.name}, line {number})", "no such file"
+            )
+        if key in keys:
+            twice.append(key)
+        keys[key] = None
+    return list(keys), counted(twice, "image", "images", f"named twice in {path.name} read once")
+
+
+def _key(line: str, table: dict[str, _Description], stems: dict[str, list[str]]) -> str | None:
+    """The key that a line of a list means: with an ending, a flag, quotes or folders as the case may be."""
+    for spelling in _spellings(line):
+        parts = name_parts(spelling)
+        for start in range(len(parts)):
+            key = "/".join(parts[start:])
+            if key in table:
+                return key
+        alike = stems.get(parts[-1], []) if parts else []
+        if len(alike) == 1:
+            return alike[0]
+        if alike:
+            raise UserError(alike[0], f"one annotation that {line[:200]} stands for", shortened(alike))
+    return None
+
+
+def _spellings(line: str) -> list[str]:
+    plain = [line.strip().strip("\"'").strip(), _FLAG.sub("", line.strip()).strip().strip("\"'").strip()]
+    ends = [name[: -len(end)] for name in plain for end in _ENDINGS if name.lower().endswith(end)]
+    return list(dict.fromkeys([*plain, *ends]))
+
+
+def _check_images(items: list[DetectionItem]) -> None:
+    keys: dict[Path, str] = {}
+    for item in items:
+        if item.path in keys:
+            got = f"the annotations {keys[item.path]} and {item.key}"
+            raise UserError(item.path, "one annotation", got, "Remove one of them")
+        keys[item.path] = item.key

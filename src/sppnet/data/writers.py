@@ -17,10 +17,13 @@ from torch import Tensor
 
 from sppnet.data.images import IMAGE_ENDINGS, Pixels
 from sppnet.errors import UserError
+from sppnet.files import make_folder, write_bytes, write_text
 from sppnet.structures import Detections, GroundTruth, ImageSize
 
 PredictionFormat: TypeAlias = Literal["json", "coco", "csv"]
 PREDICTION_FORMATS: tuple[PredictionFormat, ...] = get_args(PredictionFormat)
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 CSV_COLUMNS = ("image", "x0", "y0", "x1", "y1", "score", "label", "name")
 
@@ -49,17 +52,17 @@ def write_voc(
     home = Path(root)
     folders = home / "JPEGImages", home / "Annotations", home / "ImageSets" / "Main"
     for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     keys: dict[str, None] = {}
     for key, pixels, truth in items:
         _check_voc(key, keys, pixels, truth)
         keys[key] = None
         jpeg = io.BytesIO()
         Image.fromarray(pixels).save(jpeg, "JPEG", quality=95, subsampling=0)
-        _write(folders[0] / f"{key}.jpg", jpeg.getvalue())
-        _write(folders[1] / f"{key}.xml", _voc_xml(f"{key}.jpg", truth))
+        write_bytes(folders[0] / f"{key}.jpg", jpeg.getvalue())
+        write_bytes(folders[1] / f"{key}.xml", _voc_xml(f"{key}.jpg", truth))
     path = folders[2] / f"{split}.txt"
-    _write(path, "".join(f"{key}\n" for key in keys).encode())
+    write_bytes(path, "".join(f"{key}\n" for key in keys).encode())
     return path
 
 
@@ -67,14 +70,17 @@ def write_predictions(
     path: str | os.PathLike[str],
     results: Sequence[tuple[str | os.PathLike[str], Detections]],
     format: PredictionFormat = "json",
-    category_ids: Sequence[int] | None = None,
+    category_ids: Sequence[int | str] | None = None,
+    image_ids: Sequence[int | str] | None = None,
 ) -> None:
     """Write what was found in images to one file; its folder is made where missing.
 
     - ``json``: the class names and, for every image in order, its name, size and detections.
-    - ``coco``: COCO results, ``bbox`` as (x, y, width, height); ``image_id`` is the image's name
-      without folder and ending, a number where it is one.
-    - ``csv``: one line a detection, the columns `CSV_COLUMNS`; an image without any has no line.
+    - ``coco``: COCO results, ``bbox`` as (x, y, width, height); without ``image_ids``, ``image_id`` is the
+      image's name without folder and ending, a number where it is one (`image_id_of_name`).
+    - ``csv``: one line a detection, the columns `CSV_COLUMNS`; an image without any has no line. A text that
+      a spreadsheet would run as a formula (it starts with ``=``, ``+``, ``-``, ``@``, a tab, a line break or
+      an apostrophe) is written with an apostrophe before it; `read_csv_text` takes it away.
 
     Numbers are the shortest that read back as the same float32. Boxes have continuous edges.
 
@@ -82,11 +88,33 @@ def write_predictions(
         path: the file.
         results: images, by path or by key, and their detections, all with the same class names.
         format: one of `PREDICTION_FORMATS`.
-        category_ids: for ``coco``, the data set's number of each class; 1, 2, ... when None.
+        category_ids: for ``coco``, the data set's id of each class; 1, 2, ... when None.
+        image_ids: for ``coco``, the data set's id of each image; from the names when None.
 
     Raises:
         UserError: an unknown format, differing class names, or a number of ids other than of classes;
-            for ``coco`` also two images of one name.
+            for ``coco`` also two images of one id; a file that cannot be written.
+    """
+    text = predictions_text(results, format, category_ids, image_ids)
+    target = Path(path)
+    make_folder(target.parent)
+    write_text(target, text)
+
+
+def predictions_text(
+    results: Sequence[tuple[str | os.PathLike[str], Detections]],
+    format: PredictionFormat = "json",
+    category_ids: Sequence[int | str] | None = None,
+    image_ids: Sequence[int | str] | None = None,
+) -> str:
+    r"""The content of the file that `write_predictions` writes.
+
+    Raises:
+        UserError: as `write_predictions`.
+
+    Examples:
+        >>> predictions_text([], "coco")
+        '[]\n'
     """
     if format not in PREDICTION_FORMATS:
         raise UserError("format", f"one of {', '.join(PREDICTION_FORMATS)}", repr(format))
@@ -97,20 +125,11 @@ def write_predictions(
             raise UserError(image, f"the class names {', '.join(names)}", ", ".join(found.names))
     match format:
         case "json":
-            text = _json(named, names)
+            return _json(named, names)
         case "coco":
-            text = _coco(named, names, category_ids)
+            return _coco(named, category_ids, image_ids)
         case "csv":
-            text = _csv(named)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _write(target, text.encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
+            return _csv(named)
 
 
 def _check_voc(key: str, keys: dict[str, None], pixels: Pixels, truth: GroundTruth) -> None:
@@ -172,24 +191,64 @@ def _json(named: Sequence[tuple[str, Detections]], names: tuple[str, ...]) -> st
     return json.dumps({"names": names, "images": images}, indent=1, ensure_ascii=False) + "\n"
 
 
+def coco_rows(
+    found: Detections, image_id: int | str, category_ids: Sequence[int | str] | None = None
+) -> list[dict[str, Any]]:
+    """The detections of an image as COCO results: ``image_id``, ``category_id``, ``bbox`` and ``score``.
+
+    Args:
+        found: the detections.
+        image_id: the data set's id of the image.
+        category_ids: the data set's id of each class; 1, 2, ... when None.
+
+    Raises:
+        UserError: a number of ids other than of classes.
+
+    Examples:
+        >>> from sppnet.structures import Boxes
+        >>> box = Boxes(Tensor([[1, 2, 4, 8]]), ImageSize(10, 10))
+        >>> found = Detections(box, Tensor([0.5]), Tensor([0]).long(), ("cat",))
+        >>> coco_rows(found, 7, (90,))
+        [{'image_id': 7, 'category_id': 90, 'bbox': [1.0, 2.0, 3.0, 6.0], 'score': 0.5}]
+    """
+    ids = range(1, len(found.names) + 1) if category_ids is None else category_ids
+    if len(ids) != len(found.names):
+        raise UserError("category_ids", f"{len(found.names)} numbers, one a class", len(ids))
+    rows: list[dict[str, Any]] = []
+    for (x0, y0, x1, y1), score, label in _rows(found):
+        box = [x0, y0, float(str(np.float32(x1 - x0))), float(str(np.float32(y1 - y0)))]
+        rows.append({"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score})
+    return rows
+
+
+def image_id_of_name(image: str | os.PathLike[str]) -> int | str:
+    """The COCO id of an image of unknown data set: its name without ending, a number where it is one.
+
+    Examples:
+        >>> image_id_of_name("val/000012.jpg"), image_id_of_name("img.v2")
+        (12, 'img.v2')
+    """
+    name = Path(image)
+    stem = name.stem if name.suffix.lower() in IMAGE_ENDINGS else name.name
+    return int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 19 else stem
+
+
 def _coco(
-    named: Sequence[tuple[str, Detections]], names: tuple[str, ...], category_ids: Sequence[int] | None
+    named: Sequence[tuple[str, Detections]],
+    category_ids: Sequence[int | str] | None,
+    image_ids: Sequence[int | str] | None,
 ) -> str:
-    ids = range(1, len(names) + 1) if category_ids is None else category_ids
-    if len(ids) != len(names):
-        raise UserError("category_ids", f"{len(names)} numbers, one a class", len(ids))
+    if image_ids is None:
+        image_ids = [image_id_of_name(image) for image, _ in named]
+    if len(image_ids) != len(named):
+        raise UserError("image_ids", f"{len(named)} ids, one an image", len(image_ids))
     images: dict[str | int, str] = {}
     results: list[dict[str, Any]] = []
-    for image, found in named:
-        name = Path(image)
-        stem = name.stem if name.suffix.lower() in IMAGE_ENDINGS else name.name
-        image_id = int(stem) if stem.isascii() and stem.isdigit() else stem
+    for image_id, (image, found) in zip(image_ids, named, strict=True):
         if image_id in images:
-            raise UserError(image, "another name than every other image's", f"that of {images[image_id]}")
+            raise UserError(image, "another id than every other image's", f"that of {images[image_id]}")
         images[image_id] = image
-        for (x0, y0, x1, y1), score, label in _rows(found):
-            box = [x0, y0, float(str(np.float32(x1 - x0))), float(str(np.float32(y1 - y0)))]
-            results.append({"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score})
+        results += coco_rows(found, image_id, category_ids)
     return json.dumps(results) + "\n"
 
 
@@ -199,5 +258,25 @@ def _csv(named: Sequence[tuple[str, Detections]]) -> str:
     writer.writerow(CSV_COLUMNS)
     for image, found in named:
         for box, score, label in _rows(found):
-            writer.writerow([image, *box, score, label, found.names[label]])
+            writer.writerow([csv_text(image), *box, score, label, csv_text(found.names[label])])
     return text.getvalue()
+
+
+def csv_text(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula; `read_csv_text` gives the text back.
+
+    Examples:
+        >>> csv_text("=1+1"), csv_text("cat")
+        ("'=1+1", 'cat')
+    """
+    return "'" + text if text.startswith(_FORMULA_STARTS) else text
+
+
+def read_csv_text(cell: str) -> str:
+    """The text of a cell that `csv_text` wrote.
+
+    Examples:
+        >>> read_csv_text("'=1+1"), read_csv_text("'tis")
+        ('=1+1', "'tis")
+    """
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_STARTS) else cell

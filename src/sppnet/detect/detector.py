@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sppnet.backbones import load_backbone, prepare
 from sppnet.config import as_config, from_config
-from sppnet.data import ImageSource, default_split, detection_for, read_detection, read_image
-from sppnet.detect.fitting import fit_heads, learn_shapes, maps_of, windows_of
+from sppnet.data import Division, FittedOn, ImageSource, detection_to_fit, detection_to_measure
+from sppnet.detect.fitting import fit_heads, learn_shapes, maps_of, read_for, windows_of
+from sppnet.detect.learnable import learnable, left_out
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.postprocess import Heads, class_agnostic_nms, detect
 from sppnet.detect.regression import Projection, Regressors
@@ -22,10 +23,11 @@ from sppnet.errors import UserError
 from sppnet.evaluate import detection_metrics
 from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
 from sppnet.learn import MLP, LinearModel
+from sppnet.predicting import FailedSource, predict_each, predict_sources
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
 from sppnet.runs import load_run, save_run
-from sppnet.structures import Detections, DetectionSet, ImageSize
+from sppnet.structures import Detections, DetectionSet
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Detector:
         weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of everything random.
+        val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
+            measures. None is 0.2 for a path, and 0 for a data set object, of which all images are used.
         options: how windows are made, pooled, scored and merged.
     """
 
@@ -47,6 +51,7 @@ class Detector:
     weights: Path | str | None = None
     device: str = "auto"
     seed: int = 0
+    val_share: float | None = None
     options: DetectorOptions = field(default_factory=DetectorOptions)
 
     def fit(
@@ -55,32 +60,40 @@ class Detector:
         split: str | None = None,
         *,
         layout: str | None = None,
+        skip_bad: bool = False,
         quiet: bool = False,
     ) -> Self:
         """Learn from images with boxes.
+
+        Everything that annotations decide is checked before the network runs. Classes without objects to
+        learn from are left out.
 
         Args:
             data: a data set in VOC, COCO or YOLO layout, or one that was read.
             split: the part to learn from; the part for training when None.
             layout: the data set's layout, where looking is not enough.
+            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
             quiet: no progress bars.
 
         Returns:
-            self, with ``names_``, ``summary_`` (seconds by stage, counts, peak memory) and the heads.
+            self, with ``names_``, ``summary_`` (seconds by stage, counts, notes, peak memory), ``fitted_on_``
+            (digests of the images fitted on and held out) and the heads.
 
         Raises:
             UserError: data, weights or options at fault.
         """
         self.options.check()
         watch = Stopwatch()
-        dataset = data if isinstance(data, DetectionSet) else read_detection(data, split, layout)
+        division = Division(self.val_share, self.seed)
+        declared, record = detection_to_fit(data, split, layout, division, skip_bad=skip_bad)
+        dataset = learnable(declared)
         weights = None if self.weights is None else Path(self.weights)
         self.backbone_ = load_backbone(self.backbone, weights, seed=self.seed)
         self.network_ = prepare(self.backbone_, pick_device(self.device))
         self.proposals_ = None if self.options.proposals is None else read_proposals(self.options.proposals)
         self.shapes_ = learn_shapes(dataset, self.options.shapes)
         watch("setup")
-        self.heads_, facts = fit_heads(
+        self.heads_, facts, notes = fit_heads(
             self.network_,
             dataset,
             self.shapes_,
@@ -91,43 +104,71 @@ class Detector:
             quiet=quiet,
         )
         self.names_ = dataset.names
+        self.fitted_on_: FittedOn | None = record
+        self.category_ids_: tuple[int | str, ...] = dataset.category_ids
         self.summary_: dict[str, Any] = {
             "seconds": watch.seconds(),
             **facts,
+            "held_out_images": len(record.held_out),
+            "classes_left_out": left_out(declared, dataset),
+            "notes": [*dataset.notes, *notes],
             "peak_memory_mb": peak_memory_mb(),
         }
         return self
 
     def predict(
-        self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
+        self,
+        source: ImageSource | Sequence[ImageSource] | Iterator[ImageSource],
+        *,
+        threshold: float | None = None,
     ) -> DetectionResult | list[DetectionResult]:
         """Detect objects in an image, or in each of a list; one answer an object (`class_agnostic_nms`).
 
         Args:
-            source: a path, a PIL image, an array (RGB, uint8), or a list of them.
+            source: a path, bytes, a binary file, a PIL image, an array or a tensor (see
+                `sppnet.data.read_pixels`), or a list or iterator of them.
             threshold: leave out what is less probable; 0.5 when None.
 
         Raises:
             UserError: not fitted, or an image that cannot be read.
+            SourcesError: some images of a list that cannot be read; it holds the results of all others.
         """
-        if isinstance(source, (list, tuple)):
-            return [self._predict_one(one, threshold) for one in cast("Sequence[ImageSource]", source)]
-        return self._predict_one(cast("ImageSource", source), threshold)
+        self._check_fitted()
+        return predict_sources(lambda one: self._predict_one(one, threshold), source)
+
+    def predict_iter(
+        self, sources: Iterable[ImageSource], *, threshold: float | None = None
+    ) -> Iterator[DetectionResult | FailedSource]:
+        """Yield the result of every image in order, in bounded memory.
+
+        An image that cannot be read yields a `FailedSource`, whose ``error`` says why; ``error`` is None in
+        a result.
+
+        Args:
+            sources: any iterable of what `predict` takes.
+            threshold: as in `predict`.
+
+        Raises:
+            UserError: not fitted, or no iterable.
+        """
+        self._check_fitted()
+        return predict_each(lambda one: self._predict_one(one, threshold), sources)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> DetectionResult:
         found = self._detect(source)
         likely = found[found.scores >= (0.5 if threshold is None else threshold)]
-        return DetectionResult(class_agnostic_nms(likely), source)
+        return DetectionResult(class_agnostic_nms(likely), source, self.category_ids_)
 
     def _detect(self, source: ImageSource) -> Detections:
         self._check_fitted()
-        image = read_image(source)
-        size = ImageSize(image.shape[1], image.shape[2])
+        image = read_for(self.network_, source, self.options)
+        size = image.size
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
         windows = windows_of(size, self.shapes_, self.options, self.proposals_, path)
         if not len(windows):
             return Detections.empty(size, self.names_)
-        return detect(maps_of(self.network_, image, self.options), windows, self.heads_, self.options)
+        maps = maps_of(self.network_, image.values, self.options, size)
+        return detect(maps, windows, self.heads_, self.options)
 
     def evaluate(
         self,
@@ -135,29 +176,57 @@ class Detector:
         split: str | None = None,
         *,
         layout: str | None = None,
+        skip_bad: bool = False,
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Measure on images with boxes.
+
+        Of a data set without splits that `fit` divided, the held-out images are measured.
 
         Args:
             data: a data set whose classes are among the detector's, or one that was read.
             split: the part to measure on; the part for validation or test when None.
             layout: the data set's layout, where looking is not enough.
+            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
             quiet: no progress bars.
 
         Returns:
-            What `sppnet.evaluate.detection_metrics` returns: "AP50", "AP75", "AP", "per_class", ...
+            What `sppnet.evaluate.detection_metrics` returns: "AP50", "AP75", "AP", "per_class", ...; and
+            "held_out" (whether held-out images are measured), "trained_on" (how many of the measured images
+            were fitted on; None for runs without a record of them) and "notes" (one sentence each).
 
         Raises:
             UserError: not fitted, or data at fault.
         """
         self._check_fitted()
-        if not isinstance(data, DetectionSet):
-            part = default_split(data, "evaluate", layout) if split is None else split
-            data = read_detection(data, part, layout)
-        dataset = detection_for(data, self.names_)
+        dataset, facts = self.to_measure(data, split, layout=layout, skip_bad=skip_bad)
         found = [self._detect(item.path) for item in track(dataset.items, "Evaluating", quiet=quiet)]
-        return detection_metrics(found, [item.truth for item in dataset.items])
+        metrics = detection_metrics(found, [item.truth for item in dataset.items])
+        return {**metrics, **facts, "notes": list(dataset.notes)}
+
+    def to_measure(
+        self,
+        data: str | os.PathLike[str] | DetectionSet,
+        split: str | None = None,
+        *,
+        layout: str | None = None,
+        skip_bad: bool = False,
+    ) -> tuple[DetectionSet, dict[str, object]]:
+        """The images that `evaluate` measures of some data, and its "held_out" and "trained_on".
+
+        Raises:
+            UserError: not fitted, or data at fault.
+        """
+        self._check_fitted()
+        return detection_to_measure(
+            data,
+            split,
+            layout,
+            self.names_,
+            self.fitted_on_,
+            skip_bad=skip_bad,
+            unlearned=self.summary_.get("classes_left_out", ()),
+        )
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write a run folder that `load` and ``sppnet predict`` need nothing beside.
@@ -183,9 +252,11 @@ class Detector:
         tensors |= backbone_tensors(self.backbone_)
         model: dict[str, object] = {
             "names": list(self.names_),
+            "category_ids": list(self.category_ids_),
             "backbone": self.backbone_.spec(),
             "layers": list(projection.layers),
             "summary": self.summary_,
+            "fitted_on": None if self.fitted_on_ is None else self.fitted_on_.to_dict(),
         }
         return save_run(Path(folder), "detector", as_config(self), tensors, model, overwrite=overwrite)
 
@@ -221,10 +292,12 @@ class Detector:
                 iou_head,
             )
             ours.names_ = tuple(model["names"])
+            ours.category_ids_ = tuple(model.get("category_ids", range(1, len(ours.names_) + 1)))
             svm = LinearModel(tensors["svm.weight"], tensors["svm.bias"])
             ours.heads_ = Heads(ours.names_, svm, regressors, tensors["calibration"])
             ours.shapes_ = tensors["shapes"]
             ours.summary_ = dict(model["summary"])
+            ours.fitted_on_ = FittedOn.from_dict(model.get("fitted_on"), run.folder / "model.json")
         except KeyError as error:
             raise UserError(run.folder, "a whole run", f"one without {error}", "Fit again.") from error
         ours.proposals_ = None if ours.options.proposals is None else read_proposals(ours.options.proposals)

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from sppnet.backbones import Backbone
-from sppnet.data import read_image
+from sppnet.data import ImageSource, ScaledImage, read_scaled
 from sppnet.detect.iou_head import fit_iou_head
 from sppnet.detect.mining import fit_svms, make_scene
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.postprocess import Heads, margins_and_boxes
 from sppnet.detect.regression import RegressionSample, fit_regressors
-from sppnet.detect.samples import choose_for_regression, class_overlaps
+from sppnet.detect.samples import choose_for_regression, class_overlaps, draw_evenly
 from sppnet.errors import UserError
 from sppnet.features import extract
+from sppnet.features.extract import resized_size
 from sppnet.features.store import MapStore
 from sppnet.learn import fit_sigmoid
 from sppnet.progress import Stopwatch, track
@@ -29,6 +30,7 @@ _REGRESSED_PER_OBJECT = 8
 _REGRESSED = 30_000
 """Windows that regressors learn from, about; bounds the memory of fitting."""
 _CALIBRATION_IMAGES = 40
+_CALIBRATION_PER_CLASS = 10
 _MATCH_IOU = 0.5
 
 
@@ -37,9 +39,17 @@ def scales_of(options: DetectorOptions) -> tuple[int, ...] | None:
     return (options.short_side,) if options.short_side else None
 
 
-def maps_of(network: Backbone, image: Tensor, options: DetectorOptions) -> FeatureMaps:
-    """The maps of one image at the detector's scale."""
-    return extract(network, image, scales_of(options), long_side=options.long_side)
+def read_for(network: Backbone, source: ImageSource, options: DetectorOptions) -> ScaledImage:
+    """An image for `maps_of`; a very large one is averaged down while it is decoded."""
+    scale = options.short_side or None
+    return read_scaled(source, lambda size: resized_size(size, scale, network, options.long_side))
+
+
+def maps_of(
+    network: Backbone, image: Tensor, options: DetectorOptions, size: ImageSize | None = None
+) -> FeatureMaps:
+    """The maps of one image at the detector's scale; ``size`` is the image's own, which boxes refer to."""
+    return extract(network, image, scales_of(options), long_side=options.long_side, image_size=size)
 
 
 def windows_of(
@@ -80,31 +90,32 @@ def fit_heads(
     watch: Stopwatch,
     *,
     quiet: bool,
-) -> tuple[Heads, dict[str, object]]:
+) -> tuple[Heads, dict[str, object], list[str]]:
     """Everything that is learned from the images of a data set.
 
     Returns:
-        The heads, and counts: ``"images"``, ``"windows"`` (of all images), ``"rows"``, ...
+        The heads; counts: ``"images"``, ``"windows"`` (of all images), ``"rows"``, ...; and what was left
+        out for want of room, a sentence each.
     """
     draw = torch.Generator().manual_seed(seed)
-    objects = sum(len(item.truth) for item in dataset.items)
+    truths = [item.truth for item in dataset.items]
+    objects = sum(map(len, truths))
     flipped = objects < options.flip_below
+    # Whatever annotations and proposals decide comes before the network runs.
+    windows = _all_windows(dataset, shapes, options, given)
+    counted = sum(map(len, windows))
+    if flipped:
+        windows = [two for some in windows for two in (some, some.flipped())]
+        truths = [two for t in truths for two in (t, replace(t, boxes=t.boxes.flipped()))]
+    scenes = [make_scene(some, truth) for some, truth in zip(windows, truths, strict=True)]
+    watch("windows")
     with MapStore(options.cache_mb * 2**20) as store:
         for item in track(dataset.items, "Feature maps", quiet=quiet):
-            image = read_image(item.path)
-            store.add(maps_of(network, image, options))
+            image = read_for(network, item.path, options)
+            store.add(maps_of(network, image.values, options, image.size))
             if flipped:
-                store.add(maps_of(network, image.flip(2), options))
+                store.add(maps_of(network, image.values.flip(2), options, image.size))
         watch("features")
-        windows = _all_windows(dataset, shapes, options, given)
-        counted = sum(map(len, windows))
-        truths = [item.truth for item in dataset.items]
-        if flipped:
-            windows = [two for some in windows for two in (some, some.flipped())]
-            truths = [two for t in truths for two in (t, replace(t, boxes=t.boxes.flipped()))]
-        scenes = [make_scene(some, truth) for some, truth in zip(windows, truths, strict=True)]
-        _check_examples(dataset, [scene.targets for scene in scenes])
-        watch("windows")
         svm, counts = fit_svms(store, scenes, options, draw, seconds=watch, quiet=quiet)
         chosen = _regression_samples(windows, truths, draw)
         regressors = fit_regressors(store, chosen, truths, options.ridge)
@@ -125,24 +136,39 @@ def fit_heads(
             **counts,
             "maps_mb": round((store.bytes_in_memory + store.bytes_on_disk) / 2**20, 1),
         }
-    return heads, facts
+    return heads, facts, _left_out(counts, options)
+
+
+def _left_out(counts: Mapping[str, int], options: DetectorOptions) -> list[str]:
+    """What the SVMs did not learn from, in one sentence; nothing where all rows had room."""
+    first, hard = counts["rows_left_out"], counts["negatives_left_out"]
+    if not first and not hard:
+        return []
+    what = f"{first} windows of the first sample and {hard} hard negatives"
+    return [f"rows is {options.rows} (--rows): {what} left out, drawn evenly over classes and images"]
 
 
 def _regression_samples(
     windows: Sequence[Boxes], truths: Sequence[GroundTruth], draw: torch.Generator
 ) -> list[RegressionSample]:
-    """Windows on objects, up to eight an object, fewer of each image where there are very many."""
+    """Windows on objects, up to eight per object; of very many, an even draw over classes and images."""
     objects = max(1, sum(map(len, truths)))
     each = max(1, min(_REGRESSED_PER_OBJECT, _REGRESSED // objects))
-    share = min(1.0, _REGRESSED / (objects * each))
-    samples: list[RegressionSample] = []
-    for some, truth in zip(windows, truths, strict=True):
-        index, owner = choose_for_regression(some, truth, each, draw)
-        if share < 1:
-            kept = torch.rand(len(index), generator=draw) < share
-            index, owner = index[kept], owner[kept]
-        samples.append(RegressionSample(some[index], owner))
-    return samples
+    found = [
+        choose_for_regression(some, truth, each, draw) for some, truth in zip(windows, truths, strict=True)
+    ]
+    counts = [len(index) for index, _ in found]
+    taken = [torch.ones(count, dtype=torch.bool) for count in counts]
+    if objects > _REGRESSED:
+        labels = torch.cat([t.labels[owner] for t, (_, owner) in zip(truths, found, strict=True)])
+        images = torch.arange(len(truths)).repeat_interleave(torch.tensor(counts))
+        kept = torch.zeros(len(labels), dtype=torch.bool)
+        kept[draw_evenly(labels, images, torch.zeros(len(labels)), _REGRESSED, draw)] = True
+        taken = list(kept.split(counts))
+    return [
+        RegressionSample(some[index[mine]], owner[mine])
+        for some, (index, owner), mine in zip(windows, found, taken, strict=True)
+    ]
 
 
 def _all_windows(
@@ -156,13 +182,15 @@ def _all_windows(
     return [dense[item.truth.boxes.size] for item in dataset.items]
 
 
-def _check_examples(dataset: DetectionSet, targets: Sequence[Tensor]) -> None:
-    """Every class needs something to be told apart from something else."""
-    for number, name in enumerate(dataset.names):
-        if not any(bool((t[:, number] > 0).any()) for t in targets):
-            wanted = f"objects of class {name!r} in split {dataset.split!r}"
-            todo = "Annotate some, remove the class, or fit on another split."
-            raise UserError(dataset.root, wanted, "none", todo)
+def _calibration_images(truths: Sequence[GroundTruth]) -> list[int]:
+    """Every n-th image, and for each class of which these show no object up to ten images that do."""
+    chosen = list(range(0, len(truths), max(1, len(truths) // _CALIBRATION_IMAGES)))
+    seen = {number for i in chosen for number in truths[i].labels.tolist()}
+    for number in range(len(truths[0].names)):
+        if number not in seen:
+            showing = [i for i, truth in enumerate(truths) if number in truth.labels]
+            chosen += showing[:: max(1, len(showing) // _CALIBRATION_PER_CLASS)][:_CALIBRATION_PER_CLASS]
+    return sorted(set(chosen))
 
 
 def _calibrate(
@@ -176,8 +204,7 @@ def _calibrate(
     margins: list[Tensor] = []
     right: list[Tensor] = []
     labels: list[Tensor] = []
-    step = max(1, len(truths) // _CALIBRATION_IMAGES)
-    for i in range(0, len(truths), step):
+    for i in _calibration_images(truths):
         boxes, margin, label = margins_and_boxes(store[i], windows[i], plain, options)
         overlaps = class_overlaps(boxes, truths[i])
         margins.append(margin)

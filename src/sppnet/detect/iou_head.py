@@ -13,6 +13,7 @@ from sppnet.detect.candidates import candidates
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.postprocess import Heads
 from sppnet.detect.regression import BINS
+from sppnet.detect.samples import draw_evenly
 from sppnet.features import pool_rows, score_rows
 from sppnet.features.store import MapStore
 from sppnet.learn import MLP, LinearModel, MLPOptions, fit_mlp
@@ -94,11 +95,12 @@ def _table(
     draw: torch.Generator,
 ) -> _Table:
     each = max(1, min(_PER_OBJECT, _ROWS // max(1, sum(map(len, truths)))))
+    sure = _sure_objects(truths, draw)
     step = max(1, len(truths) // _IMAGES)
     parts: list[tuple[Tensor, ...]] = []
     for i, (some, truth) in enumerate(zip(windows, truths, strict=True)):
         maps = store[i]
-        boxes, labels = _jittered_boxes(truth, each, draw)
+        boxes, labels = _jittered_boxes(truth, sure[i], each, draw)
         if i % step == 0 and len(some):
             scores = score_rows(maps, some, heads.svm.weight, heads.svm.bias, levels)
             index, of_class = candidates(some, scores, _PER_CLASS)
@@ -112,9 +114,23 @@ def _table(
     return _Table(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _jittered_boxes(truth: GroundTruth, each: int, draw: torch.Generator) -> tuple[Boxes, Tensor]:
-    """Boxes about every object, near ones and far ones alike, and the objects' classes."""
-    sure = (~truth.crowd & ~truth.difficult).nonzero()[:, 0]
+def _sure_objects(truths: Sequence[GroundTruth], draw: torch.Generator) -> list[Tensor]:
+    """Objects of each image that are neither crowds nor difficult; of very many, an even draw."""
+    sure = [(~truth.crowd & ~truth.difficult).nonzero()[:, 0] for truth in truths]
+    counts = torch.tensor([len(index) for index in sure])
+    if int(counts.sum()) <= _ROWS:
+        return sure
+    labels = torch.cat([truth.labels[index] for truth, index in zip(truths, sure, strict=True)])
+    images = torch.arange(len(truths)).repeat_interleave(counts)
+    kept = torch.zeros(len(labels), dtype=torch.bool)
+    kept[draw_evenly(labels, images, torch.zeros(len(labels)), _ROWS, draw)] = True
+    return [index[mine] for index, mine in zip(sure, kept.split(counts.tolist()), strict=True)]
+
+
+def _jittered_boxes(
+    truth: GroundTruth, sure: Tensor, each: int, draw: torch.Generator
+) -> tuple[Boxes, Tensor]:
+    """Boxes about the objects ``sure``, near ones and far ones alike, and the objects' classes."""
     owner = sure.repeat_interleave(each)
     object_ = truth.boxes.xyxy[owner]
     sides, centre = object_[:, 2:] - object_[:, :2], (object_[:, 2:] + object_[:, :2]) / 2

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sppnet.detect.options import DetectorOptions
+from sppnet.detect.rows import RowTable, Sample, first_samples_within, hard_samples_within, make_room
 from sppnet.detect.samples import choose_positives, svm_targets
 from sppnet.features import pool_rows, score_rows
 from sppnet.features.store import MapStore
@@ -38,51 +39,6 @@ class Scene:
     targets: Tensor
 
 
-class _Table:
-    """The training rows so far, in memory laid out once for the most that there may be.
-
-    Args:
-        images: how many.
-        limit: rows at most.
-    """
-
-    def __init__(self, images: int, limit: int) -> None:
-        self.used: list[set[int]] = [set() for _ in range(images)]
-        self.scale = 1.0
-        self._limit, self._count = limit, 0
-        self._rows = torch.empty(0, 0)
-        self._targets = torch.empty(0, 0, dtype=torch.int8)
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def rows(self) -> Tensor:
-        return self._rows[: self._count]
-
-    @property
-    def targets(self) -> Tensor:
-        return self._targets[: self._count]
-
-    def add(self, image: int, rows: Tensor, targets: Tensor, windows: Tensor) -> None:
-        """Add what there is room for."""
-        if not len(self._rows):
-            # Pages that are never written to take no memory.
-            self._rows = torch.empty(self._limit, rows.shape[1])
-            self._targets = torch.empty(self._limit, targets.shape[1], dtype=torch.int8)
-        room = slice(self._count, min(self._limit, self._count + len(rows)))
-        count = room.stop - room.start
-        torch.mul(rows[:count], self.scale, out=self._rows[room])
-        self._targets[room] = targets[:count]
-        self._count += count
-        self.used[image].update(windows[:count].tolist())
-
-    def rescale(self, norm: float) -> None:
-        """Make ``norm`` the mean norm of the rows, and scale those to come alike."""
-        self.scale = norm / float(self.rows.norm(dim=1).mean().clamp(min=1e-12))
-        self.rows.mul_(self.scale)
-
-
 def make_scene(windows: Boxes, truth: GroundTruth) -> Scene:
     """An image's windows with the truth's own boxes before them, so that every object has a perfect one."""
     joined = Boxes(torch.cat([truth.boxes.clip().xyxy, windows.xyxy]), windows.size)
@@ -98,50 +54,89 @@ def fit_svms(
     seconds: Callable[[str], None],
     quiet: bool,
 ) -> tuple[LinearModel, dict[str, int]]:
-    """Fit one SVM a class, look for windows that it wrongly likes, fit again.
+    """Fit one SVM per class, find its hard negatives, fit again.
 
     Args:
         store: the images' maps.
-        scenes: one an image.
+        scenes: one per image.
         options: C, positive_weight, mining_rounds, rows and levels count here.
         draw: of everything random.
-        seconds: told ``"mining"`` or ``"svm"`` whenever such a stage ends.
+        seconds: called with ``"mining"`` or ``"svm"`` whenever such a stage ends.
         quiet: no progress bars.
 
     Returns:
-        The SVMs, for unscaled rows, and counts: ``"rows"``, ``"mining_rounds"``.
+        The SVMs, for unscaled rows, and counts: ``"rows"``, ``"rows_left_out"`` (of the first sample),
+        ``"negatives_left_out"`` (hard negatives without room, all rounds), ``"mining_rounds"``.
     """
-    table = _Table(len(scenes), options.rows)
-    # An even share for every image, so that a large set fits into the same memory.
-    share = max(8, options.rows // (2 * len(scenes)))
-    for i, scene in enumerate(track(scenes, "Sampling windows", quiet=quiet)):
-        chosen = _first_sample(scene, share, draw)
-        rows = pool_rows(store[i], scene.windows[chosen], options.levels)
-        table.add(i, rows, scene.targets[chosen], chosen)
+    table = RowTable(len(scenes), options.rows)
+    left_out = _add_first_rows(table, store, scenes, options, draw, quiet=quiet)
     table.rescale(MEAN_NORM)
     seconds("mining")
     model = _fit(table, options, None)
     seconds("svm")
-    rounds = 0
+    rounds = hard_left_out = 0
     for _ in range(options.mining_rounds):
-        added = 0
-        for i, scene in enumerate(track(scenes, "Mining negatives", quiet=quiet)):
-            scores = score_rows(store[i], scene.windows, model.weight, model.bias, options.levels)
-            chosen = _hard(scene, scores, table.used[i])
-            if len(chosen):
-                rows = pool_rows(store[i], scene.windows[chosen], options.levels)
-                table.add(i, rows, scene.targets[chosen], chosen)
-                added += len(chosen)
+        added, missed = _add_hard_rows(table, store, scenes, model, options, draw, quiet=quiet)
+        hard_left_out += missed
         seconds("mining")
         if added <= _ENOUGH_NEWS * len(table):
             break
         model = _fit(table, options, model)
         rounds += 1
         seconds("svm")
-    return model, {"rows": len(table), "mining_rounds": rounds}
+    counts = {"rows": len(table), "rows_left_out": left_out, "negatives_left_out": hard_left_out}
+    return model, {**counts, "mining_rounds": rounds}
 
 
-def _first_sample(scene: Scene, share: int, draw: torch.Generator) -> Tensor:
+def _add_first_rows(
+    table: RowTable,
+    store: MapStore,
+    scenes: Sequence[Scene],
+    options: DetectorOptions,
+    draw: torch.Generator,
+    *,
+    quiet: bool,
+) -> int:
+    """Add the rows of the first sample; returns how many did not fit."""
+    # An even share for every image, so that a large set fits into the same memory.
+    share = max(8, options.rows // (2 * len(scenes)))
+    samples = [_first_sample(scene, share, draw) for scene in scenes]
+    chosen = first_samples_within(samples, scenes[0].targets.shape[1], options.rows, draw)
+    for i, which in enumerate(track(chosen, "Sampling windows", quiet=quiet)):
+        if len(which):
+            rows = pool_rows(store[i], scenes[i].windows[which], options.levels)
+            table.add(i, rows, scenes[i].targets[which], which)
+    return sum(len(sample.windows) for sample in samples) - len(table)
+
+
+def _add_hard_rows(
+    table: RowTable,
+    store: MapStore,
+    scenes: Sequence[Scene],
+    model: LinearModel,
+    options: DetectorOptions,
+    draw: torch.Generator,
+    *,
+    quiet: bool,
+) -> tuple[int, int]:
+    """Add the hard negatives of one round; returns how many were added, and how many did not fit."""
+    samples: list[Sample] = []
+    for i, scene in enumerate(track(scenes, "Mining negatives", quiet=quiet)):
+        scores = score_rows(store[i], scene.windows, model.weight, model.bias, options.levels)
+        samples.append(_hard(scene, scores.cpu(), table.used[i]))
+    found = sum(len(sample.windows) for sample in samples)
+    if found > table.free:
+        make_room(table, _scaled(model, table).scores(table.rows), found, _MARGIN, draw)
+    added = 0
+    for i, which in enumerate(hard_samples_within(samples, table.free, draw)):
+        if len(which):
+            rows = pool_rows(store[i], scenes[i].windows[which], options.levels)
+            table.add(i, rows, scenes[i].targets[which], which)
+            added += len(which)
+    return added, found - added
+
+
+def _first_sample(scene: Scene, share: int, draw: torch.Generator) -> Sample:
     """Objects, well-placed windows and random negatives; at most ``share`` beyond the objects."""
     objects = torch.arange(len(scene.truth))
     positive = choose_positives(scene.windows, scene.truth, _POSITIVES_PER_OBJECT, draw)
@@ -149,26 +144,37 @@ def _first_sample(scene: Scene, share: int, draw: torch.Generator) -> Tensor:
     negative = (scene.targets < 0).all(1).nonzero()[:, 0]
     order = torch.randperm(len(negative), generator=draw)
     near = negative[order][: min(_RANDOM_NEGATIVES, share // 2)]
-    return torch.unique(torch.cat([objects, positive, near]))
+    windows = torch.unique(torch.cat([objects, positive, near]))
+    targets = scene.targets[windows]
+    groups = torch.where((targets > 0).any(1), targets.argmax(1), targets.shape[1])
+    # An object's own box comes before windows on it.
+    return Sample(windows, groups, (windows >= len(scene.truth)).float())
 
 
-def _hard(scene: Scene, scores: Tensor, used: set[int]) -> Tensor:
-    """Negatives that score above -1 for some class, the worst first, none twice."""
+def _hard(scene: Scene, scores: Tensor, used: set[int]) -> Sample:
+    """Negatives that score above -1 for some class, none twice."""
     chosen: set[int] = set()
     for number in range(scores.shape[1]):
         wrong = ((scene.targets[:, number] < 0) & (scores[:, number] > _MARGIN)).nonzero()[:, 0]
         if len(wrong):
             apart = nms(scene.windows.xyxy[wrong], scores[wrong, number], _ALIKE, _HARD_PER_CLASS)
             chosen.update(wrong[apart].tolist())
-    return torch.tensor(sorted(chosen - used), dtype=torch.int64)
+    windows = torch.tensor(sorted(chosen - used), dtype=torch.int64)
+    worst, groups = scores[windows].masked_fill(scene.targets[windows] >= 0, -torch.inf).max(1)
+    return Sample(windows, groups, -worst)
 
 
-def _fit(table: _Table, options: DetectorOptions, start: LinearModel | None) -> LinearModel:
-    """SVMs on scaled rows, handed back for unscaled ones."""
+def _fit(table: RowTable, options: DetectorOptions, start: LinearModel | None) -> LinearModel:
+    """SVMs on scaled rows, returned for unscaled ones."""
     wanted = SvmOptions(
         C=options.C, bias_feature=10.0, positive_weight=options.positive_weight, tolerance=_TOLERANCE
     )
-    if start is not None:
-        start = LinearModel(start.weight / table.scale, start.bias)
-    fitted = fit_linear_svm(table.rows, table.targets, wanted, start)
+    fitted = fit_linear_svm(
+        table.rows, table.targets, wanted, None if start is None else _scaled(start, table)
+    )
     return LinearModel(fitted.weight * table.scale, fitted.bias)
+
+
+def _scaled(model: LinearModel, table: RowTable) -> LinearModel:
+    """SVMs for the scaled rows of the table."""
+    return LinearModel(model.weight / table.scale, model.bias)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from sppnet.data import ImageSource, read_pixels
-from sppnet.structures import Detections
+from sppnet.data import ImageSource, image_id_of_name
+from sppnet.data.images import read_scaled_pixels
+from sppnet.data.writers import coco_rows
+from sppnet.errors import UserError
+from sppnet.saving import save_result
+from sppnet.structures import Boxes, Detections, ImageSize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_DRAWN_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,21 @@ class DetectionResult:
     Attributes:
         detections: boxes, scores, labels and names together.
         source: the image as it was given.
+        category_ids: the training data's own number of each class; None counts from 1.
+        error: always None; a `sppnet.predicting.FailedSource` has one.
+
+    Examples:
+        >>> import numpy as np
+        >>> image = np.zeros((20, 30, 3), np.uint8)
+        >>> found = Detections.empty(ImageSize(20, 30), ("cat", "dog"))
+        >>> DetectionResult(found, image).to_dict()
+        {'height': 20, 'width': 30, 'detections': []}
     """
 
     detections: Detections
     source: ImageSource
+    category_ids: tuple[int | str, ...] | None = None
+    error: ClassVar[None] = None
 
     @property
     def boxes(self) -> Tensor:
@@ -53,10 +69,17 @@ class DetectionResult:
         return len(self.detections)
 
     def plot(self) -> Image:
-        """The image with the boxes drawn on it."""
+        """The image with the boxes drawn on it; one of more than 16 megapixels is shrunk."""
         from sppnet.draw import draw_boxes
 
-        return draw_boxes(read_pixels(self.source), self.detections)
+        pixels, size = read_scaled_pixels(self.source, _drawn_size)
+        height, width = pixels.shape[:2]
+        found = self.detections
+        if (height, width) != (size.height, size.width):
+            scales = found.boxes.xyxy.new_tensor([width / size.width, height / size.height] * 2)
+            boxes = Boxes(found.boxes.xyxy * scales, ImageSize(height, width))
+            found = replace(found, boxes=boxes)
+        return draw_boxes(pixels, found)
 
     def to_dict(self) -> dict[str, object]:
         """``{"height", "width", "detections": [{"box", "score", "label", "name"}]}``, as JSON takes it."""
@@ -73,14 +96,36 @@ class DetectionResult:
         ]
         return {"height": size.height, "width": size.width, "detections": found}
 
+    def to_coco(self, image_id: int | str | None = None) -> list[dict[str, object]]:
+        """COCO results, one ``{"image_id", "category_id", "bbox", "score"}`` per detection.
+
+        Args:
+            image_id: the data set's id of the image. None takes the file's name without ending, as a number
+                where it is one; an image in memory needs an id.
+
+        Raises:
+            UserError: an image in memory without an id.
+
+        Examples:
+            >>> found = Detections.empty(ImageSize(20, 30), ("cat",))
+            >>> DetectionResult(found, "000012.jpg").to_coco()
+            []
+        """
+        if image_id is None:
+            if not isinstance(self.source, (str, os.PathLike)):
+                raise UserError("image_id", "the id of an image in memory", "none")
+            image_id = image_id_of_name(self.source)
+        return coco_rows(self.detections, image_id, self.category_ids)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the drawn image or, where the path ends in ``.json``, `to_dict`; returns the path."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".part-{target.name}")
-        if target.suffix.lower() == ".json":
-            part.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
-        else:
-            self.plot().save(part)
-        os.replace(part, target)
-        return target
+        """Write the drawn image or, where the path ends in ``.json``, `to_dict`; returns the path.
+
+        Raises:
+            UserError: the path is the image itself, has no ending of an image, or cannot be written.
+        """
+        return save_result(path, self.source, self.plot, self.to_dict)
+
+
+def _drawn_size(size: ImageSize) -> ImageSize:
+    """A large image is drawn with sides of at least twice this."""
+    return ImageSize(min(size.height, _DRAWN_SIDE), min(size.width, _DRAWN_SIDE))

@@ -80,3 +80,52 @@ def _choose(
     rank = torch.arange(len(able)) - starts.repeat_interleave(counts)
     chosen = able[order][rank < per_object].sort().values
     return chosen, owner[chosen]
+
+
+def draw_evenly(
+    groups: Tensor, images: Tensor, priority: Tensor, count: int, draw: torch.Generator
+) -> Tensor:
+    """Choose ``count`` of N examples, evenly over groups and, within a group, evenly over images.
+
+    Groups are filled round by round, so that a small one stays whole; so are the images of a group. Where a
+    group and image have several examples, those of the lowest priority number come first, ties at random.
+
+    Args:
+        groups: int64 ``[N]``, such as class numbers.
+        images: int64 ``[N]``.
+        priority: ``[N]``.
+        count: how many to choose; all of them where there are fewer.
+        draw: breaks ties.
+
+    Returns:
+        int64 positions, ascending.
+
+    Examples:
+        >>> groups, images = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 2])
+        >>> none = torch.zeros(4)
+        >>> draw_evenly(groups, images, none, 3, torch.Generator().manual_seed(0))[1:].tolist()
+        [2, 3]
+    """
+    if count >= len(groups):
+        return torch.arange(len(groups))
+    order = torch.randperm(len(groups), generator=draw)
+    order = order[priority[order].sort(stable=True).indices]
+    _, cells = torch.stack([groups, images], 1).unique(dim=0, return_inverse=True)
+    # A second permutation: otherwise images of low numbers would win every tie within a group.
+    in_cell = _ranks(cells, order)
+    order = torch.randperm(len(groups), generator=draw)
+    order = order[in_cell[order].sort(stable=True).indices]
+    in_group = _ranks(groups, order)
+    order = torch.randperm(len(groups), generator=draw)
+    order = order[in_group[order].sort(stable=True).indices]
+    return order[:count].sort().values
+
+
+def _ranks(keys: Tensor, order: Tensor) -> Tensor:
+    """The rank ``[N]`` of each element among those of its key, where ``order`` tells who comes first."""
+    sorted_keys, index = keys[order].sort(stable=True)
+    _, counts = sorted_keys.unique_consecutive(return_counts=True)
+    starts = counts.cumsum(0) - counts
+    ranks = torch.empty_like(order)
+    ranks[order[index]] = torch.arange(len(order)) - starts.repeat_interleave(counts)
+    return ranks

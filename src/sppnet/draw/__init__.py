@@ -1,10 +1,11 @@
 """Boxes on images, contact sheets, plots and the report."""
 
 from sppnet.draw.boxes import DrawSource, as_image, draw_boxes, draw_labels
+from sppnet.draw.fonts import undrawable_names
 from sppnet.draw.palette import PALETTE, class_colour
 from sppnet.draw.plots import plot_bars, plot_confusion, plot_lines, plot_precision_recall
 from sppnet.draw.report import ReportImage, ReportTable, write_report
-from sppnet.draw.sheets import contact_sheet, draw_comparison, save_image
+from sppnet.draw.sheets import contact_sheet, draw_comparison, encode_image, save_image
 
 __all__ = [
     "DrawSource",
@@ -17,10 +18,12 @@ __all__ = [
     "draw_boxes",
     "draw_comparison",
     "draw_labels",
+    "encode_image",
     "plot_bars",
     "plot_confusion",
     "plot_lines",
     "plot_precision_recall",
     "save_image",
+    "undrawable_names",
     "write_report",
 ]

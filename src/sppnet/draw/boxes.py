@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from sppnet.draw.fonts import drawn_name, font_of
 from sppnet.draw.palette import Colour, class_colour, ink_on
-from sppnet.errors import UserError
+from sppnet.errors import UserError, visible
 from sppnet.structures import Detections, GroundTruth, ImageSize
 
 DrawSource: TypeAlias = Image.Image | NDArray[np.uint8] | Tensor
@@ -27,6 +28,7 @@ def draw_boxes(
 ) -> Image.Image:
     """The image with a box and a name for every object, one colour a class.
 
+    A name of letters that no installed font has is drawn as its class number, ``#3`` (`undrawable_names`).
     Names stand inside the image, clear of each other where there is room, on a plate of the class's
     colour; detections add their score, annotations what they are (difficult, crowd). Lines and letters
     follow the size of the image; one whose longer side is below 360 pixels is enlarged by a whole factor.
@@ -65,13 +67,14 @@ def draw_labels(image: DrawSource, lines: Sequence[str]) -> Image.Image:
         UserError: an image of another kind.
     """
     canvas, _ = _enlarged(as_image(image))
-    font = font_of(_letters(canvas) * 1.25)
-    fitted = [_fitted(line, font, canvas.width) for line in lines]
+    points = _letters(canvas) * 1.25
+    fonts = [font_of(points, visible(line)) for line in lines]
+    fitted = [_fitted(visible(line), font, canvas.width) for line, font in zip(lines, fonts, strict=True)]
     high = max((size[1] for _, size in fitted), default=0)
     drawn = Image.new("RGB", (canvas.width, canvas.height + high * len(fitted)), _STRIP)
     drawn.paste(canvas)
     draw = ImageDraw.Draw(drawn)
-    for number, (text, _) in enumerate(fitted):
+    for number, ((text, _), font) in enumerate(zip(fitted, fonts, strict=True)):
         draw.text((high / 6, canvas.height + high * (number + 0.5)), text, (255, 255, 255), font, "lm")
     return drawn
 
@@ -92,11 +95,6 @@ def as_image(source: DrawSource) -> Image.Image:
         return Image.fromarray(source)
     wanted = "a PIL image, uint8 [H, W, 3] or float [3, H, W]"
     raise UserError("image", wanted, f"{source.dtype} {list(source.shape)}")
-
-
-def font_of(points: float) -> Any:
-    """Pillow's own font at a size in pixels."""
-    return ImageFont.load_default(points)
 
 
 def _enlarged(canvas: Image.Image) -> tuple[Image.Image, int]:
@@ -120,7 +118,7 @@ class _Mark:
 def _marks(found: Detections | GroundTruth, threshold: float | None, factor: int) -> list[_Mark]:
     """What to draw, most important first: by score, or small before large."""
     boxes = found.boxes.clip().xyxy
-    names = [found.names[label] for label in found.labels.tolist()]
+    names = [drawn_name(found.names[label], label) for label in found.labels.tolist()]
     colours = [class_colour(label) for label in found.labels.tolist()]
     if isinstance(found, Detections):
         scores: list[float] = found.scores.tolist()
@@ -139,7 +137,7 @@ def _marks(found: Detections | GroundTruth, threshold: float | None, factor: int
 def _draw_marks(canvas: Image.Image, marks: list[_Mark]) -> None:
     short = min(canvas.size)
     width = max(2, round(short / 200))
-    font = font_of(_letters(canvas))
+    points = _letters(canvas)
     draw = ImageDraw.Draw(canvas)
     # The most important ones last, on top of the others.
     for mark in reversed(marks):
@@ -147,14 +145,13 @@ def _draw_marks(canvas: Image.Image, marks: list[_Mark]) -> None:
     plates: list[_Rectangle] = []
     texts: list[str] = []
     for mark in marks:
-        text, (wide, high) = _fitted(mark.text, font, canvas.width)
+        text, (wide, high) = _fitted(mark.text, font_of(points, mark.text), canvas.width)
         plates.append(_place(mark.box, (wide, high), ImageSize(canvas.height, canvas.width), plates))
         texts.append(text)
     for mark, plate, text in reversed(list(zip(marks, plates, texts, strict=True))):
         draw.rectangle(plate, fill=mark.colour, outline=_shade(mark.colour))
-        draw.text(
-            ((plate[0] + plate[2]) / 2, (plate[1] + plate[3]) / 2), text, ink_on(mark.colour), font, "mm"
-        )
+        middle = (plate[0] + plate[2]) / 2, (plate[1] + plate[3]) / 2
+        draw.text(middle, text, ink_on(mark.colour), font_of(points, mark.text), "mm")
 
 
 def _outline(draw: ImageDraw.ImageDraw, mark: _Mark, width: int) -> None:

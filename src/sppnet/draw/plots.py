@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sppnet.draw.fonts import font_file
 from sppnet.draw.palette import PALETTE
-from sppnet.errors import MissingExtraError, UserError
+from sppnet.errors import MissingExtraError, UserError, visible
 
 _DASHES = ("-", "--", ":", "-.")
 _MOST_NAMES = 80  # beyond this, tick labels would touch
@@ -205,7 +206,7 @@ def _style(number: int) -> dict[str, Any]:
 
 def _plain(text: str) -> str:
     """A dollar sign would start a formula, and a legend leaves out names that start with an underscore."""
-    shown = text.replace("$", r"\$")
+    shown = visible(text).replace("$", r"\$")
     return "\u200b" + shown if shown.startswith("_") else shown
 
 
@@ -216,7 +217,25 @@ def _pair(where: str, xs: ArrayLike, ys: ArrayLike) -> tuple[Any, Any]:
     return x, y
 
 
+def _use_fonts(figure: Any) -> None:
+    """Give every text a font that has its letters; where none is installed, the letters' code points."""
+    from matplotlib import font_manager
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        shown: str = text.get_text()
+        if shown.isascii():
+            continue
+        found = font_file(shown.replace("\u200b", ""))
+        if found is None:
+            text.set_text(shown.encode("ascii", "backslashreplace").decode().replace("\\u200b", "\u200b"))
+        elif found[0]:
+            font_manager.fontManager.addfont(found[0])
+            text.set_fontfamily(["DejaVu Sans", font_manager.get_font(found[0]).family_name])
+
+
 def _png(figure: Any) -> bytes:
+    _use_fonts(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from sppnet.draw.boxes import DrawSource, as_image, draw_boxes, font_of
-from sppnet.errors import UserError
+from sppnet.draw.boxes import DrawSource, as_image, draw_boxes
+from sppnet.draw.fonts import font_of
+from sppnet.errors import UserError, visible
+from sppnet.files import make_folder, write_bytes
 from sppnet.structures import Detections, GroundTruth
 
 _GROUND = (250, 250, 250)
@@ -60,7 +62,9 @@ def contact_sheet(
         raise UserError("captions", f"{len(images)}, one an image", len(captions))
     tiles = [_shrunk(as_image(image), width) for image in images]
     gap = max(6, width // 40)
-    font = font_of(min(max(11.0, width / 28), 24.0))
+    points = min(max(11.0, width / 28), 24.0)
+    texts = [visible(caption) for caption in captions or ()]
+    font = font_of(points, "".join(texts))
     line = 0 if captions is None else sum(font.getmetrics()) + gap
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     heights = [max(tile.height for tile in row) + line for row in rows]
@@ -73,7 +77,8 @@ def contact_sheet(
         top = gap + sum(heights[:row]) + gap * row
         sheet.paste(tile, (left + (width - tile.width) // 2, top))
         if captions is not None:
-            text = captions[number]
+            text = texts[number]
+            font = font_of(points, text)
             while len(text) > 4 and font.getlength(text) > width:
                 text = text.removesuffix("...")[:-1] + "..."
             draw.text((left + width / 2, top + tile.height + gap / 2), text, _INK, font, "ma")
@@ -89,19 +94,31 @@ def save_image(path: str | os.PathLike[str], image: Image.Image | bytes) -> None
         UserError: an ending that names no file type of images.
     """
     target = Path(path)
-    if isinstance(image, bytes):
-        content = image
-    else:
-        kind = Image.registered_extensions().get(target.suffix.lower())
-        if kind is None or kind not in Image.SAVE:
-            raise UserError(target, "an ending such as .jpg or .png", target.suffix or "none")
-        buffer = io.BytesIO()
+    content = image if isinstance(image, bytes) else encode_image(target, image)
+    make_folder(target.parent)
+    write_bytes(target, content)
+
+
+def encode_image(path: str | os.PathLike[str], image: Image.Image) -> bytes:
+    """The file that `save_image` writes, by the path's ending.
+
+    Raises:
+        UserError: an ending that names no file type of images, or an image that the type cannot hold.
+
+    Examples:
+        >>> encode_image("a.png", Image.new("RGB", (2, 2)))[1:4]
+        b'PNG'
+    """
+    ending = Path(path).suffix
+    kind = Image.registered_extensions().get(ending.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise UserError(path, "an ending such as .jpg or .png", ending or "none")
+    buffer = io.BytesIO()
+    try:
         image.save(buffer, kind, **({"quality": 92} if kind == "JPEG" else {}))
-        content = buffer.getvalue()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, target)
+    except (OSError, ValueError, KeyError) as error:  # sides over 65535 in JPEG, a type without a writer
+        raise UserError(path, f"an image that {kind} can hold", str(error) or image.mode) from error
+    return buffer.getvalue()
 
 
 def _shrunk(image: Image.Image, most: int) -> Image.Image:

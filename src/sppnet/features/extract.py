@@ -61,6 +61,7 @@ def extract_batch(
     *,
     antialias: bool = False,
     long_side: int | None = None,
+    image_size: ImageSize | None = None,
 ) -> list[FeatureMaps]:
     """The feature maps of several images of one size, without gradients.
 
@@ -71,6 +72,8 @@ def extract_batch(
             than the network's minimum are enlarged to it.
         antialias: average skipped pixels when shrinking; the paper's code does not.
         long_side: limit of the resized long side; None sets none, as in the paper.
+        image_size: of the images as they are stored, where they were averaged down on reading; boxes refer
+            to it. None is the size of the tensors.
 
     Returns:
         One ``FeatureMaps`` an image, scales ascending, on the backbone's device and in its precision.
@@ -88,7 +91,7 @@ def extract_batch(
         raise UserError("scales", "at least one short side, each at least 1 pixel", list(scales))
     if not images:
         return []
-    size = ImageSize(images[0].shape[1], images[0].shape[2])
+    size = image_size or ImageSize(images[0].shape[1], images[0].shape[2])
     batch = torch.stack(list(images)).to(backbone.device, torch.float32, memory_format=torch.channels_last)
     maps: list[list[FeatureMap]] = [[] for _ in images]
     with torch.inference_mode():
@@ -108,6 +111,9 @@ def extract(
     *,
     antialias: bool = False,
     long_side: int | None = None,
+    image_size: ImageSize | None = None,
 ) -> FeatureMaps:
     """The feature maps of one image ``[3, H, W]``; everything as in ``extract_batch``."""
-    return extract_batch(backbone, [image], scales, antialias=antialias, long_side=long_side)[0]
+    return extract_batch(
+        backbone, [image], scales, antialias=antialias, long_side=long_side, image_size=image_size
+    )[0]

@@ -19,7 +19,8 @@ class NegativeRule:
         evict_below: after a fit, negatives that score less are dropped; below ``add_above``, so that
             none is dropped and found again at once.
         refit_after: a fit is due when more negatives than this were added since the last one.
-        capacity: at most so many are held; of more, those that score highest.
+        capacity: at most so many are held; of more, those that score highest. `NegativeCache.dropped` counts
+            the others.
 
     Raises:
         UserError: ``evict_below`` above ``add_above``, or a number below 1.
@@ -50,6 +51,7 @@ class NegativeCache:
         scores: ``[M]``, by the SVM that added them or, after `evict`, by the one that kept them.
         keys: int64 ``[M]``, the caller's number of each window, by which none is added twice.
         fresh: how many were added since the last `evict`.
+        dropped: how many that `add` was given had no room, in all.
     """
 
     rule: NegativeRule
@@ -57,6 +59,7 @@ class NegativeCache:
     scores: Tensor
     keys: Tensor
     fresh: int
+    dropped: int = 0
 
     @staticmethod
     def empty(rule: NegativeRule | None = None) -> NegativeCache:
@@ -113,10 +116,13 @@ class NegativeCache:
             torch.cat([self.scores.to(scores), scores[take]]),
             torch.cat([self.keys.to(keys), keys[take]]),
             self.fresh + count,
+            self.dropped,
         )
         if len(full) <= self.rule.capacity:
             return full
-        return full._keep(full.scores.topk(self.rule.capacity).indices.sort().values)
+        hardest = full.scores.topk(self.rule.capacity).indices.sort().values
+        dropped = self.dropped + len(full) - self.rule.capacity
+        return replace(full._keep(hardest), dropped=dropped)
 
     def evict(self, scores: Tensor) -> NegativeCache:
         """The cache after a fit: without the negatives that the new SVM is sure of.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -15,10 +14,16 @@ import torch
 from torch import Tensor
 
 from sppnet.errors import UserError
+from sppnet.inputs.documents import load_json
+from sppnet.inputs.paths import is_file, name_parts
+from sppnet.inputs.text import encoding_of, reading, shown
+from sppnet.inputs.values import is_encodable, real
+from sppnet.inputs.words import shortened
 from sppnet.proposals.other_files import mat_rows, parquet_rows
 from sppnet.structures import Boxes, ImageSize, Proposals
 
 _SIDES = ("x0", "y0", "x1", "y1")
+_LARGEST = 1e9  # pixels; beyond it float32 has no coordinates of single pixels, by far
 
 
 def read_proposals(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -46,15 +51,16 @@ def read_proposals(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         MissingExtraError: a Parquet file without pyarrow.
     """
     file = Path(path)
-    if not file.is_file():
+    if not is_file(file):
         raise UserError(file, "a file of proposals, .json, .csv, .parquet or .mat", "no such file")
     if file.suffix.lower() not in _READERS:
         raise UserError(file, "a file that ends in .json, .csv, .parquet or .mat", file.suffix or "no ending")
     rows: dict[str, list[list[float]]] = {}
-    for where, image, box in _READERS[file.suffix.lower()](file):
-        boxes = rows.setdefault(image.replace("\\", "/"), [])
-        if box is not None:
-            boxes.append(_checked(where, box))
+    with reading(file):
+        for where, image, box in _READERS[file.suffix.lower()](file):
+            boxes = rows.setdefault(_key(where, image), [])
+            if box is not None:
+                boxes.append(_checked(where, box))
     if not any(rows.values()):
         raise UserError(file, "proposed windows", "none")
     shared = Counter(PurePosixPath(image).name for image in rows)
@@ -79,7 +85,7 @@ def proposals_for(table: Mapping[str, Tensor], image: str | os.PathLike[str], si
     """
     path = Path(image)
     ends = ["/".join(path.parts[start:]) for start in range(len(path.parts))]
-    key = next((end for end in [*ends, path.stem] if end in table), None)
+    key = next((end for end in [*ends, path.stem] if end in table), None) or _alike(table, path)
     if key is None:
         some = ", ".join(list(table)[:3])
         raise UserError(path, "an entry in the file of proposals", f"entries for {some} and the like")
@@ -92,12 +98,31 @@ def proposals_for(table: Mapping[str, Tensor], image: str | os.PathLike[str], si
     return Proposals(Boxes(xyxy, size).clip(), torch.zeros(len(xyxy)))
 
 
+def _key(where: str, image: str) -> str:
+    parts = name_parts(image)
+    if not parts or not is_encodable(image):
+        raise UserError(where, "the name of an image", shown(image))
+    return "/".join(parts)
+
+
+def _alike(table: Mapping[str, Tensor], path: Path) -> str | None:
+    """The key with another machine's folders that shares the longest end with a path."""
+    ranked: list[tuple[int, str]] = []
+    for key in table:
+        if key.endswith((path.name, path.stem)):
+            parts = PurePosixPath(key).parts
+            if parts[-1] in {path.name, path.stem}:
+                pairs = zip(reversed(parts[:-1]), reversed(path.parts[:-1]), strict=False)
+                ranked.append((sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)), key))
+    best = max((rank for rank, _ in ranked), default=0)
+    keys = [key for rank, key in ranked if rank == best]
+    if len(keys) > 1:
+        raise UserError(path, "one entry in the file of proposals", shortened(keys))
+    return keys[0] if keys else None
+
+
 def _json_rows(file: Path) -> Iterator[tuple[str, str, object]]:
-    try:
-        content: object = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise UserError(file, "well-formed JSON", error) from error
-    for where, image, boxes in _json_entries(file, content):
+    for where, image, boxes in _json_entries(file, load_json(file)):
         if not isinstance(boxes, list):
             raise UserError(where, "a list of boxes", type(boxes).__name__)
         yield where, image, None
@@ -108,31 +133,35 @@ def _json_rows(file: Path) -> Iterator[tuple[str, str, object]]:
 def _json_entries(file: Path, content: object) -> Iterator[tuple[str, str, object]]:
     if isinstance(content, dict):
         for image, boxes in cast(dict[str, object], content).items():
-            yield f"{file}, {image}", image, boxes
+            yield f"{file}, {image[:200]}", image, boxes
     elif isinstance(content, list):
         for number, entry in enumerate(cast(list[Any], content)):
             if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or "boxes" not in entry:
-                raise UserError(f"{file}, entry {number}", 'an object with "image" and "boxes"', entry)
-            yield f"{file}, {entry['image']}", entry["image"], entry["boxes"]
+                raise UserError(f"{file}, entry {number}", 'an object with "image" and "boxes"', shown(entry))
+            yield f"{file}, {entry['image'][:200]}", entry["image"], entry["boxes"]
     else:
         raise UserError(file, "an object or a list", type(content).__name__)
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[str, str, object]]:
+    with file.open("rb") as stream:
+        encoding = encoding_of(stream.read(4))
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
+        with file.open(newline="", encoding="utf-8-sig" if encoding == "utf-8" else encoding) as lines:
             reader = csv.DictReader(lines)
             columns = reader.fieldnames or ()
             if not {"image", *_SIDES} <= set(columns):
                 wanted = f"a first line with the columns image, {', '.join(_SIDES)}"
-                raise UserError(file, wanted, ", ".join(columns) or "an empty file")
+                raise UserError(file, wanted, shortened(list(columns), most=20) or "an empty file")
+            if len(set(columns)) < len(columns):
+                raise UserError(file, "each column once", shortened(list(columns), most=20))
             sides = [*_SIDES, *(["score"] if "score" in columns else [])]
             for row in reader:
                 where = f"{file}, line {reader.line_num}"
                 if not row["image"]:
                     raise UserError(where, "the name of an image", "none")
                 yield where, row["image"], [row[side] for side in sides]
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeError) as error:
         raise UserError(file, "a CSV file in UTF-8", error) from error
 
 
@@ -153,13 +182,13 @@ _READERS = {".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows, "
 def _checked(where: str, box: object) -> list[float]:
     values = cast(list[Any], box) if isinstance(box, list) else []
     try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
+        numbers = [real(value) for value in values] if len(values) in {4, 5} else []
+    except ValueError:
         numbers = []
-    if len(numbers) not in {4, 5} or not all(map(math.isfinite, numbers)):
-        raise UserError(where, "finite numbers x0, y0, x1, y1 and perhaps a score", box)
+    if not numbers or max(map(abs, numbers[:4])) > _LARGEST:
+        raise UserError(where, "finite numbers x0, y0, x1, y1 and perhaps a score", shown(box))
     if numbers[2] <= numbers[0] or numbers[3] <= numbers[1]:
-        raise UserError(where, "a window with x0 < x1 and y0 < y1", box)
+        raise UserError(where, "a window with x0 < x1 and y0 < y1", shown(box))
     return numbers
 
 

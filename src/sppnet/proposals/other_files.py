@@ -5,11 +5,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sppnet.errors import MissingExtraError, UserError
+from sppnet.inputs.mat import read_mat
+from sppnet.inputs.text import shown
+from sppnet.inputs.words import shortened
+
+_MOST_ROWS = 50_000_000  # of a Parquet file; a damaged one may state any number
 
 
 def mat_rows(file: Path) -> Iterator[tuple[str, str, list[list[float]]]]:
@@ -24,30 +30,30 @@ def mat_rows(file: Path) -> Iterator[tuple[str, str, list[list[float]]]]:
     Raises:
         UserError: another content, or a file of MATLAB 7.3, which is HDF5.
     """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    todo = "In MATLAB, save(..., '-v7') writes a file that can be read."
-    try:
-        content: dict[str, Any] = loadmat(str(file))
-    except NotImplementedError:  # scipy's word for HDF5
-        raise UserError(file, "a .mat file of version 7 or before", "one of version 7.3", todo) from None
-    except (MatReadError, ValueError, OSError, TypeError) as error:
-        raise UserError(file, "a MATLAB file", error) from error
-    if "images" not in content or "boxes" not in content:
-        names = ", ".join(name for name in content if not name.startswith("__"))
-        raise UserError(file, "the variables images and boxes", names or "none")
-    images, boxes = content["images"].reshape(-1), content["boxes"].reshape(-1)
+    content = read_mat(file)
+    images, boxes = (_cells(content.get(name)) for name in ("images", "boxes"))
+    if images is None or boxes is None:
+        raise UserError(file, "the cells images and boxes", shortened(list(content)) or "none")
     if len(images) != len(boxes):
         raise UserError(file, f"{len(images)} matrices of boxes, one an image", len(boxes))
     for number, (image, table) in enumerate(zip(images, boxes, strict=True)):
         where = f"{file}, entry {number + 1}"
-        matrix = np.asarray(table, dtype=np.float64)
+        if not isinstance(image, str) or not image.strip():
+            raise UserError(where, "the name of an image", shown(image))
+        if not isinstance(table, np.ndarray) or table.dtype.kind not in "iuf":
+            raise UserError(where, "a matrix [n, 4]", shown(table))
+        matrix = cast(NDArray[Any], table).astype(np.float64)
         if matrix.size and (matrix.ndim != 2 or matrix.shape[1] != 4):
             raise UserError(where, "a matrix [n, 4]", list(matrix.shape))
         matrix = matrix.reshape(-1, 4)[:, [1, 0, 3, 2]]
         matrix[:, :2] -= 1
-        yield where, str(np.asarray(image).reshape(-1)[0]), matrix.tolist()
+        yield where, image.strip(), matrix.tolist()
+
+
+def _cells(value: object) -> list[object] | None:
+    if not isinstance(value, np.ndarray) or value.dtype != object:
+        return None
+    return cast(list[object], value.reshape(-1).tolist())
 
 
 def parquet_rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, str, list[float]]]:
@@ -65,15 +71,24 @@ def parquet_rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, st
         arrow: Any = importlib.import_module("pyarrow")
     except ImportError as error:
         raise MissingExtraError("pyarrow", "parquet", "proposals in Parquet files") from error
+    wanted: list[str] = []
+    row = 0
     try:
-        table: Any = parquet.read_table(file)
-    except (arrow.ArrowInvalid, OSError) as error:
-        raise UserError(file, "a Parquet file", error) from error
-    there: list[str] = list(table.column_names)
-    if not {"image", *columns} <= set(there):
-        raise UserError(file, f"the columns image, {', '.join(columns)}", ", ".join(there))
-    wanted = [*columns, *(["score"] if "score" in there else [])]
-    images = table.column("image").to_pylist()
-    numbers = zip(*(table.column(name).to_pylist() for name in wanted), strict=True)
-    for row, (image, values) in enumerate(zip(images, numbers, strict=True), 1):
-        yield f"{file}, row {row}", str(image), list(values)
+        with parquet.ParquetFile(file) as content:
+            there: list[str] = list(content.schema_arrow.names)
+            if not {"image", *columns} <= set(there):
+                expected = f"the columns image, {', '.join(columns)}"
+                raise UserError(file, expected, shortened(there, most=20) or "none")
+            if content.metadata.num_rows > _MOST_ROWS:
+                raise UserError(file, f"at most {_MOST_ROWS:,} rows", f"{content.metadata.num_rows:,}")
+            wanted = ["image", *columns, *(["score"] if "score" in there else [])]
+            for batch in content.iter_batches(columns=wanted, use_threads=False):
+                for image, *values in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True):
+                    row += 1
+                    if not isinstance(image, str | int):
+                        raise UserError(f"{file}, row {row}", "the name of an image", shown(image))
+                    yield f"{file}, row {row}", str(image), values
+    except UserError:
+        raise
+    except (arrow.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError) as error:
+        raise UserError(file, "a Parquet file", str(error)[:200] or type(error).__name__) from error

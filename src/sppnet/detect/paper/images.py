@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sppnet.data import ImageSource, image_size, read_image
+from sppnet.data import ImageSource, image_size, read_image, read_scaled
 from sppnet.detect.paper.stages import file_key
 from sppnet.structures import ImageSize
 
@@ -35,6 +35,10 @@ class Image:
     def read(self) -> Tensor:
         """float32 ``[3, H, W]``, RGB, 0..1."""
         return read_image(self.source)
+
+    def read_for(self, largest: ImageSize) -> Tensor:
+        """As `read`; a very large image is averaged down to at least twice the size ``largest``."""
+        return read_scaled(self.source, lambda _: largest).values
 
 
 def image_of(source: ImageSource) -> Image:

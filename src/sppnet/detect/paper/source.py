@@ -123,8 +123,10 @@ class MapSource(_NetworkSource):
         return key_of("maps", self.images[i].key, self.network_key, sorted(self.options.scales), flipped)
 
     def _compute(self, image: Image, *, flipped: bool) -> FeatureMaps:
-        pixels = image.read()
-        found = extract(self.network, pixels.flip(2) if flipped else pixels, self.options.scales)
+        pixels = image.read_for(resized_size(image.size, max(self.options.scales), self.network))
+        if flipped:
+            pixels = pixels.flip(2)
+        found = extract(self.network, pixels, self.options.scales, image_size=image.size)
         return FeatureMaps(tuple(replace(m, values=m.values.to("cpu", torch.bfloat16)) for m in found.maps))
 
     def _tensors(self, image: Image, *, flipped: bool) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from sppnet.backbones import Backbone
 from sppnet.errors import UserError
 
-_VERSION = 1
+_VERSION = 2
 """Of what the stages compute; goes up when the same settings give other tensors."""
 
 

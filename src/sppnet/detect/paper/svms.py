@@ -20,6 +20,7 @@ from sppnet.structures import GroundTruth
 MEAN_NORM = 20.0
 _NORM_IMAGES = 200
 _NORM_WINDOWS = 200
+_FRESH_SHARE = 10  # one refit makes room for at least a tenth of the capacity
 _BEFORE_THE_FIRST = 1e9  # the score of a negative while there is no SVM yet
 
 
@@ -42,7 +43,26 @@ class _Class:
     number: int
     positives: Tensor
     cache: NegativeCache
+    draw: torch.Generator
     model: LinearModel | None = None
+    left_out: int = 0
+
+    def add(self, rows: Tensor, scores: Tensor, keys: Tensor, options: SvmStageOptions) -> None:
+        """Add negatives of one image. Where they have no room, those that are no longer hard make some.
+
+        Before the first fit no negative is harder than another: a random part of them is taken.
+        """
+        capacity = self.cache.rule.capacity
+        if len(self.cache) + len(rows) > capacity and _FRESH_SHARE * self.cache.fresh > capacity:
+            self.refit(options, last=False)
+            if self.model is not None:
+                scores = self.model.scores(rows)[:, 0]
+        room = capacity - len(self.cache)
+        if self.model is None and len(rows) > room:
+            chosen = torch.randperm(len(rows), generator=self.draw)[:room].sort().values
+            self.left_out += len(rows) - room
+            rows, scores, keys = rows[chosen], scores[chosen], keys[chosen]
+        self.cache = self.cache.add(rows, scores, keys)
 
     def refit(self, options: SvmStageOptions, *, last: bool) -> None:
         if not len(self.positives) or not self.cache.pieces or not (self.cache.fresh or self.model is None):
@@ -76,7 +96,8 @@ def fit_paper_svms(
 
     The first image gives all its negatives, at once fitted on; later ones those that score above
     ``add_above``. A class is fitted anew after ``refit_after`` additions and at the end of a pass, and then
-    drops the negatives that score below ``evict_below``.
+    drops the negatives that score below ``evict_below``. Negatives that would exceed ``rows_mb`` cause an
+    earlier fit; of those that exceed it even so, the hardest stay, and the counts state the others.
 
     Args:
         source: rows of each image's windows, of which the first are its objects' own boxes.
@@ -91,14 +112,15 @@ def fit_paper_svms(
     Raises:
         UserError: no objects at all.
     """
-    classes = len(truths[0].names)
     scale = mean_norm_scale(source, seed)
-    capacity = max(100, options.rows_mb * 2**20 // (4 * source.length * classes))
-    rule = NegativeRule(options.add_above, options.evict_below, options.refit_after, capacity)
     positives = _positives(source, truths, options, scale)
-    states = [_Class(k, rows, NegativeCache.empty(rule)) for k, rows in enumerate(positives)]
-    if not any(len(state.positives) for state in states):
+    learned = sum(len(rows) > 0 for rows in positives)
+    if not learned:
         raise UserError("data", "annotated objects to learn from", "images without any")
+    capacity = max(100, options.rows_mb * 2**20 // (4 * source.length * learned))
+    rule = NegativeRule(options.add_above, options.evict_below, options.refit_after, capacity)
+    draw = torch.Generator().manual_seed(seed)
+    states = [_Class(k, rows, NegativeCache.empty(rule), draw) for k, rows in enumerate(positives)]
     started = False
     added = 0
     for _ in range(options.passes):
@@ -115,6 +137,7 @@ def fit_paper_svms(
         "positives": sum(len(state.positives) for state in states),
         "negatives": sum(len(state.cache) for state in states),
         "negatives_seen": added,
+        "negatives_left_out": sum(state.left_out + state.cache.dropped for state in states),
     }
     return _joined(states, source.length, scale), counts
 
@@ -179,7 +202,7 @@ def _look_at(
     for state, take in zip(states, takes, strict=True):
         place = torch.searchsorted(every, take)
         if len(take):
-            state.cache = state.cache.add(rows[place], scores[take, state.number], keys[take])
+            state.add(rows[place], scores[take, state.number], keys[take], options)
     return sum(map(len, takes))
 
 

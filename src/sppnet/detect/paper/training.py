@@ -172,6 +172,19 @@ def fit_paper_heads(
     return PaperHeads(truths[0].names, LinearModel(svm["weight"], svm["bias"]), boxes, head), facts
 
 
+def notes_of(facts: Mapping[str, object], options: PaperOptions) -> list[str]:
+    """What the SVMs and regressors did not learn from, a sentence each; nothing where all had room."""
+    kinds = (
+        ("negatives_left_out", "negatives", "svm.rows_mb", options.svm.rows_mb),
+        ("regression_left_out", "windows of box regression", "boxes.rows_mb", options.boxes.rows_mb),
+    )
+    return [
+        f"options.{name} is {limit}: {facts[key]} {what} left out"
+        for key, what, name, limit in kinds
+        if facts.get(key)
+    ]
+
+
 def _fitted_fc(
     source: MapSource | CropSource,
     truths: Sequence[GroundTruth],

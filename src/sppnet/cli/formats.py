@@ -1,0 +1,45 @@
+"""From the lines of predictions.jsonl to COCO results and CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sppnet.data import image_id_of_name
+from sppnet.data.coco_ids import CocoIds, find_coco_ids
+from sppnet.structures import Boxes, Detections, ImageSize
+
+__all__ = ["coco_ids_of", "detections_of", "image_ids_of"]
+
+
+def detections_of(line: Mapping[str, Any], names: tuple[str, ...]) -> Detections:
+    """The detections of a line, with the exact numbers of the detector."""
+    size = ImageSize(line["height"], line["width"])
+    boxes = torch.tensor(line["exact"]["boxes"], dtype=torch.float32).reshape(-1, 4)
+    scores = torch.tensor(line["exact"]["scores"], dtype=torch.float32)
+    labels = torch.tensor([found["label"] for found in line["detections"]], dtype=torch.int64)
+    return Detections(Boxes(boxes, size), scores, labels, names)
+
+
+def coco_ids_of(sources: Sequence[str]) -> CocoIds:
+    """The ids of the COCO data sets among the sources: folders with annotations, or folders inside one."""
+    found = CocoIds()
+    for source in sources:
+        path = Path(source).absolute()
+        folder = path if path.is_dir() else path.parent
+        for place in (folder, folder.parent, folder.parent.parent):
+            # JSON files above the source may be anything.
+            ids = find_coco_ids(place, loose=place == folder)
+            if ids.images:
+                found.add(ids)
+                break
+    return found
+
+
+def image_ids_of(ids: CocoIds, images: Sequence[Path]) -> list[int | str]:
+    """The data set's id of each image, or its name without folder and ending."""
+    found = [ids.image_id(path) for path in images]
+    return [image_id_of_name(path) if one is None else one for one, path in zip(found, images, strict=True)]

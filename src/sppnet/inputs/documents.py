@@ -1,0 +1,93 @@
+"""JSON, YAML and XML documents of any origin: bounded in depth and size, no entities, tags or types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+
+import yaml
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from sppnet.errors import UserError
+from sppnet.inputs.text import read_bytes, read_text, shown
+
+_LARGEST_YAML = 4 << 20  # bytes; the pure Python parser takes about a second for each MB
+_LARGEST_XML = 64 << 20
+
+
+def load_json(path: Path) -> object:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: it cannot be read, is no JSON in UTF-8 or UTF-16, or is nested too deeply.
+    """
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, path: Path, start: int | None = None) -> object:
+    """A JSON text, or the value that begins at ``start``.
+
+    Raises:
+        UserError: as `load_json`.
+    """
+    try:
+        return json.loads(text) if start is None else json.JSONDecoder().raw_decode(text, start)[0]
+    except RecursionError:
+        raise UserError(path, "well-formed JSON", "one nested too deeply") from None
+    except ValueError as error:
+        raise UserError(path, "well-formed JSON", error) from error
+
+
+class _TextLoader(yaml.BaseLoader):
+    """Every scalar as the text that was written, tags ignored, keys that come twice refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        mapping: dict[Hashable, Any] = {}
+        for key_node, value_node in node.value:
+            key: object = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.MarkedYAMLError(problem="a key that is no text", problem_mark=key_node.start_mark)
+            if key in mapping:
+                problem = f"the key {shown(key)} twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            mapping[key] = self.construct_object(value_node, deep=deep)
+        return mapping
+
+
+def load_yaml(path: Path) -> object:
+    """The content of a YAML file: texts, lists and dictionaries with texts as keys.
+
+    Scalars are not resolved: ``no``, ``010``, ``12:30`` and ``~`` stay what was written. Aliases are
+    shared, not copied.
+
+    Raises:
+        UserError: it cannot be read, is no YAML, is nested too deeply, larger than 4 MiB, or has a key
+            twice.
+    """
+    text = read_text(path, _LARGEST_YAML)
+    try:
+        return yaml.load(text, Loader=_TextLoader)
+    except RecursionError:
+        raise UserError(path, "well-formed YAML", "one nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(path, "well-formed YAML", error) from error
+
+
+def load_xml(path: Path) -> Element:
+    """The root of an XML file; namespaces are dropped from the names of its elements.
+
+    Raises:
+        UserError: it cannot be read, is no XML, has entities, or an encoding that is not known.
+    """
+    content = read_bytes(path, _LARGEST_XML)
+    try:
+        tree = fromstring(content)
+    except (ParseError, DefusedXmlException, ValueError, LookupError, RecursionError) as error:
+        raise UserError(path, "well-formed XML without entities", error) from error
+    for node in tree.iter():
+        node.tag = node.tag.rpartition("}")[2]
+    return tree

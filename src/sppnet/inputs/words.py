@@ -1,0 +1,26 @@
+"""Counts and lists for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def plural(count: int, one: str, several: str = "") -> str:
+    """A count with its noun.
+
+    Examples:
+        >>> plural(1, "image"), plural(2, "class", "classes")
+        ('1 image', '2 classes')
+    """
+    return f"{count} {one if count == 1 else several or one + 's'}"
+
+
+def shortened(names: Sequence[object], most: int = 5) -> str:
+    """The first names of a list, separated by commas.
+
+    Examples:
+        >>> shortened("abc", most=2)
+        'a, b and 1 more'
+    """
+    shown = ", ".join(str(name)[:80] for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
