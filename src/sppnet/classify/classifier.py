@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from torch import Tensor
 from sppnet.backbones import load_backbone, prepare
 from sppnet.classify.options import ClassifierOptions
 from sppnet.classify.result import ClassificationResult
-from sppnet.config import as_config, from_config
 from sppnet.data import (
     ImageSource,
     classification_for,
@@ -22,18 +21,17 @@ from sppnet.data import (
     read_classification,
     read_image,
 )
-from sppnet.errors import UserError
+from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
 from sppnet.evaluate import classification_metrics
 from sppnet.features import extract, image_rows
-from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
+from sppnet.features.network import backbone_tensors, pick_device
 from sppnet.features.parallel import parallel_map
 from sppnet.learn import LinearModel, SvmOptions, fit_linear_svm, fit_sigmoid, one_versus_rest
 from sppnet.progress import Stopwatch, peak_memory_mb
-from sppnet.runs import load_run, save_run
 
 
-@dataclass
-class Classifier:
+@dataclass(init=False)
+class Classifier(Estimator[ClassificationResult]):
     """Names images: a frozen backbone's maps, pooled over the full image; linear SVMs.
 
     The transfer pipeline of the paper's section 2: images keep their size and shape. As in scikit-learn,
@@ -44,8 +42,16 @@ class Classifier:
         weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of everything random.
-        options: how an image becomes a row, and how rows are told apart.
+        options: how an image becomes a row, and how rows are told apart; single options can be given by
+            their names.
+
+    Examples:
+        >>> classifier = Classifier(C=1.0)
+        >>> classifier == Classifier(options=ClassifierOptions(C=1.0))
+        True
     """
+
+    kind: ClassVar[str] = "classifier"
 
     backbone: str = "builtin"
     weights: Path | str | None = None
@@ -53,6 +59,19 @@ class Classifier:
     seed: int = 0
     options: ClassifierOptions = field(default_factory=ClassifierOptions)
 
+    def __init__(
+        self,
+        backbone: str = "builtin",
+        weights: Path | str | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        options: ClassifierOptions | None = None,
+        **single: Any,
+    ) -> None:
+        values = {"backbone": backbone, "weights": weights, "device": device, "seed": seed}
+        self._store({**values, "options": options or ClassifierOptions()}, single)
+
+    @fresh_fit
     def fit(
         self,
         data: str | os.PathLike[str],
@@ -75,7 +94,6 @@ class Classifier:
         Raises:
             UserError: data, weights or options at fault.
         """
-        self.options.check()
         watch = Stopwatch()
         dataset = read_classification(data, split, layout)
         weights = None if self.weights is None else Path(self.weights)
@@ -121,23 +139,6 @@ class Classifier:
     def _margins(self, source: ImageSource) -> Tensor:
         return self.svm_.scores(self._row(source)[None])[0]
 
-    def predict(
-        self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
-    ) -> ClassificationResult | list[ClassificationResult]:
-        """Classify an image, or each of a list.
-
-        Args:
-            source: a path, a PIL image, an array (RGB, uint8), or a list of them.
-            threshold: leave out classes that are less probable; the five top come when None.
-
-        Raises:
-            UserError: not fitted, or an image that cannot be read.
-        """
-        self._check_fitted()
-        if isinstance(source, (list, tuple)):
-            return [self._predict_one(one, threshold) for one in cast("Sequence[ImageSource]", source)]
-        return self._predict_one(cast("ImageSource", source), threshold)
-
     def _predict_one(self, source: ImageSource, threshold: float | None) -> ClassificationResult:
         slope, offset = self.calibration_
         probabilities = torch.softmax(slope * self._margins(source) + offset, 0)
@@ -173,51 +174,28 @@ class Classifier:
         scores = self.svm_.scores(rows)
         return classification_metrics(scores, torch.tensor([i.label for i in dataset.items]), self.names_)
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a run folder that `load` and ``sppnet predict`` need nothing beside.
-
-        Raises:
-            UserError: not fitted, or a folder that may not be written.
-        """
-        self._check_fitted()
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         tensors: dict[str, Tensor] = {
             "svm.weight": self.svm_.weight,
             "svm.bias": self.svm_.bias,
             "calibration": self.calibration_,
             **backbone_tensors(self.backbone_),
         }
-        model: dict[str, object] = {
-            "names": list(self.names_),
-            "backbone": self.backbone_.spec(),
-            "summary": self.summary_,
-        }
-        return save_run(Path(folder), "classifier", as_config(self), tensors, model, overwrite=overwrite)
+        return tensors, {"backbone": self.backbone_.spec()}
 
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str = "auto") -> Self:
-        """Read a run folder that `save` wrote.
-
-        Raises:
-            UserError: no run of a classifier of this version, or a damaged one.
-        """
-        run = load_run(Path(folder), "classifier")
-        ours = from_config(cls, run.config, run.folder / "config.toml")
-        ours.device = device
-        model, tensors = cast("dict[str, Any]", run.model), run.tensors
-        try:
-            ours.backbone_ = restore_backbone(model["backbone"], tensors, run.folder)
-            ours.svm_ = LinearModel(tensors["svm.weight"], tensors["svm.bias"])
-            ours.calibration_ = tensors["calibration"]
-            ours.names_ = tuple(model["names"])
-            ours.summary_ = dict(model["summary"])
-        except KeyError as error:
-            raise UserError(run.folder, "a whole run", f"one without {error}", "Fit again.") from error
-        ours.network_ = prepare(ours.backbone_, pick_device(device))
-        return ours
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "svm_"):
-            raise UserError("Classifier", "a fitted classifier", "one that is not", "Call fit or load first.")
+    def _restore(self, state: SavedState) -> None:
+        self.backbone_ = state.backbone()
+        channels = sum(info.channels for info in self.backbone_.layers)
+        bins = sum(n * n for n in self.options.levels)
+        table = [
+            TensorSpec("svm.weight", ("K", "D")),
+            TensorSpec("svm.bias", ("K",)),
+            TensorSpec("calibration", (2,)),
+        ]
+        state.check(table, {"D": len(set(self.options.scales or (0,))) * bins * channels})
+        self.svm_ = LinearModel(state.tensors["svm.weight"], state.tensors["svm.bias"])
+        self.calibration_ = state.tensors["calibration"]
+        self.network_ = prepare(self.backbone_, pick_device(self.device))
 
 
 def _calibrate(margins: Tensor, targets: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from sppnet.cli.flags import read_flags
 from sppnet.cli.predict import predict_images
 from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.errors import UserError
+from sppnet.files import write_text
 from sppnet.progress import Stopwatch
-from sppnet.runs import append_log, json_text, replace_text
+from sppnet.runs import append_log, json_text
 
 if TYPE_CHECKING:
     from sppnet.classify import Classifier
@@ -80,7 +81,7 @@ def run(words: list[str]) -> int:
         _report(flags.out / "report.html", document, tables, [path for path, _ in (drawn | written).values()])
         screen.say(f"Look at {flags.out / 'report.html'}, and at the images in {images}")
         document |= {"out": flags.out, "stages": seconds}
-        replace_text(flags.out / _MARK, json_text(document))
+        write_text(flags.out / _MARK, json_text(document))
         screen.document(document)
     return 0
 
@@ -118,4 +119,4 @@ def _clear(out: Path) -> None:
     for name in _PARTS:
         shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    replace_text(out / _MARK, "{}")
+    write_text(out / _MARK, "{}")

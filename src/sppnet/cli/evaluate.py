@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sppnet.cli.estimators import Device, load_estimator
+from sppnet.cli.estimators import Device
 from sppnet.cli.flags import read_flags
 from sppnet.cli.report import report_evaluation
 from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.runs import append_log, write_metrics
 
 if TYPE_CHECKING:
-    from sppnet.cli.estimators import Estimator
+    from sppnet.estimators import Estimator
 
 __all__ = ["EvaluateFlags", "evaluate_run", "run"]
 
@@ -45,7 +45,9 @@ def run(words: list[str]) -> int:
     """Evaluate, show and write."""
     flags = read_flags(EvaluateFlags, "sppnet evaluate", words)
     with opened_screen(json=flags.json) as screen:
-        estimator = load_estimator(flags.run, flags.device)
+        from sppnet.estimators import load
+
+        estimator = load(flags.run, flags.device)
         metrics = evaluate_run(estimator, flags.run, flags.data, flags.split, flags.format)
         screen.say(f"{flags.run} on {flags.data}")
         for title, head, rows in metric_tables(metrics):
@@ -56,7 +58,7 @@ def run(words: list[str]) -> int:
 
 
 def evaluate_run(
-    estimator: Estimator, run: Path, data: Path, split: str | None, layout: str | None = None
+    estimator: Estimator[Any], run: Path, data: Path, split: str | None, layout: str | None = None
 ) -> dict[str, Any]:
     """What the estimator's `evaluate` returns, also written into the run folder.
 

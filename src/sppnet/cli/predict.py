@@ -5,21 +5,22 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from sppnet.cli.estimators import Device, load_estimator
+from sppnet.cli.estimators import Device
 from sppnet.cli.flags import UsageError, read_flags
 from sppnet.cli.screen import Screen, opened_screen
 from sppnet.errors import UserError
+from sppnet.files import write_text
 from sppnet.progress import track
-from sppnet.runs import json_text, replace_text
+from sppnet.runs import json_text
 
 if TYPE_CHECKING:
     from sppnet.classify import ClassificationResult
-    from sppnet.cli.estimators import Estimator
     from sppnet.detect import DetectionResult
+    from sppnet.estimators import Estimator
 
     Result = DetectionResult | ClassificationResult
 
@@ -58,10 +59,11 @@ def run(words: list[str]) -> int:
         from sppnet.data import find_images, write_predictions
         from sppnet.detect import DetectionResult, Detector
         from sppnet.detect.paper import PaperDetector
+        from sppnet.estimators import load
 
         if not flags.sources:
             raise UsageError("sppnet predict", "Missing from sppnet predict: SOURCE...")
-        estimator = load_estimator(flags.run, flags.device)
+        estimator = load(flags.run, flags.device)
         if flags.formats and not isinstance(estimator, (Detector, PaperDetector)):
             raise UsageError(
                 "sppnet predict", "--formats is for the boxes of a detector; this is a classifier"
@@ -76,7 +78,7 @@ def run(words: list[str]) -> int:
             ],
             "failed": [{"path": path, "error": str(error)} for path, error in failed.items()],
         }
-        replace_text(flags.out / "predictions.json", json_text(document))
+        write_text(flags.out / "predictions.json", json_text(document))
         boxes = [(path, r.detections) for path, (_, r) in found.items() if isinstance(r, DetectionResult)]
         for format in flags.formats:
             name = "predictions.coco.json" if format == "coco" else f"predictions.{format}"
@@ -88,7 +90,7 @@ def run(words: list[str]) -> int:
 
 
 def predict_images(
-    estimator: Estimator, images: list[Path], out: Path, threshold: float | None = None
+    estimator: Estimator[Any], images: list[Path], out: Path, threshold: float | None = None
 ) -> tuple[dict[Path, tuple[Path, Result]], dict[Path, UserError]]:
     """Predict on each image and draw it into ``out``; what cannot be read is said on stderr.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sppnet.cli.screen import metric_tables, summary_rows
 from sppnet.data import (
@@ -21,7 +21,7 @@ from sppnet.draw import ReportImage, ReportTable, draw_comparison, write_report
 
 if TYPE_CHECKING:
     from sppnet.classify import Classifier, NetworkClassifier
-    from sppnet.cli.estimators import Estimator
+    from sppnet.estimators import Estimator
 
 Item = TypeVar("Item")
 
@@ -32,7 +32,7 @@ _LARGE = ("AP50", "AP75", "AP", "accuracy", "mean_class_accuracy", "top5")
 
 
 def report_evaluation(
-    estimator: Estimator,
+    estimator: Estimator[Any],
     run: Path,
     data: Path,
     split: str | None,
@@ -51,7 +51,7 @@ def report_evaluation(
     if isinstance(estimator, (Detector, PaperDetector)):
         images = _detected(estimator, data, part, layout)
     else:
-        images = _classified(estimator, data, part, layout)
+        images = _classified(cast("Classifier | NetworkClassifier", estimator), data, part, layout)
     tables = [
         *(ReportTable(title, head, rows) for title, head, rows in metric_tables(metrics)),
         ReportTable("Fitting", ("", "value"), summary_rows(estimator.summary_)),

@@ -9,10 +9,11 @@ from typing import Annotated
 import tyro
 
 from sppnet.classify import NetworkClassifier, NetworkOptions, TrainOptions
+from sppnet.classify.checkpoint import read_training
 from sppnet.cli.estimators import Device
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
 from sppnet.cli.screen import opened_screen, summary_rows
-from sppnet.config import from_config, read_toml
+from sppnet.config import from_config
 from sppnet.errors import UserError
 from sppnet.runs import check_out
 
@@ -23,14 +24,15 @@ __all__ = ["TrainClassify", "run"]
 class TrainClassify:
     """Train a network for images of any size, by the paper's recipe unless told otherwise.
 
-    OUT is a run from the first moment: the weights of the best epoch, the checkpoint of the last, log.jsonl,
-    TensorBoard's files. For several GPUs: accelerate launch --module sppnet train classify ...
+    OUT is a run as soon as the first epoch ends: the weights of the kept epoch, the checkpoint of the last,
+    log.jsonl, TensorBoard's files. For several GPUs: accelerate launch --module sppnet train classify ...
 
     Attributes:
         data: class folders, ILSVRC's layout, or images with boxes for --objects.
         out: the run folder to write.
         split: which part of the data to learn from; the part for training when left out.
-        held_split: the part that decides about plateaus and the best epoch; val where there is one.
+        held_split: the part whose error decides about plateaus and the epoch that is kept; val where there is
+            one. Without one the last epoch is kept.
         format: the layout of the data, where looking is not enough.
         backbone: zf5, convnet5, overfeat5, overfeat7 (zf5/4 has a quarter of the channels), builtin,
             torchvision:NAME or timm:NAME.
@@ -38,7 +40,8 @@ class TrainClassify:
         device: where to compute.
         seed: of everything random.
         config: a TOML file with values for these flags; flags on the command line win.
-        resume: go on with the run in OUT exactly where its checkpoint is; its flags are kept.
+        resume: go on with the run in OUT exactly where its checkpoint is; its flags are kept, and the data
+            must be the same.
         json: one JSON document on stdout, everything else on stderr.
         overwrite: replace the run that is in OUT.
         network: what stands behind the convolutions.
@@ -67,6 +70,7 @@ def run(words: list[str]) -> int:
     flags = read_flags(TrainClassify, "sppnet train classify", words)
     classifier = _kept(flags) if flags.resume else _asked(flags)
     if not flags.resume:
+        classifier.check_params()
         check_out(flags.out, overwrite=flags.overwrite)
     with opened_screen(json=flags.json) as screen:
         classifier.fit(
@@ -103,8 +107,8 @@ def _asked(flags: TrainClassify) -> NetworkClassifier:
 
 def _kept(flags: TrainClassify) -> NetworkClassifier:
     """The classifier of the run to go on with; flags that say something else are refused."""
-    path = flags.out / "config.toml"
-    kept = from_config(NetworkClassifier, read_toml(path), path)
+    path = flags.out / "checkpoint.safetensors"
+    kept = from_config(NetworkClassifier, read_training(path).config, path)
     asked = _asked(flags)
     default = NetworkClassifier()
     for name in ("backbone", "weights", "seed", "network", "train"):

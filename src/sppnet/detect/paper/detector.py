@@ -7,10 +7,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self
 
-from sppnet.backbones import load_backbone, prepare
-from sppnet.config import as_config, from_config
+from torch import Tensor
+
+from sppnet.backbones import LayerInfo, load_backbone, prepare
+from sppnet.config import as_config
 from sppnet.data import ImageSource, default_split, detection_for, read_detection
 from sppnet.detect.paper.images import image_of
 from sppnet.detect.paper.options import PaperOptions
@@ -20,19 +22,17 @@ from sppnet.detect.paper.training import PaperHeads, fit_paper_heads, learned_ro
 from sppnet.detect.paper.windows import learn_window_shapes, windows_of, with_truth
 from sppnet.detect.postprocess import class_agnostic_nms
 from sppnet.detect.result import DetectionResult
-from sppnet.errors import UserError
+from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
+from sppnet.estimators.tensors import check_window_shapes
 from sppnet.evaluate import detection_metrics
-from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
+from sppnet.features.network import backbone_tensors, pick_device
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
-from sppnet.runs import load_run, save_run
 from sppnet.structures import Detections
 
-KIND = "paper-detector"
 
-
-@dataclass
-class PaperDetector:
+@dataclass(init=False)
+class PaperDetector(Estimator[DetectionResult]):
     """Finds objects as the paper does, stage by stage (paper section 3), or as R-CNN does (section 4).
 
     As in scikit-learn, the constructor stores its arguments, `fit` learns what ends in ``_``.
@@ -42,10 +42,16 @@ class PaperDetector:
         weights: its local weights, a safetensors file.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of everything random.
-        options: every stage's.
+        options: every stage's; single options can be given by their names.
         cache: a folder for finished stages; what was made by the same network, images and settings is
             taken from there. None keeps nothing.
+
+    Examples:
+        >>> PaperDetector(features="pool", svm__C=0.01).options.svm.C
+        0.01
     """
+
+    kind: ClassVar[str] = "paper-detector"
 
     backbone: str = "builtin"
     weights: Path | str | None = None
@@ -54,6 +60,20 @@ class PaperDetector:
     options: PaperOptions = field(default_factory=PaperOptions)
     cache: Path | str | None = None
 
+    def __init__(
+        self,
+        backbone: str = "builtin",
+        weights: Path | str | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        options: PaperOptions | None = None,
+        cache: Path | str | None = None,
+        **single: Any,
+    ) -> None:
+        values = {"backbone": backbone, "weights": weights, "device": device, "seed": seed, "cache": cache}
+        self._store({**values, "options": options or PaperOptions()}, single)
+
+    @fresh_fit
     def fit(
         self,
         data: str | os.PathLike[str],
@@ -76,7 +96,6 @@ class PaperDetector:
         Raises:
             UserError: data, weights or options at fault.
         """
-        self.options.check()
         watch = Stopwatch()
         dataset = read_detection(data, split, layout)
         layers = None if self.options.layer is None else (self.options.layer,)
@@ -112,22 +131,6 @@ class PaperDetector:
             "peak_memory_mb": peak_memory_mb(),
         }
         return self
-
-    def predict(
-        self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
-    ) -> DetectionResult | list[DetectionResult]:
-        """Detect objects in an image, or in each of a list; one answer an object.
-
-        Args:
-            source: a path, a PIL image, an array (RGB, uint8), or a list of them.
-            threshold: leave out what scores less; 0.5, the SVMs' own border, when None.
-
-        Raises:
-            UserError: not fitted, or an image that cannot be read.
-        """
-        if isinstance(source, (list, tuple)):
-            return [self._predict_one(one, threshold) for one in cast("Sequence[ImageSource]", source)]
-        return self._predict_one(cast("ImageSource", source), threshold)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> DetectionResult:
         found = self.detect(source)
@@ -175,43 +178,25 @@ class PaperDetector:
         found = [self.detect(item.path) for item in track(dataset.items, "Evaluating", quiet=quiet)]
         return detection_metrics(found, [item.truth for item in dataset.items])
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a run folder that `load`, ``sppnet evaluate`` and ``sppnet predict`` need nothing beside.
+    def _saved_config(self) -> dict[str, object]:
+        return as_config(dataclasses.replace(self, cache=None))
 
-        Raises:
-            UserError: not fitted, or a folder that may not be written.
-        """
-        self._check_fitted()
+    def _check_loaded(self) -> None:
+        finetune = dataclasses.replace(self.options.finetune, weights=None)
+        dataclasses.replace(self, options=dataclasses.replace(self.options, finetune=finetune)).check_params()
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         tensors = {"shapes": self.shapes_, **self.heads_.tensors(), **backbone_tensors(self.backbone_)}
-        model: dict[str, object] = {
-            "names": list(self.names_),
-            "backbone": self.backbone_.spec(),
-            "summary": self.summary_,
-        }
-        config = as_config(dataclasses.replace(self, cache=None))
-        return save_run(Path(folder), KIND, config, tensors, model, overwrite=overwrite)
+        return tensors, {"backbone": self.backbone_.spec()}
 
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str = "auto") -> Self:
-        """Read a run folder that `save` wrote.
-
-        Raises:
-            UserError: no run of such a detector of this version, or a damaged one.
-        """
-        run = load_run(Path(folder), KIND)
-        ours = from_config(cls, run.config, run.folder / "config.toml")
-        ours.device = device
-        model, tensors = cast("dict[str, Any]", run.model), run.tensors
-        ours.backbone_ = restore_backbone(model["backbone"], tensors, run.folder)
-        ours._prepare()
-        try:
-            ours.names_ = tuple(model["names"])
-            ours.heads_ = move_head(PaperHeads.of(ours.names_, tensors), ours.network_.device)
-            ours.shapes_ = tensors["shapes"]
-            ours.summary_ = dict(model["summary"])
-        except KeyError as error:
-            raise UserError(run.folder, "a whole run", f"one without {error}", "Train again.") from error
-        return ours
+    def _restore(self, state: SavedState) -> None:
+        self.backbone_ = state.backbone()
+        self._prepare()
+        tensors = state.tensors
+        state.check(*_tensor_table(self.backbone_.layers, self.options))
+        check_window_shapes(tensors["shapes"], state.file)
+        self.heads_ = move_head(PaperHeads.of(state.names, tensors), self.network_.device)
+        self.shapes_ = tensors["shapes"]
 
     def _prepare(self) -> None:
         self.network_ = prepare(self.backbone_, pick_device(self.device))
@@ -222,8 +207,28 @@ class PaperDetector:
     def _cache(self) -> StageCache:
         return StageCache(None if self.cache is None else Path(self.cache))
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "heads_"):
-            raise UserError(
-                "PaperDetector", "a trained detector", "one that is not", "Call fit or load first."
-            )
+
+def _tensor_table(
+    layers: Sequence[LayerInfo], options: PaperOptions
+) -> tuple[list[TensorSpec], dict[str, int]]:
+    """The tensors of a run beside the backbone's: K classes, R pooled features, D that the SVMs see."""
+    pooled = sum(n * n for n in options.levels) * sum(info.channels for info in layers)
+    sizes = {"R": pooled}
+    table = [
+        TensorSpec("shapes", ("S", 2)),
+        TensorSpec("svm.weight", ("K", "W" if options.features != "pool" else "R")),
+        TensorSpec("svm.bias", ("K",)),
+    ]
+    if options.boxes.regress:
+        table += [TensorSpec("boxes.weight", ("4*K", "R")), TensorSpec("boxes.bias", ("4*K",))]
+    if options.features != "pool":
+        table += [
+            TensorSpec("fc.scale", ()),
+            TensorSpec("fc.fc6.weight", ("W", "R")),
+            TensorSpec("fc.fc6.bias", ("W",)),
+            TensorSpec("fc.fc7.weight", ("W", "W")),
+            TensorSpec("fc.fc7.bias", ("W",)),
+            TensorSpec("fc.fc8.weight", ("K+1", "W")),
+            TensorSpec("fc.fc8.bias", ("K+1",)),
+        ]
+    return table, sizes
