@@ -13,7 +13,7 @@ from sppnet.cli.flags import read_flags
 from sppnet.cli.predict import predict_images
 from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.errors import UserError
-from sppnet.files import write_text
+from sppnet.files import make_folder, write_text
 from sppnet.progress import Stopwatch
 from sppnet.runs import append_log, json_text
 
@@ -118,5 +118,5 @@ def _clear(out: Path) -> None:
         )
     for name in _PARTS:
         shutil.rmtree(out / name, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_text(out / _MARK, "{}")

@@ -12,6 +12,7 @@ from sppnet.cli.estimators import Device
 from sppnet.cli.flags import read_flags
 from sppnet.cli.report import report_evaluation
 from sppnet.cli.screen import metric_tables, opened_screen
+from sppnet.locks import locked
 from sppnet.runs import append_log, write_metrics
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ def evaluate_run(
     """
     metrics = estimator.evaluate(data, split, layout=layout)
     written = {**metrics, "data": data, "split": split}
-    write_metrics(run, written)
     whole = {name: value for name, value in written.items() if name != "per_class"}
-    append_log(run, {"verb": "evaluate", **whole})
-    report_evaluation(estimator, run, data, split, layout, metrics)
+    with locked(run):
+        write_metrics(run, written)
+        append_log(run, {"verb": "evaluate", **whole})
+        report_evaluation(estimator, run, data, split, layout, metrics)
     return metrics

@@ -13,7 +13,7 @@ from sppnet.cli.estimators import Device
 from sppnet.cli.flags import UsageError, read_flags
 from sppnet.cli.screen import Screen, opened_screen
 from sppnet.errors import UserError
-from sppnet.files import write_text
+from sppnet.files import make_folder, write_text
 from sppnet.progress import track
 from sppnet.runs import json_text
 
@@ -97,10 +97,7 @@ def predict_images(
     Returns:
         the drawn image and the result of every image, and the errors of those left out.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(out, "a folder that can be written", error.strerror or error) from error
+    make_folder(out)
     names = free_names(images)
     found: dict[Path, tuple[Path, Result]] = {}
     failed: dict[Path, UserError] = {}

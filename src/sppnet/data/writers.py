@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sppnet.data.images import IMAGE_ENDINGS, Pixels
 from sppnet.errors import UserError
+from sppnet.files import make_folder, write_bytes
 from sppnet.structures import Detections, GroundTruth, ImageSize
 
 PredictionFormat: TypeAlias = Literal["json", "coco", "csv"]
@@ -49,7 +50,7 @@ def write_voc(
     home = Path(root)
     folders = home / "JPEGImages", home / "Annotations", home / "ImageSets" / "Main"
     for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     keys: dict[str, None] = {}
     for key, pixels, truth in items:
         _check_voc(key, keys, pixels, truth)
@@ -103,14 +104,12 @@ def write_predictions(
         case "csv":
             text = _csv(named)
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _write(target, text.encode())
+    make_folder(target.parent)
+    _write(target, text.encode("utf-8", "backslashreplace"))
 
 
 def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    write_bytes(path, content)
 
 
 def _check_voc(key: str, keys: dict[str, None], pixels: Pixels, truth: GroundTruth) -> None:

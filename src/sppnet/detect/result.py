@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from sppnet.data import ImageSource, read_pixels
+from sppnet.files import make_folder, write_text
 from sppnet.structures import Detections
 
 if TYPE_CHECKING:
@@ -75,12 +76,12 @@ class DetectionResult:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the drawn image or, where the path ends in ``.json``, `to_dict`; returns the path."""
+        from sppnet.draw import save_image
+
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".part-{target.name}")
         if target.suffix.lower() == ".json":
-            part.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
+            make_folder(target.parent)
+            write_text(target, json.dumps(self.to_dict(), indent=2))
         else:
-            self.plot().save(part)
-        os.replace(part, target)
+            save_image(target, self.plot())
         return target

@@ -15,6 +15,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from sppnet.errors import UserError
+from sppnet.files import make_folder, write_text
 
 _MOST_PIXELS = 1400  # the longer side of an embedded image
 _STARTS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
@@ -90,10 +91,8 @@ def write_report(
         plots=[_embedded(plot) for plot in plots],
     )
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    part.write_text(html, encoding="utf-8")
-    os.replace(part, target)
+    make_folder(target.parent)
+    write_text(target, html)
 
 
 @dataclass(frozen=True)

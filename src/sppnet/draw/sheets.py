@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from sppnet.draw.boxes import DrawSource, as_image, draw_boxes, font_of
 from sppnet.errors import UserError
+from sppnet.files import make_folder, write_bytes
 from sppnet.structures import Detections, GroundTruth
 
 _GROUND = (250, 250, 250)
@@ -98,10 +99,8 @@ def save_image(path: str | os.PathLike[str], image: Image.Image | bytes) -> None
         buffer = io.BytesIO()
         image.save(buffer, kind, **({"quality": 92} if kind == "JPEG" else {}))
         content = buffer.getvalue()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, target)
+    make_folder(target.parent)
+    write_bytes(target, content)
 
 
 def _shrunk(image: Image.Image, most: int) -> Image.Image:

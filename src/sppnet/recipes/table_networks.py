@@ -13,7 +13,7 @@ from sppnet.classify import NetworkClassifier, NetworkOptions, TrainOptions, Vie
 from sppnet.classify.views import view_probabilities
 from sppnet.data import classification_for, default_split, read_classification, read_image
 from sppnet.evaluate import classification_metrics
-from sppnet.files import write_text
+from sppnet.files import make_folder, write_text
 from sppnet.progress import track
 from sppnet.recipes.tables import Request
 from sppnet.runs import json_text
@@ -96,7 +96,7 @@ def trained(request: Request, plan: Plan, form: str, seed: int) -> NetworkClassi
 def _folder(request: Request, form: str, seed: int) -> Path:
     name = f"{request.backbone}-{form}-{request.seed + seed}".replace("/", "-").replace(" ", "-")
     folder = request.out / "networks" / (f"quick-{name}" if request.quick else name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     return folder
 
 
