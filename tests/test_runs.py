@@ -88,10 +88,11 @@ def test_other_folders_are_never_written_to(tmp_path: Path) -> None:
         save(tmp_path / "thesis.tex" / "below")
 
 
-def test_a_run_cut_off_while_written_is_none_but_can_be_written_again(
+def test_a_failed_save_leaves_the_old_run_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = save(tmp_path / "run")
+    folder = save(tmp_path / "run", names=["old"])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def fail(_: object) -> str:
         raise KeyboardInterrupt
@@ -99,11 +100,10 @@ def test_a_run_cut_off_while_written_is_none_but_can_be_written_again(
     with monkeypatch.context() as patch:
         patch.setattr(runs.tomli_w, "dumps", fail)
         with pytest.raises(KeyboardInterrupt):
-            save(folder, overwrite=True)
-    with pytest.raises(UserError, match=r"without model\.json"):
-        runs.load_run(folder)
-    save(folder, overwrite=True)
-    runs.load_run(folder)
+            save(folder, overwrite=True, names=["new"])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    save(folder, overwrite=True, names=["new"])
+    assert runs.load_run(folder).model["names"] == ["new"]
 
 
 def damage(run: Path, name: str, content: bytes | None) -> None:
@@ -121,18 +121,19 @@ def damage(run: Path, name: str, content: bytes | None) -> None:
         ("model.json", b"\xff\xfe", "damaged"),
         ("model.json", b"[1]", "other JSON"),
         ("model.json", b"{}", "other JSON"),
-        ("model.json", b'{"format": 1, "kind": "ranker"}', "kind 'ranker'"),
+        ("model.json", b'{"format": 1, "kind": ["ranker"]}', "kind \\['ranker'\\]"),
+        ("model.json", b'{"format": 2, "kind": "detector"}', "the checksum of model.safetensors"),
         (
             "model.json",
             b'{"format": 99, "package": "9.9.9", "kind": "detector"}',
             "format 99, written by sppnet 9.9.9",
         ),
         ("model.safetensors", None, "no such file"),
-        ("model.safetensors", b"", "damaged"),
-        ("model.safetensors", b"\x80\x04nonsense that is no safetensors file", "damaged"),
+        ("model.safetensors", b"", "a changed file"),
+        ("model.safetensors", b"\x80\x04nonsense that is no safetensors file", "a changed file"),
         ("config.toml", None, "no such file"),
-        ("config.toml", b"backbone = ", "TOML"),
-        ("config.toml", b"\xff", "TOML"),
+        ("config.toml", b"backbone = ", "a changed file"),
+        ("config.toml", b"\xff", "UTF-8"),
     ],
 )
 def test_damaged_runs_are_refused_in_one_line(run: Path, name: str, content: bytes | None, said: str) -> None:
@@ -146,7 +147,7 @@ def test_damaged_runs_are_refused_in_one_line(run: Path, name: str, content: byt
 def test_a_truncated_tensor_file_is_refused(run: Path) -> None:
     path = run / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match="a changed file"):
         runs.load_run(run)
 
 

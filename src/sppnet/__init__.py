@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sppnet.classify import Classifier
+    from sppnet.classify import Classifier, NetworkClassifier
     from sppnet.detect import Detector
+    from sppnet.estimators import load
     from sppnet.nn import RegionPyramidPool2d, SpatialPyramidPool2d
 
     __version__: str
@@ -15,16 +16,20 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "Detector",
+    "NetworkClassifier",
     "RegionPyramidPool2d",
     "SpatialPyramidPool2d",
     "__version__",
+    "load",
 ]
 
 _ROOMS = {
     "Classifier": "sppnet.classify",
     "Detector": "sppnet.detect",
+    "NetworkClassifier": "sppnet.classify",
     "RegionPyramidPool2d": "sppnet.nn",
     "SpatialPyramidPool2d": "sppnet.nn",
+    "load": "sppnet.estimators",
 }
 
 

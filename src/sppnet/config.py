@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 else:
     Value = TypeVar("Value")
 
-__all__ = ["as_config", "from_config", "read_toml"]
+__all__ = ["as_config", "from_config", "parse_toml", "read_toml"]
 
 _NONE = "none"  # TOML has no null; only written where None is not the field's default
 _REFUSE = object()
@@ -52,7 +53,8 @@ def _plain(content: object) -> object:
         return as_config(content)
     if isinstance(content, (tuple, list)):
         return [_plain(item) for item in content]
-    assert isinstance(content, (bool, int, float, str)), f"{type(content).__name__} has no place in a config"
+    if not isinstance(content, (bool, int, float, str)):
+        raise UserError("configuration", "numbers, text, paths, lists and options", type(content).__name__)
     return content
 
 
@@ -98,29 +100,31 @@ def _typed(value: object, hint: object, where: str) -> object:
     if origin is Literal:
         if value in arguments:
             return value
-        raise UserError(where, "one of " + ", ".join(map(repr, arguments)), repr(value))
+        raise UserError(where, "one of " + ", ".join(map(repr, arguments)), _shown(value))
     if origin is tuple:
         return _tuple(value, arguments, where)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
             return from_config(hint, typing.cast("Mapping[str, object]", value), where)
-        raise UserError(where, "a table", repr(value))
+        raise UserError(where, "a table", _shown(value))
     return _scalar(value, hint, where)
 
 
 def _scalar(value: object, hint: object, where: str) -> object:
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**63 or isinstance(value, float) else math.inf
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint in (str, bool) and isinstance(value, typing.cast("type", hint)):
         return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
+        if abs(value) < 2**63:
+            return value
+        raise UserError(where, "a whole number of at most 64 bits", f"one of {value.bit_length()} bits")
     named = {float: "a number", int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
     assert isinstance(hint, type)
     assert hint in named, f"{hint} has no place in a config"
-    raise UserError(where, named[hint], repr(value))
+    raise UserError(where, named[hint], _shown(value))
 
 
 def _one_of(value: object, hints: Sequence[object], where: str) -> object:
@@ -134,16 +138,25 @@ def _one_of(value: object, hints: Sequence[object], where: str) -> object:
             return _typed(value, hint, where)
         except UserError as error:
             refused.append(error)
-    raise UserError(where, " or ".join(error.expected for error in refused), repr(value))
+    raise UserError(where, " or ".join(error.expected for error in refused), _shown(value))
+
+
+def _shown(value: object) -> str:
+    """A value as text, short enough for a message."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        text = "a number of thousands of digits"
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _tuple(value: object, hints: Sequence[object], where: str) -> tuple[object, ...]:
     if not isinstance(value, list):
-        raise UserError(where, "a list", repr(value))
+        raise UserError(where, "a list", _shown(value))
     items = typing.cast("list[object]", value)
     each = [hints[0]] * len(items) if len(hints) == 2 and hints[1] is Ellipsis else list(hints)
     if len(each) != len(items):
-        raise UserError(where, f"a list of {len(each)}", repr(items))
+        raise UserError(where, f"a list of {len(each)}", _shown(items))
     return tuple(
         _typed(item, hint, f"{where}[{i}]") for i, (item, hint) in enumerate(zip(items, each, strict=True))
     )
@@ -156,9 +169,32 @@ def read_toml(path: Path) -> dict[str, object]:
         UserError: no such file, or no TOML.
     """
     try:
-        with path.open("rb") as stream:
-            return tomllib.load(stream)
+        if path.is_fifo():
+            raise UserError(path, "a TOML file", "a pipe")
+        text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise UserError(path, "a TOML file", "no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(path, "a TOML file", str(error)) from error
+    return parse_toml(text, path)
+
+
+def parse_toml(text: str, where: object) -> dict[str, object]:
+    """The table in a text of TOML.
+
+    Args:
+        text: the text.
+        where: the file that errors name.
+
+    Raises:
+        UserError: no TOML.
+
+    Examples:
+        >>> parse_toml("seed = 3", "config.toml")
+        {'seed': 3}
+    """
+    try:
+        return tomllib.loads(text.replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
+        got = "tables nested too deeply" if isinstance(error, RecursionError) else f"invalid TOML: {error}"
+        raise UserError(where, "a TOML file", got) from error

@@ -25,9 +25,9 @@ from sppnet.classify.samples import (
     object_crop,
 )
 from sppnet.classify.train_options import Plateau
-from sppnet.cli.estimators import load_estimator
 from sppnet.cli.train_classify import run as train_words
 from sppnet.errors import UserError
+from sppnet.estimators import load
 from sppnet.structures import ImageSize
 
 TINY = TrainOptions(short_side=40, crop=36, epochs=2, batch=8, drops=(), rate=0.01)
@@ -167,7 +167,7 @@ def test_a_run_loads_predicts_and_refuses_another_kind(tmp_path: Path) -> None:
     }  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
-    again = load_estimator(tmp_path / "run", "cpu")
+    again = load(tmp_path / "run", "cpu")
     assert isinstance(again, NetworkClassifier)
     image = next(data.rglob("*.png"))
     one, other = again.predict(image), trained.predict(image)
@@ -226,7 +226,7 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
     program = [sys.executable, "-c", KILLED, "6", *words, "--out", str(broken)]
     stopped = subprocess.run(program, env=dict(os.environ), capture_output=True, check=False)
     assert stopped.returncode == -signal.SIGKILL, stopped.stderr.decode()
-    assert load_estimator(broken, "cpu") is not None  # a run already, and loadable
+    assert load(broken, "cpu") is not None  # a run already, and loadable
     train_words([str(data), "--out", str(broken), "--resume", "--device", "cpu"])
     for name in ("checkpoint.safetensors", "model.safetensors"):
         ours, theirs = load_file(broken / name), load_file(whole / name)

@@ -14,6 +14,7 @@ from sppnet.backbones import paper_nets
 from sppnet.backbones.base import Backbone, LayerInfo
 from sppnet.backbones.geometry import SHORT, count_channels, measure_grids, smallest_side
 from sppnet.backbones.paper_nets import is_paper_net
+from sppnet.backbones.weights import read_normalisation
 from sppnet.errors import UserError
 from sppnet.structures import Grid, ImageSize
 
@@ -51,6 +52,7 @@ def load_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trunk, names, mean, std = _make(name.removeprefix(_RANDOM), weights, layers, pretrained=not random)
+    mean, std = (mean, std) if weights is None else read_normalisation(weights) or (mean, std)
     trunk.eval()
     with _one_thread():
         channels = count_channels(trunk, name)

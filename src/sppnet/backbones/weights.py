@@ -37,6 +37,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
+def read_normalisation(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation of the images that weights were trained on, where their file says so.
+
+    The ``model.safetensors`` of a run of ``sppnet train classify`` does: a network that started with
+    ``--start he`` is worth nothing under the normalisation that its architecture has by default.
+
+    Raises:
+        UserError: values that no normalisation has.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        names = set(file.keys())
+        if not {"backbone.mean", "backbone.std"} <= names:
+            return None
+        mean, std = (file.get_tensor(name).flatten().tolist() for name in ("backbone.mean", "backbone.std"))
+    if not len(mean) == len(std) == 3 or not all(1e-6 < value < 1e6 for value in std):
+        raise UserError(path, "a mean and a deviation above 0 of three colours", f"{mean} and {std}")
+    return tuple(mean), tuple(std)
+
+
 def _given_name(name: str, given: dict[str, Tensor]) -> str:
     """The name of a parameter in a file: timm's feature networks join two levels into one."""
     if name in given:

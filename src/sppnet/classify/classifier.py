@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -14,30 +14,26 @@ from torch import Tensor
 from sppnet.backbones import load_backbone, prepare
 from sppnet.classify.options import ClassifierOptions
 from sppnet.classify.result import ClassificationResult
-from sppnet.config import as_config, from_config
 from sppnet.data import (
     Division,
-    FittedOn,
     ImageSource,
     classification_to_fit,
     classification_to_measure,
     read_scaled,
 )
-from sppnet.errors import UserError
+from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
 from sppnet.evaluate import classification_metrics
 from sppnet.features import extract, image_rows
 from sppnet.features.extract import resized_size
-from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
+from sppnet.features.network import backbone_tensors, pick_device
 from sppnet.features.parallel import parallel_map
 from sppnet.learn import LinearModel, SvmOptions, fit_linear_svm, fit_sigmoid, one_versus_rest
-from sppnet.predicting import FailedSource, predict_each, predict_sources
 from sppnet.progress import Stopwatch, peak_memory_mb
-from sppnet.runs import load_run, save_run
 from sppnet.structures import ClassificationSet, ImageSize
 
 
-@dataclass
-class Classifier:
+@dataclass(init=False)
+class Classifier(Estimator[ClassificationResult]):
     """Names images: a frozen backbone's maps, pooled over the full image; linear SVMs.
 
     The transfer pipeline of the paper's section 2: images keep their size and shape. As in scikit-learn,
@@ -51,7 +47,18 @@ class Classifier:
         val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
             measures. None is 0.2 for a path, and 0 for a data set object, of which all images are used.
         options: how an image becomes a row, and how rows are told apart.
+        val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
+            measures. None is 0.2 for a path, and 0 for a data set object, of which all images are used.
+        options: how an image becomes a row, and how rows are told apart; single options can be given by
+            their names.
+
+    Examples:
+        >>> classifier = Classifier(C=1.0)
+        >>> classifier == Classifier(options=ClassifierOptions(C=1.0))
+        True
     """
+
+    kind: ClassVar[str] = "classifier"
 
     backbone: str = "builtin"
     weights: Path | str | None = None
@@ -60,6 +67,21 @@ class Classifier:
     val_share: float | None = None
     options: ClassifierOptions = field(default_factory=ClassifierOptions)
 
+    def __init__(
+        self,
+        backbone: str = "builtin",
+        weights: Path | str | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        val_share: float | None = None,
+        options: ClassifierOptions | None = None,
+        **single: Any,
+    ) -> None:
+        values = {"backbone": backbone, "weights": weights, "device": device, "seed": seed}
+        values |= {"val_share": val_share, "options": options or ClassifierOptions()}
+        self._store(values, single)
+
+    @fresh_fit
     def fit(
         self,
         data: str | os.PathLike[str] | ClassificationSet,
@@ -85,7 +107,6 @@ class Classifier:
         Raises:
             UserError: data, weights or options at fault.
         """
-        self.options.check()
         watch = Stopwatch()
         division = Division(self.val_share, self.seed)
         dataset, record = classification_to_fit(data, split, layout, division, skip_bad=skip_bad)
@@ -101,7 +122,7 @@ class Classifier:
         watch("svm")
         self.calibration_ = _calibrate(self.svm_.scores(rows), targets)
         self.names_ = dataset.names
-        self.fitted_on_: FittedOn | None = record
+        self.fitted_on_ = record
         self.summary_: dict[str, Any] = {
             "seconds": watch.seconds(),
             "images": len(dataset),
@@ -140,44 +161,6 @@ class Classifier:
 
     def _margins(self, source: ImageSource) -> Tensor:
         return self.svm_.scores(self._row(source)[None])[0]
-
-    def predict(
-        self,
-        source: ImageSource | Sequence[ImageSource] | Iterator[ImageSource],
-        *,
-        threshold: float | None = None,
-    ) -> ClassificationResult | list[ClassificationResult]:
-        """Classify an image, or each of a list.
-
-        Args:
-            source: a path, bytes, a binary file, a PIL image, an array or a tensor (see
-                `sppnet.data.read_pixels`), or a list or iterator of them.
-            threshold: leave out classes that are less probable; the five top come when None.
-
-        Raises:
-            UserError: not fitted, or an image that cannot be read.
-            SourcesError: some images of a list that cannot be read; it holds the results of all others.
-        """
-        self._check_fitted()
-        return predict_sources(lambda one: self._predict_one(one, threshold), source)
-
-    def predict_iter(
-        self, sources: Iterable[ImageSource], *, threshold: float | None = None
-    ) -> Iterator[ClassificationResult | FailedSource]:
-        """Yield the result of every image in order, in bounded memory.
-
-        An image that cannot be read yields a `FailedSource`, whose ``error`` says why; ``error`` is None in
-        a result.
-
-        Args:
-            sources: any iterable of what `predict` takes.
-            threshold: as in `predict`.
-
-        Raises:
-            UserError: not fitted, or no iterable.
-        """
-        self._check_fitted()
-        return predict_each(lambda one: self._predict_one(one, threshold), sources)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> ClassificationResult:
         slope, offset = self.calibration_
@@ -236,53 +219,28 @@ class Classifier:
         self._check_fitted()
         return classification_to_measure(data, split, layout, self.names_, self.fitted_on_, skip_bad=skip_bad)
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a run folder that `load` and ``sppnet predict`` need nothing beside.
-
-        Raises:
-            UserError: not fitted, or a folder that may not be written.
-        """
-        self._check_fitted()
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         tensors: dict[str, Tensor] = {
             "svm.weight": self.svm_.weight,
             "svm.bias": self.svm_.bias,
             "calibration": self.calibration_,
             **backbone_tensors(self.backbone_),
         }
-        model: dict[str, object] = {
-            "names": list(self.names_),
-            "backbone": self.backbone_.spec(),
-            "summary": self.summary_,
-            "fitted_on": None if self.fitted_on_ is None else self.fitted_on_.to_dict(),
-        }
-        return save_run(Path(folder), "classifier", as_config(self), tensors, model, overwrite=overwrite)
+        return tensors, {"backbone": self.backbone_.spec()}
 
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str = "auto") -> Self:
-        """Read a run folder that `save` wrote.
-
-        Raises:
-            UserError: no run of a classifier of this version, or a damaged one.
-        """
-        run = load_run(Path(folder), "classifier")
-        ours = from_config(cls, run.config, run.folder / "config.toml")
-        ours.device = device
-        model, tensors = cast("dict[str, Any]", run.model), run.tensors
-        try:
-            ours.backbone_ = restore_backbone(model["backbone"], tensors, run.folder)
-            ours.svm_ = LinearModel(tensors["svm.weight"], tensors["svm.bias"])
-            ours.calibration_ = tensors["calibration"]
-            ours.names_ = tuple(model["names"])
-            ours.summary_ = dict(model["summary"])
-            ours.fitted_on_ = FittedOn.from_dict(model.get("fitted_on"), run.folder / "model.json")
-        except KeyError as error:
-            raise UserError(run.folder, "a whole run", f"one without {error}", "Fit again.") from error
-        ours.network_ = prepare(ours.backbone_, pick_device(device))
-        return ours
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "svm_"):
-            raise UserError("Classifier", "a fitted classifier", "one that is not", "Call fit or load first.")
+    def _restore(self, state: SavedState) -> None:
+        self.backbone_ = state.backbone()
+        channels = sum(info.channels for info in self.backbone_.layers)
+        bins = sum(n * n for n in self.options.levels)
+        table = [
+            TensorSpec("svm.weight", ("K", "D")),
+            TensorSpec("svm.bias", ("K",)),
+            TensorSpec("calibration", (2,)),
+        ]
+        state.check(table, {"D": len(set(self.options.scales or (0,))) * bins * channels})
+        self.svm_ = LinearModel(state.tensors["svm.weight"], state.tensors["svm.bias"])
+        self.calibration_ = state.tensors["calibration"]
+        self.network_ = prepare(self.backbone_, pick_device(self.device))
 
 
 def _calibrate(margins: Tensor, targets: Tensor) -> Tensor:

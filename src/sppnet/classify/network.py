@@ -20,6 +20,8 @@ from sppnet.ops.pyramid import LEVELS
 
 _SIDE = 6
 _FIRST = 6
+_MOST_BINS = 100
+_MOST_UNITS = 10**6
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ class NetworkOptions:
 
     def check(self) -> None:
         """Raise `UserError` for the first value out of its range."""
-        if any(n < 1 for n in self.pyramid):
-            raise UserError("network.pyramid", "whole numbers of at least 1", self.pyramid)
-        if any(n < 1 for n in self.hidden):
-            raise UserError("network.hidden", "whole numbers of at least 1", self.hidden)
+        if any(not 1 <= n <= _MOST_BINS for n in self.pyramid):
+            raise UserError("network.pyramid", f"whole numbers, 1 to {_MOST_BINS}", self.pyramid)
+        if any(not 1 <= n <= _MOST_UNITS for n in self.hidden):
+            raise UserError("network.hidden", f"whole numbers, 1 to {_MOST_UNITS}", self.hidden)
         if not 0 <= self.dropout < 1:
             raise UserError("network.dropout", "a share, 0 to below 1", self.dropout)
 

@@ -30,7 +30,7 @@ class ClassificationResult:
         scores: float32 ``[n]``, probabilities, descending.
         names: the classifier's classes.
         source: the image as it was given.
-        error: always None; a `sppnet.predicting.FailedSource` has one.
+        error: always None; a `sppnet.estimators.FailedPrediction` has one.
 
     Examples:
         >>> ClassificationResult.top(torch.tensor([0.2, 0.8]), ("cat", "dog"), "a.jpg", 0.5).name

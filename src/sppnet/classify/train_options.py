@@ -10,6 +10,19 @@ from sppnet.errors import UserError
 
 _DROPS = 2
 
+_RANGES: dict[str, tuple[float, float]] = {
+    "short_side": (1, 10_000),
+    "crop": (1, 10_000),
+    "epochs": (1, 1_000_000),
+    "batch": (1, 1_000_000),
+    "patience": (1, 1_000_000),
+    "colour": (0, 100),
+    "momentum": (0, 1),
+    "decay": (0, 1),
+    "workers": (0, 1024),
+    "checkpoint_steps": (0, 1_000_000_000),
+}
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -60,17 +73,16 @@ class TrainOptions:
 
     def check(self) -> None:
         """Raise `UserError` for the first value out of its range."""
-        for name in ("short_side", "crop", "epochs", "batch", "patience"):
-            if getattr(self, name) < 1:
-                raise UserError(f"train.{name}", "at least 1", getattr(self, name))
-        for name in ("colour", "momentum", "decay", "workers", "checkpoint_steps"):
-            if getattr(self, name) < 0:
-                raise UserError(f"train.{name}", "at least 0", getattr(self, name))
-        if not self.rate > 0:
-            raise UserError("train.rate", "a number above 0", self.rate)
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise UserError(f"train.{name}", f"{least} to {most}", getattr(self, name))
+        if not 0 < self.rate <= 1e6:
+            raise UserError("train.rate", "a number above 0, at most 1e6", self.rate)
+        if self.drops is not None and any(drop < 0 for drop in self.drops):
+            raise UserError("train.drops", "numbers of epochs, at least 0", self.drops)
         if self.crop > self.short_side and not self.native:
             raise UserError("train.crop", f"at most the short side, {self.short_side}", self.crop)
-        if self.sizes and min(self.sizes) < 1:
+        if self.sizes and not 1 <= min(self.sizes) <= max(self.sizes) <= _RANGES["crop"][1]:
             raise UserError("train.sizes", "sides of at least 1 pixel", self.sizes)
         if self.random_size and len(self.sizes) != 2:
             raise UserError(
@@ -78,6 +90,11 @@ class TrainOptions:
             )
         if self.native and (self.sizes or self.objects):
             raise UserError("train.native", "neither sizes nor objects with it", self.sizes or "objects")
+
+    def check_for(self, any_size: bool) -> None:
+        """Raise `UserError` for several sizes with a network that takes one (``any_size`` False)."""
+        if not self.native and not any_size and len(set(self.sizes or (0,))) > 1:
+            raise UserError("train.sizes", "one size for a network without pyramid pooling", self.sizes)
 
     def size(self, epoch: int, seed: int) -> int:
         """The side of the training images of an epoch, counted from 0."""

@@ -3,47 +3,53 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from sppnet.backbones import backbone_from_spec
-from sppnet.classify.checkpoint import write_tensors
+from sppnet.classify.checkpoint import NAME as CHECKPOINT
+from sppnet.classify.checkpoint import Training, data_digest, read_training
+from sppnet.classify.kept import KeptWeights, is_main_process
 from sppnet.classify.network import NetworkOptions, PyramidNetwork, make_network
 from sppnet.classify.result import ClassificationResult
 from sppnet.classify.samples import Sample, image_samples, object_samples
 from sppnet.classify.train_options import TrainOptions
-from sppnet.classify.training import EpochReport, TrainJob, train_network
+from sppnet.classify.training import TrainJob, check_extras, train_network
 from sppnet.classify.views import ViewOptions, view_probabilities
-from sppnet.config import as_config, from_config
+from sppnet.config import as_config
 from sppnet.data import (
+    Division,
     ImageSource,
     classification_for,
+    classification_to_fit,
     classification_to_measure,
+    detection_to_fit,
     read_classification,
-    read_detection,
     read_image,
     read_scaled,
     splits,
 )
 from sppnet.errors import UserError
+from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
+from sppnet.estimators.state import check_backbone, damaged
+from sppnet.estimators.tensors import same_shapes
 from sppnet.evaluate import classification_metrics
 from sppnet.features.extract import resized_size
 from sppnet.features.network import pick_device
-from sppnet.predicting import FailedSource, predict_each, predict_sources
 from sppnet.progress import Stopwatch, peak_memory_mb, track
-from sppnet.runs import append_log, load_run, save_run
+from sppnet.runs import describe_run, lock_run
 from sppnet.structures import ClassificationSet
 
-_WEIGHTS = "model.safetensors"
+_MEAN, _STD = "backbone.mean", "backbone.std"
 
 
-@dataclass
-class NetworkClassifier:
+@dataclass(init=False)
+class NetworkClassifier(Estimator[ClassificationResult]):
     """Names images by a network that is trained end to end (paper section 1).
 
     As in scikit-learn, the constructor stores its arguments, `fit` learns what ends in ``_`` and returns
@@ -57,9 +63,19 @@ class NetworkClassifier:
         seed: of everything random.
         network: pooling and fully connected layers.
         train: the recipe.
+        val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
+            measures. None is 0.2.
         views: the views of an image that `predict` and `evaluate` average; None takes the full image at
             the training's short side, and without pyramid pooling the centre crop.
+
+    Single options of ``network`` and ``train`` can be given by their names.
+
+    Examples:
+        >>> NetworkClassifier("zf5/4", epochs=2, hidden=(64,)).train.epochs
+        2
     """
+
+    kind: ClassVar[str] = "network"
 
     backbone: str = "zf5"
     weights: Path | str | None = None
@@ -68,7 +84,25 @@ class NetworkClassifier:
     network: NetworkOptions = field(default_factory=NetworkOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     views: ViewOptions | None = None
+    val_share: float | None = None
 
+    def __init__(
+        self,
+        backbone: str = "zf5",
+        weights: Path | str | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        network: NetworkOptions | None = None,
+        train: TrainOptions | None = None,
+        views: ViewOptions | None = None,
+        val_share: float | None = None,
+        **single: Any,
+    ) -> None:
+        values = {"backbone": backbone, "weights": weights, "device": device, "seed": seed, "views": views}
+        options = {"network": network or NetworkOptions(), "train": train or TrainOptions()}
+        self._store({**values, **options, "val_share": val_share}, single)
+
+    @fresh_fit
     def fit(
         self,
         data: str | os.PathLike[str],
@@ -79,6 +113,7 @@ class NetworkClassifier:
         folder: str | os.PathLike[str] | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        skip_bad: bool = False,
         quiet: bool = False,
     ) -> Self:
         """Train.
@@ -86,60 +121,97 @@ class NetworkClassifier:
         Args:
             data: class folders, ILSVRC's layout, or images with boxes for ``train.objects``.
             split: the part to learn from; the part for training when None.
-            held_split: the part whose error decides about plateaus and the best epoch; ``val`` where there
-                is one. Otherwise the loss in training decides about plateaus, and the last epoch is the best.
+            held_split: the part whose error decides about plateaus and about the epoch whose weights are
+                kept; ``val`` where there is one. Otherwise the loss in training decides about plateaus, and
+                the last epoch's weights are kept.
             layout: of the data, where looking is not enough.
-            folder: becomes a run at once and after every epoch: ``model.safetensors`` of the best epoch,
-                ``checkpoint.safetensors`` of the last, ``log.jsonl``, TensorBoard's files. None keeps
-                nothing before `save`.
-            resume: go on with the run in ``folder``.
-            overwrite: replace the run in ``folder``.
+            folder: becomes a run when the first epoch ends and is brought up to date after every epoch:
+                ``model.safetensors`` of the kept epoch, ``checkpoint.safetensors`` of the last,
+                ``log.jsonl``, TensorBoard's files. None keeps nothing before `save`.
+            resume: go on with the run in ``folder``; data, options and seed must be the same.
+            overwrite: replace the run in ``folder``, which stays until the first epoch has ended.
+            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
             quiet: say nothing.
 
         Returns:
-            self, with ``names_``, ``summary_`` and ``network_``, whose weights are those of the best epoch.
+            self, with ``names_``, ``summary_``, ``fitted_on_`` (digests of the images trained on and held
+            out) and ``network_``, whose weights are those of the kept epoch.
 
         Raises:
-            UserError: data, options, weights or a checkpoint at fault.
+            UserError: data, options, weights or a checkpoint at fault; an old run is untouched then.
         """
+        run = None if folder is None else Path(folder)
+        if resume and run is None:
+            raise UserError("resume", "a folder with a checkpoint", "none")
+        self.train.check_for(bool(self.network.pyramid))
+        check_extras(board=run is not None)
+        started = read_training(run / CHECKPOINT) if resume and run is not None else None
+        reserved = run is not None and is_main_process()
+        with lock_run(run, overwrite=overwrite or resume) if reserved and run is not None else nullcontext():
+            self._train(data, (split, held_split, layout), run, started, skip_bad=skip_bad, quiet=quiet)
+        return self
+
+    def _train(
+        self,
+        data: str | os.PathLike[str],
+        parts: tuple[str | None, str | None, str | None],
+        run: Path | None,
+        started: Training | None,
+        *,
+        skip_bad: bool,
+        quiet: bool,
+    ) -> None:
+        """Train, from the run's checkpoint where the training has ``started``."""
         watch = Stopwatch()
-        samples, self.names_ = self._samples(data, split, layout)
+        samples, notes = self._samples(data, parts[0], parts[2], skip_bad=skip_bad)
+        held = self._held_part(data, parts[1], parts[2])
+        files = data_digest(data, samples, [] if held is None else held.samples)
+        training = Training(self._training_config(), self.names_, files)
+        if started is not None and run is not None:
+            started.check_same(training, run / CHECKPOINT)
+        self.training_ = training.digest()
         weights = None if self.weights is None else Path(self.weights)
         self.network_ = make_network(
             self.backbone, len(self.names_), self.network, self.train.crop, weights, self.seed
         )
-        held = self._held_part(data, held_split, layout)
-        self.summary_: dict[str, Any] = {"images": len(samples), "epochs": 0}
-        run = None if folder is None else Path(folder)
-        if run is not None and not resume:
-            self.save(run, overwrite=overwrite)
-        best = _Best(self, run, {name: value.clone() for name, value in self.network_.state_dict().items()})
-        if resume and run is not None:
-            best.tensors = load_run(run, "network").tensors
+        kept = KeptWeights(self, run, len(samples), resumed=started is not None)
         watch("setup")
-        job = TrainJob(samples, self.train, self.seed, self.device, run, resume, quiet)
-        end = train_network(self.network_, job, None if held is None else held.error, best.note)
+        job = TrainJob(samples, self.train, self.seed, self.device, run, started is not None, training, quiet)
+        end = train_network(self.network_, job, None if held is None else held.error, kept.note)
         watch("training")
-        self.network_.load_state_dict(best.tensors)
+        if not kept.tensors:
+            raise UserError(run, "the weights of the kept epoch", "none", "Train without resume.")
+        with damaged(run, "the weights of this network"):
+            self.network_.load_state_dict(kept.tensors)
         self.network_.eval()
         self.summary_ = {
             "seconds": watch.seconds(),
             "training_seconds": round(end.seconds, 3),
-            "images": len(samples),
+            **self.summary_,
             "epochs": end.epoch,
-            "best": end.plateau.best,
+            "notes": notes,
             "peak_memory_mb": peak_memory_mb(),
         }
-        return self
+        if run is not None and is_main_process():
+            describe_run(run, {"summary": self.summary_})
+
+    def _training_config(self) -> dict[str, object]:
+        """The parameters that training depends on."""
+        config = as_config(self)
+        return {name: value for name, value in config.items() if name not in ("device", "views")}
 
     def _samples(
-        self, data: str | os.PathLike[str], split: str | None, layout: str | None
-    ) -> tuple[list[Sample], tuple[str, ...]]:
+        self, data: str | os.PathLike[str], split: str | None, layout: str | None, *, skip_bad: bool
+    ) -> tuple[list[Sample], list[str]]:
+        """What to train on, and what is worth a note; the names and the record of the images are kept."""
+        division = Division(self.val_share, self.seed)
         if self.train.objects:
-            boxes = read_detection(data, split, layout)
-            return object_samples(boxes), boxes.names
-        images = read_classification(data, split, layout)
-        return image_samples(images), images.names
+            boxes, self.fitted_on_ = detection_to_fit(data, split, layout, division, skip_bad=skip_bad)
+            self.names_ = boxes.names
+            return object_samples(boxes), list(boxes.notes)
+        images, self.fitted_on_ = classification_to_fit(data, split, layout, division, skip_bad=skip_bad)
+        self.names_ = images.names
+        return image_samples(images), list(images.notes)
 
     def _held_part(
         self, data: str | os.PathLike[str], split: str | None, layout: str | None
@@ -151,6 +223,8 @@ class NetworkClassifier:
         if self.train.objects:
             raise UserError("held_split", "none with train.objects", split)
         dataset = classification_for(read_classification(data, split, layout), self.names_)
+        if not len(dataset):
+            raise UserError("held_split", f"images in split {split!r}", "none")
         return _HeldOut(image_samples(dataset), self.train)
 
     def test_views(self) -> ViewOptions:
@@ -170,44 +244,6 @@ class NetworkClassifier:
         return read_scaled(
             source, lambda size: resized_size(size, max(scales), self.network_.backbone)
         ).values
-
-    def predict(
-        self,
-        source: ImageSource | Sequence[ImageSource] | Iterator[ImageSource],
-        *,
-        threshold: float | None = None,
-    ) -> ClassificationResult | list[ClassificationResult]:
-        """Classify an image, or each of a list.
-
-        Args:
-            source: a path, bytes, a binary file, a PIL image, an array or a tensor (see
-                `sppnet.data.read_pixels`), or a list or iterator of them.
-            threshold: leave out classes that are less probable; the five top come when None.
-
-        Raises:
-            UserError: not trained, or an image that cannot be read.
-            SourcesError: some images of a list that cannot be read; it holds the results of all others.
-        """
-        self._check_fitted()
-        return predict_sources(lambda one: self._predict_one(one, threshold), source)
-
-    def predict_iter(
-        self, sources: Iterable[ImageSource], *, threshold: float | None = None
-    ) -> Iterator[ClassificationResult | FailedSource]:
-        """Yield the result of every image in order, in bounded memory.
-
-        An image that cannot be read yields a `FailedSource`, whose ``error`` says why; ``error`` is None in
-        a result.
-
-        Args:
-            sources: any iterable of what `predict` takes.
-            threshold: as in `predict`.
-
-        Raises:
-            UserError: not fitted, or no iterable.
-        """
-        self._check_fitted()
-        return predict_each(lambda one: self._predict_one(one, threshold), sources)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> ClassificationResult:
         probabilities = view_probabilities(self.network_, self._read(source), self.test_views())
@@ -261,51 +297,44 @@ class NetworkClassifier:
             UserError: not trained, or data at fault.
         """
         self._check_fitted()
-        return classification_to_measure(data, split, layout, self.names_, None, skip_bad=skip_bad)
+        return classification_to_measure(data, split, layout, self.names_, self.fitted_on_, skip_bad=skip_bad)
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a run folder that `load` and ``sppnet predict`` need nothing beside.
-
-        Raises:
-            UserError: not trained, or a folder that may not be written.
-        """
-        self._check_fitted()
-        model: dict[str, object] = {
-            "names": list(self.names_),
-            "network": self.network_.spec(),
-            "summary": self.summary_,
-        }
-        tensors = self.network_.state_dict()
-        return save_run(Path(folder), "network", as_config(self), tensors, model, overwrite=overwrite)
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str = "auto") -> Self:
-        """Read a run folder that `save` or `fit` wrote.
+    def write_run(self, folder: Path, *, keep_log: bool) -> None:
+        """Write the run of a training that goes on; `fit` does it after every epoch.
 
         Raises:
-            UserError: no run of a trained network of this version, or a damaged one.
+            UserError: the folder cannot be written.
         """
-        run = load_run(Path(folder), "network")
-        ours = from_config(cls, run.config, run.folder / "config.toml")
-        ours.device = device
-        model = cast("dict[str, Any]", run.model)
-        try:
-            spec = model["network"]
-            ours.names_ = tuple(model["names"])
-            ours.summary_ = dict(model["summary"])
-            convolutions = backbone_from_spec(spec["backbone"])
-            network = PyramidNetwork(convolutions, int(spec["classes"]), ours.network, int(spec["side"]))
-            network.load_state_dict(run.tensors)
-        except (KeyError, RuntimeError) as error:
-            raise UserError(run.folder, "a whole run", f"one at fault: {error}", "Train again.") from error
-        ours.network_ = network.to(pick_device(device)).eval()
-        return ours
+        self._save(folder, overwrite=True, keep_log=keep_log)
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "network_"):
-            raise UserError(
-                "NetworkClassifier", "a trained classifier", "one that is not", "Call fit or load."
-            )
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        # The normalisation travels with the weights, which are worth nothing under another one.
+        backbone = self.network_.backbone
+        tensors = {**self.network_.state_dict(), _MEAN: backbone.mean, _STD: backbone.std}
+        return tensors, {"network": self.network_.spec(), "training": self.training_}
+
+    def _restore(self, state: SavedState) -> None:
+        spec = state.mapping("network")
+        classes = state.number(spec, "classes", 1, 2**31)
+        side = state.number(spec, "side", 0 if self.network.pyramid else 6, 4096)
+        if classes != len(state.names):
+            raise UserError(state.described, f"{classes} class names", len(state.names), "Train again.")
+        backbone = state.architecture(state.mapping("backbone", spec))
+        with torch.device("meta"):  # a size from a damaged file must not allocate anything
+            shapes = PyramidNetwork(backbone, classes, self.network, side).state_dict()
+        table = list(same_shapes(shapes))
+        if _MEAN in state.tensors:  # earlier versions have them in the description only
+            table += [TensorSpec(name, (1, 3, 1, 1)) for name in (_MEAN, _STD)]
+        state.check(table)
+        for name, buffer in ((_MEAN, backbone.mean), (_STD, backbone.std)):
+            if name in state.tensors and not torch.allclose(state.tensors.pop(name), buffer, rtol=1e-5):
+                raise UserError(state.file, f"{name} as model.json has it", "another", "Train again.")
+        network = PyramidNetwork(backbone, classes, self.network, side)
+        network.load_state_dict(state.tensors)
+        check_backbone(backbone, state.folder)
+        self.network_ = network.to(pick_device(self.device)).eval()
+        training = state.model.get("training", "")
+        self.training_ = training if isinstance(training, str) else ""
 
 
 class _HeldOut:
@@ -325,39 +354,3 @@ class _HeldOut:
             scores = view_probabilities(network, read_image(sample.path), self.views)
             wrong += int(scores.argmax()) != sample.label
         return wrong / len(self.samples)
-
-
-class _Best:
-    """Keeps the weights of the best epoch, in memory and in the run; the last where nothing is held out."""
-
-    def __init__(self, owner: NetworkClassifier, folder: Path | None, tensors: dict[str, Tensor]) -> None:
-        self.owner = owner
-        self.folder = folder
-        self.tensors = tensors
-
-    def note(self, network: PyramidNetwork, report: EpochReport) -> None:
-        if report.best:
-            self.tensors = {
-                name: value.detach().cpu().clone() for name, value in network.state_dict().items()
-            }
-        if self.folder is None:
-            return
-        if report.best:
-            write_tensors(self.folder / _WEIGHTS, self.tensors)
-        append_log(self.folder, {"verb": "train", **asdict(report)})
-        _board(self.folder, report)
-
-
-def _board(folder: Path, report: EpochReport) -> None:
-    """One point of each of TensorBoard's curves."""
-    from sppnet.errors import MissingExtraError
-
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError as error:
-        raise MissingExtraError("tensorboard", "train", "training") from error
-    with SummaryWriter(str(folder / "tensorboard"), filename_suffix=f".{report.epoch}") as board:
-        for name in ("size", "rate", "loss", "error", "held_error"):
-            value = getattr(report, name)
-            if value is not None:
-                board.add_scalar(name, value, report.epoch)

@@ -6,6 +6,7 @@ was killed goes on from its checkpoint exactly as if nothing had happened.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import sys
 import time
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sppnet.classify.checkpoint import NAME, Position, read_checkpoint, write_checkpoint
+from sppnet.classify.checkpoint import NAME, Position, Training, read_checkpoint, write_checkpoint
 from sppnet.classify.network import PyramidNetwork
 from sppnet.classify.samples import Sample, TrainImages, collate, epoch_batches, native_shapes
 from sppnet.classify.train_options import TrainOptions
@@ -43,7 +44,7 @@ class EpochReport:
         loss: mean cross-entropy of the training images, as they were met.
         error: share of them taken for another class.
         held_error: of the held-out images; None without.
-        best: whether loss, or the held-out error where there is one, was never lower.
+        best: whether its weights are kept: the held-out error was never lower, or nothing is held out.
         seconds: of training so far.
         left: seconds that the epochs left will take.
     """
@@ -70,6 +71,7 @@ class TrainJob:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         folder: for checkpoints; none are kept when None.
         resume: go on from the folder's checkpoint.
+        training: what checkpoints say about the run; needed with a folder.
         quiet: say nothing.
     """
 
@@ -79,6 +81,7 @@ class TrainJob:
     device: str = "auto"
     folder: Path | None = None
     resume: bool = False
+    training: Training | None = None
     quiet: bool = False
 
 
@@ -94,7 +97,7 @@ def train_network(
         network: its weights are changed and its place may be.
         job: data and options.
         validate: the error on held-out images, after every epoch, in the main process.
-        report: called after every epoch, in the main process, before the epoch's checkpoint is written.
+        report: called after every epoch, in every process, before the epoch's checkpoint is written.
 
     Returns:
         where training ended.
@@ -104,19 +107,28 @@ def train_network(
         MissingExtraError: without accelerate.
     """
     job.options.check()
-    if not job.options.native and not network.any_size and len(set(job.options.sizes or (0,))) > 1:
-        raise UserError("train.sizes", "one size for a network without pyramid pooling", job.options.sizes)
+    job.options.check_for(network.any_size)
     place = _accelerator(job)
     devices = [place.device] if place.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         return _Run(network, job, place).go(validate, report)
 
 
+def check_extras(*, board: bool) -> None:
+    """Check that the packages of the extra ``train`` are there, before any work.
+
+    Raises:
+        MissingExtraError: without accelerate, or without tensorboard where ``board`` wants it.
+    """
+    for name in ("accelerate", "tensorboard") if board else ("accelerate",):
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtraError(name, "train", "training")
+
+
 def _accelerator(job: TrainJob) -> Accelerator:
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise MissingExtraError("accelerate", "train", "training") from error
+    check_extras(board=False)
+    from accelerate import Accelerator
+
     device = pick_device(job.device)
     return Accelerator(cpu=device.type == "cpu", mixed_precision=job.options.precision)
 
@@ -161,19 +173,19 @@ class _Run:
             loss, error = position.loss / position.seen, position.wrong / position.seen
             held = self._held(validate)
             value = loss if held is None else held
-            best = value < position.plateau.best
+            best = held is None or held < position.plateau.best
             spent = time.monotonic() - began
             position.seconds += spent
             position.plateau = position.plateau.after(value, position.epoch, options)
             position.epoch, position.step = position.epoch + 1, 0
+            position.kept = position.epoch if best else position.kept
             position.loss, position.wrong, position.seen = 0.0, 0, 0
             size = 0 if options.native else options.size(position.epoch - 1, self.job.seed)
             left = position.seconds / position.epoch * (options.epochs - position.epoch)
             said = EpochReport(position.epoch, size, rate, loss, error, held, best, position.seconds, left)
-            if self.place.is_main_process:
-                if report is not None:
-                    report(self.network, said)
-                _say(said, options, quiet=self.job.quiet)
+            if report is not None:
+                report(self.network, said)
+            _say(said, options, quiet=self.job.quiet or not self.place.is_main_process)
             self._keep()
         return position
 
@@ -243,7 +255,8 @@ class _Run:
         if self.path is not None and self.place.is_main_process:
             if self.place.scaler is not None:
                 self.position.scaler = dict(self.place.scaler.state_dict())
-            write_checkpoint(self.path, self.network, self.plain, self.position)
+            assert self.job.training is not None
+            write_checkpoint(self.path, self.network, self.plain, self.position, self.job.training)
         self.place.wait_for_everyone()
 
 

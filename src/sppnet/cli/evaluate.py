@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sppnet.cli.estimators import Device, load_estimator
+from sppnet.cli.estimators import Device
 from sppnet.cli.flags import read_flags
 from sppnet.cli.paths import check_data_path, check_run_path
 from sppnet.cli.screen import metric_tables, opened_screen
 
 if TYPE_CHECKING:
-    from sppnet.cli.estimators import Estimator
+    from sppnet.estimators import Estimator
 
 __all__ = ["EvaluateFlags", "evaluate_run", "run"]
 
@@ -48,7 +48,9 @@ def run(words: list[str]) -> int:
     check_run_path(flags.run)
     check_data_path(flags.data)
     with opened_screen(json=flags.json) as screen:
-        estimator = load_estimator(flags.run, flags.device)
+        from sppnet.estimators import load
+
+        estimator = load(flags.run, flags.device)
         metrics = evaluate_run(
             estimator, flags.run, flags.data, flags.split, flags.format, skip_bad=flags.skip_bad
         )
@@ -63,7 +65,7 @@ def run(words: list[str]) -> int:
 
 
 def evaluate_run(
-    estimator: Estimator,
+    estimator: Estimator[Any],
     run: Path,
     data: Path,
     split: str | None,
@@ -77,12 +79,14 @@ def evaluate_run(
         UserError: data at fault.
     """
     from sppnet.cli.report import report_evaluation
+    from sppnet.locks import locked
     from sppnet.runs import append_log, write_metrics
 
     metrics = estimator.evaluate(data, split, layout=layout, skip_bad=skip_bad)
     written = {**metrics, "data": data, "split": split}
-    write_metrics(run, written)
     whole = {name: value for name, value in written.items() if name != "per_class"}
-    append_log(run, {"verb": "evaluate", **whole})
-    report_evaluation(estimator, run, data, split, layout, metrics, skip_bad=skip_bad)
+    with locked(run):
+        write_metrics(run, written)
+        append_log(run, {"verb": "evaluate", **whole})
+        report_evaluation(estimator, run, data, split, layout, metrics, skip_bad=skip_bad)
     return metrics

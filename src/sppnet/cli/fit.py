@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,15 +12,14 @@ from sppnet.cli.estimators import Device
 from sppnet.cli.flags import ConfigFile
 from sppnet.cli.jobs import run_job
 from sppnet.cli.screen import opened_screen, summary_rows
-from sppnet.errors import UserError
-from sppnet.runs import append_log, check_out
+from sppnet.runs import append_log, lock_run
 
 if TYPE_CHECKING:
     from sppnet.classify import Classifier
     from sppnet.detect import Detector
     from sppnet.detect.paper import PaperDetector
 
-__all__ = ["JOBS", "FitFlags", "check_writable", "fit_and_save", "run"]
+__all__ = ["JOBS", "FitFlags", "fit_and_save", "run"]
 
 JOBS = {
     "detect": "SVMs and box regressors on windows of images with boxes (VOC, COCO, YOLO)",
@@ -77,8 +74,8 @@ def fit_and_save(estimator: Detector | PaperDetector | Classifier, flags: FitFla
     Raises:
         UserError: an OUT that may not be written, found before any work is done, or what fitting finds.
     """
-    check_writable(check_out(flags.out, overwrite=flags.overwrite))
-    with opened_screen(json=flags.json) as screen:
+    estimator.check_params()
+    with lock_run(flags.out, overwrite=flags.overwrite), opened_screen(json=flags.json) as screen:
         estimator.fit(flags.data, flags.split, layout=flags.format, skip_bad=flags.skip_bad)
         estimator.save(flags.out, overwrite=flags.overwrite)
         learned = {
@@ -94,21 +91,3 @@ def fit_and_save(estimator: Detector | PaperDetector | Classifier, flags: FitFla
         screen.say(f"Next: sppnet evaluate {flags.out} DATA, or sppnet predict {flags.out} IMAGE")
         screen.document(learned)
     return 0
-
-
-def check_writable(folder: Path) -> None:
-    """Raise `UserError` where no file can be written to a folder that may not exist yet, before any work."""
-    made: list[Path] = []
-    try:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        for path in reversed(missing):
-            path.mkdir()
-            made.append(path)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(folder, "a folder that can be written", error.strerror or error) from error
-    finally:
-        for path in reversed(made):
-            with contextlib.suppress(OSError):
-                path.rmdir()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from sppnet.cli.estimators import Device, load_estimator
+from sppnet.cli.estimators import Device
 from sppnet.cli.flags import UsageError, read_flags
 from sppnet.cli.paths import check_run_path, check_sources
 from sppnet.cli.screen import Screen, opened_screen
@@ -22,9 +22,9 @@ from sppnet.progress import track
 
 if TYPE_CHECKING:
     from sppnet.classify import ClassificationResult
-    from sppnet.cli.estimators import Estimator
     from sppnet.cli.outputs import PredictionFolder
     from sppnet.detect import DetectionResult
+    from sppnet.estimators import Estimator
 
     Result = DetectionResult | ClassificationResult
 
@@ -83,10 +83,11 @@ def _predict(flags: PredictFlags, screen: Screen) -> int:
     from sppnet.cli.outputs import PredictionFolder
     from sppnet.data import find_images
     from sppnet.data.coco_ids import read_coco_ids
+    from sppnet.estimators import load
     from sppnet.runs import json_text
 
     given = None if flags.images is None else read_coco_ids(flags.images)
-    estimator = load_estimator(flags.run, flags.device)
+    estimator = load(flags.run, flags.device)
     if flags.formats and not hasattr(estimator, "category_ids_"):
         raise UsageError("sppnet predict", "--formats is for the boxes of a detector; this is a classifier")
     images = find_images(flags.sources)
@@ -111,7 +112,7 @@ def _predict(flags: PredictFlags, screen: Screen) -> int:
 
 
 def predict_images(
-    estimator: Estimator, images: list[Path], folder: PredictionFolder, threshold: float | None
+    estimator: Estimator[Any], images: list[Path], folder: PredictionFolder, threshold: float | None
 ) -> dict[Path, UserError]:
     """Predict on each image that has no result yet, draw it and add its line.
 
@@ -122,7 +123,7 @@ def predict_images(
         UserError: the folder cannot be written; what is done is kept.
     """
     from sppnet.draw import encode_image
-    from sppnet.predicting import FailedSource
+    from sppnet.estimators import FailedPrediction
 
     folder.name_drawings(images)
     todo = [path for path in images if folder.kept(path) is None]
@@ -133,7 +134,7 @@ def predict_images(
     found = track(results, "images", len(todo), quiet=len(todo) == 1)
     for path, result in zip(todo, found, strict=True):
         error = result.error
-        if not isinstance(result, FailedSource):
+        if not isinstance(result, FailedPrediction):
             name = folder.drawn[path]
             try:
                 content = encode_image(name, result.plot())
@@ -149,7 +150,7 @@ def predict_images(
     return failed
 
 
-def draw_images(estimator: Estimator, images: list[Path], out: Path) -> list[Path]:
+def draw_images(estimator: Estimator[Any], images: list[Path], out: Path) -> list[Path]:
     """Predict on images that can be read and draw them into a folder of our own; returns the drawn images."""
     from sppnet.cli.outputs import free_names
 

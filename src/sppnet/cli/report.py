@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sppnet.cli.screen import metric_tables, summary_rows
 from sppnet.data import read_pixels
@@ -15,7 +15,7 @@ from sppnet.structures import ClassificationSet, DetectionSet
 
 if TYPE_CHECKING:
     from sppnet.classify import Classifier, NetworkClassifier
-    from sppnet.cli.estimators import Estimator
+    from sppnet.estimators import Estimator
 
 Item = TypeVar("Item")
 
@@ -26,7 +26,7 @@ _LARGE = ("AP50", "AP75", "AP", "accuracy", "mean_class_accuracy", "top5")
 
 
 def report_evaluation(
-    estimator: Estimator,
+    estimator: Estimator[Any],
     run: Path,
     data: Path,
     split: str | None,
@@ -47,8 +47,9 @@ def report_evaluation(
         measured, _ = estimator.to_measure(data, split, layout=layout, skip_bad=skip_bad)
         images = _detected(estimator, measured)
     else:
-        measured, _ = estimator.to_measure(data, split, layout=layout, skip_bad=skip_bad)
-        images = _classified(estimator, measured)
+        classifier = cast("Classifier | NetworkClassifier", estimator)
+        measured, _ = classifier.to_measure(data, split, layout=layout, skip_bad=skip_bad)
+        images = _classified(classifier, measured)
     tables = [
         *(ReportTable(title, head, rows) for title, head, rows in metric_tables(metrics)),
         ReportTable("Fitting", ("", "value"), summary_rows(estimator.summary_)),

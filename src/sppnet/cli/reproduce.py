@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ import tyro
 from sppnet.cli.estimators import Device
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
 from sppnet.cli.screen import opened_screen
+from sppnet.files import make_folder, write_bytes
 from sppnet.recipes.tables import DetectionSize, Request
 from sppnet.runs import json_text
 
@@ -73,10 +73,10 @@ def run(words: list[str]) -> int:
             "rows": [dataclasses.asdict(row) for row in made.rows],
             "differs": list(made.differs),
         }
-        flags.out.mkdir(parents=True, exist_ok=True)
-        _keep(flags.out / f"{made.table}.json", (json_text(document) + "\n").encode())
+        make_folder(flags.out)
+        write_bytes(flags.out / f"{made.table}.json", (json_text(document) + "\n").encode())
         if made.plot is not None:
-            _keep(flags.out / f"{made.table}.png", made.plot)
+            write_bytes(flags.out / f"{made.table}.png", made.plot)
         rows = [[row.setting, row.paper, row.ours, row.deviation, row.note] for row in made.rows]
         title = f"{made.table} ({made.unit}) on {made.data}"
         screen.table(title, ("setting", "paper", "here", "deviation", "differs"), rows)
@@ -84,9 +84,3 @@ def run(words: list[str]) -> int:
             screen.say(f"Differs from the paper: {line}")
         screen.document(document)
     return 0
-
-
-def _keep(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)

@@ -9,10 +9,11 @@ from typing import Annotated
 import tyro
 
 from sppnet.classify import NetworkClassifier, NetworkOptions, TrainOptions
+from sppnet.classify.checkpoint import read_training
 from sppnet.cli.estimators import Device
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
 from sppnet.cli.screen import opened_screen, summary_rows
-from sppnet.config import from_config, read_toml
+from sppnet.config import from_config
 from sppnet.errors import UserError
 from sppnet.runs import check_out
 
@@ -23,22 +24,27 @@ __all__ = ["TrainClassify", "run"]
 class TrainClassify:
     """Train a network for images of any size, by the paper's recipe unless told otherwise.
 
-    OUT is a run from the first moment: the weights of the best epoch, the checkpoint of the last, log.jsonl,
-    TensorBoard's files. For several GPUs: accelerate launch --module sppnet train classify ...
+    OUT is a run as soon as the first epoch ends: the weights of the kept epoch, the checkpoint of the last,
+    log.jsonl, TensorBoard's files. For several GPUs: accelerate launch --module sppnet train classify ...
 
     Attributes:
         data: class folders, ILSVRC's layout, or images with boxes for --objects.
         out: the run folder to write.
         split: which part of the data to learn from; the part for training when left out.
-        held_split: the part that decides about plateaus and the best epoch; val where there is one.
+        held_split: the part whose error decides about plateaus and the epoch that is kept; val where there is
+            one. Without one the last epoch is kept.
         format: the layout of the data, where looking is not enough.
         backbone: zf5, convnet5, overfeat5, overfeat7 (zf5/4 has a quarter of the channels), builtin,
             torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file.
         device: where to compute.
         seed: of everything random.
+        val_share: share of the images of a data set without splits that is held out for sppnet evaluate; 0.2
+            when left out, 0 trains on all images.
+        skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
         config: a TOML file with values for these flags; flags on the command line win.
-        resume: go on with the run in OUT exactly where its checkpoint is; its flags are kept.
+        resume: go on with the run in OUT exactly where its checkpoint is; its flags are kept, and the data
+            must be the same.
         json: one JSON document on stdout, everything else on stderr.
         overwrite: replace the run that is in OUT.
         network: what stands behind the convolutions.
@@ -54,6 +60,8 @@ class TrainClassify:
     weights: Path | None = None
     device: Device = "auto"
     seed: int = 0
+    val_share: float | None = None
+    skip_bad: bool = False
     config: ConfigFile = None
     resume: bool = False
     json: bool = False
@@ -67,6 +75,7 @@ def run(words: list[str]) -> int:
     flags = read_flags(TrainClassify, "sppnet train classify", words)
     classifier = _kept(flags) if flags.resume else _asked(flags)
     if not flags.resume:
+        classifier.check_params()
         check_out(flags.out, overwrite=flags.overwrite)
     with opened_screen(json=flags.json) as screen:
         classifier.fit(
@@ -77,6 +86,7 @@ def run(words: list[str]) -> int:
             folder=flags.out,
             resume=flags.resume,
             overwrite=flags.overwrite,
+            skip_bad=flags.skip_bad,
         )
         learned = {
             "run": flags.out,
@@ -85,6 +95,8 @@ def run(words: list[str]) -> int:
             **classifier.summary_,
         }
         screen.table(f"{flags.out}: {len(classifier.names_)} classes", ("", "value"), summary_rows(learned))
+        for note in classifier.summary_["notes"]:
+            screen.say(f"Note: {note}")
         screen.say(f"Next: sppnet evaluate {flags.out} DATA, or sppnet predict {flags.out} IMAGE")
         screen.document(learned)
     return 0
@@ -98,16 +110,17 @@ def _asked(flags: TrainClassify) -> NetworkClassifier:
         seed=flags.seed,
         network=flags.network,
         train=flags.train,
+        val_share=flags.val_share,
     )
 
 
 def _kept(flags: TrainClassify) -> NetworkClassifier:
     """The classifier of the run to go on with; flags that say something else are refused."""
-    path = flags.out / "config.toml"
-    kept = from_config(NetworkClassifier, read_toml(path), path)
+    path = flags.out / "checkpoint.safetensors"
+    kept = from_config(NetworkClassifier, read_training(path).config, path)
     asked = _asked(flags)
     default = NetworkClassifier()
-    for name in ("backbone", "weights", "seed", "network", "train"):
+    for name in ("backbone", "weights", "seed", "network", "train", "val_share"):
         value = getattr(asked, name)
         if value not in (getattr(default, name), getattr(kept, name)):
             raise UserError(flags.out, f"{name} as the run has it, or left out", value, "Drop the flag.")

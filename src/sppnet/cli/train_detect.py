@@ -11,7 +11,6 @@ import tyro
 from sppnet.cli.fit import FitFlags, fit_and_save
 from sppnet.cli.flags import read_flags
 from sppnet.detect.paper import PaperDetector, PaperOptions
-from sppnet.runs import check_out
 
 __all__ = ["TrainDetect", "run"]
 
@@ -35,7 +34,6 @@ class TrainDetect(FitFlags):
 def run(words: list[str]) -> int:
     """Train a detector and write its run."""
     flags = read_flags(TrainDetect, "sppnet train detect", words)
-    check_out(flags.out, overwrite=flags.overwrite)
     cache = flags.cache or flags.out.with_name(flags.out.name + ".stages")
     detector = PaperDetector(
         backbone=flags.backbone,

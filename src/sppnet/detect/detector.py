@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from sppnet.backbones import load_backbone, prepare
-from sppnet.config import as_config, from_config
-from sppnet.data import Division, FittedOn, ImageSource, detection_to_fit, detection_to_measure
+from sppnet.backbones import LayerInfo, load_backbone, prepare
+from sppnet.data import Division, ImageSource, detection_to_fit, detection_to_measure
 from sppnet.detect.fitting import fit_heads, learn_shapes, maps_of, read_for, windows_of
 from sppnet.detect.learnable import learnable, left_out
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.postprocess import Heads, class_agnostic_nms, detect
-from sppnet.detect.regression import Projection, Regressors
+from sppnet.detect.regression import BINS, CHANNELS, Projection, Regressors
 from sppnet.detect.result import DetectionResult
 from sppnet.errors import UserError
+from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
+from sppnet.estimators.tensors import check_window_shapes
 from sppnet.evaluate import detection_metrics
-from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
+from sppnet.features.network import backbone_tensors, pick_device
 from sppnet.learn import MLP, LinearModel
-from sppnet.predicting import FailedSource, predict_each, predict_sources
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
-from sppnet.runs import load_run, save_run
 from sppnet.structures import Detections, DetectionSet
 
 
-@dataclass
-class Detector:
+@dataclass(init=False)
+class Detector(Estimator[DetectionResult]):
     """Finds objects: a frozen backbone's maps, pooled windows, one SVM and one box regressor a class.
 
     The pipeline of the paper's section 3, with dense windows or boxes from a file as proposals. As in
@@ -42,10 +41,15 @@ class Detector:
         weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of everything random.
-        val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
-            measures. None is 0.2 for a path, and 0 for a data set object, of which all images are used.
-        options: how windows are made, pooled, scored and merged.
+        options: how windows are made, pooled, scored and merged; single options can be given by their names.
+
+    Examples:
+        >>> detector = Detector(seed=1, nms=0.5)
+        >>> detector == Detector(seed=1, options=DetectorOptions(nms=0.5))
+        True
     """
+
+    kind: ClassVar[str] = "detector"
 
     backbone: str = "builtin"
     weights: Path | str | None = None
@@ -54,6 +58,21 @@ class Detector:
     val_share: float | None = None
     options: DetectorOptions = field(default_factory=DetectorOptions)
 
+    def __init__(
+        self,
+        backbone: str = "builtin",
+        weights: Path | str | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        val_share: float | None = None,
+        options: DetectorOptions | None = None,
+        **single: Any,
+    ) -> None:
+        values = {"backbone": backbone, "weights": weights, "device": device, "seed": seed}
+        values |= {"val_share": val_share, "options": options or DetectorOptions()}
+        self._store(values, single)
+
+    @fresh_fit
     def fit(
         self,
         data: str | os.PathLike[str] | DetectionSet,
@@ -82,7 +101,6 @@ class Detector:
         Raises:
             UserError: data, weights or options at fault.
         """
-        self.options.check()
         watch = Stopwatch()
         division = Division(self.val_share, self.seed)
         declared, record = detection_to_fit(data, split, layout, division, skip_bad=skip_bad)
@@ -104,7 +122,7 @@ class Detector:
             quiet=quiet,
         )
         self.names_ = dataset.names
-        self.fitted_on_: FittedOn | None = record
+        self.fitted_on_ = record
         self.category_ids_: tuple[int | str, ...] = dataset.category_ids
         self.summary_: dict[str, Any] = {
             "seconds": watch.seconds(),
@@ -115,44 +133,6 @@ class Detector:
             "peak_memory_mb": peak_memory_mb(),
         }
         return self
-
-    def predict(
-        self,
-        source: ImageSource | Sequence[ImageSource] | Iterator[ImageSource],
-        *,
-        threshold: float | None = None,
-    ) -> DetectionResult | list[DetectionResult]:
-        """Detect objects in an image, or in each of a list; one answer an object (`class_agnostic_nms`).
-
-        Args:
-            source: a path, bytes, a binary file, a PIL image, an array or a tensor (see
-                `sppnet.data.read_pixels`), or a list or iterator of them.
-            threshold: leave out what is less probable; 0.5 when None.
-
-        Raises:
-            UserError: not fitted, or an image that cannot be read.
-            SourcesError: some images of a list that cannot be read; it holds the results of all others.
-        """
-        self._check_fitted()
-        return predict_sources(lambda one: self._predict_one(one, threshold), source)
-
-    def predict_iter(
-        self, sources: Iterable[ImageSource], *, threshold: float | None = None
-    ) -> Iterator[DetectionResult | FailedSource]:
-        """Yield the result of every image in order, in bounded memory.
-
-        An image that cannot be read yields a `FailedSource`, whose ``error`` says why; ``error`` is None in
-        a result.
-
-        Args:
-            sources: any iterable of what `predict` takes.
-            threshold: as in `predict`.
-
-        Raises:
-            UserError: not fitted, or no iterable.
-        """
-        self._check_fitted()
-        return predict_each(lambda one: self._predict_one(one, threshold), sources)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> DetectionResult:
         found = self._detect(source)
@@ -228,13 +208,7 @@ class Detector:
             unlearned=self.summary_.get("classes_left_out", ()),
         )
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a run folder that `load` and ``sppnet predict`` need nothing beside.
-
-        Raises:
-            UserError: not fitted, or a folder that may not be written.
-        """
-        self._check_fitted()
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         heads, projection = self.heads_, self.heads_.regressors.projection
         tensors: dict[str, Tensor] = {
             "svm.weight": heads.svm.weight,
@@ -250,59 +224,68 @@ class Detector:
             for name, part in (("first", iou_head.first), ("second", iou_head.second)):
                 tensors |= {f"iou_head.{name}.weight": part.weight, f"iou_head.{name}.bias": part.bias}
         tensors |= backbone_tensors(self.backbone_)
-        model: dict[str, object] = {
-            "names": list(self.names_),
+        described: dict[str, object] = {
             "category_ids": list(self.category_ids_),
             "backbone": self.backbone_.spec(),
             "layers": list(projection.layers),
-            "summary": self.summary_,
-            "fitted_on": None if self.fitted_on_ is None else self.fitted_on_.to_dict(),
         }
-        return save_run(Path(folder), "detector", as_config(self), tensors, model, overwrite=overwrite)
+        return tensors, described
 
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str = "auto") -> Self:
-        """Read a run folder that `save` wrote.
+    def _restore(self, state: SavedState) -> None:
+        self.backbone_ = state.backbone()
+        layers = tuple(layer.name for layer in self.backbone_.layers)
+        if state.texts("layers") != layers:
+            raise UserError(state.described, f"the layers {', '.join(layers)}", "others", "Fit again.")
+        tensors = state.tensors
+        with_iou = "iou_head.first.weight" in tensors
+        state.check(*_tensor_table(self.backbone_.layers, self.options, with_iou=with_iou))
+        check_window_shapes(tensors["shapes"], state.file)
+        iou_head = (
+            MLP(_linear(tensors, "iou_head.first"), _linear(tensors, "iou_head.second")) if with_iou else None
+        )
+        means, bases = (
+            tuple(tensors[f"projection.{i}.{part}"] for i in range(len(layers))) for part in ("mean", "basis")
+        )
+        regressors = Regressors(Projection(layers, means, bases), _linear(tensors, "regressors"), iou_head)
+        self.category_ids_ = state.category_ids()
+        self.heads_ = Heads(state.names, _linear(tensors, "svm"), regressors, tensors["calibration"])
+        self.shapes_ = tensors["shapes"]
+        self.network_ = prepare(self.backbone_, pick_device(self.device))
+        given = self.options.proposals
+        self.proposals_ = None if given is None else read_proposals(given)
 
-        Raises:
-            UserError: no run of a detector of this version, or a damaged one.
-        """
-        run = load_run(Path(folder), "detector")
-        ours = from_config(cls, run.config, run.folder / "config.toml")
-        ours.device = device
-        model, tensors = cast("dict[str, Any]", run.model), run.tensors
-        ours.backbone_ = restore_backbone(model["backbone"], tensors, run.folder)
-        ours.network_ = prepare(ours.backbone_, pick_device(device))
-        try:
-            count = len(model["layers"])
-            means, bases = (
-                tuple(tensors[f"projection.{i}.{part}"] for i in range(count)) for part in ("mean", "basis")
-            )
-            iou_head = None
-            if "iou_head.first.weight" in tensors:
-                iou_head = MLP(
-                    *(
-                        LinearModel(tensors[f"iou_head.{part}.weight"], tensors[f"iou_head.{part}.bias"])
-                        for part in ("first", "second")
-                    )
-                )
-            regressors = Regressors(
-                Projection(tuple(model["layers"]), means, bases),
-                LinearModel(tensors["regressors.weight"], tensors["regressors.bias"]),
-                iou_head,
-            )
-            ours.names_ = tuple(model["names"])
-            ours.category_ids_ = tuple(model.get("category_ids", range(1, len(ours.names_) + 1)))
-            svm = LinearModel(tensors["svm.weight"], tensors["svm.bias"])
-            ours.heads_ = Heads(ours.names_, svm, regressors, tensors["calibration"])
-            ours.shapes_ = tensors["shapes"]
-            ours.summary_ = dict(model["summary"])
-            ours.fitted_on_ = FittedOn.from_dict(model.get("fitted_on"), run.folder / "model.json")
-        except KeyError as error:
-            raise UserError(run.folder, "a whole run", f"one without {error}", "Fit again.") from error
-        ours.proposals_ = None if ours.options.proposals is None else read_proposals(ours.options.proposals)
-        return ours
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "heads_"):
-            raise UserError("Detector", "a fitted detector", "one that is not", "Call fit or load first.")
+def _linear(tensors: Mapping[str, Tensor], name: str) -> LinearModel:
+    return LinearModel(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+
+def _tensor_table(
+    layers: Sequence[LayerInfo], options: DetectorOptions, *, with_iou: bool
+) -> tuple[list[TensorSpec], dict[str, int]]:
+    """The tensors of a run beside the backbone's: K classes, D pooled and R projected features, S shapes."""
+    widths = [min(info.channels, CHANNELS) for info in layers]
+    sizes = {
+        "D": sum(n * n for n in options.levels) * sum(info.channels for info in layers),
+        "R": sum(n * n for n in BINS) * sum(widths),
+    }
+    table = [
+        TensorSpec("svm.weight", ("K", "D")),
+        TensorSpec("svm.bias", ("K",)),
+        TensorSpec("regressors.weight", ("4*K", "R")),
+        TensorSpec("regressors.bias", ("4*K",)),
+        TensorSpec("calibration", ("K", 2)),
+        TensorSpec("shapes", ("S", 2)),
+    ]
+    for i, (info, width) in enumerate(zip(layers, widths, strict=True)):
+        table += [
+            TensorSpec(f"projection.{i}.mean", (info.channels,)),
+            TensorSpec(f"projection.{i}.basis", (info.channels, width)),
+        ]
+    if with_iou:
+        table += [
+            TensorSpec("iou_head.first.weight", ("H", "R")),
+            TensorSpec("iou_head.first.bias", ("H",)),
+            TensorSpec("iou_head.second.weight", ("5*K", "H")),
+            TensorSpec("iou_head.second.bias", ("5*K",)),
+        ]
+    return table, sizes

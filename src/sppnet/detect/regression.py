@@ -16,7 +16,7 @@ from sppnet.structures import Boxes, FeatureMaps, GroundTruth
 
 # Where an edge lies inside a window shows in fine bins of a mean; how many channels tell it matters less.
 BINS = (6,)
-_CHANNELS = 64
+CHANNELS = 64
 _CELLS = 60000
 _MEAN_NORM = 20.0
 _LEAST_ROWS = 8
@@ -60,7 +60,7 @@ def fit_projection(store: MapStore, which: Sequence[int]) -> Projection:
         centred = cells - mean
         directions = torch.linalg.eigh((centred.T @ centred).double()).eigenvectors.flip(1)
         means.append(mean)
-        bases.append(directions[:, :_CHANNELS].float().contiguous())
+        bases.append(directions[:, :CHANNELS].float().contiguous())
     return Projection(layers, tuple(means), tuple(bases))
 
 

@@ -30,7 +30,7 @@ class DetectionResult:
         detections: boxes, scores, labels and names together.
         source: the image as it was given.
         category_ids: the training data's own number of each class; None counts from 1.
-        error: always None; a `sppnet.predicting.FailedSource` has one.
+        error: always None; a `sppnet.estimators.FailedPrediction` has one.
 
     Examples:
         >>> import numpy as np

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from sppnet.data import write_voc
+from sppnet.files import make_folder, replacing
 from sppnet.progress import track
 from sppnet.recipes.digits import DIGIT_NAMES, PartName, class_images, detection_images
 
@@ -89,5 +90,6 @@ def write_demo_data(
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, quality=95)
+    make_folder(path.parent)
+    with replacing(path) as stream:
+        image.save(stream, "JPEG", quality=95)

@@ -11,7 +11,6 @@ Killed, the same command goes on where it stopped.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from sppnet.data import read_image
 from sppnet.errors import UserError
 from sppnet.evaluate import classification_metrics
 from sppnet.features import extract, image_rows
+from sppnet.files import write_text
 from sppnet.learn import fit_linear_svm, one_versus_rest
 from sppnet.learn.svm import SvmOptions
 from sppnet.progress import track
@@ -190,9 +190,7 @@ def ablate(ablation: Ablation) -> list[dict[str, object]]:
 
 
 def _write(path: Path, content: object) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, path)
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def main() -> None:

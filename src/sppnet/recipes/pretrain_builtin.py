@@ -18,6 +18,7 @@ from typing import TextIO
 
 from sppnet.backbones.builtin import BuiltinNet
 from sppnet.errors import UserError
+from sppnet.files import make_folder
 from sppnet.recipes.crops import read_images
 from sppnet.recipes.distillation import explained, load_teacher
 from sppnet.recipes.pretraining import Recipe, Run, beside, examples, pick_device, save, start, train_step
@@ -31,7 +32,7 @@ def pretrain(recipe: Recipe) -> Run:
     """
     teacher = None if recipe.teacher is None else load_teacher(recipe.teacher, pick_device(recipe))
     images = read_images(recipe.data, recipe.exclude)
-    recipe.out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(recipe.out.parent)
     run = start(recipe, images, teacher)
     begun = time.monotonic() - run.seconds
     with beside(recipe.out, ".log.jsonl").open("a" if recipe.resume else "w") as log:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sppnet.backbones.builtin import BuiltinNet
 from sppnet.errors import UserError
+from sppnet.files import write_tensors
 from sppnet.nn import SpatialPyramidPool2d
 from sppnet.recipes.crops import UNKNOWN, TrainingImages, make_batch
 from sppnet.recipes.distillation import Teacher, distillation_loss, measure_scales
@@ -293,7 +293,4 @@ def save(run: Run) -> None:
         (checkpoint, run.tensors(), {"clock": clock, "recipe": settings}),
         (recipe.out, weights, {"format": "pt"}),
     ):
-        part = path.with_name(path.name + ".part")
-        save_file(tensors, part, metadata=note)
-        part.chmod(0o644)
-        os.replace(part, path)
+        write_tensors(path, tensors, note)

@@ -13,9 +13,10 @@ from sppnet.classify import NetworkClassifier, NetworkOptions, TrainOptions, Vie
 from sppnet.classify.views import view_probabilities
 from sppnet.data import classification_for, default_split, read_classification, read_image
 from sppnet.evaluate import classification_metrics
+from sppnet.files import make_folder, write_text
 from sppnet.progress import track
 from sppnet.recipes.tables import Request
-from sppnet.runs import json_text, replace_text
+from sppnet.runs import json_text
 
 FORMS = ("no SPP", "SPP single-size", "SPP multi-size")
 """The rows of Table 2."""
@@ -88,14 +89,14 @@ def trained(request: Request, plan: Plan, form: str, seed: int) -> NetworkClassi
     )
     resume = (run / "checkpoint.safetensors").is_file()
     classifier.fit(request.data, folder=run, resume=resume, overwrite=not resume, quiet=request.quiet)
-    replace_text(run / "done.json", json_text(classifier.summary_))
+    write_text(run / "done.json", json_text(classifier.summary_))
     return classifier
 
 
 def _folder(request: Request, form: str, seed: int) -> Path:
     name = f"{request.backbone}-{form}-{request.seed + seed}".replace("/", "-").replace(" ", "-")
     folder = request.out / "networks" / (f"quick-{name}" if request.quick else name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     return folder
 
 
@@ -132,5 +133,5 @@ def kept_errors(
     if missing:
         measured = errors(trained(request, plan, form, seed), request, missing)
         known |= {name: list(pair) for name, pair in measured.items()}
-        replace_text(path, json_text(known))
+        write_text(path, json_text(known))
     return {name: (known[name][0], known[name][1]) for name in views}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self
 
-from sppnet.backbones import load_backbone, prepare
-from sppnet.config import as_config, from_config
+from torch import Tensor
+
+from sppnet.backbones import LayerInfo, load_backbone, prepare
+from sppnet.config import as_config
 from sppnet.data import (
     Division,
-    FittedOn,
     ImageSource,
     detection_to_fit,
     detection_to_measure,
@@ -35,20 +36,17 @@ from sppnet.detect.paper.training import (
 from sppnet.detect.paper.windows import learn_window_shapes, windows_of, with_truth
 from sppnet.detect.postprocess import class_agnostic_nms
 from sppnet.detect.result import DetectionResult
-from sppnet.errors import UserError
+from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
+from sppnet.estimators.tensors import check_window_shapes
 from sppnet.evaluate import detection_metrics
-from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
-from sppnet.predicting import FailedSource, predict_each, predict_sources
+from sppnet.features.network import backbone_tensors, pick_device
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
-from sppnet.runs import load_run, save_run
 from sppnet.structures import Detections, DetectionSet
 
-KIND = "paper-detector"
 
-
-@dataclass
-class PaperDetector:
+@dataclass(init=False)
+class PaperDetector(Estimator[DetectionResult]):
     """Finds objects as the paper does, stage by stage (paper section 3), or as R-CNN does (section 4).
 
     As in scikit-learn, the constructor stores its arguments, `fit` learns what ends in ``_``.
@@ -58,12 +56,16 @@ class PaperDetector:
         weights: its local weights, a safetensors file.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of everything random.
-        val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
-            measures. None is 0.2 for a path, and 0 for a data set object, of which all images are used.
-        options: every stage's.
+        options: every stage's; single options can be given by their names.
         cache: a folder for finished stages; what was made by the same network, images and settings is
             taken from there. None keeps nothing.
+
+    Examples:
+        >>> PaperDetector(features="pool", svm__C=0.01).options.svm.C
+        0.01
     """
+
+    kind: ClassVar[str] = "paper-detector"
 
     backbone: str = "builtin"
     weights: Path | str | None = None
@@ -73,6 +75,22 @@ class PaperDetector:
     options: PaperOptions = field(default_factory=PaperOptions)
     cache: Path | str | None = None
 
+    def __init__(
+        self,
+        backbone: str = "builtin",
+        weights: Path | str | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        val_share: float | None = None,
+        options: PaperOptions | None = None,
+        cache: Path | str | None = None,
+        **single: Any,
+    ) -> None:
+        values = {"backbone": backbone, "weights": weights, "device": device, "seed": seed, "cache": cache}
+        values |= {"val_share": val_share, "options": options or PaperOptions()}
+        self._store(values, single)
+
+    @fresh_fit
     def fit(
         self,
         data: str | os.PathLike[str] | DetectionSet,
@@ -97,7 +115,6 @@ class PaperDetector:
         Raises:
             UserError: data, weights or options at fault.
         """
-        self.options.check()
         watch = Stopwatch()
         division = Division(self.val_share, self.seed)
         declared, record = detection_to_fit(data, split, layout, division, skip_bad=skip_bad)
@@ -120,7 +137,7 @@ class PaperDetector:
         truths = [item.truth for item in dataset.items]
         heads, facts = fit_paper_heads(source, truths, self.options, self.seed, cache, watch, quiet=quiet)
         self.heads_, self.names_ = heads, dataset.names
-        self.fitted_on_: FittedOn | None = record
+        self.fitted_on_ = record
         self.category_ids_: tuple[int | str, ...] = dataset.category_ids
         kept = {f"{stage}_kept_mb": round(cache.bytes(stage) / 2**20, 1) for stage in ("maps", "crops", "fc")}
         self.summary_: dict[str, Any] = {
@@ -140,44 +157,6 @@ class PaperDetector:
             "peak_memory_mb": peak_memory_mb(),
         }
         return self
-
-    def predict(
-        self,
-        source: ImageSource | Sequence[ImageSource] | Iterator[ImageSource],
-        *,
-        threshold: float | None = None,
-    ) -> DetectionResult | list[DetectionResult]:
-        """Detect objects in an image, or in each of a list; one answer an object.
-
-        Args:
-            source: a path, bytes, a binary file, a PIL image, an array or a tensor (see
-                `sppnet.data.read_pixels`), or a list or iterator of them.
-            threshold: leave out what scores less; 0.5, the SVMs' own border, when None.
-
-        Raises:
-            UserError: not fitted, or an image that cannot be read.
-            SourcesError: some images of a list that cannot be read; it holds the results of all others.
-        """
-        self._check_fitted()
-        return predict_sources(lambda one: self._predict_one(one, threshold), source)
-
-    def predict_iter(
-        self, sources: Iterable[ImageSource], *, threshold: float | None = None
-    ) -> Iterator[DetectionResult | FailedSource]:
-        """Yield the result of every image in order, in bounded memory.
-
-        An image that cannot be read yields a `FailedSource`, whose ``error`` says why; ``error`` is None in
-        a result.
-
-        Args:
-            sources: any iterable of what `predict` takes.
-            threshold: as in `predict`.
-
-        Raises:
-            UserError: not fitted, or no iterable.
-        """
-        self._check_fitted()
-        return predict_each(lambda one: self._predict_one(one, threshold), sources)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> DetectionResult:
         found = self.detect(source)
@@ -250,47 +229,22 @@ class PaperDetector:
             unlearned=self.summary_.get("classes_left_out", ()),
         )
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a run folder that `load`, ``sppnet evaluate`` and ``sppnet predict`` need nothing beside.
+    def _saved_config(self) -> dict[str, object]:
+        return as_config(dataclasses.replace(self, cache=None))
 
-        Raises:
-            UserError: not fitted, or a folder that may not be written.
-        """
-        self._check_fitted()
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         tensors = {"shapes": self.shapes_, **self.heads_.tensors(), **backbone_tensors(self.backbone_)}
-        model: dict[str, object] = {
-            "names": list(self.names_),
-            "category_ids": list(self.category_ids_),
-            "backbone": self.backbone_.spec(),
-            "summary": self.summary_,
-            "fitted_on": None if self.fitted_on_ is None else self.fitted_on_.to_dict(),
-        }
-        config = as_config(dataclasses.replace(self, cache=None))
-        return save_run(Path(folder), KIND, config, tensors, model, overwrite=overwrite)
+        return tensors, {"category_ids": list(self.category_ids_), "backbone": self.backbone_.spec()}
 
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str = "auto") -> Self:
-        """Read a run folder that `save` wrote.
-
-        Raises:
-            UserError: no run of such a detector of this version, or a damaged one.
-        """
-        run = load_run(Path(folder), KIND)
-        ours = from_config(cls, run.config, run.folder / "config.toml")
-        ours.device = device
-        model, tensors = cast("dict[str, Any]", run.model), run.tensors
-        ours.backbone_ = restore_backbone(model["backbone"], tensors, run.folder)
-        ours._prepare()
-        try:
-            ours.names_ = tuple(model["names"])
-            ours.category_ids_ = tuple(model.get("category_ids", range(1, len(ours.names_) + 1)))
-            ours.heads_ = move_head(PaperHeads.of(ours.names_, tensors), ours.network_.device)
-            ours.shapes_ = tensors["shapes"]
-            ours.summary_ = dict(model["summary"])
-            ours.fitted_on_ = FittedOn.from_dict(model.get("fitted_on"), run.folder / "model.json")
-        except KeyError as error:
-            raise UserError(run.folder, "a whole run", f"one without {error}", "Train again.") from error
-        return ours
+    def _restore(self, state: SavedState) -> None:
+        self.backbone_ = state.backbone()
+        self._prepare()
+        tensors = state.tensors
+        state.check(*_tensor_table(self.backbone_.layers, self.options))
+        check_window_shapes(tensors["shapes"], state.file)
+        self.category_ids_ = state.category_ids()
+        self.heads_ = move_head(PaperHeads.of(state.names, tensors), self.network_.device)
+        self.shapes_ = tensors["shapes"]
 
     def _prepare(self) -> None:
         self.network_ = prepare(self.backbone_, pick_device(self.device))
@@ -301,8 +255,28 @@ class PaperDetector:
     def _cache(self) -> StageCache:
         return StageCache(None if self.cache is None else Path(self.cache))
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "heads_"):
-            raise UserError(
-                "PaperDetector", "a trained detector", "one that is not", "Call fit or load first."
-            )
+
+def _tensor_table(
+    layers: Sequence[LayerInfo], options: PaperOptions
+) -> tuple[list[TensorSpec], dict[str, int]]:
+    """The tensors of a run beside the backbone's: K classes, R pooled features, D that the SVMs see."""
+    pooled = sum(n * n for n in options.levels) * sum(info.channels for info in layers)
+    sizes = {"R": pooled}
+    table = [
+        TensorSpec("shapes", ("S", 2)),
+        TensorSpec("svm.weight", ("K", "W" if options.features != "pool" else "R")),
+        TensorSpec("svm.bias", ("K",)),
+    ]
+    if options.boxes.regress:
+        table += [TensorSpec("boxes.weight", ("4*K", "R")), TensorSpec("boxes.bias", ("4*K",))]
+    if options.features != "pool":
+        table += [
+            TensorSpec("fc.scale", ()),
+            TensorSpec("fc.fc6.weight", ("W", "R")),
+            TensorSpec("fc.fc6.bias", ("W",)),
+            TensorSpec("fc.fc7.weight", ("W", "W")),
+            TensorSpec("fc.fc7.bias", ("W",)),
+            TensorSpec("fc.fc8.weight", ("K+1", "W")),
+            TensorSpec("fc.fc8.bias", ("K+1",)),
+        ]
+    return table, sizes

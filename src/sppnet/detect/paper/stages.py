@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sppnet.backbones import Backbone
-from sppnet.errors import UserError
+from sppnet.files import make_folder, write_tensors
 
 _VERSION = 2
 """Of what the stages compute; goes up when the same settings give other tensors."""
@@ -77,13 +75,8 @@ class StageCache:
             return kept
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in make().items()}
         self.made += 1
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.name}.{os.getpid()}.part")
-            save_file(tensors, part, metadata={"key": key})
-            os.replace(part, path)
-        except OSError as error:
-            raise UserError(path.parent, "a folder that can be written", error.strerror or error) from error
+        make_folder(path.parent)
+        write_tensors(path, tensors, {"key": key})
         return tensors
 
     def has(self, stage: str, key: str) -> bool:

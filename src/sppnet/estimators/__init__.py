@@ -1,0 +1,17 @@
+"""What every estimator has: parameters, fit, predict, evaluate, save and load, each written once."""
+
+from sppnet.estimators.base import Estimator, fresh_fit
+from sppnet.estimators.registry import load
+from sppnet.estimators.results import FailedPrediction, PredictionsError
+from sppnet.estimators.state import SavedState
+from sppnet.estimators.tensors import TensorSpec
+
+__all__ = [
+    "Estimator",
+    "FailedPrediction",
+    "PredictionsError",
+    "SavedState",
+    "TensorSpec",
+    "fresh_fit",
+    "load",
+]

@@ -1,0 +1,89 @@
+"""Parameters of an estimator by name: whole option dataclasses, or single options in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, cast
+
+from sppnet.errors import UserError
+
+
+def nested_params(values: Mapping[str, object]) -> dict[str, object]:
+    """``values``, and each option in them as ``options__NAME``, at any depth.
+
+    Examples:
+        >>> from sppnet.classify import ClassifierOptions
+        >>> nested_params({"seed": 0, "options": ClassifierOptions()})["options__C"]
+        10.0
+    """
+    found = dict(values)
+    for name, value in values.items():
+        if _is_options(value):
+            inner = nested_params(_fields(value))
+            found |= {f"{name}__{below}": content for below, content in inner.items()}
+    return found
+
+
+def changed_params(
+    values: Mapping[str, object], changes: Mapping[str, object], where: str
+) -> dict[str, object]:
+    """``values`` after some of them, or options inside them, were changed.
+
+    Args:
+        values: parameters by name, some of them option dataclasses.
+        changes: new values by name: a parameter (``seed``), an option of one (``options__C``), or the bare
+            name of an option that only one of the dataclasses has (``C``).
+        where: what errors name.
+
+    Raises:
+        UserError: a name that no parameter and no option has, or that several dataclasses have.
+
+    Examples:
+        >>> from sppnet.classify import ClassifierOptions
+        >>> changed_params({"options": ClassifierOptions()}, {"C": 1.0}, "Classifier")["options"].C
+        1.0
+    """
+    found = dict(values)
+    for name, value in changes.items():
+        path = _path(found, name, where)
+        found[path[0]] = _replaced(found[path[0]], path[1:], value, where, name)
+    return found
+
+
+def _path(values: Mapping[str, object], name: str, where: str) -> list[str]:
+    path = name.split("__")
+    if path[0] in values:
+        return path
+    owners = [owner for owner, value in values.items() if _is_options(value) and path[0] in _fields(value)]
+    if len(owners) == 1:
+        return [owners[0], *path]
+    if owners:
+        hint = "Write " + " or ".join(f"{owner}__{name}" for owner in owners)
+        raise UserError(where, "the name of one option", f"{name!r}, which {' and '.join(owners)} have", hint)
+    raise _unknown(values, name, where)
+
+
+def _replaced(value: object, path: list[str], new: object, where: str, name: str) -> object:
+    if not path:
+        return new
+    if not _is_options(value) or path[0] not in _fields(value):
+        raise _unknown(_fields(value) if _is_options(value) else {}, name, where)
+    inner = _replaced(_fields(value)[path[0]], path[1:], new, where, name)
+    return dataclasses.replace(cast("Any", value), **{path[0]: inner})
+
+
+def _unknown(values: Mapping[str, object], name: str, where: str) -> UserError:
+    known = sorted({below.rpartition("__")[2] for below in nested_params(values)})
+    close = difflib.get_close_matches(name.rpartition("__")[2], known, 1)
+    hint = f"Did you mean {close[0]!r}?" if close else ""
+    return UserError(where, "one of the parameters " + ", ".join(values), repr(name), hint)
+
+
+def _is_options(value: object) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _fields(value: object) -> dict[str, object]:
+    return {f.name: getattr(value, f.name) for f in dataclasses.fields(cast("Any", value)) if f.init}
