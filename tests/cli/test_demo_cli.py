@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import sppnet.cli.demo  # before names are patched that it imports
+import sppnet.cli.report  # before names are patched that it imports
 import sppnet.detect
 import sppnet.recipes.demo_data
 from sppnet.detect import DetectorOptions
@@ -50,6 +50,8 @@ def test_demo_leaves_a_folder_to_look_at(shell, tmp_path: Path) -> None:
 def test_demo_leaves_other_folders_alone(refused, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "precious.jpg").touch()
+    assert "other things" in refused("demo", "--out", tmp_path)
+    (tmp_path / "demo.json").write_text('{"mine": 1}')  # a file of that name makes it no earlier demo
     assert "other things" in refused("demo", "--out", tmp_path)
     assert (tmp_path / "data" / "precious.jpg").exists()
     assert "other things" in refused("demo", "--out", tmp_path / "data" / "precious.jpg")

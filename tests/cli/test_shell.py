@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -111,3 +113,84 @@ def test_a_reader_that_goes_away_makes_no_traceback() -> None:
     _, err = process.communicate()
     assert process.returncode != 0
     assert b"Traceback" not in err
+
+
+HEAVY = ["torch", "numpy", "PIL", "numba", "sklearn", "matplotlib"]
+LIGHT = [
+    ["predict", "--help"],
+    ["predict", "nowhere", "a.jpg"],
+    ["evaluate", "--help"],
+    ["evaluate", "nowhere", "data"],
+    ["fit", "detect", "--help"],
+    ["fit", "detect", "nowhere", "--out", "x"],
+    ["fit", "classify", "--help"],
+    ["fit", "classify", "nowhere", "--out", "x"],
+    ["check", "--help"],
+    ["demo", "--help"],
+]
+IMPORTS_OF_EACH = """
+import contextlib, io, json, sys
+from sppnet.cli import main
+
+found = {}
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.suppress(SystemExit):
+            main(words)
+    found[" ".join(words)] = sorted(set(json.loads(sys.argv[2])) & set(sys.modules))
+print(json.dumps(found))
+"""
+INTERRUPTED_IMPORT = """
+import builtins, signal, sys
+from sppnet.cli import console_main
+
+real, wanted = builtins.__import__, sys.argv[1]
+
+def hooked(name, *rest, **named):
+    if name.partition(".")[0] == wanted:
+        builtins.__import__ = real
+        signal.raise_signal(signal.SIGINT)
+    return real(name, *rest, **named)
+
+builtins.__import__ = hooked
+sys.argv = ["sppnet", "check"]
+console_main()
+"""
+
+
+def test_help_and_wrong_paths_import_nothing_heavy() -> None:
+    """One interpreter runs them all; what one imports would be seen after it."""
+    words = [sys.executable, "-c", IMPORTS_OF_EACH, json.dumps(LIGHT), json.dumps(HEAVY)]
+    said = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert {call: heavy for call, heavy in json.loads(said.stdout).items() if heavy} == {}
+
+
+@pytest.mark.parametrize("module", ["tyro", "rich", "numpy"])
+def test_an_interrupt_while_libraries_are_imported_is_one_line(module: str) -> None:
+    words = [sys.executable, "-c", INTERRUPTED_IMPORT, module]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout, said.stderr) == (130, "", "sppnet: interrupted\n")
+
+
+def test_pillow_says_nothing_of_odd_files(shell) -> None:
+    from PIL import Image
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        shell("evaluate", "nowhere", "nothing")  # any verb
+        for category in (UserWarning, Image.DecompressionBombWarning):
+            warnings.warn_explicit("odd file", category, "PIL/Image.py", 1, "PIL.Image")
+    assert said == []
+
+
+def test_names_cannot_control_the_terminal(refused) -> None:
+    assert "\x1b" not in refused("predict", "run\x1b[31m\x07", "a.jpg")
+    assert "\\x1b[31m" in refused("predict", "run\x1b[31m", "a.jpg")
+    assert "\u202e" not in refused("predict", "run\u202egpj.exe", "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "words", [["predict", "nowhere", "a.jpg"], ["predit."], ["fit", "segment."], ["fit", "a"]]
+)
+def test_messages_have_no_double_full_stop(refused, words: list[str]) -> None:
+    assert ".." not in refused(*words)

@@ -1,12 +1,19 @@
 """Classification of images of any size: linear SVMs on frozen features, or whole trained networks."""
 
-from sppnet.classify.classifier import Classifier
-from sppnet.classify.network import NetworkOptions
-from sppnet.classify.options import ClassifierOptions
-from sppnet.classify.result import ClassificationResult
-from sppnet.classify.train_options import TrainOptions
-from sppnet.classify.trained import NetworkClassifier
-from sppnet.classify.views import ViewOptions
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sppnet.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from sppnet.classify.classifier import Classifier
+    from sppnet.classify.network import NetworkOptions
+    from sppnet.classify.options import ClassifierOptions
+    from sppnet.classify.result import ClassificationResult
+    from sppnet.classify.train_options import TrainOptions
+    from sppnet.classify.trained import NetworkClassifier
+    from sppnet.classify.views import ViewOptions
 
 __all__ = [
     "ClassificationResult",
@@ -17,3 +24,15 @@ __all__ = [
     "TrainOptions",
     "ViewOptions",
 ]
+
+_HOMES = {
+    "Classifier": "sppnet.classify.classifier",
+    "NetworkOptions": "sppnet.classify.network",
+    "ClassifierOptions": "sppnet.classify.options",
+    "ClassificationResult": "sppnet.classify.result",
+    "TrainOptions": "sppnet.classify.train_options",
+    "NetworkClassifier": "sppnet.classify.trained",
+    "ViewOptions": "sppnet.classify.views",
+}
+
+__getattr__ = lazy_names(__name__, _HOMES)

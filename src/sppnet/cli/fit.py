@@ -12,7 +12,6 @@ from sppnet.cli.estimators import Device
 from sppnet.cli.flags import ConfigFile
 from sppnet.cli.jobs import run_job
 from sppnet.cli.screen import opened_screen, summary_rows
-from sppnet.runs import append_log, lock_run
 
 if TYPE_CHECKING:
     from sppnet.classify import Classifier
@@ -74,6 +73,8 @@ def fit_and_save(estimator: Detector | PaperDetector | Classifier, flags: FitFla
     Raises:
         UserError: an OUT that may not be written, found before any work is done, or what fitting finds.
     """
+    from sppnet.runs import append_log, lock_run
+
     estimator.check_params()
     with lock_run(flags.out, overwrite=flags.overwrite), opened_screen(json=flags.json) as screen:
         estimator.fit(flags.data, flags.split, layout=flags.format, skip_bad=flags.skip_bad)

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import tyro
 
-from sppnet.classify import Classifier, ClassifierOptions
+from sppnet.classify.options import ClassifierOptions
 from sppnet.cli.fit import FitFlags, fit_and_save
 from sppnet.cli.flags import read_flags
+from sppnet.cli.paths import check_data_path
 
 __all__ = ["FitClassify", "run"]
 
@@ -28,6 +29,9 @@ class FitClassify(FitFlags):
 def run(words: list[str]) -> int:
     """Fit a classifier and write its run."""
     flags = read_flags(FitClassify, "sppnet fit classify", words)
+    check_data_path(flags.data)
+    from sppnet.classify import Classifier
+
     classifier = Classifier(
         backbone=flags.backbone,
         weights=flags.weights,

@@ -9,7 +9,8 @@ import tyro
 
 from sppnet.cli.fit import FitFlags, fit_and_save
 from sppnet.cli.flags import read_flags
-from sppnet.detect import Detector, DetectorOptions
+from sppnet.cli.paths import check_data_path
+from sppnet.detect.options import DetectorOptions
 
 __all__ = ["FitDetect", "run"]
 
@@ -28,6 +29,9 @@ class FitDetect(FitFlags):
 def run(words: list[str]) -> int:
     """Fit a detector and write its run."""
     flags = read_flags(FitDetect, "sppnet fit detect", words)
+    check_data_path(flags.data)
+    from sppnet.detect import Detector
+
     detector = Detector(
         backbone=flags.backbone,
         weights=flags.weights,

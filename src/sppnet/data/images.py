@@ -212,7 +212,7 @@ def _decoded(
 ) -> tuple[Pixels, ImageSize]:
     try:
         turn = 1 if getattr(image, "tag_v2", None) is not None else orientation(image)
-        size, turned = upright_size(image)
+        size, _ = upright_size(image)
         factor = 1 if wanted is None else _factor(size, wanted(size))
         whole = factor == 1
         if factor > 1 and draft:
@@ -220,8 +220,8 @@ def _decoded(
             image.draft(image.mode, (image.width // factor, image.height // factor))
         image.load()
         if factor > 1 and image.mode in _REDUCIBLE and not image.has_transparency_data:
-            left = factor * image.height // (size.width if turned else size.height)
-            image = image.reduce(left) if left > 1 else image
+            decoded_at = round((size.area / (image.width * image.height)) ** 0.5)
+            image = image.reduce(factor // decoded_at) if factor >= 2 * decoded_at else image
             factor = 1
         upright = image.transpose(TURNS[turn]) if turn > 1 else image
         pixels = rgb_pixels(upright)

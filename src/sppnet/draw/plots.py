@@ -14,6 +14,7 @@ from sppnet.draw.palette import PALETTE
 from sppnet.errors import MissingExtraError, UserError, visible
 
 _DASHES = ("-", "--", ":", "-.")
+_ZERO_WIDTH = "\u200b"
 _MOST_NAMES = 80  # beyond this, tick labels would touch
 
 
@@ -205,9 +206,15 @@ def _style(number: int) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """A dollar sign would start a formula, and a legend leaves out names that start with an underscore."""
-    shown = visible(text).replace("$", r"\$")
-    return "\u200b" + shown if shown.startswith("_") else shown
+    """Text for matplotlib: letters that no font has become code points, a dollar sign starts no formula.
+
+    A legend leaves out names that start with an underscore; a character without width stands before it.
+    """
+    shown = visible(text)
+    if font_file(shown) is None:
+        shown = shown.encode("ascii", "backslashreplace").decode()
+    shown = shown.replace("$", r"\$")
+    return _ZERO_WIDTH + shown if shown.startswith("_") else shown
 
 
 def _pair(where: str, xs: ArrayLike, ys: ArrayLike) -> tuple[Any, Any]:
@@ -218,20 +225,19 @@ def _pair(where: str, xs: ArrayLike, ys: ArrayLike) -> tuple[Any, Any]:
 
 
 def _use_fonts(figure: Any) -> None:
-    """Give every text a font that has its letters; where none is installed, the letters' code points."""
+    """Give every text that needs it a font that has its letters."""
     from matplotlib import font_manager
     from matplotlib.text import Text
 
+    for axes in figure.axes:  # tick labels have no text before they are asked for
+        axes.get_xticklabels()
+        axes.get_yticklabels()
     for text in figure.findobj(Text):
-        shown: str = text.get_text()
-        if shown.isascii():
-            continue
-        found = font_file(shown.replace("\u200b", ""))
-        if found is None:
-            text.set_text(shown.encode("ascii", "backslashreplace").decode().replace("\\u200b", "\u200b"))
-        elif found[0]:
-            font_manager.fontManager.addfont(found[0])
-            text.set_fontfamily(["DejaVu Sans", font_manager.get_font(found[0]).family_name])
+        shown: str = text.get_text().replace(_ZERO_WIDTH, "")
+        file, _ = ("", 0) if shown.isascii() else font_file(shown) or ("", 0)
+        if file:
+            font_manager.fontManager.addfont(file)
+            text.set_fontfamily(["DejaVu Sans", font_manager.get_font(file).family_name])
 
 
 def _png(figure: Any) -> bytes:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from sppnet.errors import UserError
 
+_LISTED = 10  # further messages would hide these
+
 
 @dataclass(frozen=True)
 class FailedPrediction:
@@ -47,6 +49,9 @@ class PredictionsError(UserError):
     def __init__(self, results: Sequence[object]) -> None:
         self.results = list(results)
         failed = [result for result in results if isinstance(result, FailedPrediction)]
-        got = f"{len(failed)} of {len(results)} that cannot: {failed[0].error}"
+        listed = "; ".join(str(result.error) for result in failed[:_LISTED])
+        if len(failed) > _LISTED:
+            listed += f"; and {len(failed) - _LISTED} more"
+        got = f"{len(failed)} of {len(results)} that cannot: {listed}"
         hint = "The error's `results` has the others; predict_iter yields them one by one."
         super().__init__("sources", "images that can be read", got, hint)
