@@ -24,6 +24,8 @@ _FORMS = (
 _RANDOM = "random:"
 
 
+# Parameters and buffers made in inference mode could never be trained: a caller's inference mode is left.
+@torch.inference_mode(False)
 def load_backbone(
     name: str, weights: Path | None = None, layers: tuple[str, ...] | None = None, seed: int = 0
 ) -> Backbone:
@@ -72,6 +74,7 @@ def _one_thread() -> Generator[None]:
         torch.set_num_threads(threads)
 
 
+@torch.inference_mode(False)
 def backbone_from_spec(spec: dict[str, Any]) -> Backbone:
     """The architecture that ``Backbone.spec`` described, with weights yet to be loaded.
 

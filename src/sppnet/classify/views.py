@@ -114,7 +114,8 @@ def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOpti
     options.check()
     if not network.any_size and (options.full is not None or options.how == "maps"):
         raise UserError("views", "views by crops, for a network without pyramid pooling", options.how)
-    with torch.inference_mode():
+    # Not inference mode: the network may be in training, and tensors that it keeps must stay usable there.
+    with torch.no_grad():
         found: list[Tensor] = []
         if options.positions != "none":
             for scale in options.scales:
