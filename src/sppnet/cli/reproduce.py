@@ -14,14 +14,14 @@ import tyro
 from sppnet.cli.estimators import Device
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
 from sppnet.cli.screen import opened_screen
-from sppnet.recipes.tables import DetectionSize, Request
+from sppnet.paper.tables import DetectionSize, Request
 from sppnet.runs import json_text
 
 __all__ = ["ReproduceFlags", "run"]
 
 _ROOMS = {
-    "sppnet.recipes.classification_tables": ("table2", "table3", "table4", "table6", "table7"),
-    "sppnet.recipes.detection_tables": ("table9", "table10", "table11", "table12"),
+    "sppnet.paper.classification": ("table2", "table3", "table4", "table6", "table7"),
+    "sppnet.paper.detection": ("table9", "table10", "table11", "table12"),
 }
 
 

@@ -17,8 +17,8 @@ from sppnet.detect.paper import (
     combine,
 )
 from sppnet.evaluate import detection_metrics
+from sppnet.paper.tables import Request, Row, Table
 from sppnet.progress import track
-from sppnet.recipes.tables import Request, Row, Table
 
 FIVE_SCALES = (480, 576, 688, 864, 1200)
 ONE_SCALE = (688,)

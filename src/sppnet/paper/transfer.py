@@ -28,9 +28,9 @@ from sppnet.data import read_caltech101, read_image, read_voc_labels
 from sppnet.evaluate import precision_recall
 from sppnet.features.network import pick_device
 from sppnet.ops.pyramid import LEVELS
+from sppnet.paper.plot import plot_rows
+from sppnet.paper.tables import Request, Row, Table
 from sppnet.progress import track
-from sppnet.recipes.table_plot import plot_rows
-from sppnet.recipes.tables import Request, Row, Table
 
 _COST = 10.0
 _SIDE = 224

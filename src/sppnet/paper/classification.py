@@ -9,10 +9,10 @@ from sppnet.classify import ViewOptions
 from sppnet.classify.views import paper_96
 from sppnet.data import missing, recognise
 from sppnet.errors import UserError
-from sppnet.recipes.table_networks import FORMS, Plan, kept_errors, plan_of
-from sppnet.recipes.table_plot import plot_rows
-from sppnet.recipes.tables import Request, Row, Table, TableMaker
-from sppnet.recipes.transfer_tables import table6, table7
+from sppnet.paper.networks import FORMS, Plan, kept_errors, plan_of
+from sppnet.paper.plot import plot_rows
+from sppnet.paper.tables import Request, Row, Table, TableMaker
+from sppnet.paper.transfer import table6, table7
 
 __all__ = ["TABLES", "table2", "table3", "table4"]
 

@@ -13,8 +13,8 @@ from sppnet.classify import NetworkClassifier, NetworkOptions, TrainOptions, Vie
 from sppnet.classify.views import view_probabilities
 from sppnet.data import classification_for, default_split, read_classification, read_image
 from sppnet.evaluate import classification_metrics
+from sppnet.paper.tables import Request
 from sppnet.progress import track
-from sppnet.recipes.tables import Request
 from sppnet.runs import json_text, replace_text
 
 FORMS = ("no SPP", "SPP single-size", "SPP multi-size")

@@ -13,8 +13,8 @@ import torch
 from sppnet.backbones import load_backbone, prepare
 from sppnet.data import write_voc
 from sppnet.detect.paper import detector as detector_module
-from sppnet.recipes.detection_tables import TABLES
-from sppnet.recipes.tables import DetectionSize, Request
+from sppnet.paper.detection import TABLES
+from sppnet.paper.tables import DetectionSize, Request
 from sppnet.structures import Boxes, GroundTruth, ImageSize
 
 NETWORK = "random:torchvision:squeezenet1_0"

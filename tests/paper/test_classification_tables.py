@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from sppnet.errors import UserError
-from sppnet.recipes.classification_tables import TABLES
-from sppnet.recipes.tables import Request
-from sppnet.recipes.transfer_tables import mean_ap
+from sppnet.paper.classification import TABLES
+from sppnet.paper.tables import Request
+from sppnet.paper.transfer import mean_ap
 
 
 @pytest.fixture(scope="module")
