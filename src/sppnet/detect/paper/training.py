@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sppnet.backbones import Backbone
 from sppnet.config import as_config
+from sppnet.detect.paper.cells import CELLS_VERSION
 from sppnet.detect.paper.fc import FullyConnected
 from sppnet.detect.paper.finetune import finetune, start_head
 from sppnet.detect.paper.images import Image
@@ -91,7 +92,9 @@ def row_keys(source: MapSource | CropSource) -> list[str]:
     """A digest of each image's pooled rows; ``""`` for images in memory."""
     options = source.options
     if options.pipeline == "spp":
-        form: object = (options.scales, options.cells, options.release_offset, options.levels)
+        form: object = (
+            options.scales, options.cells, CELLS_VERSION, options.release_offset, options.levels
+        )  # fmt: skip
     else:
         form = (options.crops.side, options.crops.padding, options.levels)
     return [
