@@ -14,6 +14,7 @@ from sppnet.backbones import paper_nets
 from sppnet.backbones.base import Backbone, LayerInfo
 from sppnet.backbones.geometry import SHORT, count_channels, measure_grids, smallest_side
 from sppnet.backbones.paper_nets import is_paper_net
+from sppnet.backbones.weights import run_backbone
 from sppnet.errors import UserError
 from sppnet.structures import Grid, ImageSize
 
@@ -48,11 +49,14 @@ def load_backbone(
             that does not take images of any size.
     """
     random = name.startswith(_RANDOM)
+    run = None if weights is None else run_backbone(weights)
     if random and weights is not None:
         raise UserError("weights", f"no weights file with {name}", weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trunk, names, mean, std = _make(name.removeprefix(_RANDOM), weights, layers, pretrained=not random)
+    if run is not None:
+        mean, std = run.mean, run.std  # what the weights were trained with
     trunk.eval()
     with _one_thread():
         channels = count_channels(trunk, name)

@@ -162,8 +162,7 @@ def make_trunk(
     trunk = PaperTrunk(net, divisor, names)
     draw_weights(trunk)
     if weights is not None:
-        given = read_weights(weights)
-        fill(trunk, {name.removeprefix("backbone.trunk."): value for name, value in given.items()}, weights)
+        fill(trunk, read_weights(weights), weights)
     return trunk, names
 
 

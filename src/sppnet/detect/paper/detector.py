@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from sppnet.backbones import load_backbone, prepare
+from sppnet.backbones.weights import read_fc_weights
 from sppnet.config import as_config, from_config
 from sppnet.data import ImageSource, default_split, detection_for, read_detection
 from sppnet.detect.paper.images import image_of
@@ -77,29 +78,33 @@ class PaperDetector:
             UserError: data, weights or options at fault.
         """
         self.options.check()
+        options = self._starting_options()
         watch = Stopwatch()
         dataset = read_detection(data, split, layout)
-        layers = None if self.options.layer is None else (self.options.layer,)
+        layers = None if options.layer is None else (options.layer,)
         weights = None if self.weights is None else Path(self.weights)
         self.backbone_ = load_backbone(self.backbone, weights, layers, seed=self.seed)
+        if options.mean_pixel is not None:
+            self.backbone_.mean.fill_(options.mean_pixel / 255)
         self._prepare()
         self.shapes_ = learn_window_shapes(dataset)
         cache = self._cache()
         images = [image_of(item.path) for item in dataset.items]
         watch("setup")
         proposed = [
-            windows_of(image, self.options.windows, self.given_, self.shapes_, cache)
+            windows_of(image, options.windows, self.given_, self.shapes_, cache)
             for image in track(images, "Windows", quiet=quiet)
         ]
         windows = with_truth(proposed, dataset)
         watch("windows")
-        source = pooled_source(self.network_, self.network_key_, images, windows, self.options, cache)
+        source = pooled_source(self.network_, self.network_key_, images, windows, options, cache)
         truths = [item.truth for item in dataset.items]
-        heads, facts = fit_paper_heads(source, truths, self.options, self.seed, cache, watch, quiet=quiet)
+        heads, facts = fit_paper_heads(source, truths, options, self.seed, cache, watch, quiet=quiet)
         self.heads_, self.names_ = heads, dataset.names
         kept = {f"{stage}_kept_mb": round(cache.bytes(stage) / 2**20, 1) for stage in ("maps", "crops", "fc")}
         self.summary_: dict[str, Any] = {
             "pipeline": self.options.pipeline,
+            "pretrained_fc": options.finetune.weights is not None,
             "seconds": watch.seconds(),
             "images": len(dataset),
             "objects": sum(map(len, truths)),
@@ -212,6 +217,26 @@ class PaperDetector:
         except KeyError as error:
             raise UserError(run.folder, "a whole run", f"one without {error}", "Train again.") from error
         return ours
+
+    def _starting_options(self) -> PaperOptions:
+        """Return the options of a fit, with the pretrained fc6 and fc7 that it starts from, checked.
+
+        A run of ``sppnet train classify`` as the backbone's weights has them too.
+        """
+        options, tune = self.options, self.options.finetune
+        if options.features == "pool":
+            return options
+        path, required = tune.weights, True
+        if path is None and self.weights is not None and not tune.random_start:
+            path, required = Path(self.weights), False
+        given = None if path is None else read_fc_weights(path, required=required)
+        if given is None:
+            return options
+        if given.levels is not None and given.levels != options.levels:
+            wanted = f"the levels {given.levels} that fc6 in {given.path} was trained with"
+            todo = "Pass these levels, or finetune.random_start to take the convolutions alone."
+            raise UserError("options.levels", wanted, options.levels, todo)
+        return dataclasses.replace(options, finetune=dataclasses.replace(tune, weights=given.path))
 
     def _prepare(self) -> None:
         self.network_ = prepare(self.backbone_, pick_device(self.device))

@@ -254,7 +254,7 @@ class FcSource:
     @property
     def length(self) -> int:
         """Numbers in a row."""
-        return self.head.fc7.in_features
+        return self.head.fc7.in_features if self.layer == "fc6" else self.head.fc7.out_features
 
     def _make(self, i: int) -> dict[str, Tensor]:
         place = self.head.fc6.weight.device
