@@ -122,7 +122,7 @@ def _digits() -> tuple[Pixels, NDArray[np.int64]]:
 
     found = load_digits(return_X_y=True)
     values, labels = np.asarray(found[0], np.float32), np.asarray(found[1], np.int64)
-    return values.reshape(-1, 8, 8) / 16, labels
+    return (values.reshape(-1, 8, 8) / 16).astype(np.float32), labels
 
 
 @functools.cache

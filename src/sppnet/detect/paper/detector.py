@@ -13,7 +13,7 @@ from sppnet.backbones import load_backbone, prepare
 from sppnet.backbones.weights import read_fc_weights
 from sppnet.config import as_config, from_config
 from sppnet.data import ImageSource, default_split, detection_for, read_detection
-from sppnet.detect.paper.images import image_of
+from sppnet.detect.paper.images import Image, image_of
 from sppnet.detect.paper.options import PaperOptions
 from sppnet.detect.paper.outcome import to_detections
 from sppnet.detect.paper.stages import StageCache, network_key
@@ -27,7 +27,7 @@ from sppnet.features.network import backbone_tensors, pick_device, restore_backb
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
 from sppnet.runs import load_run, save_run
-from sppnet.structures import Detections
+from sppnet.structures import Boxes, Detections
 
 KIND = "paper-detector"
 
@@ -146,9 +146,7 @@ class PaperDetector:
             UserError: not fitted, or an image that cannot be read.
         """
         self._check_fitted()
-        image = image_of(source)
-        if self.cache is None:
-            image = dataclasses.replace(image, key="")
+        image = self._image(source)
         cache = self._cache()
         windows = windows_of(image, self.options.windows, self.given_, self.shapes_, cache)
         if not len(windows):
@@ -160,6 +158,21 @@ class PaperDetector:
         return to_detections(
             windows, scores, lambda which: pooled.rows(0, which), heads.boxes, heads.names, self.options
         )
+
+    def proposals(self, source: ImageSource) -> Boxes:
+        """Return the proposals of an image that `detect` scores.
+
+        Raises:
+            UserError: not fitted, or an image that cannot be read.
+        """
+        self._check_fitted()
+        image = self._image(source)
+        return windows_of(image, self.options.windows, self.given_, self.shapes_, self._cache())
+
+    def _image(self, source: ImageSource) -> Image:
+        """Return an image, without a key where nothing is cached."""
+        image = image_of(source)
+        return dataclasses.replace(image, key="") if self.cache is None else image
 
     def evaluate(
         self,
