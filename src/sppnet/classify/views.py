@@ -1,8 +1,8 @@
-"""Views of an image at test time, by crops and on the feature maps (paper section 1.4).
+"""Views of an image at test time, by crops and on the feature maps (section 3.1.5).
 
-A view is a square window. By crops, every view goes through the convolutions. On the maps, the convolutions
-run once a scale, and once more on the flipped image; each view's cells are found and pooled by the code
-that pools the windows of detection.
+A view is a square window. By crops, every view passes the convolutional layers. On the maps, the
+convolutional layers run once per scale, and once more on the flipped image; the cells of each view are found
+and pooled by the code that pools proposals in detection.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sppnet.classify.network import PyramidNetwork
+from sppnet.classify.samples import bounded_shape
 from sppnet.errors import UserError
 from sppnet.features import extract, image_rows, pool_rows, resize, resized_size
 from sppnet.structures import Boxes, ImageSize
@@ -27,7 +28,7 @@ SCALES = (224, 256, 300, 360, 448, 560)
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """Which views of an image are averaged.
+    """Views of an image whose probabilities are averaged.
 
     Attributes:
         scales: short sides that the image is resized to.
@@ -37,7 +38,7 @@ class ViewOptions:
             of nine are left, as in the paper's six views at scale 224.
         flip: also the same views of the flipped image.
         full: short side at which the full image is one more view; None for no such view. It is always
-            pooled from the whole map, and takes a network with pyramid pooling.
+            pooled from the whole map, and needs a network with pyramid pooling.
         how: by ``crops`` or on the ``maps``.
     """
 
@@ -59,7 +60,7 @@ class ViewOptions:
 
 
 def paper_96(side: int = 224, how: How = "maps", *, full: bool = True) -> ViewOptions:
-    """The paper's 96 views, six scales of nine views and their flipped ones, and two of the full image.
+    """Return the paper's 96 views: six scales of nine views, flipped too, and two of the full image.
 
     Args:
         side: of a view; the scales keep their ratio to it.
@@ -71,7 +72,7 @@ def paper_96(side: int = 224, how: How = "maps", *, full: bool = True) -> ViewOp
 
 
 def view_boxes(size: ImageSize, options: ViewOptions) -> Boxes:
-    """The windows of the views on a resized image.
+    """Return the windows of the views on a resized image.
 
     Args:
         size: of the resized image, at least the view's side.
@@ -98,7 +99,9 @@ def view_boxes(size: ImageSize, options: ViewOptions) -> Boxes:
 
 
 def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOptions) -> Tensor:
-    """The mean of the softmax outputs of an image's views.
+    """Return the mean probabilities over the views of an image.
+
+    Images longer than `sppnet.classify.samples.LONGEST_SHAPE` allows are squeezed to it.
 
     Args:
         network: in evaluation mode.
@@ -126,7 +129,7 @@ def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOpti
 
 
 def _scale_scores(network: PyramidNetwork, image: Tensor, scale: int, options: ViewOptions) -> Tensor:
-    """Scores ``[V, K]`` of the views at one scale, those of the flipped image last."""
+    """Return logits ``[V, K]`` of the views at one scale, those of the flipped image last."""
     resized = _resized(network, image, scale)
     boxes = view_boxes(ImageSize(resized.shape[1], resized.shape[2]), options)
     sides = [resized, resized.flip(2)] if options.flip else [resized]
@@ -147,7 +150,8 @@ def _full_scores(network: PyramidNetwork, image: Tensor, scale: int, *, flip: bo
 
 
 def _resized(network: PyramidNetwork, image: Tensor, scale: int) -> Tensor:
-    size = resized_size(ImageSize(image.shape[1], image.shape[2]), scale, network.backbone)
+    shape = bounded_shape(ImageSize(image.shape[1], image.shape[2]))
+    size = resized_size(shape, scale, network.backbone)
     # Shrinking averages, as it does in training.
     return resize(image[None].to(network.backbone.device), size, antialias=True)[0]
 
