@@ -52,6 +52,10 @@ def test_rcnn_as_published_stands_beside_its_best_batch(monkeypatch):
     assert found["rcnn"]["as_published"]["batch"] == 256
     assert found["rcnn"]["best_batch"]["speedup_1_scale"] == pytest.approx(20)
     assert found["rcnn"]["as_published"]["speedup_5_scale"] == pytest.approx(30)
+    # The contract's two keys stand at the top level: R-CNN in its fastest batches over ours.
+    assert found["speedup_1_scale"] == found["rcnn"]["best_batch"]["speedup_1_scale"]
+    assert found["speedup_5_scale"] == found["rcnn"]["best_batch"]["speedup_5_scale"]
+    assert {"work", "ours_s", "peer", "peer_s", "ratio"} <= found["rows"][0].keys()
     peers = [row["peer"] for row in found["rows"]]
     assert len(peers) == 12
     assert sum("as published" in peer for peer in peers) == sum("best" in peer for peer in peers) == 6

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from sppnet.classify import NetworkOptions, ViewOptions
+from sppnet.backbones import load_backbone
+from sppnet.classify import NetworkOptions, TrainOptions, ViewOptions
 from sppnet.classify.network import PyramidNetwork, make_network
+from sppnet.classify.samples import LONGEST_SHAPE, Sample, TrainImages, short_side_size
+from sppnet.classify.transfer import see
 from sppnet.classify.views import paper_96, view_boxes, view_probabilities
 from sppnet.errors import UserError
 from sppnet.features import extract, resize
@@ -88,3 +93,39 @@ def test_views_that_cannot_be_are_refused(network: PyramidNetwork) -> None:
             view_probabilities(plain, IMAGE, options)
     with pytest.raises(UserError, match="at least the view"):
         view_probabilities(network, IMAGE, ViewOptions((60,), 64))
+
+
+@pytest.mark.parametrize("shape", [(1, 10_000), (10_000, 1), (1, 1), (1, 3), (3000, 2)])
+def test_extreme_shapes_are_squeezed_to_bounded_ones(shape: tuple[int, int]) -> None:
+    size = ImageSize(*shape)
+    resized = short_side_size(size, 64)
+    assert resized.short_side == 64
+    assert max(resized.height, resized.width) <= LONGEST_SHAPE * 64
+    assert (resized.height > resized.width) == (size.height > size.width)
+    network = PyramidNetwork(load_backbone("random:builtin"), 3, NetworkOptions((2, 1), (4,))).eval()
+    image = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    for options in (
+        ViewOptions((64,), 32, "nine", full=64),
+        ViewOptions((64,), 32, "nine", how="maps"),
+    ):
+        probabilities = view_probabilities(network, image, options)
+        assert probabilities.shape == (3,)
+        assert float(probabilities.sum()) == pytest.approx(1, abs=1e-4)
+    assert max(see(image, "full", 64, network.backbone).shape[2:]) <= LONGEST_SHAPE * 64
+
+
+def test_training_images_of_extreme_shapes(tmp_path) -> None:
+    samples = []
+    for number, shape in enumerate(((1, 3000), (3000, 1), (1, 1))):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.full((*shape, 3), 90, np.uint8)).save(path)
+        samples.append(Sample(path, 0))
+    for options in (
+        TrainOptions(short_side=32, crop=24),
+        TrainOptions(short_side=32, crop=24, native=True),
+    ):
+        images = TrainImages(samples, options, 0, 0)
+        for i in range(len(samples)):
+            pixels, _ = images[i]
+            assert bool(pixels.isfinite().all())
+            assert max(pixels.shape[1:]) <= LONGEST_SHAPE * 32

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from dataclasses import replace
 
 import pytest
@@ -24,15 +23,16 @@ from sppnet.detect.paper import (
     training,
 )
 from sppnet.detect.paper import detector as detector_module
-from sppnet.detect.paper.cells import pool_windows, release_cells, score_windows, window_cells
+from sppnet.detect.paper.cells import pool_windows, score_windows, window_cells
 from sppnet.detect.paper.finetune import draw_batch, window_labels
 from sppnet.detect.paper.regress import whitening
 from sppnet.detect.paper.svms import fit_paper_svms
 from sppnet.detect.rcnn import CropOptions
 from sppnet.errors import UserError
-from sppnet.features import cells, extract, pool_rows
+from sppnet.features import extract
 from sppnet.learn import LinearModel
-from sppnet.structures import Boxes, Detections, FeatureMap, FeatureMaps, Grid, GroundTruth, ImageSize
+from sppnet.ops import region_pyramid_pool
+from sppnet.structures import Boxes, Detections, FeatureMaps, GroundTruth, ImageSize
 
 NETWORK = "random:torchvision:squeezenet1_0"
 POOL = PaperOptions(
@@ -209,11 +209,14 @@ def some_boxes(count=300):
     return Boxes(torch.cat([low, low + torch.rand(count, 2, generator=draw) * 36], 1), ImageSize(96, 120))
 
 
-def test_rows_are_those_of_the_features_room_and_scores_those_of_the_rows(maps):
+def test_features_are_pooled_regions_and_scores_those_of_the_features(maps):
     boxes = some_boxes()
     lines = window_cells(maps, boxes, PaperOptions())
     rows = pool_windows(maps, lines, (3, 1))
-    assert torch.equal(rows, pool_rows(maps, boxes, (3, 1)))
+    one = FeatureMaps((maps.maps[0],))
+    regions = window_cells(one, boxes, PaperOptions())[:, 1:]
+    expected = region_pyramid_pool(one.maps[0].values[None], [regions], (3, 1)).float()
+    assert torch.equal(pool_windows(one, window_cells(one, boxes, PaperOptions()), (3, 1)), expected)
     model = LinearModel(torch.randn(4, rows.shape[1]), torch.randn(4))
     assert torch.allclose(score_windows(maps, lines, model, (3, 1)), model.scores(rows), atol=1e-3, rtol=1e-4)
 
@@ -222,42 +225,8 @@ def test_a_scale_may_be_given(maps):
     boxes = some_boxes(20)
     lines = window_cells(maps, boxes, PaperOptions(), torch.full((20,), 1))
     one = FeatureMaps((maps.maps[1],))
-    assert torch.equal(pool_windows(maps, lines, (2,)), pool_rows(one, boxes, (2,)))
-
-
-def plain_release(low, high, resized, own, count, first, stride, offset):
-    """The rule of the release, counted from 1, as sentences say it."""
-    factor = (resized - 1) / (own - 1)
-    x0, x1 = (low + 1 - 1) * factor + 1, (high - 1) * factor + 1
-    start = math.floor((x0 - first + offset) / stride + 0.5) + 1
-    last = math.ceil((x1 - first - offset) / stride - 0.5) + 1
-    if start > last:
-        start = last = math.floor((start + last) / 2)
-    start, last = min(max(start, 1), count), min(max(last, 1), count)
-    return start - 1, max(last, start)
-
-
-def test_cells_by_the_release():
-    # ZF-5: stride 16, the first centre at pixel 21 counted from 1.
-    size, resized = ImageSize(300, 400), ImageSize(688, 917)
-    fmap = FeatureMap(torch.zeros(1, 42, 56), "conv5", Grid(16, 20.5), resized, size)
-    draw = torch.Generator().manual_seed(3)
-    corners = torch.rand(200, 2, 2, generator=draw) * torch.tensor([400.0, 300.0])
-    boxes = Boxes(corners.sort(1).values.reshape(200, 4), size)
-    for box, got in zip(boxes.xyxy.tolist(), release_cells(boxes, fmap, 6.5).tolist(), strict=True):
-        x = plain_release(box[0], box[2], 917, 400, 56, 21, 16, 6.5)
-        y = plain_release(box[1], box[3], 688, 300, 42, 21, 16, 6.5)
-        assert got == [x[0], y[0], x[1], y[1]]
-
-
-def test_a_release_window_has_about_13_cells():
-    size = ImageSize(700, 900)
-    fmap = FeatureMap(torch.zeros(1, 42, 56), "conv5", Grid(16, 20.5), size, size)
-    box = Boxes(torch.tensor([[200.0, 200, 408, 408]]), size)
-    x0, y0, x1, y1 = release_cells(box, fmap, 6.5)[0].tolist()
-    assert 13 <= x1 - x0 <= 14
-    assert 13 <= y1 - y0 <= 14
-    assert abs((cells(box, fmap)[0, 0] - x0).item()) <= 1
+    expected = pool_windows(one, window_cells(one, boxes, PaperOptions()), (2,))
+    assert torch.equal(pool_windows(maps, lines, (2,)), expected)
 
 
 def truth(boxes, labels):

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load as load_bytes
 from torch import Tensor, nn
 
+from sppnet.backbones.weights import read_weights
 from sppnet.errors import UserError
 
 WEIGHTS = "builtin.safetensors"
@@ -162,14 +163,9 @@ def load_builtin(weights: Path | None = None) -> BuiltinNet:
     where = "the builtin weights" if weights is None else str(weights)
     if weights is None:
         content = resources.files("sppnet.backbones").joinpath(WEIGHTS).read_bytes()
-    elif weights.is_file():
-        content = weights.read_bytes()
-    else:
-        raise UserError(where, "a safetensors file", "no such file")
-    try:
         tensors = load_bytes(content)
-    except Exception as problem:
-        raise UserError(where, "a safetensors file", f"an unreadable one ({problem})") from problem
+    else:
+        tensors = read_weights(weights)
     net = BuiltinNet(folded=True)
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sppnet.backbones.builtin import BuiltinNet, load_builtin
+from sppnet.backbones.registry import Made
 from sppnet.errors import UserError
 
 LAYERS: tuple[str, ...] = ("stride8", "stride16")
@@ -35,12 +36,11 @@ class BuiltinTrunk(nn.Module):
         return tuple(maps[name] for name in self.names)
 
 
-def make_trunk(
-    layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool
-) -> tuple[BuiltinTrunk, tuple[str, ...]]:
-    """The network in the package.
+def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> Made:
+    """Make the network in the package.
 
     Args:
+        name: ``"builtin"``.
         layers: some of ``LAYERS``; None takes both.
         weights: a safetensors file in place of the bundled one.
         pretrained: without a file, load the bundled weights; otherwise keep the random start.
@@ -49,8 +49,8 @@ def make_trunk(
         UserError: no such layer, or weights that do not fit.
     """
     names = layers or LAYERS
-    for name in names:
-        if name not in LAYERS:
-            raise UserError("builtin", f"its layers {LAYERS[0]} and {LAYERS[1]}", name)
+    for layer in names:
+        if layer not in LAYERS:
+            raise UserError(name, f"its layers {LAYERS[0]} and {LAYERS[1]}", layer)
     net = load_builtin(weights) if pretrained or weights is not None else BuiltinNet()
-    return BuiltinTrunk(net, names), names
+    return Made(BuiltinTrunk(net, names), names, BuiltinNet.MEAN, BuiltinNet.STD)

@@ -288,7 +288,8 @@ def run_zeros(trunk: nn.Module, size: ImageSize) -> tuple[Tensor, ...]:
     """The trunk's maps of one empty image, without gradients."""
     weight = next(trunk.parameters())
     image = torch.zeros(1, 3, size.height, size.width, dtype=weight.dtype, device=weight.device)
-    with torch.inference_mode():
+    # Not inference mode: a network may keep tensors that it makes in its first pass, and training needs them.
+    with torch.no_grad():
         return tuple(trunk(image))
 
 

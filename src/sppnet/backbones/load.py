@@ -1,4 +1,4 @@
-"""From a name to a backbone, and from a run's description back to one."""
+"""Make a backbone from its name, or from the description in a run."""
 
 from __future__ import annotations
 
@@ -8,36 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from sppnet.backbones import paper_nets
 from sppnet.backbones.base import Backbone, LayerInfo
 from sppnet.backbones.geometry import SHORT, count_channels, measure_grids, smallest_side
-from sppnet.backbones.paper_nets import is_paper_net
-from sppnet.backbones.weights import read_normalisation
+from sppnet.backbones.registry import find_adapter
+from sppnet.backbones.weights import read_normalisation, run_backbone
 from sppnet.errors import UserError
 from sppnet.structures import Grid, ImageSize
 
-_FORMS = (
-    "builtin, torchvision:NAME, timm:NAME, zf5, convnet5, overfeat5 or overfeat7, with random: before it for "
-    "random weights"
-)
 _RANDOM = "random:"
 
 
+# Parameters and buffers made in inference mode could never be trained: a caller's inference mode is left.
+@torch.inference_mode(False)
 def load_backbone(
     name: str, weights: Path | None = None, layers: tuple[str, ...] | None = None, seed: int = 0
 ) -> Backbone:
-    """A backbone with its weights, ready for images of any size.
+    """Load a backbone with its weights, for images of any size.
 
     Args:
         name: ``builtin``, ``torchvision:NAME``, ``timm:NAME`` or one of the paper's, ``zf5``, ``convnet5``,
             ``overfeat5`` and ``overfeat7``, whose weights are random unless a file is given, and which have
-            a quarter of their channels with ``/4`` behind the name; with ``random:`` before it, such as
-            ``random:timm:resnet18``, the weights are the network's own random start, drawn from
-            ``seed``: what features are worth without pretraining.
-        weights: a safetensors file with the library's own parameter names, in any floating precision;
-            None takes the bundled weights (builtin) or downloads them.
+            a quarter of their channels with ``/4`` appended; with ``random:`` before it, such as
+            ``random:timm:resnet18``, the weights are the network's own random start, drawn from ``seed``.
+        weights: a safetensors file with the library's own parameter names, in any floating precision, or a
+            run of this package, whose mean and standard deviation are taken too; None takes the bundled
+            weights (builtin) or downloads them.
         layers: which layers to give, by the library's names or as ``stride8``, ``stride16``; None takes
             the network's default: one layer, both of builtin.
         seed: for random weights.
@@ -47,12 +43,18 @@ def load_backbone(
             that does not take images of any size.
     """
     random = name.startswith(_RANDOM)
+    run = None if weights is None else run_backbone(weights)
     if random and weights is not None:
         raise UserError("weights", f"no weights file with {name}", weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trunk, names, mean, std = _make(name.removeprefix(_RANDOM), weights, layers, pretrained=not random)
-    mean, std = (mean, std) if weights is None else read_normalisation(weights) or (mean, std)
+        bare = name.removeprefix(_RANDOM)
+        made = find_adapter(bare).make()(bare, layers, weights, pretrained=not random)
+    trunk, names, mean, std = made.trunk, made.layers, made.mean, made.std
+    if run is not None:
+        mean, std = run.mean, run.std  # what the weights were trained with
+    elif weights is not None:
+        mean, std = read_normalisation(weights) or (mean, std)
     trunk.eval()
     with _one_thread():
         channels = count_channels(trunk, name)
@@ -65,7 +67,7 @@ def load_backbone(
 
 @contextmanager
 def _one_thread() -> Generator[None]:
-    """The probes are too small to share: on a busy machine threads would wait longer than they work."""
+    """Use one thread: the probes are small, and on a busy machine threads wait longer than they compute."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -74,8 +76,9 @@ def _one_thread() -> Generator[None]:
         torch.set_num_threads(threads)
 
 
+@torch.inference_mode(False)
 def backbone_from_spec(spec: dict[str, Any]) -> Backbone:
-    """The architecture that ``Backbone.spec`` described, with weights yet to be loaded.
+    """Rebuild the architecture that ``Backbone.spec`` describes; its weights are loaded afterwards.
 
     Raises:
         UserError: the description lacks something, or names an unknown network.
@@ -94,30 +97,6 @@ def backbone_from_spec(spec: dict[str, Any]) -> Backbone:
             "the backbone's description", "name, layers, minimum, multiple, mean and std", repr(error)
         ) from error
     names = tuple(i.name for i in infos)
-    trunk, *_ = _make(name.removeprefix(_RANDOM), None, names, pretrained=False)
-    return Backbone(name, trunk, infos, ImageSize(height, width), mean, std, multiple)
-
-
-def _make(
-    name: str, weights: Path | None, layers: tuple[str, ...] | None, *, pretrained: bool
-) -> tuple[nn.Module, tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
-    """Trunk, layer names, mean and standard deviation."""
-    library, _, net = name.partition(":")
-    if name == "builtin":
-        from sppnet.backbones import builtin_trunk
-
-        trunk, names = builtin_trunk.make_trunk(layers, weights, pretrained=pretrained)
-        return trunk, names, builtin_trunk.BuiltinNet.MEAN, builtin_trunk.BuiltinNet.STD
-    if is_paper_net(name):
-        trunk, names = paper_nets.make_trunk(name, layers, weights)
-        return trunk, names, paper_nets.MEAN, paper_nets.STD
-    if library == "torchvision" and net:
-        from sppnet.backbones import torchvision_nets
-
-        trunk, names = torchvision_nets.make_trunk(net, layers, weights, pretrained=pretrained)
-        return trunk, names, torchvision_nets.MEAN, torchvision_nets.STD
-    if library == "timm" and net:
-        from sppnet.backbones import timm_nets
-
-        return timm_nets.make_trunk(net, layers, weights, pretrained=pretrained)
-    raise UserError("backbone", _FORMS, repr(name))
+    bare = name.removeprefix(_RANDOM)
+    made = find_adapter(bare).make()(bare, names, None, pretrained=False)
+    return Backbone(name, made.trunk, infos, ImageSize(height, width), mean, std, multiple)

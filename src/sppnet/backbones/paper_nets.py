@@ -1,4 +1,4 @@
-"""The convolutions of the paper's four networks (paper section 1.1, Table 1), layer by layer as printed.
+"""The convolutional layers of the paper's four networks (section 3.1.1, Table 1).
 
 Where the table is silent, ZF-5 follows the released definition: padding, normalisation within a channel,
 pools that round up. The padding of the others is what gives the printed map sizes at 224: 13 for ZF-5 and
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sppnet.backbones.registry import Made
 from sppnet.backbones.weights import fill, read_weights
 from sppnet.errors import UserError
 
 MEAN = (0.485, 0.456, 0.406)
-"""Of ImageNet, a number a channel; the paper subtracts a mean image (paper section 1.3)."""
+"""Of ImageNet, a number a channel; the paper subtracts a mean image (section 3.1.1)."""
 STD = (1 / 255, 1 / 255, 1 / 255)
 """The paper's networks see 0..255 less the mean, not divided by anything."""
 
@@ -137,16 +138,15 @@ def is_paper_net(name: str) -> bool:
     return name.partition("/")[0] in _NETS
 
 
-def make_trunk(
-    name: str, layers: tuple[str, ...] | None, weights: Path | None
-) -> tuple[PaperTrunk, tuple[str, ...]]:
-    """One of the paper's networks, without its fully connected layers.
+def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> Made:
+    """Make one of the paper's networks, without its fully connected layers.
 
     Args:
         name: one of `PAPER_NETS`; ``/4`` behind it leaves a quarter of the channels, and so on.
         layers: ``"conv1"``, ``"conv2"``, ...; None takes the last.
         weights: a safetensors file with tensors ``conv1.weight`` and so on, or the ``model.safetensors`` of
             a run of `sppnet train classify`; None keeps the random start (`draw_weights`).
+        pretrained: has no effect, as no weights of these networks are published.
 
     Raises:
         UserError: no such width or layer, or weights that do not fit.
@@ -162,9 +162,8 @@ def make_trunk(
     trunk = PaperTrunk(net, divisor, names)
     draw_weights(trunk)
     if weights is not None:
-        given = read_weights(weights)
-        fill(trunk, {name.removeprefix("backbone.trunk."): value for name, value in given.items()}, weights)
-    return trunk, names
+        fill(trunk, read_weights(weights), weights)
+    return Made(trunk, names, MEAN, STD)
 
 
 def draw_weights(trunk: PaperTrunk) -> None:

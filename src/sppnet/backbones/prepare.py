@@ -1,8 +1,9 @@
-"""A copy of a backbone that is laid out for speed and no longer meant to be trained or saved."""
+"""Prepare a copy of a backbone for fast inference."""
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
@@ -22,70 +23,88 @@ _ROUNDING = 1e-3
 def prepare(
     backbone: Backbone, device: torch.device | str = "cpu", precision: Precision = "auto"
 ) -> Backbone:
-    """A frozen copy for a device: channels last, batch normalisations inside their convolutions.
+    """Copy a backbone to a device, channels last, with batch normalisation folded into convolutions.
 
-    Save the original, whose parameters have the names that ``spec`` rebuilds.
+    Save the original, not the copy: ``spec`` describes the parameter names of the original. The copy is
+    frozen, but its parameters are ordinary tensors, so gradients flow through it to its input.
 
     Args:
-        backbone: left as it is.
-        device: where the copy lies.
-        precision: ``"bfloat16"`` halves the time where the processor multiplies matrices of it (AMX) and
-            lengthens it elsewhere, at about 1.5% of relative error in the maps; ``"auto"`` takes it only
-            there and ``"float32"`` on everything else.
+        backbone: not modified.
+        device: device of the copy.
+        precision: ``"bfloat16"`` halves the time on processors with matrix units for it (AMX) and is slower
+            elsewhere, with a relative error of about 1.5% in the maps; ``"auto"`` selects it only on such
+            processors and ``"float32"`` otherwise.
+
+    Returns:
+        The frozen copy, in evaluation mode.
 
     Raises:
         UserError: an unknown precision.
+
+    Examples:
+        >>> import torch
+        >>> from sppnet.backbones import load_backbone, prepare
+        >>> network = prepare(load_backbone("random:builtin"), precision="float32")
+        >>> [tuple(maps.shape) for maps in network(torch.rand(1, 3, 64, 96))]
+        [(1, 256, 8, 12), (1, 256, 4, 6)]
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise UserError("precision", "auto, float32 or bfloat16", repr(precision))
-    ours = copy.deepcopy(backbone).to("cpu", torch.float32).eval().requires_grad_(False)
-    ours.trunk = _folded(ours)
-    place = torch.device(device)
-    ours = ours.to(place).to(memory_format=torch.channels_last)
-    if precision == "bfloat16" or (precision == "auto" and place.type == "cpu" and _multiplies_bfloat16()):
-        ours.trunk.to(torch.bfloat16)  # mean and std stay float32: images are normalised exactly
+    target = torch.device(device)
+    # Tensors made in inference mode cannot take part in autograd later, so nothing is made in it here, even
+    # where the caller is in it.
+    with torch.inference_mode(False), torch.no_grad():
+        ours = copy.deepcopy(backbone).to("cpu", torch.float32).eval().requires_grad_(False)
+        ours.trunk = _folded(ours)
+        ours = ours.to(target).to(memory_format=torch.channels_last)
+        if precision == "bfloat16" or (
+            precision == "auto" and target.type == "cpu" and _multiplies_bfloat16()
+        ):
+            ours.trunk.to(torch.bfloat16)  # mean and std stay float32: images are normalised exactly
     return ours
 
 
 def _multiplies_bfloat16() -> bool:
-    """Whether the CPU has matrix units for bfloat16; vector instructions alone gain nothing."""
+    """Return whether the CPU has matrix units for bfloat16; vector instructions alone are not faster."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def _folded(backbone: Backbone) -> nn.Module:
-    """The trunk with every normalisation that follows a convolution directly folded into it.
+    """Fold every batch normalisation that directly follows a convolution into that convolution.
 
-    What follows what is seen in a run, not read from the code; where a convolution's output is used
-    elsewhere too, folding would change the result, so the result is compared and dropped if it differs.
+    The order of layers is observed in a forward pass. A convolution whose output is also used elsewhere must
+    not be folded, so the folded trunk is compared with the original and dropped if the maps differ.
     """
     trunk = copy.deepcopy(backbone.trunk).eval()
     random = torch.Generator().manual_seed(0)
     side = max(_PROBE_SIDE, backbone.minimum.height, backbone.minimum.width)
     image = torch.randn(1, 3, side, side, generator=random)
-    with torch.inference_mode():
-        for conv_name, norm_name in _pairs(trunk, image):
-            conv, norm = trunk.get_submodule(conv_name), trunk.get_submodule(norm_name)
-            assert isinstance(conv, nn.Conv2d)
-            assert isinstance(norm, nn.BatchNorm2d)
-            trunk.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
-            trunk.set_submodule(norm_name, _rest(norm))
-        same = all(
-            bool((a - b).norm() <= _ROUNDING * b.norm())
-            for a, b in zip(trunk(image), backbone.trunk(image), strict=True)
-        )
-    return trunk if same else backbone.trunk
+    for conv_name, norm_name in _pairs(trunk, image):
+        conv, norm = trunk.get_submodule(conv_name), trunk.get_submodule(norm_name)
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        trunk.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+        trunk.set_submodule(norm_name, _activation(norm))
+    same = all(
+        bool((a - b).norm() <= _ROUNDING * b.norm())
+        for a, b in zip(trunk(image), backbone.trunk(image), strict=True)
+    )
+    return trunk.requires_grad_(False) if same else backbone.trunk
 
 
-def _rest(norm: nn.BatchNorm2d) -> nn.Module:
-    """What a normalisation does beside normalising: timm's carry their activation."""
+def _activation(norm: nn.BatchNorm2d) -> nn.Module:
+    """Return the activation that timm's normalisation layers contain, or the identity."""
     activation = getattr(norm, "act", None)
     return activation if isinstance(activation, nn.Module) else nn.Identity()
 
 
 def _pairs(trunk: nn.Module, image: Tensor) -> list[tuple[str, str]]:
-    """Names of plain convolutions and of the batch normalisations that take their outputs."""
+    """Return names of plain convolutions with the batch normalisation that takes their output.
+
+    Modules that a forward pass uses more than once are left out.
+    """
     made: dict[int, str] = {}
-    alive: list[Tensor] = []  # so that no two tensors of the run share an id
+    alive: list[Tensor] = []  # keeps the tensors' ids unique during the pass
     pairs: list[tuple[str, str]] = []
 
     def note_convolution(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -97,7 +116,8 @@ def _pairs(trunk: nn.Module, image: Tensor) -> list[tuple[str, str]]:
 
     def note_norm(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            if id(given[0]) in made:
+            assert isinstance(module, nn.BatchNorm2d)
+            if id(given[0]) in made and module.running_mean is not None:
                 pairs.append((made[id(given[0])], name))
 
         return note
@@ -114,5 +134,5 @@ def _pairs(trunk: nn.Module, image: Tensor) -> list[tuple[str, str]]:
     finally:
         for hook in hooks:
             hook.remove()
-    once = {name for name in (p[0] for p in pairs) if sum(p[0] == name for p in pairs) == 1}
-    return [p for p in pairs if p[0] in once]
+    uses = Counter(name for pair in pairs for name in pair)
+    return [pair for pair in pairs if uses[pair[0]] == uses[pair[1]] == 1]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from sppnet.backbones.registry import Made
 from sppnet.backbones.weights import download, fill, read_weights
 from sppnet.errors import UserError
 
@@ -57,27 +58,22 @@ def _place(layer: str, infos: list[dict[str, object]], where: str) -> int:
     return found[-1]
 
 
-def make_trunk(
-    name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool
-) -> tuple[nn.Module, tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
-    """A timm network up to the last of ``layers``.
+def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> Made:
+    """Make a timm network up to the last of ``layers``.
 
     Args:
-        name: timm's name, such as ``"resnet18"`` or ``"convnext_atto.d2_in1k"``.
+        name: ``"timm:"`` and timm's name, such as ``"timm:resnet18"`` or ``"convnext_atto.d2_in1k"``.
         layers: stages as timm's ``feature_info`` names them, such as ``"layer2"``, or ``"stride8"`` and
             the like; None takes stride 16.
         weights: a safetensors file with timm's parameter names.
         pretrained: without a file, download weights; otherwise keep the random start.
-
-    Returns:
-        The trunk, the names of its layers, and the mean and standard deviation of its images.
 
     Raises:
         UserError: no such network or layer, or weights that cannot be had or do not fit.
     """
     import timm
 
-    where = f"timm:{name}"
+    where, name = name, name.removeprefix("timm:")
     whole = _features_only(name, None)
     infos = _infos(whole)
     wanted = [_place(layer, infos, where) for layer in layers or _DEFAULT]
@@ -100,7 +96,7 @@ def make_trunk(
             raise UserError(where, "published weights", "none", todo)
         path = download(str(config.hf_hub_id), where)
         fill(net, read_weights(path), path)
-    return TimmTrunk(net, order), tuple(str(infos[i]["module"]) for i in wanted), mean, std
+    return Made(TimmTrunk(net, order), tuple(str(infos[i]["module"]) for i in wanted), mean, std)
 
 
 def _infos(net: nn.Module) -> list[dict[str, object]]:

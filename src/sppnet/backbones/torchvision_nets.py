@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sppnet.backbones.geometry import try_size
+from sppnet.backbones.registry import Made
 from sppnet.backbones.weights import download, fill, read_weights
 from sppnet.errors import UserError
 from sppnet.structures import ImageSize
@@ -102,20 +103,15 @@ def _check_layer(net: nn.Module, name: str, where: str) -> None:
         raise UserError(where, f"a layer of it: {known}, or stride8, stride16", name) from None
 
 
-def make_trunk(
-    name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """A torchvision classifier up to the last of ``layers``.
+def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> Made:
+    """Make a torchvision classifier up to the last of ``layers``.
 
     Args:
-        name: torchvision's name, such as ``"squeezenet1_0"``.
+        name: ``"torchvision:"`` and torchvision's name, such as ``"torchvision:squeezenet1_0"``.
         layers: module paths inside it, such as ``"features.10"``, or ``"stride8"`` and the like for the
             last coarse step at that stride; None takes stride 16 (SqueezeNet 1.0: stride 8).
         weights: a safetensors file with torchvision's parameter names.
         pretrained: without a file, download weights; otherwise keep the random start.
-
-    Returns:
-        The trunk and the names of its layers, ``stride8`` and the like replaced by module paths.
 
     Raises:
         UserError: no such network or layer, or weights that cannot be had or do not fit.
@@ -124,7 +120,7 @@ def make_trunk(
     from torch.fx.proxy import TraceError
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    where = f"torchvision:{name}"
+    where, name = name, name.removeprefix("torchvision:")
     net = _make(name)
     wanted = layers or _DEFAULT_LAYERS.get(name, ("stride16",))
     names: list[str] = []
@@ -147,7 +143,7 @@ def make_trunk(
     elif pretrained:
         path = _download(name)
         fill(extractor, read_weights(path), path)
-    return TorchvisionTrunk(extractor, tuple(names)), tuple(names)
+    return Made(TorchvisionTrunk(extractor, tuple(names)), tuple(names), MEAN, STD)
 
 
 def _download(name: str) -> Path:

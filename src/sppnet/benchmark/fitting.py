@@ -65,7 +65,11 @@ def run(request: FittingRequest) -> dict[str, Any]:
     """Measure the parts asked for.
 
     Returns:
-        ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio", ...}], PART: ...}``.
+        ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio", ...}], "fit_over_pass",
+        "predict_over_network", PART: ...}``. ``fit_over_pass`` is the time of a fit over that of its stage
+        "features", which decodes the training images and runs the network over them;
+        ``predict_over_network`` is the time of a prediction over that of the network alone, None without the
+        part "prediction".
 
     Raises:
         UserError: an unknown part, or data at fault.
@@ -77,9 +81,12 @@ def run(request: FittingRequest) -> dict[str, Any]:
     document: dict[str, Any] = {"machine": machine(), "rows": []}
     ours = fit_once(_task(request, run=str(request.out / "run")))
     document["detector"] = ours
+    document["fit_over_pass"] = ours["fit_s"] / max(ours["seconds"]["features"], 1e-3)
+    document["predict_over_network"] = None
     detector = Detector.load(request.out / "run")
     if "prediction" in request.parts:
-        document["prediction_ms"] = _prediction(request, detector)
+        steps = document["prediction_ms"] = _prediction(request, detector)
+        document["predict_over_network"] = steps["all of predict"] / steps["network"]
     if "svm" in request.parts:
         document["rows"].append(_svm_row(request, detector))
     if "rcnn" in request.parts:

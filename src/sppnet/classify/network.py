@@ -190,7 +190,7 @@ def make_network(
     if not options.pyramid:
         if len(convolutions.layers) > 1:
             raise UserError("network.pyramid", f"levels, as {backbone} has several maps", "none")
-        with torch.inference_mode():
+        with torch.no_grad():
             side = convolutions(torch.zeros(1, 3, crop, crop))[0].shape[2]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

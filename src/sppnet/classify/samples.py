@@ -1,4 +1,4 @@
-"""From labelled images to the training images of an epoch."""
+"""Training images of an epoch, made from labelled images."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from sppnet.features import resize
 from sppnet.progress import track
 from sppnet.structures import ClassificationSet, DetectionSet, ImageSize
 
+LONGEST_SHAPE = 16
+"""Largest ratio of an image's sides that trained networks keep; longer images are squeezed to it."""
 _TRIES = 50
 _CHUNK = 16  # batches whose images are sorted by shape together
 # Of ImageNet's colours, 0..1: principal axes (columns) and their deviations (Krizhevsky et al. 2012).
@@ -43,12 +45,12 @@ class Sample:
 
 
 def image_samples(dataset: ClassificationSet) -> list[Sample]:
-    """A sample an image."""
+    """Return one sample per image."""
     return [Sample(item.path, item.label) for item in dataset.items]
 
 
 def object_samples(dataset: DetectionSet) -> list[Sample]:
-    """A sample an object, crowds left out.
+    """Return one sample per object, without crowds.
 
     Raises:
         UserError: no object at all.
@@ -66,8 +68,25 @@ def object_samples(dataset: DetectionSet) -> list[Sample]:
     return samples
 
 
+def bounded_shape(size: ImageSize) -> ImageSize:
+    """Return a size whose long side is at most `LONGEST_SHAPE` times the short one.
+
+    Trained networks resize images to a short side; without a bound a 1 x 10,000 image would become
+    256 x 2,560,000. Longer images are squeezed to the bound, so that their content stays in view and memory
+    stays below ``LONGEST_SHAPE * side ** 2`` pixels.
+
+    Examples:
+        >>> from sppnet.structures import ImageSize
+        >>> bounded_shape(ImageSize(1, 10_000)), bounded_shape(ImageSize(30, 40))
+        (ImageSize(height=1, width=16), ImageSize(height=30, width=40))
+    """
+    longest = LONGEST_SHAPE * size.short_side
+    return ImageSize(min(size.height, longest), min(size.width, longest))
+
+
 def short_side_size(size: ImageSize, side: int) -> ImageSize:
-    """The size of an image whose short side becomes ``side``; halves up."""
+    """Return the size of an image whose short side becomes ``side``, of a `bounded_shape`; halves up."""
+    size = bounded_shape(size)
     short = size.short_side
     height, width = ((2 * length * side + short) // (2 * short) for length in (size.height, size.width))
     return ImageSize(height, width)
@@ -146,7 +165,7 @@ class TrainImages(Dataset[tuple[Tensor, int]]):
 def object_crop(
     box: tuple[float, float, float, float], crop: int, room: tuple[int, int], chance: random.Random
 ) -> tuple[int, int]:
-    """Top and left of a random crop that keeps at least half of an object (paper section 3.7, ILSVRC14).
+    """Return top and left of a random crop that keeps at least half of an object (section 4.5).
 
     Args:
         box: the object.
@@ -175,13 +194,13 @@ def object_crop(
 
 
 def alter_colour(image: Tensor, amounts: Sequence[float]) -> Tensor:
-    """Krizhevsky's alteration: along each principal axis of the colours, its deviation times an amount."""
+    """Add to each principal axis of the colours its deviation times an amount (Krizhevsky et al. 2012)."""
     shift = _AXES @ (_DEVIATIONS * torch.tensor(amounts, dtype=torch.float64))
     return image + shift.to(image.dtype).view(3, 1, 1)
 
 
 def native_shapes(samples: Sequence[Sample], options: TrainOptions) -> list[ImageSize] | None:
-    """The shapes of the training images where they differ; read from the images' headers."""
+    """Return the shapes of the training images where they differ, from the images' headers."""
     if not options.native:
         return None
     return [short_side_size(image_size(s.path), options.short_side) for s in track(samples, "Shapes")]
@@ -190,7 +209,7 @@ def native_shapes(samples: Sequence[Sample], options: TrainOptions) -> list[Imag
 def epoch_batches(
     count: int, shapes: Sequence[ImageSize] | None, batch: int, epoch: int, seed: int
 ) -> list[list[int]]:
-    """The samples' numbers in the batches of an epoch, in a new order every epoch.
+    """Return indices of the samples in the batches of an epoch, in a new order every epoch.
 
     Where there are several shapes, the images of some batches together are sorted by shape before they
     are divided, and the batches shuffled again: few shapes share a batch, and none is always with the same
@@ -218,7 +237,7 @@ def epoch_batches(
 
 
 def collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor | list[Tensor], Tensor]:
-    """One tensor where all images have one shape, a list where not; and the labels."""
+    """Return one tensor if all images have one shape and a list otherwise, and the labels."""
     images = [image for image, _ in samples]
     labels = torch.tensor([label for _, label in samples])
     alike = all(image.shape == images[0].shape for image in images)

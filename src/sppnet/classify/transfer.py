@@ -1,4 +1,4 @@
-"""Features of a pretrained network for other data, and linear SVMs on them (paper section 2)."""
+"""Features of a pretrained network for other data, and linear SVMs on them (sections 3.2 and 3.3)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from sppnet.backbones import Backbone
 from sppnet.classify.network import PyramidNetwork
+from sppnet.classify.samples import bounded_shape
 from sppnet.errors import UserError
 from sppnet.features import resize, resized_size
 from sppnet.learn import LinearModel, SvmOptions, fit_linear_svm, one_versus_rest
@@ -20,12 +21,12 @@ from sppnet.structures import ImageSize
 
 _RIDGE = 1e-5
 Sight = Literal["crop", "full", "warp"]
-"""What the network sees: the centre crop, the whole image in its shape, or warped to a square."""
+"""Input of the network: the centre crop, the whole image in its shape, or warped to a square."""
 
 
 @dataclass(frozen=True)
 class Feature:
-    """Which numbers stand for an image.
+    """A feature vector of an image.
 
     Attributes:
         name: as a table calls it.
@@ -40,18 +41,18 @@ class Feature:
 
 
 def see(image: Tensor, sight: Sight, side: int, backbone: Backbone) -> Tensor:
-    """The network's input ``[1, 3, h, w]`` for an image.
+    """Return the network's input ``[1, 3, h, w]`` for an image.
 
     Args:
         image: float32 ``[3, H, W]``, RGB, 0..1.
-        sight: ``crop``: short side ``side``, then the centre square of it; ``full``: short side ``side``;
-            ``warp``: a square of ``side``, whatever the shape.
+        sight: ``crop``: short side ``side``, then its centre square; ``full``: short side ``side``, shapes
+            beyond `bounded_shape` squeezed to it; ``warp``: a square of ``side``, whatever the shape.
         side: in pixels.
         backbone: for the sizes that it takes.
     """
     size = ImageSize(image.shape[1], image.shape[2])
     square = ImageSize(side, side)
-    wanted = square if sight == "warp" else resized_size(size, side, backbone)
+    wanted = square if sight == "warp" else resized_size(bounded_shape(size), side, backbone)
     resized = resize(image[None].to(backbone.device), wanted, antialias=True)
     if sight != "crop":
         return resized
@@ -62,7 +63,7 @@ def see(image: Tensor, sight: Sight, side: int, backbone: Backbone) -> Tensor:
 def image_rows(
     network: Backbone | PyramidNetwork, given: Tensor, features: Sequence[Feature]
 ) -> dict[str, Tensor]:
-    """The features of one image, each of norm 1.
+    """Return the features of one image, each of norm 1.
 
     Args:
         network: a backbone with the layers that the features name, or for fully connected layers a whole
@@ -97,7 +98,7 @@ def image_rows(
 
 
 def _units(network: PyramidNetwork, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the fully connected layers but the last give, behind their ReLU."""
+    """Return the outputs of all fully connected layers but the last, after their ReLU."""
     last = list(maps.values())[-1]
     x = network.pool(last.float())
     units: dict[str, Tensor] = {}
@@ -109,10 +110,10 @@ def _units(network: PyramidNetwork, maps: dict[str, Tensor]) -> dict[str, Tensor
 
 
 def in_own_basis(rows: Tensor) -> Tensor:
-    """Rows with the same inner products as ``rows``, up to rounding, no longer than there are rows.
+    """Return rows with the same inner products as ``rows``, up to rounding, no longer than their number.
 
-    A linear SVM depends on inner products alone, so it scores them as it does the originals; many splits of
-    one data set are then fitted in a fraction of the time.
+    A linear SVM depends on inner products alone, so its scores stay the same; many splits of one data set are
+    then fitted in a fraction of the time.
 
     Args:
         rows: float32 ``[N, D]``.
@@ -123,13 +124,13 @@ def in_own_basis(rows: Tensor) -> Tensor:
     if rows.shape[1] <= rows.shape[0]:
         return rows
     gram = (rows @ rows.T).double()
-    # Rows that depend on each other, images that are there twice say, have no factor without it.
+    # Without it, linearly dependent rows, such as those of an image that occurs twice, have no factor.
     gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
     return torch.linalg.cholesky(gram).float()
 
 
 def random_split(labels: Tensor, train: int, test: int, chance: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Positions of ``train`` images of each class, and of up to ``test`` others.
+    """Draw indices of ``train`` images of each class, and of up to ``test`` others.
 
     Raises:
         UserError: a class with no more than ``train`` images.
@@ -146,7 +147,7 @@ def random_split(labels: Tensor, train: int, test: int, chance: torch.Generator)
 
 
 def svm_accuracy(rows: Tensor, labels: Tensor, train: Tensor, test: Tensor, cost: float) -> float:
-    """Mean class accuracy on the rows ``test`` of SVMs fitted on the rows ``train``.
+    """Return the mean class accuracy on the rows ``test`` of SVMs fitted on the rows ``train``.
 
     Args:
         rows: ``[N, D]``.
@@ -167,5 +168,5 @@ def _fit(rows: Tensor, targets: Tensor, cost: float) -> LinearModel:
 
 
 def svm_scores(rows: Tensor, targets: Tensor, tested: Tensor, cost: float) -> Tensor:
-    """Scores ``[M, K]`` of SVMs fitted on rows with targets +1, -1 or 0 (not used)."""
+    """Return decision scores ``[M, K]`` of SVMs fitted on rows with targets +1, -1 or 0 (not used)."""
     return _fit(rows, targets, cost).scores(tested)

@@ -1,8 +1,8 @@
-"""Views of an image at test time, by crops and on the feature maps (paper section 1.4).
+"""Views of an image at test time, by crops and on the feature maps (section 3.1.5).
 
-A view is a square window. By crops, every view goes through the convolutions. On the maps, the convolutions
-run once a scale, and once more on the flipped image; each view's cells are found and pooled by the code
-that pools the windows of detection.
+A view is a square window. By crops, every view passes the convolutional layers. On the maps, the
+convolutional layers run once per scale, and once more on the flipped image; the cells of each view are found
+and pooled by the code that pools proposals in detection.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sppnet.classify.network import PyramidNetwork
+from sppnet.classify.samples import bounded_shape
 from sppnet.errors import UserError
 from sppnet.features import extract, image_rows, pool_rows, resize, resized_size
 from sppnet.structures import Boxes, ImageSize
@@ -30,7 +31,7 @@ _LARGEST_INPUT = 32_000_000
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """Which views of an image are averaged.
+    """Views of an image whose probabilities are averaged.
 
     Attributes:
         scales: short sides that the image is resized to.
@@ -40,7 +41,7 @@ class ViewOptions:
             of nine are left, as in the paper's six views at scale 224.
         flip: also the same views of the flipped image.
         full: short side at which the full image is one more view; None for no such view. It is always
-            pooled from the whole map, and takes a network with pyramid pooling.
+            pooled from the whole map, and needs a network with pyramid pooling.
         how: by ``crops`` or on the ``maps``.
     """
 
@@ -62,7 +63,7 @@ class ViewOptions:
 
 
 def paper_96(side: int = 224, how: How = "maps", *, full: bool = True) -> ViewOptions:
-    """The paper's 96 views, six scales of nine views and their flipped ones, and two of the full image.
+    """Return the paper's 96 views: six scales of nine views, flipped too, and two of the full image.
 
     Args:
         side: of a view; the scales keep their ratio to it.
@@ -74,7 +75,7 @@ def paper_96(side: int = 224, how: How = "maps", *, full: bool = True) -> ViewOp
 
 
 def view_boxes(size: ImageSize, options: ViewOptions) -> Boxes:
-    """The windows of the views on a resized image.
+    """Return the windows of the views on a resized image.
 
     Args:
         size: of the resized image, at least the view's side.
@@ -101,7 +102,9 @@ def view_boxes(size: ImageSize, options: ViewOptions) -> Boxes:
 
 
 def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOptions) -> Tensor:
-    """The mean of the softmax outputs of an image's views.
+    """Return the mean probabilities over the views of an image.
+
+    Images longer than `sppnet.classify.samples.LONGEST_SHAPE` allows are squeezed to it.
 
     Args:
         network: in evaluation mode.
@@ -117,7 +120,8 @@ def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOpti
     options.check()
     if not network.any_size and (options.full is not None or options.how == "maps"):
         raise UserError("views", "views by crops, for a network without pyramid pooling", options.how)
-    with torch.inference_mode():
+    # Not inference mode: the network may be in training, and tensors that it keeps must stay usable there.
+    with torch.no_grad():
         found: list[Tensor] = []
         if options.positions != "none":
             for scale in options.scales:
@@ -128,7 +132,7 @@ def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOpti
 
 
 def _scale_scores(network: PyramidNetwork, image: Tensor, scale: int, options: ViewOptions) -> Tensor:
-    """Scores ``[V, K]`` of the views at one scale, those of the flipped image last."""
+    """Return logits ``[V, K]`` of the views at one scale, those of the flipped image last."""
     resized = _resized(network, image, scale)
     boxes = view_boxes(ImageSize(resized.shape[1], resized.shape[2]), options)
     sides = [resized, resized.flip(2)] if options.flip else [resized]
@@ -150,7 +154,7 @@ def _full_scores(network: PyramidNetwork, image: Tensor, scale: int, *, flip: bo
 
 def _resized(network: PyramidNetwork, image: Tensor, scale: int) -> Tensor:
     given = ImageSize(image.shape[1], image.shape[2])
-    size = resized_size(given, scale, network.backbone)
+    size = resized_size(bounded_shape(given), scale, network.backbone)
     if size.area > _LARGEST_INPUT:
         got = f"{given.height} x {given.width}, which would be resized to {size.height} x {size.width}"
         raise UserError("image", f"an input of at most {_LARGEST_INPUT:,} pixels", got, "Cut it into parts")

@@ -10,6 +10,7 @@ SUBJECTS = {
     "pooling": "pooling of maps and regions beside torchvision's and torch's",
     "fitting": "a detector and a classifier from labelled images, beside Faster R-CNN, R-CNN, LinearSVC",
     "detection": "features of windows: pooled from maps against cropped, warped and convolved (R-CNN)",
+    "backbones": "the network in the package beside SqueezeNet 1.0",
     "classification": "views on the maps against views by crops; training at several sizes",
 }
 

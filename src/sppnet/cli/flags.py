@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import tyro
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     Flags = TypeVar("Flags")
 
-__all__ = ["ConfigFile", "UsageError", "read_flags"]
+__all__ = ["ConfigFile", "UsageError", "flag_path", "flag_value", "read_flags"]
 
 ConfigFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml")]
 """The type of a ``config`` flag."""
@@ -37,20 +37,24 @@ class UsageError(UserError):
         return visible(" ".join(f"{self.got.rstrip('.')}. {self.hint}".split()))
 
 
-def read_flags(kind: type[Flags], command: str, words: Sequence[str]) -> Flags:
-    """The dataclass that ``words`` fill in.
+def read_flags(
+    kind: type[Flags], command: str, words: Sequence[str], base: Mapping[str, object] | None = None
+) -> Flags:
+    """Return the dataclass that ``words`` fill in.
 
     Args:
         kind: a documented dataclass; each field is a flag or, with ``tyro.conf.Positional``, a word.
         command: what help and errors call it, such as ``"sppnet fit detect"``.
         words: the command line after the command.
+        base: values that replace the dataclass's defaults, as a config file does; the config file wins.
 
     Raises:
         UserError: words that do not fit, or a config file that does not.
         SystemExit: with 0, after printing the help that was asked for.
     """
-    config = _config_file(words)
-    default = None if config is None else from_config(kind, read_toml(config), config, missing=tyro.MISSING)
+    config = flag_path(words, "config")
+    table = _merged(base or {}, {} if config is None else read_toml(config))
+    default = from_config(kind, table, config or command, missing=tyro.MISSING) if table else None
     markers = (tyro.conf.FlagCreatePairsOff,)
     said = io.StringIO()
     try:
@@ -64,13 +68,31 @@ def read_flags(kind: type[Flags], command: str, words: Sequence[str]) -> Flags:
         raise UsageError(command, _one_line(said.getvalue())) from None
 
 
-def _config_file(words: Sequence[str]) -> Path | None:
+def flag_value(words: Sequence[str], name: str) -> str | None:
+    """Return the value of ``--name`` on a command line that is not parsed yet; None where it is absent."""
     for i, word in enumerate(words):
-        if word.startswith("--config="):
-            return Path(word.removeprefix("--config="))
-        if word == "--config" and i + 1 < len(words):
-            return Path(words[i + 1])
+        if word.startswith(f"--{name}="):
+            return word.removeprefix(f"--{name}=")
+        if word == f"--{name}" and i + 1 < len(words):
+            return words[i + 1]
     return None
+
+
+def flag_path(words: Sequence[str], name: str) -> Path | None:
+    """Return `flag_value` as a path."""
+    value = flag_value(words, name)
+    return None if value is None else Path(value)
+
+
+def _merged(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    """Return ``base`` with the values of ``over``, tables merged entry by entry."""
+    merged = dict(base)
+    for name, value in over.items():
+        known = merged.get(name)
+        if isinstance(value, Mapping) and isinstance(known, Mapping):
+            value = _merged(cast("Mapping[str, object]", known), cast("Mapping[str, object]", value))
+        merged[name] = value
+    return merged
 
 
 def _one_line(box: str) -> str:

@@ -13,15 +13,16 @@ import tyro
 from sppnet.cli.estimators import Device
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
 from sppnet.cli.screen import opened_screen
+from sppnet.cli.starts import start_network
 from sppnet.files import make_folder, write_bytes
-from sppnet.recipes.tables import DetectionSize, Request
+from sppnet.paper.tables import DetectionSize, Request
 from sppnet.runs import json_text
 
 __all__ = ["ReproduceFlags", "run"]
 
 _ROOMS = {
-    "sppnet.recipes.classification_tables": ("table2", "table3", "table4", "table6", "table7"),
-    "sppnet.recipes.detection_tables": ("table9", "table10", "table11", "table12"),
+    "sppnet.paper.classification": ("table2", "table3", "table4", "table6", "table7"),
+    "sppnet.paper.detection": ("table9", "table10", "table11", "table12"),
 }
 
 
@@ -34,7 +35,9 @@ class ReproduceFlags:
         data: the folder of the data set.
         out: a folder for the JSON document, the plot and what may be used again.
         backbone: zf5, convnet5, overfeat5, overfeat7, builtin, torchvision:NAME or timm:NAME.
-        weights: local weights of the backbone, a safetensors file.
+        weights: local weights of the backbone, a safetensors file, or a run folder.
+        from_run: a run of sppnet train classify to start from: backbone, weights, mean, and for table6,
+            table7 and table9 to table12 fc6 and fc7. Its folder as --weights does the same.
         device: where to compute.
         seed: of everything random.
         quick: less of everything, to see that it runs.
@@ -48,6 +51,7 @@ class ReproduceFlags:
     out: Path = Path("reproduce")
     backbone: str = "zf5"
     weights: Path | None = None
+    from_run: Path | None = None
     device: Device = "auto"
     seed: int = 0
     quick: bool = False
@@ -64,22 +68,28 @@ def run(words: list[str]) -> int:
         known = ", ".join(name for tables in _ROOMS.values() for name in tables)
         raise UsageError("sppnet reproduce", f"{flags.table!r} is none of the tables {known}")
     fields = {f.name: getattr(flags, f.name) for f in dataclasses.fields(Request) if f.name != "quiet"}
+    fields["backbone"], fields["weights"] = start_network(
+        "sppnet reproduce", flags.backbone, ReproduceFlags.backbone, flags.weights, flags.from_run
+    )
     with opened_screen(json=flags.json) as screen:
         made = importlib.import_module(room).TABLES[flags.table](Request(**fields))
         document = {
             "table": made.table,
             "data": made.data,
             "unit": made.unit,
-            "rows": [dataclasses.asdict(row) for row in made.rows],
+            "rows": [{**dataclasses.asdict(row), "unit": row.unit or made.unit} for row in made.rows],
             "differs": list(made.differs),
         }
         make_folder(flags.out)
         write_bytes(flags.out / f"{made.table}.json", (json_text(document) + "\n").encode())
         if made.plot is not None:
             write_bytes(flags.out / f"{made.table}.png", made.plot)
-        rows = [[row.setting, row.paper, row.ours, row.deviation, row.note] for row in made.rows]
+        rows = [
+            [row.setting, row.paper, row.ours, row.deviation, row.unit or made.unit, row.note]
+            for row in made.rows
+        ]
         title = f"{made.table} ({made.unit}) on {made.data}"
-        screen.table(title, ("setting", "paper", "here", "deviation", "differs"), rows)
+        screen.table(title, ("setting", "paper", "here", "deviation", "unit", "note"), rows)
         for line in made.differs:
             screen.say(f"Differs from the paper: {line}")
         screen.document(document)

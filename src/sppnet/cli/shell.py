@@ -27,11 +27,12 @@ _SYSTEM_FAULTS = frozenset(
 VERBS = {
     "check": "what is installed, which device, which kernels, which optional parts",
     "demo": "offline, a few minutes on two cores: fit, evaluate, predict, report",
+    "backbones": "which networks can be used: strides, channels, licence, size, measured figures",
     "fit": "fit detect | classify DATA --out RUN: linear heads on frozen features",
     "train": "train classify | detect DATA --out RUN: networks by backpropagation, as the paper does",
     "evaluate": "RUN DATA [--split S]: a table on the screen, metrics.json and report.html in RUN",
     "predict": "RUN SOURCE... [--out DIR]: drawn images and predictions for images, folders, globs",
-    "benchmark": "pooling | fitting | detection | classification: ratios against peers, in one run",
+    "benchmark": "pooling | fitting | detection | classification | backbones: ratios against peers",
     "reproduce": "TABLE --data DIR: a table of the paper beside this machine's figures",
 }
 """The verbs and what each does; ``sppnet.cli.<verb>.run(arguments)`` does it and returns the exit code."""

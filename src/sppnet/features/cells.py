@@ -13,11 +13,11 @@ from sppnet.structures import Boxes, FeatureMap, Grid
 TARGET_AREA = 224.0 * 224.0
 
 
-def _floor_quotient(numerator: Tensor, denominator: float) -> Tensor:
-    """floor(numerator / denominator) of exact float64 numbers; the denominator is above 0.
+def floor_quotient(numerator: Tensor, denominator: float) -> Tensor:
+    """Return floor(numerator / denominator) of exact float64 numbers; the denominator is above 0.
 
-    Only the quotient is rounded, which can carry it over a whole number; multiplying back, which is
-    exact here, tells, and mends it by one.
+    Only the quotient is rounded, which can carry it across an integer. Multiplying back is exact here and
+    corrects the result by one.
     """
     whole = torch.floor(numerator / denominator)
     return (
@@ -36,9 +36,9 @@ def _axis_cells(
     """
     step, offset = grid.stride * original, grid.first * original
     # The first cell at or after an edge: the ceiling, as the floor of the negative.
-    start = (-_floor_quotient(offset - low * resized, step)).clamp(0, count)
-    stop = (-_floor_quotient(offset - high * resized, step)).clamp(0, count)
-    nearest = _floor_quotient((low + high) * resized - 2 * offset + step, 2 * step).clamp(0, count - 1)
+    start = (-floor_quotient(offset - low * resized, step)).clamp(0, count)
+    stop = (-floor_quotient(offset - high * resized, step)).clamp(0, count)
+    nearest = floor_quotient((low + high) * resized - 2 * offset + step, 2 * step).clamp(0, count - 1)
     empty = stop <= start
     start = torch.where(empty, nearest, start)
     return start.to(torch.int64), torch.where(empty, nearest + 1, stop).to(torch.int64)

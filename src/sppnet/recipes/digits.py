@@ -120,8 +120,9 @@ def class_images(part: PartName, count: int, seed: int = 0) -> Iterator[DemoImag
 def _digits() -> tuple[Pixels, NDArray[np.int64]]:
     from sklearn.datasets import load_digits
 
-    values, labels = load_digits(return_X_y=True)
-    return (values.reshape(-1, 8, 8) / 16).astype(np.float32), labels.astype(np.int64)
+    found = load_digits(return_X_y=True)
+    values, labels = np.asarray(found[0], np.float32), np.asarray(found[1], np.int64)
+    return (values.reshape(-1, 8, 8) / 16).astype(np.float32), labels
 
 
 @functools.cache

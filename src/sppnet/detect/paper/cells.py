@@ -1,58 +1,135 @@
-"""From windows to cells, by the paper's rule or the release's, and from there to rows."""
+"""Cells of windows by the rule of the paper or of its release, and the features pooled from them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from sppnet.backbones import Backbone
 from sppnet.detect.paper.options import PaperOptions
-from sppnet.features import cells, choose_scale
+from sppnet.errors import UserError
+from sppnet.features import choose_scale
+from sppnet.features.cells import floor_quotient
 from sppnet.learn import LinearModel
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores
 from sppnet.structures import Boxes, FeatureMap, FeatureMaps
 
-# The release wants a window's side to have so many cells of a map (paper section 3.2).
-_RELEASE_CELLS = 13
+CELLS_VERSION = 2
+"""Part of the key of cached stages; raised when a rule in this module changes."""
+TRAINING_SIDE = 224
+"""Side of the training images, from which the release derives a window's target side (section 4.1)."""
 
 
-def release_scale(boxes: Boxes, maps: Sequence[FeatureMap]) -> Tensor:
-    """The scale whose short side is nearest to the one at which a window is 13 cells large.
+def target_sides(network: Backbone) -> dict[str, float]:
+    """Return, by layer, the side in input pixels that the release wants a window to have.
 
-    Paper section 3.2, the release's rule: the side wanted is round(13 stride m / sqrt(area)), m the short
-    side of the image; the first of equally near scales.
+    It is the side of the layer's map for a training image times the stride: 13 * 16 = 208 for ZF-5 and
+    18 * 12 = 216 for Overfeat (SPP_net release, spm_expected_scale.m).
+
+    Args:
+        network: the backbone.
 
     Returns:
-        int64 ``[N]``, positions in ``maps``.
+        Pixels of the network's input, by the layer's name.
     """
-    target = _RELEASE_CELLS * maps[0].grid.stride
+    side = max(TRAINING_SIDE, network.minimum.height, network.minimum.width)
+    with torch.no_grad():
+        maps = network(torch.zeros(1, 3, side, side, device=network.device))
+    return {
+        info.name: min(found.shape[2:]) * info.grid.stride
+        for info, found in zip(network.layers, maps, strict=True)
+    }
+
+
+def release_scale(boxes: Boxes, maps: Sequence[FeatureMap], target: float) -> Tensor:
+    """Choose for each window the scale that brings its side nearest to a target.
+
+    The short side wanted is round(target * m / sqrt(area)), m being the short side of the image; of equally
+    near scales the first is taken (SPP_net release, spm_expected_scale.m).
+
+    Args:
+        boxes: N windows on the image.
+        maps: one map per scale, all of one layer.
+        target: pixels, as `target_sides` gives them.
+
+    Returns:
+        int64 ``[N]``, indices into ``maps``.
+    """
     wanted = (target * boxes.size.short_side / boxes.areas.double().clamp(min=1).sqrt() + 0.5).floor()
     sides = wanted.new_tensor([m.resized.short_side for m in maps])
     return torch.sort((wanted[:, None] - sides).abs(), dim=1, stable=True).indices[:, 0]
 
 
-def release_cells(boxes: Boxes, fmap: FeatureMap, offset: float) -> Tensor:
-    """The cells of a window by the release's rule (paper section 3.3).
+def paper_cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
+    """Return the cells of each window by the rule of the paper (appendix A).
 
-    In pixels counted from 1, with o the first cell's centre and S the stride, from
-    floor((x0 - o + offset) / S + 0.5) + 1 to ceil((x1 - o - offset) / S - 0.5) + 1, cells counted from 1;
-    where that is empty, the cell in the middle; clipped to the map.
+    With cell i centred at pixel S * i, the cells of the window from pixel l to pixel r are those from
+    floor(l / S) + 1 to ceil(r / S) - 1: a cell that is centred on a boundary pixel is left out. Other
+    networks have their cells at ``fmap.grid``. In continuous coordinates, where pixel p covers p to p + 1,
+    a cell's centre lies more than half a pixel inside both edges. All products are exact in float64.
+
+    Where no cell qualifies, the one nearest to the middle of the window is taken.
+
+    Args:
+        boxes: N windows on the image.
+        fmap: a map of that image.
+
+    Returns:
+        int64 ``[N, 4]``, ``(x0, y0, x1, y1)`` in cells, half open, never empty.
+
+    Raises:
+        UserError: windows of an image of another size.
+    """
+    if boxes.size != fmap.image:
+        raise UserError("boxes.size", f"the size of the map's image, {fmap.image}", boxes.size)
+    height, width = fmap.values.shape[1:]
+    x0, y0, x1, y1 = boxes.xyxy.double().unbind(1)
+    columns = (fmap.image.width, fmap.resized.width, width)
+    rows = (fmap.image.height, fmap.resized.height, height)
+    sides: list[tuple[Tensor, Tensor]] = []
+    for low, high, (own, resized, count) in ((x0, x1, columns), (y0, y1, rows)):
+        # Multiplied by the image's side, so that no scale factor is rounded.
+        step, first, half = fmap.grid.stride * own, fmap.grid.first * own, 0.5 * own
+        start = (floor_quotient(low * resized + half - first, step) + 1).clamp(0, count)
+        stop = (-floor_quotient(first + half - high * resized, step)).clamp(0, count)
+        nearest = floor_quotient((low + high) * resized - 2 * first + step, 2 * step).clamp(0, count - 1)
+        empty = stop <= start
+        sides.append(
+            (torch.where(empty, nearest, start).long(), torch.where(empty, nearest + 1, stop).long())
+        )
+    (left, right), (top, bottom) = sides
+    return torch.stack([left, top, right, bottom], 1)
+
+
+def release_cells(boxes: Boxes, fmap: FeatureMap, offset: float) -> Tensor:
+    """Return the cells of each window by the rule of the release (SPP_net release, spm_pool_caffe_mex.cpp).
+
+    Pixels and cells are counted from 1. A coordinate x of the image becomes (x - 1) f + 1 with one factor
+    for both axes, f = (s - 1) / (m - 1), where m is the short side of the image and s that of the resized
+    image. With o the centre of the first cell and S the stride, cells run from
+    floor((x0 - o + offset) / S + 0.5) + 1 to ceil((x1 - o - offset) / S - 0.5) + 1; where that is empty, the
+    cell in the middle is taken; all are clipped to the map.
+
+    Args:
+        boxes: N windows on the image.
+        fmap: a map of that image.
+        offset: pixels of the network's input by which a window shrinks on each side.
 
     Returns:
         int64 ``[N, 4]``, ``(x0, y0, x1, y1)`` in cells, half open, never empty.
     """
     height, width = fmap.values.shape[1:]
     x0, y0, x1, y1 = boxes.xyxy.double().unbind(1)
-    first = fmap.grid.first + 0.5  # from 1
-    columns = (fmap.image.width, fmap.resized.width, width)
-    rows = (fmap.image.height, fmap.resized.height, height)
+    first = fmap.grid.first + 0.5  # counted from 1
+    shrunk, own = fmap.resized.short_side - 1, max(fmap.image.short_side - 1, 1)
     sides: list[tuple[Tensor, Tensor]] = []
-    for low, high, (own, resized, count) in ((x0, x1, columns), (y0, y1, rows)):
-        factor = (resized - 1) / max(own - 1, 1)
-        # A box's first pixel, counted from 1, is low + 1, its last one high.
-        start = torch.floor((low * factor + 1 - first + offset) / fmap.grid.stride + 0.5) + 1
-        last = torch.ceil(((high - 1) * factor + 1 - first - offset) / fmap.grid.stride - 0.5) + 1
+    for low, high, count in ((x0, x1, width), (y0, y1, height)):
+        # The first pixel of a box, counted from 1, is low + 1 and the last one is high. The factor is a
+        # quotient of integers: multiplying first keeps coordinates on whole pixels exact.
+        start = torch.floor((low * shrunk / own + 1 - first + offset) / fmap.grid.stride + 0.5) + 1
+        last = torch.ceil(((high - 1) * shrunk / own + 1 - first - offset) / fmap.grid.stride - 0.5) + 1
         middle = torch.floor((start + last) / 2)
         empty = start > last
         start, last = torch.where(empty, middle, start), torch.where(empty, middle, last)
@@ -62,25 +139,32 @@ def release_cells(boxes: Boxes, fmap: FeatureMap, offset: float) -> Tensor:
 
 
 def window_cells(
-    maps: FeatureMaps, boxes: Boxes, options: PaperOptions, scale: Tensor | None = None
+    maps: FeatureMaps,
+    boxes: Boxes,
+    options: PaperOptions,
+    scale: Tensor | None = None,
+    targets: Mapping[str, float] | None = None,
 ) -> Tensor:
-    """What each window covers: int64 ``[N, 5 * layers]``, a scale's position and four cells a layer.
-
-    Windows with equal lines have equal rows.
+    """Describe what each window covers; windows with equal descriptions have equal features.
 
     Args:
         maps: of one image.
         boxes: N windows on it.
-        options: cells and release_offset count.
-        scale: int64 ``[N]``, positions of scales to take in place of the rule's.
+        options: ``cells`` and ``release_offset`` are used.
+        scale: int64 ``[N]``, indices of scales that replace the rule's choice.
+        targets: what `target_sides` returns; needed where the release's rule chooses the scale.
+
+    Returns:
+        int64 ``[N, 5 * layers]``: per layer the index of the scale and four cells.
     """
     parts: list[Tensor] = []
     for layer in maps.layers:
         of_layer = maps.of_layer(layer)
         if scale is not None:
             chosen = scale
-        elif options.cells == "release":
-            chosen = release_scale(boxes, of_layer)
+        elif options.cells == "release" and len(of_layer) > 1:
+            assert targets is not None, "the release's rule needs the sides that windows should have"
+            chosen = release_scale(boxes, of_layer, targets[layer])
         else:
             chosen = choose_scale(boxes, of_layer)
         line = torch.zeros(len(boxes), 5, dtype=torch.int64)
@@ -92,16 +176,21 @@ def window_cells(
             if options.cells == "release":
                 line[index, 1:] = release_cells(boxes[index], fmap, options.release_offset)
             else:
-                line[index, 1:] = cells(boxes[index], fmap)
+                line[index, 1:] = paper_cells(boxes[index], fmap)
         parts.append(line)
     return torch.cat(parts, 1)
 
 
 def pool_windows(maps: FeatureMaps, lines: Tensor, levels: Sequence[int]) -> Tensor:
-    """The pyramids of windows that `window_cells` described; equal windows are pooled once.
+    """Pool the windows that `window_cells` described; windows with equal cells are pooled once.
+
+    Args:
+        maps: of the image.
+        lines: what `window_cells` returned.
+        levels: bins along each side of each level of the pyramid.
 
     Returns:
-        float32 ``[N, D]`` on the maps' device, laid out as `sppnet.features.pool_rows` lays its rows.
+        float32 features ``[N, D]`` on the maps' device, in the order of `sppnet.features.pool_rows`.
     """
     different, inverse = torch.unique(lines, dim=0, return_inverse=True)
     parts: list[Tensor] = []
@@ -130,10 +219,16 @@ def _is_range(index: Tensor) -> bool:
 
 
 def score_windows(maps: FeatureMaps, lines: Tensor, model: LinearModel, levels: Sequence[int]) -> Tensor:
-    """``model.scores(pool_windows(maps, lines, levels))``, without the rows ever lying in memory.
+    """Return ``model.scores(pool_windows(maps, lines, levels))`` without storing the features.
+
+    Args:
+        maps: of the image.
+        lines: what `window_cells` returned.
+        model: K linear functions on pooled features.
+        levels: bins along each side of each level of the pyramid.
 
     Returns:
-        float32 ``[N, K]`` on the CPU.
+        float32 decision scores ``[N, K]`` on the CPU.
     """
     different, inverse = torch.unique(lines, dim=0, return_inverse=True)
     scores = model.bias.float().repeat(len(different), 1)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from sppnet.backbones import LayerInfo, load_backbone, prepare
+from sppnet.backbones.weights import read_fc_weights
 from sppnet.config import as_config
 from sppnet.data import (
     Division,
@@ -21,7 +22,7 @@ from sppnet.data import (
     without_empty_classes,
 )
 from sppnet.detect.learnable import left_out
-from sppnet.detect.paper.images import image_of
+from sppnet.detect.paper.images import Image, image_of
 from sppnet.detect.paper.options import PaperOptions
 from sppnet.detect.paper.outcome import to_detections
 from sppnet.detect.paper.stages import StageCache, network_key
@@ -36,13 +37,14 @@ from sppnet.detect.paper.training import (
 from sppnet.detect.paper.windows import learn_window_shapes, windows_of, with_truth
 from sppnet.detect.postprocess import class_agnostic_nms
 from sppnet.detect.result import DetectionResult
+from sppnet.errors import UserError
 from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
 from sppnet.estimators.tensors import check_window_shapes
 from sppnet.evaluate import detection_metrics
 from sppnet.features.network import backbone_tensors, pick_device
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
-from sppnet.structures import Detections, DetectionSet
+from sppnet.structures import Boxes, Detections, DetectionSet
 
 
 @dataclass(init=False)
@@ -115,33 +117,37 @@ class PaperDetector(Estimator[DetectionResult]):
         Raises:
             UserError: data, weights or options at fault.
         """
+        options = self._starting_options()
         watch = Stopwatch()
         division = Division(self.val_share, self.seed)
         declared, record = detection_to_fit(data, split, layout, division, skip_bad=skip_bad)
-        dataset = without_empty_classes(declared, difficult=self.options.svm.difficult)
-        layers = None if self.options.layer is None else (self.options.layer,)
+        dataset = without_empty_classes(declared, difficult=options.svm.difficult)
+        layers = None if options.layer is None else (options.layer,)
         weights = None if self.weights is None else Path(self.weights)
         self.backbone_ = load_backbone(self.backbone, weights, layers, seed=self.seed)
+        if options.mean_pixel is not None:
+            self.backbone_.mean.fill_(options.mean_pixel / 255)
         self._prepare()
         self.shapes_ = learn_window_shapes(dataset)
         cache = self._cache()
         images = [image_of(item.path) for item in dataset.items]
         watch("setup")
         proposed = [
-            windows_of(image, self.options.windows, self.given_, self.shapes_, cache)
+            windows_of(image, options.windows, self.given_, self.shapes_, cache)
             for image in track(images, "Windows", quiet=quiet)
         ]
         windows = with_truth(proposed, dataset)
         watch("windows")
-        source = pooled_source(self.network_, self.network_key_, images, windows, self.options, cache)
+        source = pooled_source(self.network_, self.network_key_, images, windows, options, cache)
         truths = [item.truth for item in dataset.items]
-        heads, facts = fit_paper_heads(source, truths, self.options, self.seed, cache, watch, quiet=quiet)
+        heads, facts = fit_paper_heads(source, truths, options, self.seed, cache, watch, quiet=quiet)
         self.heads_, self.names_ = heads, dataset.names
         self.fitted_on_ = record
         self.category_ids_: tuple[int | str, ...] = dataset.category_ids
         kept = {f"{stage}_kept_mb": round(cache.bytes(stage) / 2**20, 1) for stage in ("maps", "crops", "fc")}
         self.summary_: dict[str, Any] = {
             "pipeline": self.options.pipeline,
+            "pretrained_fc": options.finetune.weights is not None,
             "seconds": watch.seconds(),
             "images": len(dataset),
             "objects": sum(map(len, truths)),
@@ -170,9 +176,7 @@ class PaperDetector(Estimator[DetectionResult]):
             UserError: not fitted, or an image that cannot be read.
         """
         self._check_fitted()
-        image = image_of(source)
-        if self.cache is None:
-            image = dataclasses.replace(image, key="")
+        image = self._image(source)
         cache = self._cache()
         windows = windows_of(image, self.options.windows, self.given_, self.shapes_, cache)
         if not len(windows):
@@ -184,6 +188,21 @@ class PaperDetector(Estimator[DetectionResult]):
         return to_detections(
             windows, scores, lambda which: pooled.rows(0, which), heads.boxes, heads.names, self.options
         )
+
+    def proposals(self, source: ImageSource) -> Boxes:
+        """Return the proposals of an image that `detect` scores.
+
+        Raises:
+            UserError: not fitted, or an image that cannot be read.
+        """
+        self._check_fitted()
+        image = self._image(source)
+        return windows_of(image, self.options.windows, self.given_, self.shapes_, self._cache())
+
+    def _image(self, source: ImageSource) -> Image:
+        """Return an image, without a key where nothing is cached."""
+        image = image_of(source)
+        return dataclasses.replace(image, key="") if self.cache is None else image
 
     def evaluate(
         self,
@@ -246,6 +265,26 @@ class PaperDetector(Estimator[DetectionResult]):
         self.heads_ = move_head(PaperHeads.of(state.names, tensors), self.network_.device)
         self.shapes_ = tensors["shapes"]
 
+    def _starting_options(self) -> PaperOptions:
+        """Return the options of a fit, with the pretrained fc6 and fc7 that it starts from, checked.
+
+        A run of ``sppnet train classify`` as the backbone's weights has them too.
+        """
+        options, tune = self.options, self.options.finetune
+        if options.features == "pool":
+            return options
+        path, required = tune.weights, True
+        if path is None and self.weights is not None and not tune.random_start:
+            path, required = Path(self.weights), False
+        given = None if path is None else read_fc_weights(path, required=required)
+        if given is None:
+            return options
+        if given.levels is not None and given.levels != options.levels:
+            wanted = f"the levels {given.levels} that fc6 in {given.path} was trained with"
+            todo = "Pass these levels, or finetune.random_start to take the convolutions alone."
+            raise UserError("options.levels", wanted, options.levels, todo)
+        return dataclasses.replace(options, finetune=dataclasses.replace(tune, weights=given.path))
+
     def _prepare(self) -> None:
         self.network_ = prepare(self.backbone_, pick_device(self.device))
         self.network_key_ = network_key(self.network_)
@@ -264,7 +303,7 @@ def _tensor_table(
     sizes = {"R": pooled}
     table = [
         TensorSpec("shapes", ("S", 2)),
-        TensorSpec("svm.weight", ("K", "W" if options.features != "pool" else "R")),
+        TensorSpec("svm.weight", ("K", {"pool": "R", "fc6": "V", "fc7": "W"}[options.features])),
         TensorSpec("svm.bias", ("K",)),
     ]
     if options.boxes.regress:
@@ -272,9 +311,9 @@ def _tensor_table(
     if options.features != "pool":
         table += [
             TensorSpec("fc.scale", ()),
-            TensorSpec("fc.fc6.weight", ("W", "R")),
-            TensorSpec("fc.fc6.bias", ("W",)),
-            TensorSpec("fc.fc7.weight", ("W", "W")),
+            TensorSpec("fc.fc6.weight", ("V", "R")),
+            TensorSpec("fc.fc6.bias", ("V",)),
+            TensorSpec("fc.fc7.weight", ("W", "V")),
             TensorSpec("fc.fc7.bias", ("W",)),
             TensorSpec("fc.fc8.weight", ("K+1", "W")),
             TensorSpec("fc.fc8.bias", ("K+1",)),

@@ -1,48 +1,46 @@
-"""The fully connected layers above pooled rows."""
+"""The fully connected layers above pooled features."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sppnet.backbones.weights import FcWeights
 from sppnet.errors import UserError
 
-_CLASSIFIER_STD = 0.01  # of the new last layer (paper section 3.5)
+_CLASSIFIER_STD = 0.01  # of the new last layer (section 4.1)
 
 
 class FullyConnected(nn.Module):
-    """fc6, fc7 and the last layer, of K classes and the background (paper section 3.5).
+    """fc6, fc7 and the last layer, which has K classes and the background (section 4.1).
 
-    Rows are first multiplied by ``scale``, so that their numbers have a mean square of one: fc6 learns as
-    fast whatever the network's features measure.
+    Features are first multiplied by ``scale``, so that their mean square is one and fc6 learns at the same
+    speed whatever the range of the network's features.
 
     Args:
-        length: of a row.
-        width: neurons of fc6 and of fc7.
+        length: of a feature vector.
+        widths: units of fc6 and of fc7.
         classes: K.
-        dropout: share of fc6 and fc7 that is left out in training.
+        dropout: share of the units of fc6 and fc7 that are dropped in training.
     """
 
-    def __init__(self, length: int, width: int, classes: int, dropout: float = 0.5) -> None:
+    def __init__(self, length: int, widths: tuple[int, int], classes: int, dropout: float = 0.5) -> None:
         super().__init__()
-        self.fc6 = nn.Linear(length, width)
-        self.fc7 = nn.Linear(width, width)
-        self.fc8 = nn.Linear(width, classes + 1)
+        self.fc6 = nn.Linear(length, widths[0])
+        self.fc7 = nn.Linear(widths[0], widths[1])
+        self.fc8 = nn.Linear(widths[1], classes + 1)
         self.dropout = dropout
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))
 
-    def start(self, draw: torch.Generator, weights: Path | None = None) -> None:
-        """Random weights by He's rule, or those of a file; the last layer's are N(0, 0.01) always.
+    def start(self, draw: torch.Generator, given: FcWeights | None = None) -> None:
+        """Fill fc6 and fc7 with He's random weights or with given ones, and fc8 with N(0, 0.01).
 
         Raises:
-            UserError: a file without these weights, or of other shapes.
+            UserError: given layers of other shapes.
         """
         with torch.no_grad():
             for layer in (self.fc6, self.fc7):
@@ -51,34 +49,29 @@ class FullyConnected(nn.Module):
                 layer.bias.zero_()
             self.fc8.weight.copy_(torch.randn(self.fc8.weight.shape, generator=draw) * _CLASSIFIER_STD)
             self.fc8.bias.zero_()
-            if weights is not None:
-                self._fill(weights)
+            if given is not None:
+                self._fill(given)
 
-    def _fill(self, path: Path) -> None:
-        try:
-            given = load_file(path)
-        except FileNotFoundError:
-            raise UserError(path, "a safetensors file of fc6 and fc7", "no such file") from None
-        except (OSError, SafetensorError) as error:
-            raise UserError(path, "a safetensors file of fc6 and fc7", error) from error
-        for name, place in self.named_parameters():
+    def _fill(self, given: FcWeights) -> None:
+        for name, parameter in self.named_parameters():
             if name.startswith("fc8"):
                 continue
-            if name not in given or given[name].shape != place.shape:
-                got = "none" if name not in given else f"shape {list(given[name].shape)}"
-                raise UserError(path, f"{name} of shape {list(place.shape)}", got)
-            place.copy_(given[name])
-        # Given layers expect the rows as they are.
+            value = given.tensors[name]
+            if value.shape != parameter.shape:
+                wanted = f"{name} of shape {list(parameter.shape)}, for this network, layer and levels"
+                raise UserError(given.path, wanted, f"shape {list(value.shape)}")
+            parameter.copy_(value)
+        # Pretrained layers expect features in their own range.
         self.scale.fill_(1.0)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """``[N, D]`` to logits ``[N, K + 1]``, the background last."""
+        """Map features ``[N, D]`` to logits ``[N, K + 1]``, the background last."""
         six = functional.dropout(self.fc6(rows * self.scale).relu(), self.dropout, self.training)
         seven = functional.dropout(self.fc7(six).relu(), self.dropout, self.training)
         return self.fc8(seven)
 
     def features(self, rows: Tensor, layer: Literal["fc6", "fc7"]) -> Tensor:
-        """``[N, D]`` to ``[N, width]``: ReLU(W x + b), as deployed (paper section 3.4)."""
+        """Map features ``[N, D]`` to ReLU(W x + b) of a layer (SPP_net release, spp_poolX_to_fcX.m)."""
         with torch.inference_mode():
             six = self.fc6(rows * self.scale).relu()
             return six if layer == "fc6" else self.fc7(six).relu()

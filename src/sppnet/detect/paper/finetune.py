@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sppnet.backbones.weights import read_fc_weights
 from sppnet.detect.paper.fc import FullyConnected
 from sppnet.detect.paper.options import FinetuneOptions
 from sppnet.detect.paper.source import RowSource
@@ -136,12 +137,14 @@ def _batch_rows(
 
 
 def start_head(source: RowSource, options: FinetuneOptions, classes: int, seed: int) -> FullyConnected:
-    """The layers before any training: random or from ``options.weights``."""
+    """Return the layers before training: at random, or from ``options.weights``."""
     draw = torch.Generator().manual_seed(seed)
-    head = FullyConnected(source.length, options.width, classes, options.dropout)
-    if options.weights is None:
+    given = None if options.weights is None else read_fc_weights(options.weights)
+    widths = (options.width, options.width) if given is None else given.widths
+    head = FullyConnected(source.length, widths, classes, options.dropout)
+    if given is None:
         head.scale.fill_(_unit_scale(source, draw))
-    head.start(draw, options.weights)
+    head.start(draw, given)
     return head.eval()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sppnet.backbones import Backbone
-from sppnet.detect.paper.cells import pool_windows, score_windows, window_cells
+from sppnet.detect.paper.cells import pool_windows, score_windows, target_sides, window_cells
 from sppnet.detect.paper.fc import FullyConnected
 from sppnet.detect.paper.images import Image
 from sppnet.detect.paper.options import PaperOptions
@@ -99,6 +99,8 @@ class MapSource(_NetworkSource):
         cache: keeps the maps.
     """
 
+    _sides: dict[str, float] | None = field(default=None, init=False, repr=False, compare=False)
+
     def maps(self, i: int, *, flipped: bool = False) -> FeatureMaps:
         """The maps of image i, in bfloat16, on the CPU.
 
@@ -152,18 +154,28 @@ class MapSource(_NetworkSource):
         scale = None
         if draw is not None:
             scale = torch.randint(len(set(self.options.scales)), (len(boxes),), generator=draw)
-        lines = window_cells(maps, boxes.flipped() if flipped else boxes, self.options, scale)
+        lines = window_cells(
+            maps, boxes.flipped() if flipped else boxes, self.options, scale, self._targets()
+        )
         return pool_windows(maps, lines, self.options.levels).cpu()
 
     def scores(self, i: int, model: LinearModel) -> Tensor:
         """See `RowSource`; rows are never stored."""
         maps = self.maps(i)
-        lines = window_cells(maps, self.windows[i], self.options)
+        lines = window_cells(maps, self.windows[i], self.options, targets=self._targets())
         return score_windows(maps, lines, model, self.options.levels)
 
     def lines(self, i: int) -> Tensor:
         """See `RowSource`."""
-        return window_cells(self.maps(i), self.windows[i], self.options)
+        return window_cells(self.maps(i), self.windows[i], self.options, targets=self._targets())
+
+    def _targets(self) -> dict[str, float] | None:
+        """Return the sides that the release wants windows to have, measured once."""
+        if self.options.cells != "release" or len(set(self.options.scales)) == 1:
+            return None
+        if self._sides is None:
+            self._sides = target_sides(self.network)
+        return self._sides
 
 
 @dataclass
@@ -244,7 +256,7 @@ class FcSource:
     @property
     def length(self) -> int:
         """Numbers in a row."""
-        return self.head.fc7.in_features
+        return self.head.fc7.in_features if self.layer == "fc6" else self.head.fc7.out_features
 
     def _make(self, i: int) -> dict[str, Tensor]:
         place = self.head.fc6.weight.device

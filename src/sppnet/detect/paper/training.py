@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from sppnet.backbones import Backbone
+from sppnet.backbones.weights import weights_file
 from sppnet.config import as_config
+from sppnet.detect.paper.cells import CELLS_VERSION
 from sppnet.detect.paper.fc import FullyConnected
 from sppnet.detect.paper.finetune import finetune, start_head
 from sppnet.detect.paper.images import Image
@@ -69,7 +71,8 @@ class PaperHeads:
 def head_of(state: Mapping[str, Tensor]) -> FullyConnected:
     """Fully connected layers from their weights."""
     width, length = state["fc6.weight"].shape
-    head = FullyConnected(length, width, len(state["fc8.bias"]) - 1)
+    widths = (width, len(state["fc7.bias"]))
+    head = FullyConnected(length, widths, len(state["fc8.bias"]) - 1)
     head.load_state_dict(dict(state))
     return head.eval().requires_grad_(False)
 
@@ -91,7 +94,9 @@ def row_keys(source: MapSource | CropSource) -> list[str]:
     """A digest of each image's pooled rows; ``""`` for images in memory."""
     options = source.options
     if options.pipeline == "spp":
-        form: object = (options.scales, options.cells, options.release_offset, options.levels)
+        form: object = (
+            options.scales, options.cells, CELLS_VERSION, options.release_offset, options.levels
+        )  # fmt: skip
     else:
         form = (options.crops.side, options.crops.padding, options.levels)
     return [
@@ -196,7 +201,8 @@ def _fitted_fc(
     quiet: bool,
 ) -> FullyConnected:
     settings = as_config(dataclasses.replace(options.finetune, weights=None))
-    given = file_digest(options.finetune.weights)
+    weights = options.finetune.weights
+    given = file_digest(None if weights is None else weights_file(weights))
     device = source.network.device
     if not options.finetuned:
         return (

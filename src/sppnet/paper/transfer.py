@@ -1,4 +1,4 @@
-"""Tables 6 and 7: SVMs on features of a pretrained network, on VOC07 and Caltech-101 (paper section 2)."""
+"""Tables 6 and 7: SVMs on features of pretrained networks (sections 3.2 and 3.3)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sppnet.backbones import Backbone, load_backbone, prepare
 from sppnet.backbones.paper_nets import is_paper_net
+from sppnet.backbones.weights import run_backbone, weights_file
 from sppnet.classify import NetworkClassifier
 from sppnet.classify.network import PyramidNetwork
 from sppnet.classify.transfer import (
@@ -28,11 +29,21 @@ from sppnet.data import read_caltech101, read_image, read_voc_labels
 from sppnet.evaluate import precision_recall
 from sppnet.features.network import pick_device
 from sppnet.ops.pyramid import LEVELS
+from sppnet.paper.plot import plot_rows
+from sppnet.paper.tables import (
+    PAPER_MEAN,
+    Request,
+    Row,
+    Source,
+    Table,
+    row_note,
+    subtracts_paper_mean,
+)
 from sppnet.progress import track
-from sppnet.recipes.table_plot import plot_rows
-from sppnet.recipes.tables import Request, Row, Table
 
 _COST = 10.0
+_VOC, _VOC_TRAINVAL = "VOC 2007", 5011
+_CALTECH, _CALTECH_IMAGES = "Caltech101", 9144
 _SIDE = 224
 _TRAIN, _TEST, _SPLITS = 30, 50, 10
 
@@ -61,11 +72,12 @@ class Pretrained:
 
     Attributes:
         network: a whole network, or its convolutions alone.
-        features: those of its map, and its fully connected layers.
+        features: those of its maps, and its fully connected layers.
         plain: whether it has no pyramid pooling and takes crops of one size only.
-        overfeat: whether the paper's Overfeat columns stand beside its figures, instead of ZF-5's.
+        overfeat: whether the paper's Overfeat columns are compared, instead of ZF-5's.
         paper: whether it is one of the paper's.
-        said: what differs from the paper.
+        name: as ``--backbone`` takes it.
+        said: how it differs from the paper.
     """
 
     network: Backbone | PyramidNetwork
@@ -73,11 +85,19 @@ class Pretrained:
     plain: bool
     overfeat: bool
     paper: bool
+    name: str
     said: str
+
+    @property
+    def theirs(self) -> str:
+        """The paper's network whose figures are compared."""
+        return "overfeat7" if self.overfeat else "zf5"
 
 
 def pretrained(request: Request) -> Pretrained:
-    """The network of a request: a run of ``sppnet train classify`` as its weights, or any backbone.
+    """Return the network of a request: a run of ``sppnet train classify`` as its weights, or any backbone.
+
+    The paper's networks take images less 128 (appendix A).
 
     Raises:
         UserError: a network or weights at fault.
@@ -85,7 +105,8 @@ def pretrained(request: Request) -> Pretrained:
     device = pick_device(request.device)
     weights = request.weights
     name = request.backbone.partition("/")[0]
-    if weights is not None and weights.is_dir():
+    if weights is not None and run_backbone(weights) is not None:
+        weights = weights_file(weights).parent
         whole = NetworkClassifier.load(weights, request.device)
         name = whole.backbone.partition("/")[0]
         _add_layer(whole, weights)
@@ -95,19 +116,34 @@ def pretrained(request: Request) -> Pretrained:
         features = (*whole_maps, *_map_features(maps[-1].name), *fc)
         said = f"network: {whole.backbone}, trained here for {whole.summary_['epochs']} epochs"
         plain = not whole.network_.any_size
+        compared = name in ("zf5", "overfeat7")
+        said += _subtract_paper_mean(whole.network_.backbone, whole.backbone)
         return Pretrained(
-            whole.network_, features, plain, name.startswith("overfeat"), name in ("zf5", "overfeat7"), said
+            whole.network_, features, plain, name.startswith("overfeat"), compared, whole.backbone, said
         )
-    backbone = prepare(load_backbone(request.backbone, weights, seed=request.seed), device)
+    loaded = load_backbone(request.backbone, weights, seed=request.seed)
+    mean = _subtract_paper_mean(loaded, request.backbone)
+    backbone = prepare(loaded, device)
     last = backbone.layers[-1].name
-    said = f"network: {request.backbone}, its layer {last}"
+    said = f"network: {request.backbone}, its layer {last}{mean}"
     if weights is None and name.startswith(("zf5", "convnet5", "overfeat")):
         said += ", with random weights: pass those of a run with --weights"
-    return Pretrained(backbone, _map_features(last), False, name.startswith("overfeat"), name == "zf5", said)
+    features, overfeat = _map_features(last), name.startswith("overfeat")
+    return Pretrained(
+        backbone, features, False, overfeat, name in ("zf5", "overfeat7"), request.backbone, said
+    )
+
+
+def _subtract_paper_mean(backbone: Backbone, name: str) -> str:
+    """Have the paper's networks subtract 128 from every pixel; return what to say about the mean."""
+    if not subtracts_paper_mean(name):
+        return ", images less its own mean"
+    backbone.mean.fill_(PAPER_MEAN / 255)
+    return f", images less {PAPER_MEAN:g}"
 
 
 def _add_layer(whole: NetworkClassifier, run: Path) -> None:
-    """Have a paper network's convolutions give the map before the last too."""
+    """Make a paper network's convolutions return the map before the last too."""
     backbone = whole.network_.backbone
     if not is_paper_net(whole.backbone):
         return
@@ -130,25 +166,31 @@ def _map_features(layer: str) -> tuple[Feature, ...]:
 def sight_rows(
     source: Pretrained, images: Sequence[Path], sight: Sight, side: int, *, quiet: bool
 ) -> dict[str, Tensor]:
-    """The features of all images, by name: ``[N, D]``, each row of norm 1."""
+    """Compute the features of all images, by name: float32 ``[N, D]``, each row of norm 1.
+
+    Each feature is stored once, in a matrix that is allocated with the first image.
+    """
     # One size needs no pooling, and the plain map is compared on the paper's crops alone.
     wanted = [f for f in source.features if f.levels or f.layer.startswith("fc") or sight == "crop"]
     if source.plain:
         wanted = [f for f in wanted if f.name not in ("one bin", "SPP")]
     network = source.network
     backbone = network.backbone if isinstance(network, PyramidNetwork) else network
-    found: dict[str, list[Tensor]] = {feature.name: [] for feature in wanted}
-    for path in track(images, f"{sight} {side}", quiet=quiet):
+    found: dict[str, Tensor] = {}
+    for number, path in enumerate(track(images, f"{sight} {side}", quiet=quiet)):
         given = see(read_image(path), sight, side, backbone)
         for name, row in image_rows(network, given, wanted).items():
-            found[name].append(row)
-    return {name: torch.stack(rows) for name, rows in found.items()}
+            if name not in found:
+                found[name] = torch.empty(len(images), len(row))
+            found[name][number] = row
+    return found
 
 
 def table7(request: Request) -> Table:
-    """Caltech-101: mean class accuracy over 10 random splits, 30 training and up to 50 test images a class.
+    """Measure mean class accuracy on Caltech101 over 10 random splits (section 3.3).
 
-    Class folders of another set will do; their splits are joined first.
+    A split has 30 training and up to 50 test images per class. Other class folders are accepted; their
+    splits are joined first.
 
     Raises:
         UserError: data or network at fault; without data it says where they come from.
@@ -173,15 +215,17 @@ def table7(request: Request) -> Table:
     rows: list[Row] = []
     sights: tuple[Sight, ...] = ("crop",) if source.plain else ("crop", "full", "warp")
     for sight in sights:
-        for name, found in sight_rows(source, paths, sight, _SIDE, quiet=request.quiet).items():
-            short = in_own_basis(found)
+        features = sight_rows(source, paths, sight, _SIDE, quiet=request.quiet)
+        for name in list(features):
+            short = in_own_basis(features.pop(name))  # frees the features, which are longer
             chance = torch.Generator().manual_seed(request.seed)  # the same splits for all features
             parts = [random_split(labels, train, _TEST, chance) for _ in range(splits)]
             figures = [100 * svm_accuracy(short, labels, *part, _COST) for part in parts]
             known = paper.get(sight, {}).get(name)
-            rows.append(
-                Row(f"{sight} {_SIDE}, {name}", known, statistics.mean(figures), statistics.stdev(figures))
-            )
+            theirs = Source(source.theirs, _CALTECH)
+            note = row_note(known, theirs, _ours(request, source, _CALTECH, len(items) == _CALTECH_IMAGES))
+            mean, deviation = statistics.mean(figures), statistics.stdev(figures)
+            rows.append(Row(f"{sight} {_SIDE}, {name}", known, mean, deviation, note))
     differs = (
         f"data: {request.data.name}, {len(dataset.names)} classes, {len(items)} images, joined splits; "
         f"{train} training images a class, up to {_TEST} others for the test, {splits} random splits",
@@ -193,7 +237,7 @@ def table7(request: Request) -> Table:
 
 
 def table6(request: Request) -> Table:
-    """PASCAL VOC 2007: mAP of classification, SVMs of trainval tested on test.
+    """Measure mAP of classification on PASCAL VOC 2007: SVMs of trainval, tested on test (section 3.2).
 
     Raises:
         UserError: data or network at fault; without data it says where they come from.
@@ -218,10 +262,13 @@ def table6(request: Request) -> Table:
     for sight, side in sights:
         learned = sight_rows(source, train, sight, side, quiet=request.quiet)
         tested = sight_rows(source, test, sight, side, quiet=request.quiet)
-        for name, found in learned.items():
-            scores = svm_scores(found, shown.to(torch.int8), tested[name], _COST)
+        for name in list(learned):
+            scores = svm_scores(learned.pop(name), shown.to(torch.int8), tested.pop(name), _COST)
             place = f"{sight} {side}"
-            rows.append(Row(f"{place}, {name}", paper.get(place, {}).get(name), 100 * mean_ap(scores, truth)))
+            known = paper.get(place, {}).get(name)
+            same = len(train) == _VOC_TRAINVAL
+            note = row_note(known, Source(source.theirs, _VOC), _ours(request, source, _VOC, same))
+            rows.append(Row(f"{place}, {name}", known, 100 * mean_ap(scores, truth), note=note))
     differs = (
         f"data: {request.data.name}, {len(names)} classes, {len(train)} and {len(test)} images",
         source.said,
@@ -232,8 +279,13 @@ def table6(request: Request) -> Table:
     )
 
 
+def _ours(request: Request, source: Pretrained, data: str, same: bool) -> Source:
+    """Return network and data of this run; the data are called ``data`` where they are the same."""
+    return Source(source.name, data if same else request.data.name)
+
+
 def mean_ap(scores: Tensor, truth: Tensor) -> float:
-    """VOC 2007's mAP of classification; images with only difficult objects of a class do not count for it.
+    """Return VOC 2007's mAP of classification; images with only difficult objects of a class are ignored.
 
     Args:
         scores: ``[N, K]``.

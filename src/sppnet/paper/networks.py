@@ -1,4 +1,4 @@
-"""The networks behind Tables 2 to 4: one of the paper's in three forms, trained where missing, and tested."""
+"""The networks of Tables 2 to 4: one of the paper's in several forms, trained where missing, and tested."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from sppnet.classify.views import view_probabilities
 from sppnet.data import classification_for, default_split, read_classification, read_image
 from sppnet.evaluate import classification_metrics
 from sppnet.files import make_folder, write_text
+from sppnet.paper.tables import Request
 from sppnet.progress import track
-from sppnet.recipes.tables import Request
 from sppnet.runs import json_text
 
-FORMS = ("no SPP", "SPP single-size", "SPP multi-size")
-"""The rows of Table 2."""
+FORMS = ("no SPP", "SPP single-size", "SPP multi-size", "SPP single-size, 30 bins", "SPP random size")
+"""The rows of Table 2, and the two variants in the text of section 3.1.2 and 3.1.3."""
+_NO_SPP, _SINGLE, _MULTI, _THIRTY, _RANDOM = FORMS
+_THIRTY_BINS = (4, 3, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,17 @@ def trained(request: Request, plan: Plan, form: str, seed: int) -> NetworkClassi
     run = _folder(request, form, seed)
     if (run / "done.json").is_file():
         return NetworkClassifier.load(run, request.device)
-    network = replace(plan.network, pyramid=()) if form == FORMS[0] else plan.network
-    sizes = (plan.train.crop, plan.second) if form == FORMS[2] else ()
+    network = plan.network
+    if form in (_NO_SPP, _THIRTY):
+        network = replace(network, pyramid=() if form == _NO_SPP else _THIRTY_BINS)
+    sizes = (plan.train.crop, plan.second) if form in (_MULTI, _RANDOM) else ()
     classifier = NetworkClassifier(
         backbone=request.backbone,
         weights=request.weights,
         device=request.device,
         seed=request.seed + seed,
         network=network,
-        train=replace(plan.train, sizes=sizes),
+        train=replace(plan.train, sizes=sizes, random_size=form == _RANDOM),
     )
     resume = (run / "checkpoint.safetensors").is_file()
     classifier.fit(request.data, folder=run, resume=resume, overwrite=not resume, quiet=request.quiet)
@@ -94,7 +98,11 @@ def trained(request: Request, plan: Plan, form: str, seed: int) -> NetworkClassi
 
 
 def _folder(request: Request, form: str, seed: int) -> Path:
-    name = f"{request.backbone}-{form}-{request.seed + seed}".replace("/", "-").replace(" ", "-")
+    name = (
+        f"{request.backbone}-{form}-{request.seed + seed}".replace("/", "-")
+        .replace(", ", "-")
+        .replace(" ", "-")
+    )
     folder = request.out / "networks" / (f"quick-{name}" if request.quick else name)
     make_folder(folder.parent)
     return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sppnet.draw import plot_bars
-from sppnet.recipes.tables import Row
+from sppnet.paper.tables import Row
 
 
 def plot_rows(rows: Sequence[Row], title: str) -> bytes:

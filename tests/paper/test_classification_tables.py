@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from sppnet.benchmark._measure import grow
 from sppnet.errors import UserError
-from sppnet.recipes.classification_tables import TABLES
-from sppnet.recipes.tables import Request
-from sppnet.recipes.transfer_tables import mean_ap
+from sppnet.paper import transfer
+from sppnet.paper.classification import TABLES
+from sppnet.paper.tables import Request, Source, row_note
+from sppnet.paper.transfer import mean_ap
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +40,15 @@ def test_tables_2_to_4_share_their_networks(data: Path, tmp_path: Path) -> None:
     two = TABLES["table2"](asked)
     told = {row.setting: row for row in two.rows}
     assert told["SPP multi-size, 10 views, top-1"].paper == 34.60
-    assert len(told) == 3 * 2 + 2 * 2
+    assert told["SPP single-size, 30 bins, 10 views, top-5"].paper == 14.04
+    assert told["SPP random size, 10 views, top-1"].paper is None  # the paper's is of Overfeat-7
+    assert len(told) == 5 * 2 + 4 * 2
+    note = f"the paper's is zf5 on ILSVRC 2012, ours zf5-small/32 on {data.name}"
+    assert all((row.paper is not None) == (note in row.note) for row in two.rows)
     assert all(row.ours is not None and 0 <= row.ours <= 100 for row in two.rows)
     assert two.plot is not None
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
-    assert len(written) == 3
+    assert len(written) == 5
     three, four = TABLES["table3"](asked), TABLES["table4"](asked)
     assert [row.paper for row in three.rows] == [38.01, 37.55, 37.57, 37.07]
     assert len(four.rows) == 8
@@ -54,6 +61,35 @@ def test_table_7_of_colours_is_all_right(data: Path, tmp_path: Path) -> None:
         f"{sight} 224, {name}" for sight in ("crop", "full", "warp") for name in ("one bin", "6x6", "SPP")
     }
     assert max(row.ours or 0 for row in table.rows) > 90
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's peak memory")
+def test_features_are_stored_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, length = 100, 200_000
+    monkeypatch.setattr(transfer, "image_rows", lambda *_: {"SPP": torch.ones(length)})
+    source = transfer.pretrained(request(data, tmp_path))
+    images = [next(data.rglob("*.png"))] * count
+    found: list[dict[str, torch.Tensor]] = []
+    grown = grow(lambda: found.append(transfer.sight_rows(source, images, "full", 40, quiet=True)))
+    features = 4 * count * length / 2**20
+    assert found[0]["SPP"].shape == (count, length)
+    assert 0.5 * features < grown < 1.4 * features
+
+
+def test_the_papers_networks_take_images_less_128(data: Path, tmp_path: Path) -> None:
+    asked = request(data, tmp_path)
+    ours = transfer.pretrained(asked)
+    assert ours.network.mean.flatten().tolist() == pytest.approx([128 / 255] * 3)
+    assert "less 128" in ours.said
+    other = transfer.pretrained(replace(asked, backbone="builtin"))
+    assert other.network.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+
+
+def test_a_row_of_the_same_network_and_data_has_no_note() -> None:
+    theirs = Source("zf5", "VOC 2007")
+    assert row_note(43.0, theirs, theirs) == ""
+    assert row_note(43.0, theirs, Source("zf5", "bccd"), "", "one run").endswith("ours zf5 on bccd; one run")
+    assert row_note(None, theirs, Source("builtin", "bccd"), "one run") == "one run"
 
 
 @pytest.mark.parametrize("table", ["table2", "table6", "table7"])

@@ -1,6 +1,6 @@
 """Training at one size against training at several, of the builtin network, on the same budget.
 
-    python -m sppnet.recipes.multi_size --data DIR --teacher FILE --out FOLDER
+    python -m sppnet.benchmark.multi_size --data DIR --teacher FILE --out FOLDER
 
 Both kinds of run see the same images, as many pixels and as many steps, from the same random start; only
 the sizes of the crops differ (paper section 2.3): 128x128 always, or sides from 96 to 192. Every fifth

@@ -1,0 +1,1 @@
+"""The tables of the paper, measured on data at hand; ``sppnet reproduce`` prints them."""

@@ -1,0 +1,351 @@
+"""Tables 9 to 12: detection on PASCAL VOC 2007 (sections 4.2 to 4.4)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from sppnet.backbones.weights import read_fc_weights
+from sppnet.data import default_split, detection_for, read_detection, read_image
+from sppnet.detect.paper import (
+    BoxOptions,
+    FinetuneOptions,
+    PaperDetector,
+    PaperOptions,
+    WindowOptions,
+    combine,
+)
+from sppnet.evaluate import detection_metrics
+from sppnet.paper.tables import PAPER_MEAN, Request, Row, Source, Table, row_note, subtracts_paper_mean
+from sppnet.paper.times import FeatureTimes, feature_times
+from sppnet.progress import track
+
+FIVE_SCALES = (480, 576, 688, 864, 1200)
+ONE_SCALE = (688,)
+_VOC = "VOC 2007"
+_ZF5, _ALEXNET = Source("zf5", _VOC), Source("AlexNet", _VOC)
+_UNIT = "VOC07 mAP, %"
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "pool5": {"features": "pool", "boxes": BoxOptions(regress=False)},
+    "fc6": {"features": "fc6", "finetuned": False, "boxes": BoxOptions(regress=False)},
+    "ftfc6": {"features": "fc6", "boxes": BoxOptions(regress=False)},
+    "ftfc7": {"features": "fc7", "boxes": BoxOptions(regress=False)},
+    "ftfc7 bb": {"features": "fc7"},
+}
+_RCNN_BOXES = BoxOptions(ridge=1000.0, above_iou=0.6)
+TABLE9: dict[str, tuple[float | None, ...]] = {
+    "pool5": (43.0, 44.9, 44.2, None),
+    "fc6": (42.5, 44.8, 46.2, None),
+    "ftfc6": (52.3, 53.7, 53.1, None),
+    "ftfc7": (54.5, 55.2, 54.2, 55.1),
+    "ftfc7 bb": (58.0, 59.2, 58.5, 59.2),
+}
+"""VOC 2007 mAP: SPP at 1 scale, at 5 scales, R-CNN with AlexNet, R-CNN with ZF-5."""
+SECONDS: dict[str, tuple[float, ...]] = {
+    "conv": (0.053, 0.293, 8.96, 14.37),
+    "fc": (0.089, 0.089, 0.07, 0.089),
+    "total": (0.142, 0.382, 9.03, 14.46),
+}
+"""Seconds per image: SPP at 1 scale, at 5 scales, R-CNN with AlexNet, R-CNN with ZF-5."""
+SPEEDUPS = {"table9": (64.0, 24.0), "table10": (102.0, 38.0)}
+"""R-CNN's seconds over those of SPP at 1 scale and at 5: with AlexNet (Table 9), with ZF-5 (Table 10)."""
+_VOC_CLASSES = [
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
+TABLE11 = {
+    "SPP ftfc7": (
+        "65.5 65.9 51.7 38.4 32.7 62.6 68.6 69.7 33.1 66.6 53.1 58.2 63.6 68.8 50.4 27.4 53.7 48.2 61.7 64.7"
+    ),
+    "SPP ftfc7 bb": (
+        "68.6 69.7 57.1 41.2 40.5 66.3 71.3 72.5 34.4 67.3 61.7 63.1 71.0 69.8 57.6 29.7 59.0 50.2 65.2 68.0"
+    ),
+}
+TABLE12 = {
+    "SPP-net (1)": TABLE11["SPP ftfc7 bb"],
+    "SPP-net (2)": (
+        "65.7 71.4 57.4 42.4 39.9 67.0 71.4 70.6 32.4 66.7 61.7 64.8 71.7 70.4 56.5 30.8 59.9 53.2 63.9 64.6"
+    ),
+    "combination": (
+        "68.5 71.7 58.7 41.9 42.5 67.7 72.1 73.8 34.7 67.0 63.4 66.0 72.5 71.3 58.9 32.8 60.9 56.1 67.9 68.8"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One way to compute features: SPP at some scales, or R-CNN."""
+
+    title: str
+    changed: dict[str, Any]
+    place: int
+
+
+_ONE = _Column("1 scale", {"scales": ONE_SCALE}, 0)
+_FIVE = _Column("5 scales", {"scales": FIVE_SCALES}, 1)
+
+
+def _columns(request: Request, rcnn: int) -> list[_Column]:
+    """Return SPP at one and at five scales, and R-CNN, whose figures stand at ``rcnn``, where asked for."""
+    if not request.detection.rcnn:
+        return [_ONE, _FIVE]
+    return [_ONE, _FIVE, _Column("R-CNN", {"pipeline": "rcnn"}, rcnn)]
+
+
+def _options(request: Request, **changed: Any) -> PaperOptions:
+    """Return the paper's settings; ``quick`` has few dense windows, small scales, few batches."""
+    options = PaperOptions(**changed)
+    if options.pipeline == "rcnn":
+        options = replace(options, boxes=replace(_RCNN_BOXES, regress=options.boxes.regress))
+    if subtracts_paper_mean(request.backbone):
+        options = replace(options, mean_pixel=PAPER_MEAN)
+    levels = _pretrained_levels(request)
+    if levels is not None:
+        options = replace(options, levels=levels)
+    if options.pipeline == "spp" and request.quick:
+        options = replace(options, scales=tuple(side // 4 for side in options.scales))
+    background = (0.0, 0.5) if options.pipeline == "rcnn" else (0.1, 0.5)
+    if request.quick:
+        tune = FinetuneOptions(width=64, rates=(3e-4,), lengths=(20,), images=4, background_iou=background)
+        crops = replace(options.crops, side=64, padding=4)
+        return replace(options, windows=WindowOptions("dense", most=32), finetune=tune, crops=crops)
+    size = request.detection
+    last = max(1, size.batches // 5)
+    tune = FinetuneOptions(
+        width=size.width,
+        rates=(size.rate, size.rate / 10),
+        lengths=(size.batches - last, last),
+        background_iou=background,
+        flipped=size.flipped,
+    )
+    return replace(options, windows=WindowOptions(most=size.windows), finetune=tune)
+
+
+def _pretrained_levels(request: Request) -> tuple[int, ...] | None:
+    """Return the pyramid of the run that the network comes from."""
+    given = None if request.weights is None else read_fc_weights(request.weights, required=False)
+    return None if given is None else given.levels
+
+
+def _detector(request: Request, options: PaperOptions, seed: int = 0) -> PaperDetector:
+    return PaperDetector(
+        backbone=request.backbone,
+        weights=request.weights,
+        device=request.device,
+        seed=request.seed + seed,
+        options=options,
+        cache=request.out / "stages",
+    )
+
+
+def _fitted(request: Request, options: PaperOptions) -> tuple[PaperDetector, dict[str, Any]]:
+    fitted = _detector(request, options).fit(request.data, quiet=request.quiet)
+    return fitted, fitted.evaluate(request.data, quiet=request.quiet)
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _ours(request: Request, names: Sequence[str]) -> Source:
+    """Return network and data of this run; the data are VOC 2007 where the folder and classes are."""
+    voc = list(names) == _VOC_CLASSES and "2007" in request.data.resolve().name
+    return Source(request.backbone, _VOC if voc else request.data.name)
+
+
+def _pretrained(request: Request) -> bool:
+    return request.weights is not None and read_fc_weights(request.weights, required=False) is not None
+
+
+def _differs(request: Request) -> tuple[str, ...]:
+    size = request.detection
+    network = request.backbone + (
+        f" from {request.weights}" if request.weights else ", its own or random weights"
+    )
+    data = f"data: {request.data.name}; network: {network}"
+    start = (
+        "fc6 and fc7 start at random, as nothing pretrained them; without fine-tuning they are random layers"
+    )
+    if _pretrained(request):
+        start = f"fc6 and fc7 of {request.weights}, trained with its convolutions"
+    frozen = "R-CNN fine-tunes all layers; here its convolutions stay frozen, as SPP-net's do"
+    mean = (
+        "images less 128" if subtracts_paper_mean(request.backbone) else "images less the network's own mean"
+    )
+    if request.quick:
+        quick = "quick: small images, few dense windows, fc6 and fc7 64 wide where random, 20 batches"
+        return data, start, mean, frozen, quick
+    width = "" if _pretrained(request) else f"are {size.width} wide and "
+    tuned = f"fc6 and fc7 {width}see {size.batches} batches, at a rate of {size.rate:g}, "
+    tuned += f"the last fifth at a tenth of it, {'half of' if size.flipped else 'none of'} the images flipped"
+    windows = f"at most {size.windows} windows an image, of selective search"
+    return data, start, mean, frozen, tuned, windows
+
+
+def _setting_rows(
+    request: Request, column: _Column, names: Sequence[str]
+) -> tuple[list[Row], PaperDetector | None]:
+    """Return the accuracy of each setting by one column, and the last detector with fc7."""
+    rows: list[Row] = []
+    fitted: PaperDetector | None = None
+    for name in names:
+        options = _options(request, **column.changed, **_SETTINGS[name])
+        fitted, found = _fitted(request, options)
+        known, source = TABLE9[name][column.place], _ALEXNET if column.place == 2 else _ZF5
+        random = "fc6 at random" if name == "fc6" and not _pretrained(request) else ""
+        note = row_note(known, source, _ours(request, fitted.names_), random)
+        rows.append(Row(f"{name}, {column.title}", known, _percent(found["VOC07_AP50"]), note=note))
+        if not request.quiet:
+            print(f"{rows[-1].setting}: {rows[-1].ours:.1f}", file=sys.stderr, flush=True)
+    return rows, fitted
+
+
+def _time_rows(request: Request, table: str, detectors: Sequence[tuple[_Column, PaperDetector]]) -> list[Row]:
+    """Return seconds per image of each column, and R-CNN's over those of the others."""
+    part = default_split(request.data, "evaluate")
+    dataset = read_detection(request.data, part)
+    count = 1 if request.quick else request.detection.timed
+    picked = torch.randperm(len(dataset.items), generator=torch.Generator().manual_seed(request.seed))
+    paths = [dataset.items[i].path for i in picked[:count].tolist()]
+    images = [(path, read_image(path), detectors[0][1].proposals(path)) for path in paths]
+    rows: list[Row] = []
+    measured: dict[str, FeatureTimes] = {}
+    for column, detector in detectors:
+        measured[column.title] = times = feature_times(detector, images)
+        source = _ALEXNET if column.place == 2 else _ZF5
+        for name, value in (("conv", times.conv), ("fc", times.fc), ("total", times.total)):
+            known = SECONDS[name][column.place]
+            device = f"on {detector.network_.device.type}, {len(images)} images; the paper's on a GPU"
+            note = row_note(known, source, _ours(request, detector.names_), device)
+            rows.append(Row(f"{name}, {column.title}", known, value, note=note, unit="seconds per image"))
+    if "R-CNN" in measured:
+        for column, known in zip((_ONE, _FIVE), SPEEDUPS[table], strict=True):
+            ratio = measured["R-CNN"].total / measured[column.title].total
+            source = _ALEXNET if table == "table9" else _ZF5
+            note = row_note(known, source, _ours(request, detectors[0][1].names_))
+            rows.append(Row(f"speed-up over R-CNN, {column.title}", known, ratio, note=note, unit="times"))
+    return rows
+
+
+def _accuracy_and_times(request: Request, table: str, names: Sequence[str], rcnn: int) -> Table:
+    rows: list[Row] = []
+    detectors: list[tuple[_Column, PaperDetector]] = []
+    for column in _columns(request, rcnn):
+        some, fitted = _setting_rows(request, column, names)
+        rows += some
+        if fitted is not None:
+            detectors.append((column, fitted))
+    plot = _bars(request, rows, "VOC 2007 mAP")
+    rows += _time_rows(request, table, detectors)
+    return Table(table, str(request.data), _UNIT, tuple(rows), _differs(request), plot)
+
+
+def table9(request: Request) -> Table:
+    """Measure accuracy by features and scales, and seconds per image, beside R-CNN.
+
+    The paper's R-CNN column is of AlexNet; ours is of the same network as SPP-net's columns.
+    """
+    return _accuracy_and_times(request, "table9", list(_SETTINGS), 2)
+
+
+def table10(request: Request) -> Table:
+    """Compare SPP-net and R-CNN with the same network: fine-tuned fc7, and seconds per image."""
+    return _accuracy_and_times(request, "table10", ["ftfc7", "ftfc7 bb"], 3)
+
+
+def _class_rows(title: str, paper: str, found: dict[str, Any], ours: Source) -> list[Row]:
+    """Return the mean and every class; the paper's figures where the class is one of VOC's."""
+    numbers = [float(number) for number in paper.split()]
+    known = dict(zip(_VOC_CLASSES, numbers, strict=True))
+    mean = round(sum(numbers) / len(numbers), 1)
+    note = row_note(mean, _ZF5, ours)
+    rows = [Row(f"{title}, mean", mean, _percent(found["VOC07_AP50"]), note=note)]
+    for name, values in found["per_class"].items():
+        theirs = known.get(name)
+        note = row_note(theirs, _ZF5, ours)
+        rows.append(Row(f"{title}, {name}", theirs, _percent(values["VOC07_AP50"]), note=note))
+    return rows
+
+
+def table11(request: Request) -> Table:
+    """Measure AP of every class with fine-tuned fc7 at 5 scales, without and with box regression."""
+    rows: list[Row] = []
+    for title, boxes in (("SPP ftfc7", BoxOptions(regress=False)), ("SPP ftfc7 bb", BoxOptions())):
+        fitted, found = _fitted(request, _options(request, scales=FIVE_SCALES, boxes=boxes))
+        rows += _class_rows(title, TABLE11[title], found, _ours(request, fitted.names_))
+    plot = _bars(request, rows, "VOC 2007 AP")
+    return Table("table11", str(request.data), "VOC07 AP, %", tuple(rows), _differs(request), plot)
+
+
+def table12(request: Request) -> Table:
+    """Combine two networks: each scores all windows, then NMS on the union (section 4.4)."""
+    options = _options(request, scales=FIVE_SCALES)
+    both = [_detector(request, options, seed).fit(request.data, quiet=request.quiet) for seed in (0, 1)]
+    part = default_split(request.data, "evaluate")
+    dataset = detection_for(read_detection(request.data, part), both[0].names_)
+    truths = [item.truth for item in dataset.items]
+    found = [
+        [detector.detect(item.path) for detector in both]
+        for item in track(dataset.items, "Evaluating", quiet=request.quiet)
+    ]
+    several = {
+        "SPP-net (1)": [one[0] for one in found],
+        "SPP-net (2)": [one[1] for one in found],
+        "combination": [combine(one, options) for one in found],
+    }
+    rows: list[Row] = []
+    for title, detections in several.items():
+        measured = detection_metrics(detections, truths)
+        rows += _class_rows(title, TABLE12[title], measured, _ours(request, both[0].names_))
+    same = "the two differ in the seed of fc6, fc7 and of the order of training; their convolutions are "
+    same += "the same where the network is pretrained (the paper found no gain then)"
+    plot = _bars(request, rows, "VOC 2007 AP")
+    differs = (*_differs(request), same)
+    return Table("table12", str(request.data), "VOC07 AP, %", tuple(rows), differs, plot)
+
+
+def _bars(request: Request, rows: list[Row], label: str) -> bytes | None:
+    """Plot the paper's figures and ours over the rows; None without matplotlib."""
+    from sppnet.draw import plot_lines
+    from sppnet.errors import MissingExtraError
+
+    x = list(range(1, len(rows) + 1))
+    missing = float("nan")
+    series = {
+        "here": (x, [missing if row.ours is None else row.ours for row in rows]),
+        "paper (VOC 2007)": (x, [missing if row.paper is None else row.paper for row in rows]),
+    }
+    try:
+        return plot_lines(series, f"{label}, {request.data.name}", "row of the table", f"{label}, %")
+    except MissingExtraError:
+        return None
+
+
+TABLES: dict[str, Callable[[Request], Table]] = {
+    "table9": table9,
+    "table10": table10,
+    "table11": table11,
+    "table12": table12,
+}
