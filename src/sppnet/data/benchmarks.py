@@ -101,4 +101,4 @@ def _image(folder: Path, key: str) -> Path:
     for ending in sorted(IMAGE_ENDINGS):
         if is_file(folder / f"{key}{ending}"):
             return folder / f"{key}{ending}"
-    raise UserError(folder, f"the image {key}", "no such file")
+    raise UserError(folder, f"the image {key[:200]}", "no such file")

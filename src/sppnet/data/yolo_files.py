@@ -202,6 +202,8 @@ def _listed_names(root: Path, sources: Mapping[str, Sequence[str]]) -> dict[int,
     for file in (folder / name for folder in folders for name in _CLASS_LISTS):
         if is_file(file):
             names = [class_name(line, f"{file}, line {number}") for number, line in text_lines(file)]
+            if not names:
+                raise UserError(file, "a class name in every line", "an empty file")
             return dict(enumerate(names))
     return None
 
@@ -224,7 +226,7 @@ def _resolve(layout: YoloLayout, entry: str) -> Path:
             if path is not None:
                 return path
     raise UserError(
-        layout.root, f"a folder or list of images {entry[:200]}", "none", f"Looked for {tried[0]}"
+        layout.root, f"a folder or list of images {entry[:200]}", "none", f"Looked for {str(tried[0])[:300]}"
     )
 
 
