@@ -86,7 +86,9 @@ def _read(path: Path, images: list[Path]) -> dict[str, str]:
             raise UserError(where, "an image and its class", shown(line))
         stem = Path(name_parts(words[0])[-1]).stem
         if found.setdefault(stem, words[1]) != words[1]:
-            raise UserError(where, f"one class of {stem}", f"{found[stem]} and {words[1]}")
+            raise UserError(
+                where, f"one class of {shown(stem)}", f"{shown(found[stem])} and {shown(words[1])}"
+            )
     return found
 
 
