@@ -187,7 +187,8 @@ def change_folder(root: Path, names: list[str], rng: random.Random) -> None:
         case 4:
             path.with_name("._" + path.name).write_bytes(rng.randbytes(40))
         case 5:
-            path.with_name(rng.choice(("x.xml", "x.json", "x.yaml", "x.txt", "x y.png", "ä b.HEIC"))).mkdir()
+            folder = path.with_name(rng.choice(("y.xml", "y.json", "y.yaml", "y.txt", "x y.png", "ä b.HEIC")))
+            folder.mkdir()
         case 6:
             path.with_name(path.stem + rng.choice((".jpg", ".xml", ".txt", ".json", ".heic"))).write_bytes(
                 other.read_bytes()
