@@ -190,6 +190,22 @@ def test_classes_by_their_number_alone(tmp_path: Path, image: Make) -> None:
             read_detection(tmp_path)
 
 
+def test_of_class_lists_no_line_is_passed_over(tmp_path: Path, image: Make) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("1 .5 .5 .1 .1\n2 .5 .5 .2 .2\n")
+    names = tmp_path / "classes.txt"
+    names.write_text("cat\r\ndog\r\ncat\r\n\r\n")
+    data = read_detection(tmp_path)
+    assert (data.names, data.category_ids) == (("dog", "cat"), (1, 2))
+    assert data.items[0].truth.labels.tolist() == [0, 1]
+    assert data.notes == ("1 name of several classes counted as one class: cat",)
+    for content, line in (("cat\n\ndog\n", 2), ("\ncat\ndog\n", 1)):
+        names.write_text(content)
+        with pytest.raises(UserError, match=rf"classes\.txt, line {line}: expected a class name"):
+            read_detection(tmp_path)
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 60), (20, 15), (13, 10), (400, 300), (401, 299)])
 def test_boxes_of_images_that_were_resized_are_scaled(
     tmp_path: Path, coco: Make, voc: Make, width: int, height: int
