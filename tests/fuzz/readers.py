@@ -49,7 +49,8 @@ def run(
         watched: a case that takes too long fails, by an alarm of the process.
 
     Returns:
-        How many were read, refused, and raised anything else; by data set and in sum.
+        How many were read, refused, and raised anything else, by data set and in sum; an interrupt
+        ends the run early.
     """
     every = {name: one for name, one in targets().items() if target in {None, name}}
     outcomes: Counter[str] = Counter()
@@ -57,13 +58,16 @@ def run(
     for name, one in every.items():
         write(root / name, one)
         one.read(root / name)  # a data set that is not mutated is read
-    for number in range(count) if only is None else (only,):
-        name = names[number % len(names)]
-        outcome = run_case(root / name, every[name], Random(f"{seed} {number}"), watched)
-        outcomes[f"{name} {outcome}"] += 1
-        outcomes[outcome] += 1
-        if outcome == "failed":
-            print(f"--seed {seed} --only {number} ({name})", file=sys.stderr)
+    try:
+        for number in range(count) if only is None else (only,):
+            name = names[number % len(names)]
+            outcome = run_case(root / name, every[name], Random(f"{seed} {number}"), watched)
+            outcomes[f"{name} {outcome}"] += 1
+            outcomes[outcome] += 1
+            if outcome == "failed":
+                print(f"--seed {seed} --only {number} ({name})", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
     return outcomes
 
 
@@ -112,6 +116,8 @@ def main() -> int:
     options = parser.parse_args()
     limit_memory(3 << 30)
     signal.signal(signal.SIGALRM, too_long)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     memory = Path("/dev/shm")
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
