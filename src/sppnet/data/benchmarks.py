@@ -13,7 +13,7 @@ from sppnet.data.splits import WHOLE
 from sppnet.data.voc_places import voc_home
 from sppnet.errors import UserError
 from sppnet.inputs.paths import files_with, is_file
-from sppnet.inputs.text import text_lines
+from sppnet.inputs.text import reading, text_lines
 from sppnet.structures import ClassificationSet
 
 _CALTECH = "101_ObjectCategories"
@@ -56,9 +56,11 @@ def read_caltech101(root: Path) -> ClassificationSet:
     home = next((path for path in inner if path.is_dir() and is_folders(path)), None)
     if home is None:
         raise missing(root, "Caltech-101")
-    parts = [read_folders(home, split) for split in folder_splits(home) or (WHOLE,)]
+    with reading(root):
+        parts = [read_folders(home, split) for split in folder_splits(home) or (WHOLE,)]
     items = tuple(item for part in parts for item in part.items)
-    return ClassificationSet(root, "folders", WHOLE, parts[0].names, items)
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    return ClassificationSet(root, "folders", WHOLE, parts[0].names, items, notes)
 
 
 def read_voc_labels(root: Path, split: str) -> tuple[list[Path], tuple[str, ...], Tensor]:
@@ -101,4 +103,4 @@ def _image(folder: Path, key: str) -> Path:
     for ending in sorted(IMAGE_ENDINGS):
         if is_file(folder / f"{key}{ending}"):
             return folder / f"{key}{ending}"
-    raise UserError(folder, f"the image {key}", "no such file")
+    raise UserError(folder, f"the image {key[:200]}", "no such file")

@@ -80,7 +80,7 @@ def without_empty_classes(dataset: DetectionSet, difficult: bool = True) -> Dete
     if len(kept) == len(dataset.names):
         return dataset
     if not kept:
-        raise UserError(dataset.root, f"an object in {len(dataset.items)} images", "none")
+        raise UserError(dataset.root, f"an object in {plural(len(dataset.items), 'image')}", "none")
     names = tuple(dataset.names[number] for number in kept)
     numbers = torch.full((len(dataset.names),), -1, dtype=torch.int64)
     numbers[kept] = torch.arange(len(kept))

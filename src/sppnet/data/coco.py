@@ -72,7 +72,8 @@ def read_coco(root: Path, split: str) -> DetectionSet:
     used = {same_key(one["category_id"]) for _, one in annotations if _is_id(one.get("category_id"))}
     ids, notes = merged_names(declared, {number for number, _ in declared if same_key(number) in used})
     names = tuple(ids)
-    labels = {same_key(number): names.index(name) for number, name in declared}
+    places = {name: number for number, name in enumerate(names)}
+    labels = {same_key(number): places[name] for number, name in declared}
     objects: dict[int | str, list[Annotated]] = {key: [] for key in rows}
     for where, annotation in annotations:
         objects[same_key(annotation["image_id"])].append(_annotated(where, annotation, labels))

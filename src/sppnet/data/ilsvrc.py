@@ -27,7 +27,9 @@ def find_list(root: Path, split: str) -> Path | None:
     """The list of the classes of the loose images in ``root/split``, or None."""
     if not is_folder(root / split):
         return None
-    names = [f"{split}.txt", f"LOC_{split}_solution.csv"] + ([_TRUTH] if split.lower() == "val" else [])
+    spellings = dict.fromkeys((split, split.lower()))
+    names = [name for one in spellings for name in (f"{one}.txt", f"LOC_{one}_solution.csv")]
+    names += [_TRUTH] if split.lower() == "val" else []
     return next((root / name for name in names if is_file(root / name)), None)
 
 
@@ -86,7 +88,9 @@ def _read(path: Path, images: list[Path]) -> dict[str, str]:
             raise UserError(where, "an image and its class", shown(line))
         stem = Path(name_parts(words[0])[-1]).stem
         if found.setdefault(stem, words[1]) != words[1]:
-            raise UserError(where, f"one class of {stem}", f"{found[stem]} and {words[1]}")
+            raise UserError(
+                where, f"one class of {shown(stem)}", f"{shown(found[stem])} and {shown(words[1])}"
+            )
     return found
 
 

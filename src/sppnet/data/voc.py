@@ -188,7 +188,7 @@ def _listed(path: Path, table: dict[str, _Description], images: _Images) -> tupl
     for number, line in text_lines(path):
         key = _key(line, table, stems)
         if key is None:
-            missing = path.parents[2] / "Annotations" / f"{_spellings(line)[-1]}.xml"
+            missing = path.parents[2] / "Annotations" / f"{_spellings(line)[-1][:100]}.xml"
             raise UserError(
                 missing, f"the annotation of {line[:200]} ({path.name}, line {number})", "no such file"
             )

@@ -69,7 +69,8 @@ def read_yolo(root: Path, split: str) -> DetectionSet:
     used = {_class_id(where, fields) for rows in lines.values() for where, fields in rows}
     table, notes = merged_names(list(ids.items()), used)
     names = tuple(table)
-    numbers = {category: names.index(name) for category, name in ids.items()}
+    places = {name: number for number, name in enumerate(names)}
+    numbers = {category: places[name] for category, name in ids.items()}
     items: list[DetectionItem] = []
     for image, key in track(images.keys.items(), "images", len(images.keys), quiet=len(images.keys) < _MANY):
         shape = shape_of_sound(image)

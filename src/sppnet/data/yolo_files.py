@@ -22,7 +22,7 @@ MOST_CLASSES = 10_000
 """Class numbers without names end below this; a damaged file would else ask for any amount of memory."""
 
 _NULLS = {"", "~", "null", "Null", "NULL"}
-_CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt")
+_CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,18 @@ def _listed_names(root: Path, sources: Mapping[str, Sequence[str]]) -> dict[int,
     folders = [root, root / "labels", *(root / entry for entries in sources.values() for entry in entries)]
     for file in (folder / name for folder in folders for name in _CLASS_LISTS):
         if is_file(file):
-            names = [class_name(line, f"{file}, line {number}") for number, line in text_lines(file)]
-            return dict(enumerate(names))
+            return _names_by_line(file)
     return None
+
+
+def _names_by_line(file: Path) -> dict[int, str]:
+    """Class names by their line; one that is missing would shift the others."""
+    lines = text_lines(file)
+    blank = next((place for place, (number, _) in enumerate(lines, 1) if place != number), None)
+    if not lines or blank is not None:
+        where = file if blank is None else f"{file}, line {blank}"
+        raise UserError(where, "a class name in every line", "none")
+    return {number - 1: class_name(line, f"{file}, line {number}") for number, line in lines}
 
 
 def _resolve(layout: YoloLayout, entry: str) -> Path:
@@ -224,7 +233,7 @@ def _resolve(layout: YoloLayout, entry: str) -> Path:
             if path is not None:
                 return path
     raise UserError(
-        layout.root, f"a folder or list of images {entry[:200]}", "none", f"Looked for {tried[0]}"
+        layout.root, f"a folder or list of images {entry[:200]}", "none", f"Looked for {str(tried[0])[:300]}"
     )
 
 

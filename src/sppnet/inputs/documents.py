@@ -15,7 +15,8 @@ from defusedxml.ElementTree import fromstring
 from sppnet.errors import UserError
 from sppnet.inputs.text import read_bytes, read_text, shown
 
-_LARGEST_YAML = 4 << 20  # bytes; the pure Python parser takes about a second for each MB
+_LARGEST_YAML = 1 << 20  # bytes; the pure Python parser takes many seconds for each MB
+_DEEPEST_YAML = 30
 _LARGEST_XML = 64 << 20
 
 
@@ -45,6 +46,18 @@ def parse_json(text: str, path: Path, start: int | None = None) -> object:
 class _TextLoader(yaml.BaseLoader):
     """Every scalar as the text that was written, tags ignored, keys that come twice refused."""
 
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        # The scanner's time grows with the square of the depth.
+        if self._depth > _DEEPEST_YAML:
+            raise yaml.MarkedYAMLError(problem=f"more than {_DEEPEST_YAML} levels")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         mapping: dict[Hashable, Any] = {}
         for key_node, value_node in node.value:
@@ -65,7 +78,7 @@ def load_yaml(path: Path) -> object:
     shared, not copied.
 
     Raises:
-        UserError: it cannot be read, is no YAML, is nested too deeply, larger than 4 MiB, or has a key
+        UserError: it cannot be read, is no YAML, is nested too deeply, larger than 1 MiB, or has a key
             twice.
     """
     text = read_text(path, _LARGEST_YAML)

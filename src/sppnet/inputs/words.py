@@ -22,5 +22,17 @@ def shortened(names: Sequence[object], most: int = 5) -> str:
         >>> shortened("abc", most=2)
         'a, b and 1 more'
     """
-    shown = ", ".join(str(name)[:80] for name in names[:most])
+    shown = ", ".join(printable(str(name))[:200] for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def printable(name: str) -> str:
+    r"""A name of a file with escapes for what cannot be printed: line breaks, bytes that are not UTF-8.
+
+    Examples:
+        >>> printable("a\nb é")
+        'a\\nb é'
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in name
+    )
