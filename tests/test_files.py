@@ -21,9 +21,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     class Stop(Exception):
         pass
 
-    with pytest.raises(Stop), replacing(path) as stream:
-        stream.write(b"half of the ne")
-        raise Stop
+    def write() -> None:
+        with replacing(path) as stream:
+            stream.write(b"half of the ne")
+            raise Stop
+
+    with pytest.raises(Stop):
+        write()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 

@@ -2,8 +2,9 @@
 
     python tests/fuzz/kill_saves.py --count 500 --seed 0
 
-A warm child is forked for every kill. Half of the children are killed by ``SIGKILL`` before a random call that
-touches the file system, so that every gap between two such calls is hit; the others after a random delay.
+A warm child is forked for every kill. Half of the children are killed by ``SIGKILL`` before a random call
+that touches the file system, so that every gap between two such calls is hit; the others after a random
+delay.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ def estimator_kinds(data: TinyData) -> dict[str, Kind]:
     network = made["network"]
     assert isinstance(network, NetworkClassifier)
     kinds["training, new"] = training_kind(network, data, no_work, [None])
-    kinds["training, over a run"] = training_kind(network, data, saving(made["classifier"]), [made["classifier"]])
+    kinds["training, over a run"] = training_kind(
+        network, data, saving(made["classifier"]), [made["classifier"]]
+    )
     return kinds
 
 
@@ -280,7 +283,9 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as below:
                 outcomes = run_kind(kind, Path(below), flags.count, flags.seed)
             print(f"{name}: {dict(outcomes)}", flush=True)
-            bad += sum(n for said, n in outcomes.items() if said not in ("killed", "finished before the kill"))
+            bad += sum(
+                n for said, n in outcomes.items() if said not in ("killed", "finished before the kill")
+            )
     return int(bad > 0)
 
 
