@@ -3,8 +3,8 @@
     python tests/fuzz/run_folders.py --count 60000 --seed 0
 
 Allowed outcomes are a `UserError` of one line, or a prediction whose scores are finite. Half of the changes
-keep the checksums right, so that they reach the checks behind them. Every execution is decided by the seed and
-its number; ``--only N`` repeats one.
+keep the checksums right, so that they reach the checks behind them. Every execution is decided by the seed
+and its number; ``--only N`` repeats one.
 """
 
 from __future__ import annotations
