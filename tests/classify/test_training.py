@@ -14,6 +14,7 @@ import torch
 from network_images import write_images
 from safetensors.torch import load_file
 
+from sppnet.backbones import load_backbone
 from sppnet.classify import NetworkClassifier, NetworkOptions, TrainOptions, training
 from sppnet.classify.network import PyramidNetwork, make_network
 from sppnet.classify.samples import (
@@ -255,3 +256,72 @@ def test_resume_refuses_other_flags_and_folders_without_checkpoint(tmp_path: Pat
 def test_options_out_of_range_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match="train"):
         replace(TINY, **wrong).check()
+
+
+def run_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"rate": 0.0}, "train.rate"),
+        ({"rate": 1e5, "batch": 2}, "a finite loss"),
+        ({"epochs": 0}, "train.epochs"),
+    ],
+)
+def test_a_training_that_fails_at_first_touches_no_old_run(
+    tmp_path: Path, wrong: dict[str, object], said: str
+) -> None:
+    data = write_images(tmp_path / "data", "train", 2)
+    classifier(epochs=1).fit(data, folder=tmp_path / "run", quiet=True)
+    before = run_files(tmp_path / "run")
+    with pytest.raises(UserError, match=said):
+        classifier(**wrong).fit(data, folder=tmp_path / "run", overwrite=True, quiet=True)
+    assert run_files(tmp_path / "run") == before
+    with pytest.raises(UserError, match=said):
+        classifier(**wrong).fit(data, folder=tmp_path / "new", quiet=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_resume_goes_on_with_the_same_data_options_and_seed_only(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", "train", 2)
+    run = tmp_path / "run"
+    classifier().fit(data, folder=run, quiet=True)
+    before = run_files(run)
+    other = NetworkClassifier(BACKBONE, device="cpu", network=NET, train=TINY, seed=1)
+    for asked, said in ((other, "seed 0, as training began"), (classifier(epochs=3), "train.epochs 2")):
+        with pytest.raises(UserError, match=said):
+            asked.fit(data, folder=run, resume=True, quiet=True)
+    image = next((data / "train" / "class0").glob("*.png"))
+    image.rename(data / "train" / "class1" / "moved.png")
+    with pytest.raises(UserError, match="the images and labels that training began with"):
+        classifier().fit(data, folder=run, resume=True, quiet=True)
+    assert run_files(run) == before
+
+
+def test_the_last_epoch_is_kept_where_nothing_is_held_out(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", "train")
+    # The rate is so high that the loss rises after the first epoch.
+    rising = classifier(rate=0.5, epochs=4, batch=3, momentum=0.99).fit(
+        data, folder=tmp_path / "run", quiet=True
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] > min(line["loss"] for line in lines)
+    last = load_file(tmp_path / "run" / "checkpoint.safetensors")
+    kept = load_file(tmp_path / "run" / "model.safetensors")
+    for name, value in rising.network_.state_dict().items():
+        assert torch.equal(value, last[f"model.{name}"])
+        assert torch.equal(value, kept[name])
+    model = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert model["summary"]["epochs"] == model["summary"]["kept_epoch"] == 4
+
+
+def test_the_normalisation_travels_with_the_weights(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", "train", 2)
+    trained = classifier(epochs=1).fit(data, folder=tmp_path / "run", quiet=True)
+    again = load_backbone(BACKBONE, tmp_path / "run" / "model.safetensors")
+    image = torch.rand(1, 3, 40, 40)
+    with torch.inference_mode():
+        for ours, theirs in zip(again(image), trained.network_.backbone(image), strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)

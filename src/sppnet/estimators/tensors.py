@@ -94,9 +94,9 @@ def check_finite(tensors: Mapping[str, Tensor], where: object) -> None:
 
 
 def check_window_shapes(shapes: Tensor, where: object) -> None:
-    """Raise `UserError` unless window shapes are sides above 0, in units of an image's short side."""
-    if not bool(((shapes > 0) & (shapes <= 1e3)).all()):
-        raise UserError(where, "shapes of windows above 0", "others", "Fit again.")
+    """Raise `UserError` unless window shapes are 1e-4 to 1e3 in units of an image's short side."""
+    if not bool(((shapes >= 1e-4) & (shapes <= 1e3)).all()):
+        raise UserError(where, "shapes of windows, 1e-4 to 1e3", "others", "Fit again.")
 
 
 def same_shapes(state: Mapping[str, Tensor], prefix: str = "") -> Iterable[TensorSpec]:

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from sppnet.errors import UserError
+from sppnet.locks import LOCK, locked
+from sppnet.runs import lock_run
+
+
+def test_one_thread_at_a_time_and_the_owner_again(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def other() -> None:
+        try:
+            with locked(tmp_path):
+                said.append("inside")
+        except UserError as error:
+            said.append(str(error))
+
+    def ask() -> str:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        return said[-1]
+
+    with locked(tmp_path), locked(tmp_path):
+        assert "in use by another thread" in ask()
+    assert ask() == "inside"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_another_process_is_refused_and_a_dead_one_blocks_nobody(tmp_path: Path) -> None:
+    ready, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        with locked(tmp_path):
+            os.write(ready[1], b"x")
+            os.read(done[0], 1)
+            os._exit(0)  # as a kill would end it: the lock file stays
+    os.read(ready[0], 1)
+    with pytest.raises(UserError, match=f"in use by process {child} on"), locked(tmp_path):
+        pass
+    os.write(done[1], b"x")
+    os.waitpid(child, 0)
+    assert (tmp_path / LOCK).exists()
+    with locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_hold_its_parents_lock(tmp_path: Path) -> None:
+    done = os.pipe()
+    with locked(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.read(done[0], 1)
+            os._exit(0)
+    with locked(tmp_path):
+        pass
+    os.write(done[1], b"x")
+    os.waitpid(child, 0)
+
+
+def test_a_folder_that_got_nothing_is_removed_again(tmp_path: Path) -> None:
+    with lock_run(tmp_path / "deep" / "run"):
+        assert (tmp_path / "deep" / "run").is_dir()
+    assert list(tmp_path.iterdir()) == []
