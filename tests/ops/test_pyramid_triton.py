@@ -16,7 +16,7 @@ import torch
 
 from sppnet.benchmark.pooling import random_regions
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores, spatial_pyramid_pool
-from sppnet.ops.pyramid import Mode, Order
+from sppnet.ops.pyramid import Mode
 
 pytest.importorskip("triton")
 
@@ -27,7 +27,7 @@ import torch
 from sppnet.ops import _gpu, _triton, _triton_gradient, _triton_prepare
 from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
 
-dtype, order = getattr(torch, sys.argv[1]), sys.argv[3]
+dtype = getattr(torch, sys.argv[1])
 levels, batch = eval(sys.argv[2]), int(sys.argv[4])
 _triton.LARGEST = _triton_gradient.LARGEST = int(sys.argv[5])
 generator = torch.Generator().manual_seed(1)
@@ -56,29 +56,29 @@ several = [maps[0, :, 1:], maps[-1, :, :2, 2:]]
 for mode in ("max", "mean"):
     odd = maps.clone()
     odd[0, 1, 3, 3], odd[0, 2], odd[-1, 0] = float("nan"), -float("inf"), -0.0
-    rest = (levels, mode, order)
+    rest, ours = (levels, mode), (levels, mode, "channels")
     for laid in (odd, odd.contiguous(memory_format=torch.channels_last))[: 2 if mode == "max" else 1]:
-        rows, inside = _gpu.pool_regions(laid, boxes, *rest, True)
+        rows, inside = _gpu.pool_regions(laid, boxes, *ours, True)
         assert inside
         close(rows, region_pyramid_pool(odd, regions, *rest), mode)
-    close(_gpu.pool(odd, *rest), spatial_pyramid_pool(odd, *rest), mode)
-    close(_gpu.pool(several, *rest), spatial_pyramid_pool(several, *rest), mode)
+    close(_gpu.pool(odd, *ours), spatial_pyramid_pool(odd, *rest), mode)
+    close(_gpu.pool(several, *ours), spatial_pyramid_pool(several, *rest), mode)
 
     leaf = maps.clone().requires_grad_()
     for made, rows in (
-        (boxes, region_pyramid_pool(leaf, regions, levels, mode, order)),
-        (None, spatial_pyramid_pool(leaf, levels, mode, order)),
+        (boxes, region_pyramid_pool(leaf, regions, levels, mode)),
+        (None, spatial_pyramid_pool(leaf, levels, mode)),
     ):
         grad = torch.randint(-2, 3, rows.shape, generator=generator).to(dtype)
         leaf.grad = None
         rows.backward(grad)
-        (got,) = _gpu.pool_backward(grad, maps, made, levels, mode, order)
+        (got,) = _gpu.pool_backward(grad, maps, made, *ours)
         close(got, leaf.grad, mode)
     leaves = [m.detach().clone().requires_grad_() for m in several]
-    rows = spatial_pyramid_pool(leaves, levels, mode, order)
+    rows = spatial_pyramid_pool(leaves, levels, mode)
     grad = torch.randint(-2, 3, rows.shape, generator=generator).to(dtype)
     rows.backward(grad)
-    for got, leaf in zip(_gpu.pool_backward(grad, several, None, levels, mode, order), leaves, strict=True):
+    for got, leaf in zip(_gpu.pool_backward(grad, several, None, *ours), leaves, strict=True):
         close(got, leaf.grad, mode)
 
 maps = torch.randn(1, 2, 4, 4, generator=generator)
@@ -245,7 +245,6 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 @needs_gpu
 @pytest.mark.parametrize("mode", ["max", "mean"])
-@pytest.mark.parametrize("order", ["channels", "bins"])
 @pytest.mark.parametrize("levels", [(6, 3, 2, 1), (1,), (5, 8, 4, 2), (12, 6, 3), (40,)])
 @pytest.mark.parametrize(
     ("dtype", "layout", "batch", "channels"),
@@ -263,13 +262,12 @@ def test_a_gpu_gives_what_the_cpu_gives(
     batch: int,
     channels: int,
     levels: tuple[int, ...],
-    order: Order,
     mode: Mode,
 ) -> None:
     maps, regions = _maps(batch, channels, dtype, layout), _regions(batch)
     here = maps.cuda()
     there = [r.cuda() for r in regions]
-    rest = (levels, mode, order)
+    rest = (levels, mode)
     expected = region_pyramid_pool(maps, regions, *rest)
     _same(region_pyramid_pool(here, there, *rest), expected, mode)
     _same(region_pyramid_pool(here, regions, *rest), expected, mode)
