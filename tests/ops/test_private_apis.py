@@ -1,11 +1,33 @@
-"""Probes of the private interfaces in use: a new version of torch that changes one fails here, clearly."""
+"""Probes of the private interfaces in use: a new version of torch or numba that changes one fails here.
+
+Those of numba that compile are in test_inline.py, those of Triton in test_pyramid_triton.py.
+"""
 
 from __future__ import annotations
 
+import numba
 import torch
+from numba import types
 from torch.autograd import forward_ad
 
 from sppnet.ops._torch_state import is_batched_backward, is_lazy, is_observed, is_transformed, values_of
+from sppnet.ops.cpu.jit.inline import has
+from sppnet.ops.cpu.jit.simd import instruction
+
+
+def test_the_features_of_the_processor_are_known() -> None:
+    found: list[bool] = []
+
+    @instruction
+    def look(typingctx, x):
+        def codegen(context, builder, sig, values):
+            found.append(has(context, "none of any processor"))
+            return values[0]
+
+        return types.int64(x), codegen
+
+    assert numba.njit(lambda x: look(x))(7) == 7
+    assert found == [False]
 
 
 def test_transforms_of_functorch_are_noticed() -> None:

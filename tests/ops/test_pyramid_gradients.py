@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.nn.functional import adaptive_max_pool2d
 
-from sppnet.ops import _plan, region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops.cpu import plan as _plan
 
 LEVELS = (6, 4, 3, 2, 1)
 

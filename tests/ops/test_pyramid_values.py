@@ -9,12 +9,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import pool_plain
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
-from sppnet.ops import _cpu, _plan, _tasks, region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
 from sppnet.ops._fallback import pool_maps, pool_regions
-from sppnet.ops._reference import pool_plain
+from sppnet.ops.cpu import dispatch as _cpu
+from sppnet.ops.cpu import plan as _plan
+from sppnet.ops.cpu.jit.entry import Entry
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 KERNEL_DTYPES = DTYPES[:3]
@@ -164,14 +167,14 @@ def test_large_outputs_of_the_paper_and_others(
 def test_the_paper_pyramid_has_code_of_its_own_for_small_outputs_too(
     dtype: torch.dtype, odd: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[tuple[_tasks.Entry, bool]] = []
+    taken: list[tuple[Entry, bool]] = []
 
-    def watched(entry: _tasks.Entry, *rest: Any) -> bool:
+    def watched(entry: Entry, *rest: Any) -> bool:
         taken.append((entry, _run(entry, *rest)))
         return taken[-1][1]
 
-    _run = _cpu._run
-    monkeypatch.setattr(_cpu, "_run", watched)
+    _run = _cpu.run_kernel
+    monkeypatch.setattr(_cpu, "run_kernel", watched)
     generator = torch.Generator().manual_seed(9)
     maps = torch.randn(2, 32, 20, 30, generator=generator).to(dtype)
     maps[0, 5, 3:9, 4] = odd

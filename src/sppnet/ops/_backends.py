@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from sppnet.errors import UserError
-from sppnet.ops import _cpu, _fallback, _gpu
+from sppnet.ops import _fallback
 from sppnet.ops.bins import count_bins
+from sppnet.ops.cpu import dispatch as cpu
+from sppnet.ops.gpu import dispatch as gpu
 
 _FEATURE_BYTES = 64 << 20
 """Scores that no kernel fuses are computed from at most this many bytes of features at a time."""
@@ -66,12 +68,12 @@ def check_cells(
     raise UserError(f"regions[{owner}][{row}]", expected, boxes[:, at].tolist())
 
 
-def _checked(maps: Tensor, regions: Sequence[Tensor]) -> _cpu.Boxes:
+def _checked(maps: Tensor, regions: Sequence[Tensor]) -> cpu.Boxes:
     """All regions on the CPU, checked; regions on another device are waited for."""
     lengths = tuple(one.shape[0] for one in regions)
     given = torch.cat([one.to("cpu", torch.int64) for one in regions]).numpy()
     boxes = np.ascontiguousarray(given.T)
-    return _cpu.Boxes(boxes, check_cells(boxes, lengths, maps.shape[2], maps.shape[3]), lengths)
+    return cpu.Boxes(boxes, check_cells(boxes, lengths, maps.shape[2], maps.shape[3]), lengths)
 
 
 def _on_cpu(maps: Sequence[Tensor]) -> bool:
@@ -98,9 +100,9 @@ def pool(
     if regions:
         return _pool_regions(maps[0], regions, levels, mode)
     if _on_cpu(maps):
-        return _cpu.pool(together, _cpu.whole_plan(together, levels, mode), mode, False), None
-    if _gpu.usable(together):
-        return _gpu.pool(together, levels, mode, "channels"), None
+        return cpu.pool(together, cpu.whole_plan(together, levels, mode), mode), None
+    if gpu.usable(together):
+        return gpu.pool(together, levels, mode), None
     return _fallback.pool(maps, regions, levels, mode), None
 
 
@@ -109,15 +111,15 @@ def _pool_regions(
 ) -> tuple[Tensor, object]:
     if _on_cpu([maps]):
         boxes = _checked(maps, regions)
-        plan = _cpu.region_plan(maps, boxes, levels, mode, paper=True)
-        return _cpu.pool(maps, plan, mode, False), boxes
-    if _gpu.usable(maps):
+        plan = cpu.region_plan(maps, boxes, levels, mode, paper=True)
+        return cpu.pool(maps, plan, mode), boxes
+    if gpu.usable(maps):
         # Regions on the CPU are checked here, so that the device does not have to be waited for.
         known = all(one.is_cpu for one in regions)
         if known:
             _checked(maps, regions)
-        there = _gpu.regions_there(maps, regions)
-        rows, all_inside = _gpu.pool_regions(maps, there, levels, mode, "channels", known)
+        there = gpu.regions_there(maps, regions)
+        rows, all_inside = gpu.pool_regions(maps, there, levels, mode, known)
         if not all_inside:
             _checked(maps, regions)
         return rows, there
@@ -144,15 +146,15 @@ def backward(
     if _on_cpu(maps):
         if regions:
             boxes = _checked(maps[0], regions) if checked is None else checked
-            plan = _cpu.region_plan(maps[0], boxes, levels, mode)
+            plan = cpu.region_plan(maps[0], boxes, levels, mode)
         else:
-            plan = _cpu.whole_plan(together, levels, mode)
-        return _cpu.pool_backward(grad, together, plan, mode, False)
-    if _gpu.usable(together):
+            plan = cpu.whole_plan(together, levels, mode)
+        return cpu.pool_backward(grad, together, plan, mode)
+    if gpu.usable(together):
         there = checked
         if regions and checked is None:
-            there = _gpu.regions_there(maps[0], regions)
-        return _gpu.pool_backward(grad, together, there, levels, mode, "channels")
+            there = gpu.regions_there(maps[0], regions)
+        return gpu.pool_backward(grad, together, there, levels, mode)
     there = [one.to(maps[0].device) for one in regions]
     given = _fallback.backward(grad, maps, there, levels, mode)
     return [torch.empty_like(m).copy_(g) for m, g in zip(maps, given, strict=True)]
@@ -177,14 +179,14 @@ def pool_argmax(maps: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
     if _is_empty([maps], []):
         rows = maps.new_empty(maps.shape[0], maps.shape[1] * count_bins(levels))
         return rows, maps.new_empty(argmax_shape(maps, levels), dtype=torch.int16)
-    return _cpu.pool_placed(maps, levels, False)
+    return cpu.pool_argmax(maps, levels)
 
 
 def backward_argmax(grad: Tensor, argmax: Tensor, maps: Tensor, levels: Sequence[int]) -> Tensor:
     """The gradient of `pool_argmax` for the maps, with their strides."""
     if _is_empty([maps], []):
         return torch.zeros_like(maps)
-    return _cpu.pool_placed_backward(grad, argmax, maps, levels, False)
+    return cpu.pool_argmax_backward(grad, argmax, maps, levels)
 
 
 def score(
@@ -196,7 +198,7 @@ def score(
     if not count or not maps.shape[1] or not len(weight):
         return weight.new_zeros(count, len(weight))
     if _on_cpu([maps]) and mode == "max" and weight.dtype != torch.float64:
-        scores = _cpu.score(maps, _checked(maps, regions), weight, levels)
+        scores = cpu.score(maps, _checked(maps, regions), weight, levels)
         if scores is not None:
             return scores.to(weight.dtype)
     most = max(64, _FEATURE_BYTES // max(1, weight.shape[1] * weight.element_size()))

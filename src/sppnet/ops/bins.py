@@ -1,7 +1,7 @@
-"""Where the bins of a pyramid lie: the one place that rounds.
+"""Bin edges of a pyramid: the only place that rounds them.
 
 Bin ``i`` of ``n`` on a side of ``size`` cells covers ``floor(i * size / n)`` up to, not including,
-``ceil((i + 1) * size / n)`` (paper, appendix A): every bin holds at least one cell, neighbours may
+``ceil((i + 1) * size / n)`` (appendix A, pooling bins): every bin holds at least one cell, neighbours may
 share one, and the edges are those of ``torch.nn.AdaptiveMaxPool2d``.
 """
 
@@ -23,12 +23,26 @@ _LARGEST = 1024
 
 
 def bin_edges(size: int, level: int) -> list[tuple[int, int]]:
-    """First cell and the one past the last, for each of the ``level`` bins of a side of ``size`` cells."""
+    """Return the first cell and the one past the last, for each bin of a side.
+
+    Args:
+        size: cells of the side.
+        level: number of bins.
+
+    Examples:
+        >>> bin_edges(7, 3)
+        [(0, 3), (2, 5), (4, 7)]
+    """
     return [(i * size // level, -(-(i + 1) * size // level)) for i in range(level)]
 
 
 def count_bins(levels: Sequence[int]) -> int:
-    """Bins of the whole pyramid: the sum of the squared levels."""
+    """Return the number of bins of a pyramid: the sum of the squared levels.
+
+    Examples:
+        >>> count_bins((6, 3, 2, 1))
+        50
+    """
     return sum(level * level for level in levels)
 
 
@@ -82,11 +96,15 @@ def check_mode(mode: object) -> Mode:
 
 
 def parents(levels: Sequence[int]) -> list[int]:
-    """For each level the position of the level that it can be derived from, or its own position.
+    """Return for each level the index of the level that it can be derived from, or its own index.
 
     When ``n`` divides ``m``, every edge of level ``n`` is an edge of level ``m``, so the maximum of a
     bin of ``n`` is the maximum of ``m / n`` times ``m / n`` bins of ``m``. The smallest such ``m`` is
     taken, the first of equals.
+
+    Examples:
+        >>> parents((6, 3, 2, 1))
+        [0, 0, 0, 2]
     """
     result: list[int] = []
     for own, n in enumerate(levels):

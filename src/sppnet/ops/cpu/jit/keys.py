@@ -1,4 +1,4 @@
-"""Floats as integers of the same order, and places beside them: instructions as `sppnet.ops._simd` has."""
+"""Vector instructions for keys: floats as integers of the same order, with the cell beside them."""
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
 # pyright: basic
@@ -9,7 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from sppnet.ops._simd import Vector, broadcast, has, instruction, shuffle, splat
+from sppnet.ops.cpu.jit.inline import has
+from sppnet.ops.cpu.jit.simd import Vector, broadcast, instruction, shuffle, splat
 
 
 def fold(builder, vector):
@@ -53,8 +54,8 @@ def to_ordered(typingctx, vector):
 def to_key(typingctx, vector, turn):
     """Bits of floats to integers that order as the floats do, every NaN above all.
 
-    ``turn`` is the number of NaNs of either sign: turning the scale by it moves the negative ones from
-    the bottom to the top.
+    ``turn`` is the number of NaNs of either sign: subtracting it, with wrap-around, moves the negative ones
+    from the bottom to the top.
     """
 
     def codegen(context, builder, sig, args):
@@ -99,8 +100,8 @@ def to_plain_key(typingctx, value, vector, turn):
 
 
 @instruction
-def with_place(typingctx, like, keys, part, place):
-    """Part ``part`` of the lanes of ``keys``, each above ``place`` in an integer of the type of ``like``."""
+def with_cell(typingctx, like, keys, part, cell):
+    """Part ``part`` of the lanes of ``keys``, each above ``cell`` in an integer of the type of ``like``."""
     result = Vector(like)
     shift = like.bitwidth // 2
 
@@ -123,7 +124,7 @@ def with_place(typingctx, like, keys, part, place):
 
 @instruction
 def to_cell(typingctx, vector, low):
-    """What `with_place` put into the lower half of each lane, counted down from ``low``."""
+    """What `with_cell` put into the lower half of each lane, counted down from ``low``."""
 
     def codegen(context, builder, sig, args):
         kind, low = vector.llvm, args[1]

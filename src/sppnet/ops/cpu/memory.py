@@ -1,8 +1,8 @@
-"""Memory for large outputs, kept for the next one when it is given back.
+"""A pool of memory for large outputs.
 
-The system hands out every page of a fresh output with a fault and fills it with zeros, which takes as long
-as pooling itself. So what an output of some size leaves behind is kept, and lent to the next one. All but the
-latest is marked as free to take: under pressure the system takes it, as if it had been given back.
+The system maps every page of a new output with a page fault and fills it with zeros, which takes as long as
+pooling itself. So the memory of a large output is reused for the next one. All but the latest is marked as
+free (``MADV_FREE``): under memory pressure the system reclaims it.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import torch
 from torch import Tensor
 
 LARGE = 8 << 20
-"""Outputs from this size on come from here, in bytes; the C library keeps smaller ones itself."""
+"""Minimum size in bytes of outputs from this pool; the C library reuses memory of smaller ones."""
 _KEPT = 256 << 20
 _PAGE = 2 << 20
 _BY_PAGES = sys.platform == "linux" and hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MADV_HUGEPAGE")
 
 
 class _Reserve:
-    """Memory that is waiting for its next use, at most ``_KEPT`` bytes of it."""
+    """Memory that waits for its next use, at most ``_KEPT`` bytes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Returned memory comes from finalizers, which may run anywhere, even while the lock is held:
-        # appending to a deque, and taking from it, needs none. What is in neither is in use.
+        # Memory is returned by finalizers, which may run anywhere, even while the lock is held: appending to
+        # and popping from a deque need no lock. Memory in neither deque is in use.
         self._latest: deque[mmap.mmap] = deque()
         self._waiting: deque[mmap.mmap] = deque()
 
     def lend(self, size: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-        """``size`` bytes whose content is arbitrary; they come back here when the array is collected."""
+        """``size`` bytes of arbitrary content; they return to the pool when the array is collected."""
         wanted = -(-size // _PAGE) * _PAGE
         memory = self._find(wanted)
         if memory is None:
@@ -47,7 +47,7 @@ class _Reserve:
         return array
 
     def kept(self) -> int:
-        """Bytes that are waiting."""
+        """Number of bytes that wait."""
         return sum(len(m) for m in (*tuple(self._latest), *tuple(self._waiting)))
 
     def _find(self, wanted: int) -> mmap.mmap | None:
@@ -67,7 +67,7 @@ class _Reserve:
         if len(memory) > _KEPT:
             return
         self._latest.append(memory)
-        # Marking takes a tenth of the time that an output takes, and the next one wants it right away.
+        # Marking takes a tenth of the time of an output; the next output needs the latest memory at once.
         while len(self._latest) > 1:
             try:
                 older = self._latest.popleft()

@@ -1,13 +1,13 @@
-"""How a compiled kernel lays out a map: the parts of the kernels that read and write maps.
+"""Parts of the kernels that read and write maps, and the layout that they work in.
 
 A *block* is as many channels as a vector has lanes. The channels of one block of one map are laid out as
-one vector a cell, so that pooling is loads and maxima of whole vectors, whatever the strides of the map.
-Floats are compared as integers of the same order (`sppnet.ops._keys.to_key`), which makes NaN the largest
-value, as torch has it, and costs half floats no conversion; or, where none is NaN, wider ones as they are.
+one vector per cell, so that pooling is loads and maxima of whole vectors, whatever the strides of the map.
+Floats are compared as integers of the same order (`sppnet.ops.cpu.jit.keys.to_key`), which makes NaN the
+largest value, as in torch, and needs no conversion of half floats; wider floats without a NaN are compared
+as they are.
 
-Addresses are integers; the callers in `sppnet.ops._cpu` answer for their range. A map, ``one``, is int64
-``[6]``: address, height, width, and the strides of channel, row and cell. Offsets, strides and steps are in
-bytes. Tables of numbers are passed by address, see `sppnet.ops._simd.word`.
+Addresses are integers; the callers in `sppnet.ops.cpu.dispatch` are responsible for their range. ``one`` is
+the address of a map's fields (`sppnet.ops.cpu.args`).
 """
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
@@ -18,10 +18,18 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from sppnet.ops._keys import magnitude, to_key, to_ordered, to_plain_key, with_place
-from sppnet.ops._parts import part, part_giving
-from sppnet.ops._shuffles import transpose
-from sppnet.ops._simd import (
+from sppnet.ops.cpu.args import (
+    MAP_ADDRESS,
+    MAP_CELL_STEP,
+    MAP_CHANNEL_STEP,
+    MAP_HEIGHT,
+    MAP_ROW_STEP,
+    MAP_WIDTH,
+)
+from sppnet.ops.cpu.jit.inline import part, part_giving
+from sppnet.ops.cpu.jit.keys import magnitude, to_key, to_ordered, to_plain_key, with_cell
+from sppnet.ops.cpu.jit.shuffles import transpose
+from sppnet.ops.cpu.jit.simd import (
     greatest,
     lanes,
     largest,
@@ -56,8 +64,12 @@ def _copy(like, source, from_row, from_cell, target, to_row, to_cell, height, wi
 @part
 def gather(like, target, one, channel, channels):
     """Lay out a block of the map ``one``, from ``channel`` on, one vector a cell."""
-    source, height, width = word(one, 0), word(one, 1), word(one, 2)
-    by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
+    source, height, width = word(one, MAP_ADDRESS), word(one, MAP_HEIGHT), word(one, MAP_WIDTH)
+    by_channel, by_row, by_cell = (
+        word(one, MAP_CHANNEL_STEP),
+        word(one, MAP_ROW_STEP),
+        word(one, MAP_CELL_STEP),
+    )
     source += channel * by_channel
     count, size = lanes(like), WIDTH // lanes(like)
     valid, cells = least(count, channels - channel), height * width
@@ -83,7 +95,7 @@ def together(like, one, channel, channels, most):
 
     Where the channels of a cell lie side by side, coming back to the cell for each block takes longer.
     """
-    if word(one, 3) != WIDTH // lanes(like):
+    if word(one, MAP_CHANNEL_STEP) != WIDTH // lanes(like):
         return 1
     return greatest(1, least(most, (channels - channel) // lanes(like)))
 
@@ -91,8 +103,12 @@ def together(like, one, channel, channels, most):
 @part
 def spread(like, source, one, channel, channels):
     """The inverse of `gather`: write a block to the map ``one``, from ``channel`` on."""
-    target, height, width = word(one, 0), word(one, 1), word(one, 2)
-    by_channel, by_row, by_cell = word(one, 3), word(one, 4), word(one, 5)
+    target, height, width = word(one, MAP_ADDRESS), word(one, MAP_HEIGHT), word(one, MAP_WIDTH)
+    by_channel, by_row, by_cell = (
+        word(one, MAP_CHANNEL_STEP),
+        word(one, MAP_ROW_STEP),
+        word(one, MAP_CELL_STEP),
+    )
     target += channel * by_channel
     count, size = lanes(like), WIDTH // lanes(like)
     valid, cells = least(count, channels - channel), height * width
@@ -115,9 +131,9 @@ def spread_several(like, source, one, channel, channels, count, streamed):
     if count == 1:
         spread(like, source, one, channel, channels)
         return
-    target, height, width = word(one, 0), word(one, 1), word(one, 2)
-    by_row, by_cell = word(one, 4), word(one, 5)
-    target += channel * word(one, 3)
+    target, height, width = word(one, MAP_ADDRESS), word(one, MAP_HEIGHT), word(one, MAP_WIDTH)
+    by_row, by_cell = word(one, MAP_ROW_STEP), word(one, MAP_CELL_STEP)
+    target += channel * word(one, MAP_CHANNEL_STEP)
     block = height * width * WIDTH
     for _ in range(height):
         cell = target
@@ -152,7 +168,7 @@ def gather_numbers(like, value, target, one, channel, channels, turn):
 
     Returns whether it can be: False where a float is NaN. Keys are those of `to_ordered`.
     """
-    cells = word(one, 1) * word(one, 2)
+    cells = word(one, MAP_HEIGHT) * word(one, MAP_WIDTH)
     gather(like, target, one, channel, channels)
     most = zero(like)
     for at in range(target, target + cells * WIDTH, WIDTH):
@@ -177,12 +193,16 @@ def to_plain_keys(value, bits, base, cells, turn):
 @part_giving(types.boolean)
 def gather_several(like, value, target, one, channel, channels, count, turn):
     """`gather` and `to_plain_keys` of ``count`` blocks, one behind the other, as many as `together` told."""
-    height, width = word(one, 1), word(one, 2)
+    height, width = word(one, MAP_HEIGHT), word(one, MAP_WIDTH)
     block = height * width * WIDTH
     if count == 1:
         gather(like, target, one, channel, channels)
         return to_plain_keys(value, like, target, height * width, turn)
-    source, by_row, by_cell = word(one, 0) + channel * word(one, 3), word(one, 4), word(one, 5)
+    source, by_row, by_cell = (
+        word(one, MAP_ADDRESS) + channel * word(one, MAP_CHANNEL_STEP),
+        word(one, MAP_ROW_STEP),
+        word(one, MAP_CELL_STEP),
+    )
     most = zero(like)
     for _ in range(height):
         cell = source
@@ -199,7 +219,7 @@ def gather_several(like, value, target, one, channel, channels, count, turn):
 
 
 @part
-def to_places(bits, like, source, target, cells, number):
+def to_cell_keys(bits, like, source, target, cells, number):
     """Lanes of part ``number`` of a block of keys as integers twice as wide, or more.
 
     The upper half of each is the key, the lower half counts down along the cells: the largest integer of a
@@ -208,4 +228,4 @@ def to_places(bits, like, source, target, cells, number):
     low = (np.int64(1) << np.int64(WIDTH * 4 // lanes(like))) - 1
     for cell in range(cells):
         keys = load(bits, source + cell * WIDTH)
-        store(target + cell * WIDTH, with_place(like, keys, number, low - cell))
+        store(target + cell * WIDTH, with_cell(like, keys, number, low - cell))

@@ -1,7 +1,7 @@
-"""Instructions that pool a box by the paper's pyramid or a coarse one, for the loops of `sppnet.ops._simd`.
+"""Instructions that pool a box by one fixed pyramid: the paper's, or a coarse one.
 
-They are `sppnet.ops._tiles.pool_box` for one pyramid each, where four places cover every bin: their addresses
-are few, and smaller levels are made from bins that are still in registers.
+They do what `sppnet.ops.cpu.kernels.tiles.pool_box` does, where four places cover every bin: fewer addresses
+are needed, and smaller levels are made from bins that are still in registers.
 """
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
@@ -17,9 +17,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from sppnet.ops._keys import ordered
-from sppnet.ops._shuffles import register_bytes
-from sppnet.ops._simd import BYTES, Vector, at, instruction, larger
+from sppnet.ops.cpu.jit.keys import ordered
+from sppnet.ops.cpu.jit.shuffles import register_bytes
+from sppnet.ops.cpu.jit.simd import BYTES, Vector, at, instruction, larger
 
 _WORD = ir.IntType(64)
 
@@ -74,7 +74,7 @@ class _Box:
 def pool_paper_box(typingctx, like, tile, base, box):
     """Levels 6, 3, 2, 1, the default.
 
-    Keys, which are integers, those of `sppnet.ops._keys.to_ordered`, are written as the floats' bits.
+    Keys, which are integers, those of `sppnet.ops.cpu.jit.keys.to_ordered`, are written as the floats' bits.
     """
 
     def codegen(context, builder, sig, args):

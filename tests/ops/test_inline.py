@@ -6,7 +6,7 @@ from numba import types
 from numba.core import config
 from numba.core.errors import NumbaError
 
-from sppnet.ops._parts import in_one_chunk, part, part_giving
+from sppnet.ops.cpu.jit.inline import in_one_chunk, part, part_giving
 
 
 @part_giving(types.int64)

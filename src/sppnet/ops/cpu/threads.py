@@ -1,9 +1,8 @@
-"""Threads for compiled loops that release the interpreter: torch's own where they can be had.
+"""Threads for compiled loops: those of torch's OpenMP library where available.
 
-After an operation torch's threads stay awake for some milliseconds, waiting for the next one on the cores
-that they had. Other threads would wait behind them. So where torch computes with GNU OpenMP, these loops run
-on its very threads: they are awake already, and ready for torch again the moment we are done. Elsewhere,
-and in a forked child, where no thread survives, an executor of our own takes their place.
+After an operation torch's threads spin for some milliseconds on their cores, and other threads would have to
+wait for them. So where torch uses GNU OpenMP, kernels run on the same threads. Elsewhere, and in a forked
+child, where no thread survives, an executor is used.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _Body = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
 class _Workers:
-    """An executor made when it is first needed, and again in a forked child."""
+    """An executor that is made on first use, and again in a forked child."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -49,7 +48,7 @@ _workers = _Workers()
 
 @cache
 def _parallel() -> Callable[..., None] | None:
-    """The entry of a parallel region in the OpenMP library that torch has loaded, None for another kind.
+    """The function that starts a parallel region in the OpenMP library that torch has loaded, or None.
 
     ``(address, data, threads, flags)``; it returns when all threads have left the function at ``address``,
     and lets other threads of the interpreter run meanwhile.
@@ -60,7 +59,7 @@ def _parallel() -> Callable[..., None] | None:
         try:
             library = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
         except OSError:
-            continue  # it lies there, but this process computes with another one
+            continue  # present, but this process has loaded another one
         region: Any = library.GOMP_parallel
         region.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
         region.restype = None
@@ -68,22 +67,22 @@ def _parallel() -> Callable[..., None] | None:
     return None
 
 
-def run(entry: int, task: int, threads: int) -> None:
-    """Call the machine code at ``entry`` with ``task`` on several threads, the caller's among them.
+def run(entry: int, struct: int, threads: int) -> None:
+    """Call the machine code at ``entry`` with an args struct on several threads, including the caller's.
 
-    It is called at most ``threads`` times in all, at least once, and must do all the work however often that
-    is. Returns when the last call has.
+    It is called once to ``threads`` times, and must do all the work however often that is. Returns when the
+    last call has.
     """
     if threads <= 1:
-        _Body(entry)(task)
+        _Body(entry)(struct)
         return
     region = None if _workers.forked else _parallel()
     if region is not None:
-        region(entry, task, threads, 0)
+        region(entry, struct, threads, 0)
         return
-    others = [_workers.submit(partial(_Body(entry), task)) for _ in range(threads - 1)]
+    others = [_workers.submit(partial(_Body(entry), struct)) for _ in range(threads - 1)]
     try:
-        _Body(entry)(task)
+        _Body(entry)(struct)
     finally:
         for other in others:
             # A thread that never began has nothing left to do.

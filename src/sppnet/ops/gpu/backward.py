@@ -1,6 +1,6 @@
-"""Pyramid pooling on a GPU: the backward kernels, in Triton; see `sppnet.ops._triton`.
+"""Pyramid pooling on a GPU: the backward kernels, in Triton; see `sppnet.ops.gpu.forward`.
 
-Maxima are sought among keys that hold the cell beside the number, see `sppnet.ops._triton_prepare.prepare`.
+Maxima are sought among keys that hold the cell beside the number, see `sppnet.ops.gpu.tables.prepare`.
 Gradients are added as 64-bit fixed-point numbers: such sums are the same in any order, so atomic additions by
 many programs give one result. They take most of the time, a cell of memory each; hence a bin of a derived
 level adds none of its own, but to the gradient of the bin that it has its maximum from.
@@ -24,7 +24,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sppnet.ops._triton import (
+from sppnet.ops.bins import count_bins
+from sppnet.ops.gpu.forward import (
     LARGEST,
     LEAST,
     BoxesForm,
@@ -37,27 +38,23 @@ from sppnet.ops._triton import (
     place_of,
     unit,
 )
-from sppnet.ops._triton_prepare import (
-    CELLS,
-    CHANNELS,
-    KEPT,
+from sppnet.ops.gpu.launch import CACHED_PLANS, Launch, chunks, stream_of
+from sppnet.ops.gpu.tables import (
+    BLOCK_CELLS,
+    BLOCK_CHANNELS,
     Form,
-    Launch,
     Preparation,
     Regions,
     aligned,
     cell_of,
-    chunks,
     form_of,
     form_of_regions,
     greater,
     preparation,
     prepare,
-    stream_of,
     tile,
     unit_step,
 )
-from sppnet.ops.bins import count_bins
 
 _SCANNED = 4096
 """Gradients among which a program seeks the largest at a time."""
@@ -66,11 +63,11 @@ _BINS = 16
 
 
 @triton.jit(do_not_specialize=["SIZE", "PROGRAMS"])
-def _largest_kernel(grad, notes, SIZE, PROGRAMS, BLOCK: tl.constexpr):
+def _largest_kernel(grad, notes, SIZE, PROGRAMS, BLOCK_GRADIENTS: tl.constexpr):
     """Note first the bits of the largest finite magnitude of all gradients, which are ordered as it is."""
-    best = tl.zeros([BLOCK], tl.float32)
-    for start in range(tl.program_id(0) * BLOCK, SIZE, PROGRAMS * BLOCK):
-        at = tl.cast(start, tl.int64) + tl.arange(0, BLOCK)
+    best = tl.zeros([BLOCK_GRADIENTS], tl.float32)
+    for start in range(tl.program_id(0) * BLOCK_GRADIENTS, SIZE, PROGRAMS * BLOCK_GRADIENTS):
+        at = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_GRADIENTS)
         given = tl.load(grad + at, mask=at < SIZE, other=0.0).to(tl.float32)
         best = tl.maximum(best, tl.where((given - given) == 0, tl.abs(given), 0.0))
     tl.atomic_max(notes, tl.max(best, 0).to(tl.int32, bitcast=True), sem="relaxed")
@@ -96,9 +93,9 @@ def _mark(notes, place, there, doubt):
 
 
 @triton.jit
-def _given(row, c, C, bin, BINS: tl.constexpr, BY_BIN: tl.constexpr):
+def _given(row, c, C, bin, BINS: tl.constexpr):
     """A bin's gradients, in a level of ``BINS`` that begins at ``row``."""
-    return tl.load(row + place_of(c, C, bin, BINS, BY_BIN), mask=c < C, other=0.0).to(tl.float32)
+    return tl.load(row + place_of(c, C, bin, BINS), mask=c < C, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -123,31 +120,32 @@ def _share(winners, amounts, K: tl.constexpr, BIN: tl.constexpr):
 @triton.jit(do_not_specialize=["S", "BINS", "before", "H", "W", "ROOM", "before_too"])
 def _max_kernel(
     tables, boxes, grad, sums, notes, S, C, BINS, before, H, W, ROOM, before_too,
-    WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK: tl.constexpr, BY_BIN: tl.constexpr,
-    EVEN: tl.constexpr, DOUBLINGS: tl.constexpr, ROWS: tl.constexpr, TOO: tl.constexpr,
+    IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr,
+    IS_UNMASKED: tl.constexpr, DOUBLINGS: tl.constexpr, ROWS: tl.constexpr, TOO: tl.constexpr,
 ):  # fmt: skip
     """Add each bin's gradient to the sum of its maximum's first cell, ``ROWS`` rows of bins at a time.
 
     Where ``TOO`` is not 0, those rows make one of the level of so many bins a side, which is derived: the
     gradients of its bins are added to those of the bins that they have their maxima from.
     """
-    r, c = unit(C, BLOCK)
-    owner, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, WHOLE)
+    r, c = unit(C, BLOCK_C)
+    owner, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
     row = grad + r.to(tl.int64) * C * BINS
     too, row = row + before_too * C, row + before * C
-    by, doubt = _power(notes, ROOM, 1), tl.zeros([BLOCK], tl.float32)
+    by, doubt = _power(notes, ROOM, 1), tl.zeros([BLOCK_C], tl.float32)
     for a in range(LEVEL // ROWS):
         best = maxima(
-            tables, S, C, c, first, width, x0, y0, x1, y1, a * ROWS, ROWS, LEVEL, BLOCK, EVEN, DOUBLINGS
-        )
+            tables, S, C, c, first, width, x0, y0, x1, y1, a * ROWS, ROWS, LEVEL, BLOCK_C, IS_UNMASKED,
+            DOUBLINGS,
+        )  # fmt: skip
         winners, amounts = (), ()
         for b in tl.static_range(TOO):
-            given = _given(too, c, C, a * TOO + b, TOO * TOO, BY_BIN)
+            given = _given(too, c, C, a * TOO + b, TOO * TOO)
             doubt += given - given
             amounts = amounts + (_fixed(given, by),)
             winners = winners + (_winner(best, LEVEL, ROWS, b * (LEVEL // TOO), LEVEL // TOO),)
         for k in tl.static_range(ROWS * LEVEL):
-            given = _given(row, c, C, a * ROWS * LEVEL + k, LEVEL * LEVEL, BY_BIN)
+            given = _given(row, c, C, a * ROWS * LEVEL + k, LEVEL * LEVEL)
             doubt += given - given
             amount = _fixed(given, by)
             if TOO > 0:
@@ -160,23 +158,23 @@ def _max_kernel(
 @triton.jit(do_not_specialize=["BINS", "before", "H", "W", "ROOM"])
 def _bin_kernel(
     cells, boxes, grad, sums, notes, C, BINS, before, H, W, ROOM,
-    WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK: tl.constexpr, BY_BIN: tl.constexpr,
+    IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """As `_max_kernel` for one level of any size, bin by bin, from the keys of single cells."""
-    r, c = unit(C, BLOCK)
-    owner, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, WHOLE)
+    r, c = unit(C, BLOCK_C)
+    owner, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
     origin = cells + first * C + c
     row = grad + r.to(tl.int64) * C * BINS + before * C
-    by, doubt = _power(notes, ROOM, 1), tl.zeros([BLOCK], tl.float32)
+    by, doubt = _power(notes, ROOM, 1), tl.zeros([BLOCK_C], tl.float32)
     for a in range(LEVEL):
         top, bottom = edges_of(a, y0, y1, LEVEL)
         for b in range(LEVEL):
             left, right = edges_of(b, x0, x1, LEVEL)
-            best = tl.full([BLOCK], LEAST, tl.int64)
+            best = tl.full([BLOCK_C], LEAST, tl.int64)
             for y in range(top, bottom):
                 for x in tl.range(left, right, loop_unroll_factor=4):
                     best = greater(best, tl.load(origin + (y * width + x) * C, mask=c < C, other=0))
-            given = _given(row, c, C, a * LEVEL + b, LEVEL * LEVEL, BY_BIN)
+            given = _given(row, c, C, a * LEVEL + b, LEVEL * LEVEL)
             amount = _fixed(given, by)
             doubt += given - given
             to = sums + cell_of(best) * C + c
@@ -187,23 +185,23 @@ def _bin_kernel(
 @triton.jit(do_not_specialize=["BINS", "before", "H", "W", "ROOM"])
 def _mean_kernel(
     _tables, boxes, grad, sums, notes, C, BINS, before, H, W, ROOM,
-    WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK: tl.constexpr, BY_BIN: tl.constexpr,
+    IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Add each bin's share at the corners of the bin, on maps of one row and one column more.
 
     Sums along rows and columns then hold it in all cells of the bin. No table is read.
     """
-    r, c = unit(C, BLOCK)
+    r, c = unit(C, BLOCK_C)
     there = c < C
-    owner, _, first, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, WHOLE)
+    owner, _, first, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
     row = grad + r.to(tl.int64) * C * BINS + before * C
-    target, by, doubt = sums + first * C + c, _power(notes, ROOM, 1), tl.zeros([BLOCK], tl.float32)
+    target, by, doubt = sums + first * C + c, _power(notes, ROOM, 1), tl.zeros([BLOCK_C], tl.float32)
     line = width + 1
     for a in range(LEVEL):
         top, bottom = edges_of(a, y0, y1, LEVEL)
         for b in range(LEVEL):
             left, right = edges_of(b, x0, x1, LEVEL)
-            given = _given(row, c, C, a * LEVEL + b, LEVEL * LEVEL, BY_BIN)
+            given = _given(row, c, C, a * LEVEL + b, LEVEL * LEVEL)
             amount = _fixed(given / ((bottom - top) * (right - left)).to(tl.float32), by)
             doubt += given - given
             some = there & (amount != 0)
@@ -217,16 +215,16 @@ def _mean_kernel(
 @triton.jit(do_not_specialize=["H", "W", "s_map", "s_c", "s_y", "s_x", "ROOM"])
 def _finish_kernel(
     sums, notes, out, C, H, W, s_map, s_c, s_y, s_x, ROOM,
-    UNIT: tl.constexpr, MARKED: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr,
+    UNIT: tl.constexpr, HAS_MARKS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr,
 ):  # fmt: skip
-    """Sums as gradients of the maps, in their layout; where ``MARKED``, not a number by map and channel."""
+    """Sums as gradients of the maps, in their layout; with ``HAS_MARKS``, NaN by map and channel."""
     pid = tl.program_id(0)
-    c, cell, owner, begin, s_x = tile(pid, C, H, W, s_map, s_c, s_x, UNIT, BLOCK, CELLS)
+    c, cell, owner, begin, s_x = tile(pid, C, H, W, s_map, s_c, s_x, UNIT, BLOCK_C, BLOCK_CELLS)
     there = (c < C)[:, None] & (cell < H * W)[None, :]
     place = (owner * H * W + cell)[None, :] * C + c[:, None]
     made = tl.load(sums + place, mask=there, other=0).to(tl.float64) * _power(notes, ROOM, -1)
     made = made.to(tl.float32)
-    if MARKED:
+    if HAS_MARKS:
         marks = tl.load(notes + 1 + owner * C + c, mask=c < C, other=0)
         made = tl.where((marks != 0)[:, None], float("nan"), made)
     to = out + begin[:, None] + (cell // W * s_y + cell % W * s_x)[None, :]
@@ -240,9 +238,8 @@ def pool_backward(
     sizes: Sequence[tuple[int, int]] | None,
     levels: Sequence[int],
     mode: str,
-    order: str,
 ) -> Tensor:
-    """The gradient of `sppnet.ops._triton.pool`, with the type and the strides of the maps.
+    """The gradient of `sppnet.ops.gpu.forward.pool`, with the type and the strides of the maps.
 
     Where a gradient is not finite, the whole channel of its map is not a number.
 
@@ -253,7 +250,6 @@ def pool_backward(
         sizes: of maps that were joined to one of a single row, their heights and widths.
         levels: bins a side of each level.
         mode: ``"max"`` or ``"mean"``.
-        order: ``"channels"`` or ``"bins"``.
     """
     batch, channels, height, width = maps.shape
     given, out, stream = grad.contiguous(), torch.empty_like(maps), stream_of(maps)
@@ -264,7 +260,7 @@ def pool_backward(
     elif boxes is not None:
         which = len(boxes)
     kind = given.dtype, aligned(given), out.stride()
-    plan = _backward(form_of(maps), kind, which, tuple(levels), mode, order)
+    plan = _backward(form_of(maps), kind, which, tuple(levels), mode)
     read, table = prepare(plan.preparation, stream, maps, regions)
     if isinstance(boxes, Tensor):
         table = boxes
@@ -300,14 +296,13 @@ class _Backward(NamedTuple):
     finish: Launch
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_PLANS)
 def _backward(
     form: Form,
     kind: tuple[torch.dtype, bool, tuple[int, ...]],
     boxes: BoxesForm,
     levels: tuple[int, ...],
     mode: str,
-    order: str,
 ) -> _Backward:
     """Plan `pool_backward`.
 
@@ -317,7 +312,6 @@ def _backward(
         boxes: their form, a number where maps were joined.
         levels: bins a side of each level.
         mode: ``"max"`` or ``"mean"``.
-        order: ``"channels"`` or ``"bins"``.
     """
     (batch, channels, height, width), _, out_dtype, device, _ = form
     dtype, even, steps = kind
@@ -336,16 +330,16 @@ def _backward(
     adding: list[Launch] = []
     for n, before, rows, too, before_too in _levels(levels, mode):
         numbers: tuple[object, ...] = (channels, bins, before, height, width, room)
-        constants: tuple[object, ...] = (boxes is None, n, block, order == "bins")
+        constants: tuple[object, ...] = (boxes is None, n, block)
         kernel = _mean_kernel if mode == "mean" else _bin_kernel
         if rows:
             kernel, numbers = _max_kernel, (batch * height * width, *numbers, before_too)
             constants += (channels % block == 0, doubled, rows, too)
         code = (device, dtype, even, channels == 1, channels % 16 == 0, constants)
         adding.append(Launch(kernel, chunks(channels, block) * count, (*numbers, *constants), code, 1))
-    constants = (unit_step(steps), not joined, CHANNELS, CELLS)
+    constants = (unit_step(steps), not joined, BLOCK_CHANNELS, BLOCK_CELLS)
     code = (device, out_dtype, channels == 1, channels % 16 == 0, steps[0] < 2**31, constants)
-    programs = chunks(height * width, CELLS) * chunks(channels, CHANNELS) * batch
+    programs = chunks(height * width, BLOCK_CELLS) * chunks(channels, BLOCK_CHANNELS) * batch
     finish = Launch(_finish_kernel, programs, (channels, height, width, *steps, room, *constants), code, 4)
     return _Backward(preparation(form, doubled, True, regions), scan, adding, finish)
 

@@ -1,4 +1,4 @@
-"""Vectors of `sppnet.ops._simd` turned, widened and narrowed: instructions that move lanes."""
+"""Instructions that move lanes: transposing, widening and narrowing vectors."""
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
 # pyright: basic
@@ -13,11 +13,11 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from sppnet.ops._simd import (
+from sppnet.ops.cpu.jit.inline import has
+from sppnet.ops.cpu.jit.simd import (
     BYTES,
     Vector,
     at,
-    has,
     instruction,
     literal_instruction,
     shuffle,

@@ -1,7 +1,7 @@
-"""Products of many long rows with a few vectors, at the speed at which memory gives the rows.
+"""Products for linear models: many long feature vectors (rows) with a few weight vectors.
 
-A linear model of a few classes meets its rows as a tall, skinny product. Matrix multiplication is made for
-square ones; here the rows are read once a call, even where they are used twice.
+These products are bound by reading the rows. Here the rows are read once per call, even where they are used
+twice; general matrix multiplication is optimised for square matrices.
 """
 
 from __future__ import annotations
@@ -11,26 +11,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sppnet.ops import _product_kernels as kernels
-from sppnet.ops import _tasks
-from sppnet.ops._threads import run
+from sppnet.ops.cpu import args
+from sppnet.ops.cpu.kernels.linear import products
+from sppnet.ops.cpu.threads import run
 
 MOST = 32
-"""Vectors up to which this is faster than a matrix product."""
+"""Maximum number of vectors for which this is faster than a matrix product."""
 _UNITS = 16
-"""Stretches of rows, at most, whose totals are kept apart."""
+"""Maximum number of runs of rows with totals of their own."""
 _THREAD_NUMBERS = 1 << 17
-"""Fewer numbers than this are read before another thread is awake."""
+"""Numbers to read per thread; fewer are read before another thread is awake."""
 
 
 def suits(rows: Tensor, count: int) -> bool:
-    """Whether `row_products` and the others take these rows with ``count`` vectors."""
+    """Return whether the functions of this module accept these rows with ``count`` vectors.
+
+    Examples:
+        >>> suits(torch.ones(6, 20), 3), suits(torch.ones(6, 20).double(), 3)
+        (True, False)
+    """
     able = rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.is_contiguous()
     return able and count <= MOST and rows.numel() > 0
 
 
 def row_products(rows: Tensor, vectors: Tensor) -> Tensor:
-    """``vectors @ rows.T``.
+    """Compute ``vectors @ rows.T``.
 
     Args:
         rows: float32 ``[N, D]``, contiguous, on the CPU.
@@ -38,6 +43,10 @@ def row_products(rows: Tensor, vectors: Tensor) -> Tensor:
 
     Returns:
         float32 ``[K, N]``.
+
+    Examples:
+        >>> row_products(torch.ones(3, 4), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+        tensor([[10., 10., 10.]])
     """
     index = np.arange(len(rows))
     fours = _by_fours(vectors)
@@ -47,7 +56,7 @@ def row_products(rows: Tensor, vectors: Tensor) -> Tensor:
 
 
 def row_sums(rows: Tensor, factors: Tensor) -> Tensor:
-    """``factors @ rows``; rows whose factors are all zero are not read.
+    """Compute ``factors @ rows``; rows whose factors are all zero are not read.
 
     Args:
         rows: float32 ``[N, D]``, contiguous, on the CPU.
@@ -55,14 +64,18 @@ def row_sums(rows: Tensor, factors: Tensor) -> Tensor:
 
     Returns:
         float32 ``[K, D]``, the same for any number of threads.
+
+    Examples:
+        >>> row_sums(torch.ones(3, 4), torch.tensor([[1.0, 0.0, 2.0]]))
+        tensor([[3., 3., 3., 3.]])
     """
     return _sums(rows, None, factors, None)[0]
 
 
 def curved_products(rows: Tensor, vectors: Tensor, offsets: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """With ``m = factors * (vectors @ rows.T + offsets[:, None])``, ``m @ rows`` and ``m.sum(1)``.
+    """Compute ``m @ rows`` and ``m.sum(1)``, where ``m = factors * (vectors @ rows.T + offsets[:, None])``.
 
-    One pass over the rows that have a factor other than zero.
+    One pass over the rows that have a nonzero factor.
 
     Args:
         rows: float32 ``[N, D]``, contiguous, on the CPU.
@@ -72,6 +85,11 @@ def curved_products(rows: Tensor, vectors: Tensor, offsets: Tensor, factors: Ten
 
     Returns:
         float32 ``[K, D]`` and ``[K]``, the same for any number of threads.
+
+    Examples:
+        >>> rows, vectors = torch.ones(2, 2), torch.tensor([[1.0, 2.0]])
+        >>> curved_products(rows, vectors, torch.tensor([1.0]), torch.tensor([[1.0, 0.0]]))
+        (tensor([[4., 4.]]), tensor([4.]))
     """
     return _sums(rows, vectors, factors, offsets)
 
@@ -96,7 +114,7 @@ def _sums(
 
 
 def _rows_by_fours(factors: Tensor) -> Tensor:
-    """``[K, N]`` as float32 ``[N / 4, K / 4, 4 rows, 4]``, filled up with zeros."""
+    """``[K, N]`` as float32 ``[N / 4, K / 4, 4 rows, 4]``, padded with zeros."""
     count, length = factors.shape
     padded = torch.zeros(-(-count // 4) * 4, -(-length // 4) * 4, dtype=torch.float32, device="cpu")
     padded[:count, :length] = factors
@@ -104,7 +122,7 @@ def _rows_by_fours(factors: Tensor) -> Tensor:
 
 
 def _by_fours(vectors: Tensor) -> Tensor:
-    """``[K, D]`` as float32 ``[K / 4, D / 16, 4, 16]``, filled up with zeros."""
+    """``[K, D]`` as float32 ``[K / 4, D / 16, 4, 16]``, padded with zeros."""
     count, length = vectors.shape
     padded = torch.zeros(-(-count // 4) * 4, -(-length // 16) * 16, dtype=torch.float32, device="cpu")
     padded[:count, :length] = vectors
@@ -120,15 +138,15 @@ def _run(
     multiples: Tensor,
     totals: Tensor | None,
 ) -> None:
-    task = np.zeros(_tasks.WORDS, np.int64)
+    struct = np.zeros(args.LINEAR_FIELDS, np.int64)
     units = min(_UNITS, len(multiples)) if totals is None else len(totals)
-    task[_tasks.COUNT], task[_tasks.RUN] = units, 1
-    task[kernels.ROWS], task[kernels.INDEX] = rows.data_ptr(), index.ctypes.data
-    task[kernels.MULTIPLES] = multiples.data_ptr()
-    numbers = (kernels.VECTORS, kernels.FACTORS, kernels.OFFSETS, kernels.TOTALS)
-    for number, tensor in zip(numbers, (vectors, factors, offsets, totals), strict=True):
-        task[number] = 0 if tensor is None else tensor.data_ptr()
-    task[kernels.USED], task[kernels.LENGTH] = len(index), rows.shape[1]
-    task[kernels.FOURS], task[kernels.EACH] = multiples.shape[1], -(-len(multiples) // units) * 4
+    struct[args.UNIT_COUNT], struct[args.UNIT_RUN] = units, 1
+    struct[args.LINEAR_ROWS], struct[args.LINEAR_INDEX] = rows.data_ptr(), index.ctypes.data
+    struct[args.LINEAR_MULTIPLES] = multiples.data_ptr()
+    fields = (args.LINEAR_VECTORS, args.LINEAR_FACTORS, args.LINEAR_OFFSETS, args.LINEAR_TOTALS)
+    for field, tensor in zip(fields, (vectors, factors, offsets, totals), strict=True):
+        struct[field] = 0 if tensor is None else tensor.data_ptr()
+    struct[args.LINEAR_USED], struct[args.LINEAR_LENGTH] = len(index), rows.shape[1]
+    struct[args.LINEAR_FOURS], struct[args.LINEAR_EACH] = multiples.shape[1], -(-len(multiples) // units) * 4
     threads = min(torch.get_num_threads(), units, 1 + len(index) * rows.shape[1] // _THREAD_NUMBERS)
-    run(kernels.products.address, task.ctypes.data, threads)
+    run(products.address, struct.ctypes.data, threads)

@@ -1,4 +1,6 @@
-"""Functions that kernels are made of, compiled with the kernel that calls them.
+"""Functions compiled into the kernel that calls them: the only file that uses private interfaces of numba.
+
+``tests/ops/test_private_apis.py`` fails when one of them changes.
 
 Numba's own compiled functions are optimised and turned into machine code each by itself, and again inside
 every caller. A part is only translated by itself: its code joins the caller's module, which is optimised
@@ -25,8 +27,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # Numba sets these attributes from the environment; no checker knows them.
 _settings: Any = config
 
-# What each module of machine code that is being made holds: descriptions by function and types.
+# For each module of machine code in the making, what it holds: descriptions by function and types.
 _made: WeakKeyDictionary[Any, dict[tuple[Callable[..., Any], Any], Any]] = WeakKeyDictionary()
+
+
+def has(context, feature: str) -> bool:
+    """Whether the processor has an extension, as LLVM names it."""
+    return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
 
 
 def _translated(context, function: Callable[..., Any], sig) -> Any:

@@ -1,8 +1,8 @@
 """Vectors of 64 bytes for compiled loops: a numba type, and the few instructions that pooling needs.
 
 A vector holds 64 bytes of one element type, 16 float32 for instance, whatever the processor has: the
-compiler splits it where registers are narrower. Memory is named by integer addresses, so whoever calls
-answers for their range. The first argument ``like`` of most functions is any scalar of the element type.
+compiler splits it where registers are narrower. Memory is given by integer addresses: callers are
+responsible for their range. The first argument ``like`` of most functions is a scalar of the element type.
 """
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
@@ -32,10 +32,12 @@ _ITEMS = {
 
 
 def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Define a function of compiled code that becomes LLVM instructions."""
     return intrinsic(function)
 
 
 def literal_instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `instruction`, with integer arguments known to the compiler."""
     return intrinsic(prefer_literal=True)(function)
 
 
@@ -55,26 +57,25 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, fe_type.llvm)
 
 
-def has(context, feature: str) -> bool:
-    """Whether the processor has an extension, as LLVM names it."""
-    return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
-
-
 def splat(vector: ir.VectorType, value) -> ir.Constant:
+    """A constant vector of one value."""
     return ir.Constant(vector, [value] * vector.count)
 
 
 def broadcast(builder, vector: ir.VectorType, scalar):
+    """A vector of which every lane is ``scalar``."""
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
     return builder.shuffle_vector(first, first, zeros)
 
 
 def shuffle(builder, a, b, lanes: list[int]):
+    """The lanes ``lanes`` of two vectors, numbered through."""
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
 def at(builder, address, kind, offset=None):
+    """A pointer to ``kind`` at an integer address."""
     if offset is not None:
         address = builder.add(address, offset)
     return builder.inttoptr(address, kind.as_pointer())
@@ -116,7 +117,7 @@ def word(typingctx, address, index):
 
 @instruction
 def least(typingctx, a, b):
-    """The smaller of two int64. Python's own word for it costs the compiler another function."""
+    """The smaller of two int64. Python's ``min`` would cost the compiler another function."""
 
     def codegen(context, builder, sig, args):
         return builder.select(builder.icmp_signed("<", *args), *args)
@@ -188,6 +189,7 @@ def store_half(typingctx, address, vector):
 
 
 def write_past(builder, vector, place, align: int = BYTES) -> None:
+    """Write a vector past the caches."""
     written = builder.store(vector, place, align=align)
     written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
 
@@ -216,7 +218,7 @@ def fence(typingctx):
 
 @instruction
 def prefetch(typingctx, address):
-    """Ask for the cache line at ``address``, which may lie anywhere."""
+    """Prefetch the cache line at ``address``, which may be invalid."""
 
     def codegen(context, builder, sig, args):
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -237,6 +239,7 @@ def zero(typingctx, like):
 
 
 def larger(builder, a, b):
+    """The larger of two scalars, or of each pair of lanes."""
     item = getattr(a.type, "element", a.type)
     above = builder.icmp_signed if isinstance(item, ir.IntType) else builder.fcmp_ordered
     return builder.select(above(">", a, b), a, b)
@@ -334,7 +337,7 @@ def where_above(typingctx, a, b, x, y):
 
 @instruction
 def where_first(typingctx, a, x, b, y):
-    """For each lane the place ``x`` or ``y`` of the larger of ``a`` and ``b``, the smaller one of equals."""
+    """For each lane the index ``x`` or ``y`` of the larger of ``a`` and ``b``; of equals the smaller."""
 
     def codegen(context, builder, sig, args):
         a, x, b, y = args

@@ -1,7 +1,7 @@
-"""Pyramid pooling on a GPU: launching kernels, and what the pooling kernels read, prepared by one of them.
+"""Pyramid pooling on a GPU: the tables that the pooling kernels read, made by one kernel.
 
 Maps are read as one tensor ``cells`` ``[S, C]``, cell by cell, whatever their sizes, or as tables of maxima
-of several cells. ``boxes`` int32 ``[N, 8]`` says for each box: its map; the first row of that map in
+of several cells. ``boxes`` int32 ``[N, 8]`` holds for each box: its map; the first row of that map in
 ``cells``; by how much more that would be were each map one row and one column larger; the map's width; x0,
 y0, x1, y1, all within the map. Where the boxes are the whole maps of a batch, there is no table: heights and
 widths are given.
@@ -17,79 +17,21 @@ widths are given.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-CHANNELS, CELLS = 32, 16
-"""Channels and cells of a program that fills tables, or turns cells into maps."""
+from sppnet.ops.gpu.launch import Launch, chunks
+
+BLOCK_CHANNELS, BLOCK_CELLS = 32, 16
+"""Channels and cells per program that fills tables of maxima, or converts cells into maps."""
 _COLUMNS = 8
-"""Numbers that tell of a box."""
-_CHECKED = 128
-"""Regions that a program checks."""
-
-
-def chunks(size: int, part: int) -> int:
-    """How many parts of ``part`` hold ``size``: Triton's own takes microseconds."""
-    return -(-size // part)
-
-
-_found: dict[tuple[object, ...], tuple[Any, Any, Any]] = {}
-KEPT = 1024
-"""Of as many calls that differ it is kept what they launch."""
-
-
-def stream_of(maps: Tensor) -> int:
-    """The current stream of the device of the maps, as launches take it; 0 in the interpreter."""
-    index = maps.get_device()
-    return 0 if index < 0 else triton.runtime.driver.active.get_current_stream(index)
-
-
-class Launch:
-    """A launch of a kernel but for the memory that it reads and writes.
-
-    Python around launches is most of what a call takes where little is pooled. So they are kept, and the
-    second time done without Triton's search for the code to run, and what it calls for profilers.
-    """
-
-    def __init__(
-        self,
-        kernel: Any,
-        programs: int,
-        rest: tuple[object, ...],
-        form: tuple[object, ...],
-        warps: int,
-        registers: int | None = None,
-    ) -> None:
-        """Plan a launch.
-
-        Args:
-            kernel: none of whose whole numbers are specialized, but C.
-            programs: how many.
-            rest: the kernel's arguments after its tensors.
-            form: what the code depends on: the device, types, alignments, C and what is constant.
-            warps: of each program.
-            registers: the most that a lane may take, of NVIDIA's; None for as many as the compiler likes.
-        """
-        self._kernel, self._programs, self._rest = kernel, programs, rest
-        self._key = (id(kernel), form, warps)
-        self._options: dict[str, int] = {"num_warps": warps}
-        if registers is not None and not torch.version.hip:
-            self._options["maxnreg"] = registers
-        self._run: tuple[Any, Any, Any] | None = _found.get(self._key)
-
-    def __call__(self, stream: int, *memory: Tensor) -> None:
-        """Launch it on the current device and its current stream."""
-        if self._run is not None:
-            run, function, metadata = self._run
-            run(self._programs, 1, 1, stream, function, metadata, None, None, None, *memory, *self._rest)
-            return
-        made = self._kernel[(self._programs, 1, 1)](*memory, *self._rest, **self._options)
-        if made is not None:  # the interpreter makes nothing
-            _found[self._key] = self._run = made.run, made.function, made.packed_metadata
+"""Fields of a box."""
+_BLOCK_REGIONS = 128
+"""Regions per program that checks them."""
 
 
 def unit_step(steps: Sequence[int]) -> str:
@@ -98,23 +40,25 @@ def unit_step(steps: Sequence[int]) -> str:
 
 
 @triton.jit
-def _check(pid, regions, ends, boxes, bad, N, B, H, W, BLOCK: tl.constexpr, TOLD: tl.constexpr):
-    """Boxes of regions ``[N, 4]``, clamped to their maps; if ``TOLD``, ``bad`` becomes 1 if any had to be.
+def _check(
+    pid, regions, ends, boxes, bad, N, B, H, W, BLOCK_REGIONS: tl.constexpr, HAS_FLAG: tl.constexpr
+):  # fmt: skip
+    """Boxes of regions ``[N, 4]``, clamped to their maps; with ``HAS_FLAG``, ``bad`` is set to 1 if any was.
 
     ``ends`` ``[B]`` holds the number of regions up to the end of each map's.
     """
-    r = pid * BLOCK + tl.arange(0, BLOCK)
+    r = pid * BLOCK_REGIONS + tl.arange(0, BLOCK_REGIONS)
     there = r < N
     at = regions + r.to(tl.int64) * 4
     x0 = tl.load(at, mask=there, other=0).to(tl.int64)
     y0 = tl.load(at + 1, mask=there, other=0).to(tl.int64)
     x1 = tl.load(at + 2, mask=there, other=1).to(tl.int64)
     y1 = tl.load(at + 3, mask=there, other=1).to(tl.int64)
-    if TOLD:
+    if HAS_FLAG:
         good = (x0 >= 0) & (y0 >= 0) & (x1 > x0) & (y1 > y0) & (x1 <= W) & (y1 <= H)
         wrong = tl.max((there & (good == 0)).to(tl.int32), 0)
         tl.store(bad, wrong, mask=wrong != 0)
-    owner = tl.zeros([BLOCK], tl.int32)
+    owner = tl.zeros([BLOCK_REGIONS], tl.int32)
     for b in range(B - 1):
         owner += (r >= tl.load(ends + b)).to(tl.int32)
     x0, y0 = tl.minimum(tl.maximum(x0, 0), W - 1), tl.minimum(tl.maximum(y0, 0), H - 1)
@@ -123,7 +67,7 @@ def _check(pid, regions, ends, boxes, bad, N, B, H, W, BLOCK: tl.constexpr, TOLD
     tl.store(to, owner, mask=there)
     tl.store(to + 1, owner * H * W, mask=there)
     tl.store(to + 2, owner * (H + W + 1), mask=there)
-    tl.store(to + 3, tl.zeros([BLOCK], tl.int32) + W, mask=there)
+    tl.store(to + 3, tl.zeros([BLOCK_REGIONS], tl.int32) + W, mask=there)
     tl.store(to + 4, x0.to(tl.int32), mask=there)
     tl.store(to + 5, y0.to(tl.int32), mask=there)
     tl.store(to + 6, x1.to(tl.int32), mask=there)
@@ -131,11 +75,13 @@ def _check(pid, regions, ends, boxes, bad, N, B, H, W, BLOCK: tl.constexpr, TOLD
 
 
 @triton.jit
-def tile(pid, C, H, W, s_map, s_c, s_x, UNIT: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr):
+def tile(
+    pid, C, H, W, s_map, s_c, s_x, UNIT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr
+):  # fmt: skip
     """Channels, cells and map of a program of many, where the channels begin, and the step of columns."""
-    tiles, blocks = (H * W + CELLS - 1) // CELLS, (C + BLOCK - 1) // BLOCK
-    cell = pid % tiles * CELLS + tl.arange(0, CELLS)
-    c = pid // tiles % blocks * BLOCK + tl.arange(0, BLOCK)
+    tiles, blocks = (H * W + BLOCK_CELLS - 1) // BLOCK_CELLS, (C + BLOCK_C - 1) // BLOCK_C
+    cell = pid % tiles * BLOCK_CELLS + tl.arange(0, BLOCK_CELLS)
+    c = pid // tiles % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     owner = (pid // (tiles * blocks)).to(tl.int64)
     channel = c * (1 if UNIT == "c" else s_c)
     return c, cell, owner, owner * s_map + channel, 1 if UNIT == "x" else s_x
@@ -172,14 +118,14 @@ def cell_of(key):
 @triton.jit
 def _tabulate(
     pid, maps, tables, S, C, H, W, s_map, s_c, s_y, s_x,
-    UNIT: tl.constexpr, DOUBLINGS: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr,
+    UNIT: tl.constexpr, DOUBLINGS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr,
 ):  # fmt: skip
     """For i and j up to ``DOUBLINGS`` the maxima of 2^i rows and 2^j columns from each cell on.
 
     Near the lower and right edges of a map, where that would leave it, cells are met twice. Tables of int64
     hold keys.
     """
-    c, cell, owner, begin, s_x = tile(pid, C, H, W, s_map, s_c, s_x, UNIT, BLOCK, CELLS)
+    c, cell, owner, begin, s_x = tile(pid, C, H, W, s_map, s_c, s_x, UNIT, BLOCK_C, BLOCK_CELLS)
     there = (c < C)[:, None] & (cell < H * W)[None, :]
     y, x = cell // W, cell % W
     source = maps + begin[:, None]
@@ -214,19 +160,20 @@ def _tabulate(
 @triton.jit(do_not_specialize=["S", "H", "W", "s_map", "s_c", "s_y", "s_x", "N", "B", "CHECKS"])
 def _prepare_kernel(
     maps, tables, regions, ends, boxes, bad, S, C, H, W, s_map, s_c, s_y, s_x, N, B, CHECKS,
-    UNIT: tl.constexpr, DOUBLINGS: tl.constexpr, BLOCK: tl.constexpr, CELLS: tl.constexpr,
-    CHECKED: tl.constexpr, TOLD: tl.constexpr, FILLED: tl.constexpr,
+    UNIT: tl.constexpr, DOUBLINGS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr,
+    BLOCK_REGIONS: tl.constexpr, HAS_FLAG: tl.constexpr, HAS_TABLES: tl.constexpr,
 ):  # fmt: skip
-    """``CHECKS`` programs check ``CHECKED`` regions each, the others, if ``FILLED``, fill tables."""
+    """``CHECKS`` programs check ``BLOCK_REGIONS`` regions each; with ``HAS_TABLES``, others fill tables."""
     pid = tl.program_id(0)
-    if CHECKED > 0:
+    if BLOCK_REGIONS > 0:
         if pid < CHECKS:
-            _check(pid, regions, ends, boxes, bad, N, B, H, W, CHECKED, TOLD)
-    if FILLED:
+            _check(pid, regions, ends, boxes, bad, N, B, H, W, BLOCK_REGIONS, HAS_FLAG)
+    if HAS_TABLES:
         if pid >= CHECKS:
             _tabulate(
-                pid - CHECKS, maps, tables, S, C, H, W, s_map, s_c, s_y, s_x, UNIT, DOUBLINGS, BLOCK, CELLS
-            )
+                pid - CHECKS, maps, tables, S, C, H, W, s_map, s_c, s_y, s_x,
+                UNIT, DOUBLINGS, BLOCK_C, BLOCK_CELLS,
+            )  # fmt: skip
 
 
 class Regions(NamedTuple):
@@ -300,14 +247,22 @@ def preparation(form: Form, doublings: int | None, keys: bool, regions: RegionsF
     if filled is None:
         steps, doublings = (0, 0, 0, 0), 0
     else:
-        tiles = chunks(height * width, CELLS) * chunks(channels, CHANNELS) * batch
+        tiles = chunks(height * width, BLOCK_CELLS) * chunks(channels, BLOCK_CHANNELS) * batch
         code += (even or dense, keys, steps[0] < 2**31)
     if regions is not None:
         count, *rest = regions
-        checks = chunks(count, _CHECKED)
+        checks = chunks(count, _BLOCK_REGIONS)
         code += tuple(rest)
     told = regions is not None and regions[-1]
-    constants = (unit_step(steps), doublings, CHANNELS, CELLS, _CHECKED if checks else 0, told, tiles > 0)
+    constants = (
+        unit_step(steps),
+        doublings,
+        BLOCK_CHANNELS,
+        BLOCK_CELLS,
+        _BLOCK_REGIONS if checks else 0,
+        told,
+        tiles > 0,
+    )
     sizes = (cells, channels, height, width, *steps, count, batch, checks)
     launch = Launch(_prepare_kernel, checks + tiles, (*sizes, *constants), (*code, constants), 4)
     return Preparation(launch, filled, dtype, dense)

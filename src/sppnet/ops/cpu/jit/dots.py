@@ -1,4 +1,4 @@
-"""Products of rows and vectors in float32, summed along both, for the loops of `sppnet.ops._simd`."""
+"""Products of rows and vectors in float32, summed along both, for the loops of `sppnet.ops.cpu.jit.simd`."""
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
 # pyright: basic
@@ -9,8 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from sppnet.ops._shuffles import register_bytes
-from sppnet.ops._simd import BYTES, Vector, at, instruction, shuffle
+from sppnet.ops.cpu.jit.shuffles import register_bytes
+from sppnet.ops.cpu.jit.simd import BYTES, Vector, at, instruction, shuffle
 
 _WORD = ir.IntType(64)
 

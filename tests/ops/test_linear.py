@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sppnet.ops.products import MOST, curved_products, row_products, row_sums, suits
+from sppnet.ops.linear import MOST, curved_products, row_products, row_sums, suits
 
 
 @given(

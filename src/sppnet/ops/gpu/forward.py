@@ -1,4 +1,4 @@
-"""Pyramid pooling on a GPU: the forward kernels, in Triton, over what `sppnet.ops._triton_prepare` makes.
+"""Pyramid pooling on a GPU: the forward kernels, in Triton, over what `sppnet.ops.gpu.tables` makes.
 
 A program is one warp: one box and as many channels as there are lanes, or twice as many of 16 bits. All bins
 of a level stay in its registers, from which the levels that divide it are made, as on the CPU.
@@ -21,17 +21,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sppnet.ops._triton_prepare import (
-    KEPT,
-    Form,
-    Launch,
-    Preparation,
-    RegionsForm,
-    chunks,
-    greater,
-    preparation,
-)
 from sppnet.ops.bins import count_bins, parents
+from sppnet.ops.gpu.launch import CACHED_PLANS, Launch, chunks
+from sppnet.ops.gpu.tables import Form, Preparation, RegionsForm, greater, preparation
 
 LARGEST = 8
 """Bins a side of the largest level that registers hold; larger ones are pooled bin by bin."""
@@ -44,16 +36,16 @@ LEAST = tl.constexpr(-(2**63))
 
 
 @triton.jit
-def unit(C, BLOCK: tl.constexpr):
+def unit(C, BLOCK_C: tl.constexpr):
     """The box and the channels of this program."""
-    blocks = (C + BLOCK - 1) // BLOCK
-    return tl.program_id(0) // blocks, (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
+    blocks = (C + BLOCK_C - 1) // BLOCK_C
+    return tl.program_id(0) // blocks, (tl.program_id(0) % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
 
 
 @triton.jit
-def box_of(boxes, r, H, W, WHOLE: tl.constexpr):
+def box_of(boxes, r, H, W, IS_WHOLE: tl.constexpr):
     """A box's map, the map's first cell, that in larger maps, the map's width, and the corners."""
-    if WHOLE:
+    if IS_WHOLE:
         first = r.to(tl.int64) * H * W
         return r, first, first + r.to(tl.int64) * (H + W + 1), W, 0, 0, W, H
     else:
@@ -72,17 +64,14 @@ def edges_of(k, low, high, LEVEL: tl.constexpr):
 
 
 @triton.jit
-def place_of(c, C, bin, BINS: tl.constexpr, BY_BIN: tl.constexpr):
+def place_of(c, C, bin, BINS: tl.constexpr):
     """Where a level's bin lies in a row, from where the level begins."""
-    if BY_BIN:
-        return bin * C + c
-    else:
-        return c * BINS + bin
+    return c * BINS + bin
 
 
 @triton.jit
 def _stack(values, N: tl.constexpr):
-    """N vectors ``[BLOCK]`` side by side, ``[BLOCK, N]``; N a power of two."""
+    """N vectors ``[BLOCK_C]`` side by side, ``[BLOCK_C, N]``; N a power of two."""
     if N == 1:
         return values[0][:, None]
     else:
@@ -99,25 +88,19 @@ def _stack(values, N: tl.constexpr):
 
 
 @triton.jit
-def _write(out, values, c, C, BINS: tl.constexpr, BY_BIN: tl.constexpr):
+def _write(out, values, c, C, BINS: tl.constexpr):
     """Write a level's bins at ``out``, where the level begins in a row.
 
-    By channel, they are put side by side, repeated up to a power of two, which is not written: one store
-    then writes whole channels, neighbours in memory.
+    They are put side by side, repeated up to a power of two, which is not written: one store then writes
+    whole channels, neighbours in memory.
     """
-    if BY_BIN:
-        for i in tl.static_range(BINS):
-            tl.store(out + i * C + c, values[i].to(out.dtype.element_ty), mask=c < C, cache_modifier=".cs")
-    else:
-        SIDE: tl.constexpr = triton.next_power_of_2(BINS)
-        bin = tl.arange(0, SIDE)[None, :]
-        some = values
-        for i in tl.static_range(SIDE - BINS):
-            some = some + (values[i],)
-        made = _stack(some, SIDE).to(out.dtype.element_ty)
-        tl.store(
-            out + c[:, None] * BINS + bin, made, mask=(c < C)[:, None] & (bin < BINS), cache_modifier=".cs"
-        )
+    SIDE: tl.constexpr = triton.next_power_of_2(BINS)
+    bin = tl.arange(0, SIDE)[None, :]
+    some = values
+    for i in tl.static_range(SIDE - BINS):
+        some = some + (values[i],)
+    made = _stack(some, SIDE).to(out.dtype.element_ty)
+    tl.store(out + c[:, None] * BINS + bin, made, mask=(c < C)[:, None] & (bin < BINS), cache_modifier=".cs")
 
 
 @triton.jit
@@ -138,14 +121,14 @@ def _derive(best, LEVEL: tl.constexpr, N: tl.constexpr):
 @triton.jit
 def maxima(
     tables, S, C, c, first, width, x0, y0, x1, y1, start, ROWS: tl.constexpr,
-    LEVEL: tl.constexpr, BLOCK: tl.constexpr, EVEN: tl.constexpr, DOUBLINGS: tl.constexpr,
+    LEVEL: tl.constexpr, BLOCK_C: tl.constexpr, IS_UNMASKED: tl.constexpr, DOUBLINGS: tl.constexpr,
 ):  # fmt: skip
     """The maxima of ``ROWS`` rows of a level's bins, from ``start`` on, numbers or keys as tables have them.
 
     Each bin is covered, twice in places, by blocks of 2^i x 2^j cells, read from ``tables``: the largest
-    that fit into the smallest bin. ``EVEN``: no program has lanes without a channel.
+    that fit into the smallest bin. ``IS_UNMASKED``: no program has lanes without a channel.
     """
-    KEYS: tl.constexpr = tables.dtype.element_ty == tl.int64
+    IS_KEYS: tl.constexpr = tables.dtype.element_ty == tl.int64
     across, down = x1 - x0, y1 - y0
     narrow, low = (across + LEVEL - 1) // LEVEL, (down + LEVEL - 1) // LEVEL
     i, j = down * 0, across * 0
@@ -163,7 +146,8 @@ def maxima(
         tops, bottoms = tops + (top,), bottoms + (bottom - high,)
     best = ()
     for k in tl.static_range(ROWS * LEVEL):
-        best = best + (tl.full([BLOCK], LEAST if KEYS else float("-inf"), tl.int64 if KEYS else tl.float32),)
+        least = tl.full([BLOCK_C], LEAST if IS_KEYS else float("-inf"), tl.int64 if IS_KEYS else tl.float32)
+        best = best + (least,)
     # No bin has more than one cell more than the smallest.
     for dy in range(0, low + (down % LEVEL != 0).to(tl.int32), high):
         for dx in range(0, narrow + (across % LEVEL != 0).to(tl.int32), wide):
@@ -175,8 +159,8 @@ def maxima(
                 line = tl.minimum(tops[a] + dy, bottoms[a]) * width * C
                 for b in tl.static_range(LEVEL):
                     at = table + (line + columns[b]) + c
-                    value = tl.load(at) if EVEN else tl.load(at, mask=c < C, other=0)
-                    value = value if KEYS else value.to(tl.float32)
+                    value = tl.load(at) if IS_UNMASKED else tl.load(at, mask=c < C, other=0)
+                    value = value if IS_KEYS else value.to(tl.float32)
                     better = better + (greater(best[a * LEVEL + b], value),)
             best = better
     return best
@@ -185,45 +169,47 @@ def maxima(
 @triton.jit(do_not_specialize=["S", "BINS", "before", "H", "W"])
 def _max_kernel(
     tables, boxes, out, S, C, BINS, before, H, W,
-    WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK: tl.constexpr, BY_BIN: tl.constexpr,
-    EVEN: tl.constexpr, DOUBLINGS: tl.constexpr, DERIVED: tl.constexpr, COUNT: tl.constexpr,
+    IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr,
+    IS_UNMASKED: tl.constexpr, DOUBLINGS: tl.constexpr, DERIVED: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """A level's maxima, then the levels that are made from them.
 
     ``DERIVED`` holds for each derived level its bins a side and the bins before it.
     """
-    r, c = unit(C, BLOCK)
-    _, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, WHOLE)
-    best = maxima(tables, S, C, c, first, width, x0, y0, x1, y1, 0, LEVEL, LEVEL, BLOCK, EVEN, DOUBLINGS)
+    r, c = unit(C, BLOCK_C)
+    _, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
+    best = maxima(
+        tables, S, C, c, first, width, x0, y0, x1, y1, 0, LEVEL, LEVEL, BLOCK_C, IS_UNMASKED, DOUBLINGS
+    )
     row = out + r.to(tl.int64) * C * BINS
-    _write(row + before * C, best, c, C, LEVEL * LEVEL, BY_BIN)
+    _write(row + before * C, best, c, C, LEVEL * LEVEL)
     for d in tl.static_range(COUNT):
         made = _derive(best, LEVEL, DERIVED[2 * d])
-        _write(row + DERIVED[2 * d + 1] * C, made, c, C, DERIVED[2 * d] * DERIVED[2 * d], BY_BIN)
+        _write(row + DERIVED[2 * d + 1] * C, made, c, C, DERIVED[2 * d] * DERIVED[2 * d])
 
 
 @triton.jit(do_not_specialize=["BINS", "before", "H", "W"])
 def _bin_kernel(
     cells, boxes, out, C, BINS, before, H, W,
-    WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK: tl.constexpr, BY_BIN: tl.constexpr, MEAN: tl.constexpr,
+    IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr, IS_MEAN: tl.constexpr,
 ):  # fmt: skip
     """A level of any size, bin by bin: maxima or means. The first of any tables holds the cells."""
-    r, c = unit(C, BLOCK)
-    _, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, WHOLE)
+    r, c = unit(C, BLOCK_C)
+    _, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
     origin = cells + first * C + c
     row = out + r.to(tl.int64) * C * BINS + before * C
     for a in range(LEVEL):
         top, bottom = edges_of(a, y0, y1, LEVEL)
         for b in range(LEVEL):
             left, right = edges_of(b, x0, x1, LEVEL)
-            made = tl.full([BLOCK], 0.0 if MEAN else float("-inf"), tl.float32)
+            made = tl.full([BLOCK_C], 0.0 if IS_MEAN else float("-inf"), tl.float32)
             for y in range(top, bottom):
                 for x in tl.range(left, right, loop_unroll_factor=4):
                     value = tl.load(origin + (y * width + x) * C, mask=c < C, other=0.0).to(tl.float32)
-                    made = made + value if MEAN else greater(made, value)
-            if MEAN:
+                    made = made + value if IS_MEAN else greater(made, value)
+            if IS_MEAN:
                 made = made / ((bottom - top) * (right - left)).to(tl.float32)
-            place = place_of(c, C, a * LEVEL + b, LEVEL * LEVEL, BY_BIN)
+            place = place_of(c, C, a * LEVEL + b, LEVEL * LEVEL)
             tl.store(row + place, made.to(out.dtype.element_ty), mask=c < C)
 
 
@@ -293,8 +279,8 @@ def count_of(form: Form, boxes: BoxesForm) -> int:
     return boxes[0] if isinstance(boxes, tuple) else boxes
 
 
-@lru_cache(KEPT)
-def pooling(form: Form, boxes: BoxesForm, levels: tuple[int, ...], mode: str, order: str) -> Pooling:
+@lru_cache(CACHED_PLANS)
+def pooling(form: Form, boxes: BoxesForm, levels: tuple[int, ...], mode: str) -> Pooling:
     """Plan the pooling of maps.
 
     Args:
@@ -302,18 +288,17 @@ def pooling(form: Form, boxes: BoxesForm, levels: tuple[int, ...], mode: str, or
         boxes: their form.
         levels: bins a side of each level.
         mode: ``"max"`` or ``"mean"``.
-        order: ``"channels"`` or ``"bins"``.
     """
     (batch, channels, height, width), _, dtype, device, _ = form
     count, regions, doubled = count_of(form, boxes), None, 0
     if isinstance(boxes, tuple):
         regions = boxes
         doubled = doublings(form, count, levels, dtype.itemsize) if mode == "max" else 0
-    bins, block, by_bin = count_bins(levels), lanes(channels, dtype), order == "bins"
+    bins, block = count_bins(levels), lanes(channels, dtype)
     launches: list[Launch] = []
     for n, before, derived in plan(levels, mode):
         sizes: tuple[object, ...] = (channels, bins, before, height, width)
-        constants: tuple[object, ...] = (boxes is None, n, block, by_bin)
+        constants: tuple[object, ...] = (boxes is None, n, block)
         kernel, registers = _bin_kernel, None
         if derived is None:
             constants += (mode == "mean",)
@@ -333,7 +318,7 @@ def pool(plan: Pooling, stream: int, read: Tensor, boxes: Tensor | None) -> Tens
 
     Args:
         plan: for such maps.
-        stream: from `sppnet.ops._triton_prepare.stream_of`.
+        stream: from `sppnet.ops.gpu.tables.stream_of`.
         read: tables of maxima, or cells of the maps ``[S, C]``.
         boxes: int32 ``[N, 8]``, or None for the whole maps.
     """

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from sppnet.ops._triton_prepare import Regions
+    from sppnet.ops.gpu.tables import Regions
 
 
 @cache
@@ -22,21 +22,35 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-# Modules of Triton's, imported where they are first needed, without the price of an import at each call.
+# Modules that import Triton are imported on first use, and looked up at less cost than by an import.
 
 
 @cache
-def _preparing():
-    from sppnet.ops import _triton_prepare
+def _tables():
+    from sppnet.ops.gpu import tables
 
-    return _triton_prepare
+    return tables
+
+
+@cache
+def _launch():
+    from sppnet.ops.gpu import launch
+
+    return launch
 
 
 @cache
 def _forward():
-    from sppnet.ops import _triton
+    from sppnet.ops.gpu import forward
 
-    return _triton
+    return forward
+
+
+@cache
+def _backward():
+    from sppnet.ops.gpu import backward
+
+    return backward
 
 
 _AS_IT_IS = nullcontext()
@@ -101,7 +115,7 @@ _notice = _Notice()
 
 def regions_there(maps: Tensor, regions: Sequence[Tensor]) -> Regions:
     """Regions, B times ``[N_i, 4]``, on the device of the maps, for the kernels."""
-    made = _preparing().Regions
+    made = _tables().Regions
     if len(regions) == 1:
         (one,) = regions
         if one.device != maps.device:
@@ -123,36 +137,36 @@ def _joined(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return one, table.to(maps[0].device, non_blocking=True)
 
 
-def pool(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str, order: str) -> Tensor:
+def pool(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str) -> Tensor:
     """Rows of whole maps."""
-    preparing, forward = _preparing(), _forward()
+    tables, forward = _tables(), _forward()
     with _device_of(maps if isinstance(maps, Tensor) else maps[0]):
         joined, table = (maps, None) if isinstance(maps, Tensor) else _joined(maps)
         given = None if table is None else len(maps)
-        plan = forward.pooling(preparing.form_of(joined), given, tuple(levels), mode, order)
-        return forward.pool(plan, preparing.stream_of(joined), preparing.cells_of(joined), table)
+        plan = forward.pooling(tables.form_of(joined), given, tuple(levels), mode)
+        return forward.pool(plan, _launch().stream_of(joined), tables.cells_of(joined), table)
 
 
 def pool_regions(
-    maps: Tensor, regions: Regions, levels: Sequence[int], mode: str, order: str, known: bool
+    maps: Tensor, regions: Regions, levels: Sequence[int], mode: str, known: bool
 ) -> tuple[Tensor, bool]:
     """Rows of regions, and whether all were inside their maps; True if that was ``known``.
 
     Those outside were clamped. The answer is on its way while the device pools. A graph that is captured
     outlives the call: what it will find cannot be told.
     """
-    preparing, forward = _preparing(), _forward()
+    tables, forward = _tables(), _forward()
     with _device_of(maps):
         told = not known and not torch.cuda.is_current_stream_capturing()
-        form = preparing.form_of_regions(regions, told)
-        plan = forward.pooling(preparing.form_of(maps), form, tuple(levels), mode, order)
-        stream, place = preparing.stream_of(maps), _notice.of(maps.get_device()) if told else None
+        form = tables.form_of_regions(regions, told)
+        plan = forward.pooling(tables.form_of(maps), form, tuple(levels), mode)
+        stream, place = _launch().stream_of(maps), _notice.of(maps.get_device()) if told else None
         bad = None if place is None else place.bad
-        read, boxes = preparing.prepare(plan.preparation, stream, maps, regions, bad)
+        read, boxes = tables.prepare(plan.preparation, stream, maps, regions, bad)
         if place is not None:
             place.checked.record(_notice.stream(maps.get_device(), stream))
         if plan.preparation.tables is None:
-            read = preparing.cells_of(maps)
+            read = tables.cells_of(maps)
         rows = forward.pool(plan, stream, read, boxes)
         if place is None:
             return rows, True
@@ -169,7 +183,6 @@ def pool_backward(
     regions: Regions | None,
     levels: Sequence[int],
     mode: str,
-    order: str,
 ) -> list[Tensor]:
     """The gradient for the maps, with their types and strides; of a batch a list of one.
 
@@ -179,15 +192,12 @@ def pool_backward(
         regions: checked before; None for whole maps.
         levels: bins a side of each level.
         mode: ``"max"`` or ``"mean"``.
-        order: ``"channels"`` or ``"bins"``.
     """
-    from sppnet.ops import _triton_gradient
-
     with _device_of(maps if isinstance(maps, Tensor) else maps[0]):
         if isinstance(maps, Tensor):
-            return [_triton_gradient.pool_backward(grad, maps, regions, None, levels, mode, order)]
+            return [_backward().pool_backward(grad, maps, regions, None, levels, mode)]
         joined, table = _joined(maps)
         sizes = [(m.shape[1], m.shape[2]) for m in maps]
-        given = _triton_gradient.pool_backward(grad, joined, table, sizes, levels, mode, order)
+        given = _backward().pool_backward(grad, joined, table, sizes, levels, mode)
         parts = given[0, :, 0].split([h * w for h, w in sizes], 1)
         return [torch.empty_like(m).copy_(part.view(m.shape)) for m, part in zip(maps, parts, strict=True)]

@@ -1,19 +1,11 @@
-"""How a compiled kernel pools a box of a block (`sppnet.ops._blocks`): the parts of the kernels that follow.
+"""Parts of the kernels that pool one box of a block (`sppnet.ops.cpu.layout`).
 
-Two ways lead to a bin: directly over its cells, or through *tables* of the maxima of 2^i x 2^j cells from
-every cell on, of which four, overlapping, cover a bin: the time of a bin then no longer depends on its
-area. A level that divides another one is made from that one's bins. The bins of a box, one vector each, are
-a *tile*.
+A bin is pooled directly over its cells, or through *tables* of the maxima of 2^i x 2^j cells from every cell
+on, of which four, overlapping, cover a bin: the time of a bin then does not depend on its area. A level that
+divides another one is made from that one's bins. The bins of a box, one vector each, are a *tile*.
 
-Shapes used below, offsets and steps in bytes:
-
-- ``box`` int64 ``[3]``: the offset of the first cell in a block, and the addresses of the bin edges
-  along its columns and along its rows.
-- Bin edges, int64 ``[bins a side, 2]``: the offsets of the first and the last place to read; one reads in
-  steps of ``across`` between columns and ``down`` between rows, the last step being shorter.
-- ``levels`` int64 ``[L, 4]``, larger levels first: n, the row of the level that it is made from (or its
-  own), how many bins of that a side make one (or its first place in the bin edges), and the bins before it
-  in the public order.
+Boxes, bin edges and levels are as in `sppnet.ops.cpu.args`. A bin is read from its first to its last place,
+in steps of ``across`` between columns and ``down`` between rows, the last step being shorter.
 """
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
@@ -21,11 +13,21 @@ Shapes used below, offsets and steps in bytes:
 
 from __future__ import annotations
 
-from sppnet.ops._blocks import WIDTH
-from sppnet.ops._keys import from_key, to_cell
-from sppnet.ops._parts import part
-from sppnet.ops._shuffles import stream_turned, transpose
-from sppnet.ops._simd import (
+from sppnet.ops.cpu.args import (
+    BOX_COLUMNS,
+    BOX_CORNER,
+    BOX_ROWS,
+    EDGE_BYTES,
+    LEVEL_BYTES,
+    LEVEL_FIRST_BIN,
+    LEVEL_PARENT,
+    LEVEL_SIDE,
+    LEVEL_SOURCE,
+)
+from sppnet.ops.cpu.jit.inline import part
+from sppnet.ops.cpu.jit.keys import from_key, to_cell
+from sppnet.ops.cpu.jit.shuffles import stream_turned, transpose
+from sppnet.ops.cpu.jit.simd import (
     corners,
     fill,
     lanes,
@@ -43,6 +45,7 @@ from sppnet.ops._simd import (
     where_first,
     word,
 )
+from sppnet.ops.cpu.layout import WIDTH
 
 
 @part
@@ -68,13 +71,16 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
     A level that is made from another takes the bins of that; else ``across`` is 0 where the four places
     that the edges name cover every bin.
     """
-    corner = base + word(box, 0)
+    corner = base + word(box, BOX_CORNER)
     for k in range(depth):
-        level = levels + 32 * k
-        n, parent, quotient = word(level, 0), word(level, 1), word(level, 2)
-        target, above = tile + word(level, 3) * WIDTH, levels + 32 * parent
-        line, first = word(above, 0) * WIDTH, tile + word(above, 3) * WIDTH
-        columns, rows = word(box, 1) + 16 * quotient, word(box, 2) + 16 * quotient
+        level = levels + LEVEL_BYTES * k
+        n, parent, quotient = word(level, LEVEL_SIDE), word(level, LEVEL_PARENT), word(level, LEVEL_SOURCE)
+        target, above = tile + word(level, LEVEL_FIRST_BIN) * WIDTH, levels + LEVEL_BYTES * parent
+        line, first = word(above, LEVEL_SIDE) * WIDTH, tile + word(above, LEVEL_FIRST_BIN) * WIDTH
+        columns, rows = (
+            word(box, BOX_COLUMNS) + EDGE_BYTES * quotient,
+            word(box, BOX_ROWS) + EDGE_BYTES * quotient,
+        )
         for i in range(n):
             if parent != k:
                 for at in range(first, first + n * quotient * WIDTH, quotient * WIDTH):
@@ -91,9 +97,9 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
                     target += WIDTH
                 first += quotient * line
             else:
-                top, bottom = corner + word(rows + 16 * i, 0), corner + word(rows + 16 * i, 1)
+                top, bottom = corner + word(rows + EDGE_BYTES * i, 0), corner + word(rows + EDGE_BYTES * i, 1)
                 for j in range(n):
-                    left, right = word(columns + 16 * j, 0), word(columns + 16 * j, 1)
+                    left, right = word(columns + EDGE_BYTES * j, 0), word(columns + EDGE_BYTES * j, 1)
                     best = corners(like, top, bottom, left, right)
                     if across != 0:
                         # Not by `range`, which would divide to know how many there are.
@@ -112,19 +118,22 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
 
 
 @part
-def place_box(like, value, tile, places, base, box, levels, depth, down, ahead, lines):
+def argmax_box(like, value, tile, places, base, box, levels, depth, down, ahead, lines):
     """As `pool_box` without tables, and into ``places`` the cells where the maxima were found first.
 
     ``value`` is compared, places have the type of ``like``. ``lines`` times the bins that are made from cells
     is asked for from ``ahead`` on: little by little, memory is read while the processor compares.
     """
-    corner, one = base + word(box, 0), fill(like, 1)
+    corner, one = base + word(box, BOX_CORNER), fill(like, 1)
     for k in range(depth):
-        level = levels + 32 * k
-        n, parent, quotient = word(level, 0), word(level, 1), word(level, 2)
-        target, above = word(level, 3) * WIDTH, levels + 32 * parent
-        line, first = word(above, 0) * WIDTH, word(above, 3) * WIDTH
-        columns, rows = word(box, 1) + 16 * quotient, word(box, 2) + 16 * quotient
+        level = levels + LEVEL_BYTES * k
+        n, parent, quotient = word(level, LEVEL_SIDE), word(level, LEVEL_PARENT), word(level, LEVEL_SOURCE)
+        target, above = word(level, LEVEL_FIRST_BIN) * WIDTH, levels + LEVEL_BYTES * parent
+        line, first = word(above, LEVEL_SIDE) * WIDTH, word(above, LEVEL_FIRST_BIN) * WIDTH
+        columns, rows = (
+            word(box, BOX_COLUMNS) + EDGE_BYTES * quotient,
+            word(box, BOX_ROWS) + EDGE_BYTES * quotient,
+        )
         for i in range(n):
             for j in range(n):
                 if parent != k:
@@ -137,8 +146,11 @@ def place_box(like, value, tile, places, base, box, levels, depth, down, ahead, 
                             best = vmax(key, best)
                         start += line
                 else:
-                    row, bottom = corner + word(rows + 16 * i, 0), corner + word(rows + 16 * i, 1)
-                    left, right = word(columns + 16 * j, 0), word(columns + 16 * j, 1)
+                    row, bottom = (
+                        corner + word(rows + EDGE_BYTES * i, 0),
+                        corner + word(rows + EDGE_BYTES * i, 1),
+                    )
+                    left, right = word(columns + EDGE_BYTES * j, 0), word(columns + EDGE_BYTES * j, 1)
                     best, found = load(value, row + left), fill(like, (row + left - base) // WIDTH)
                     for at in range(ahead, ahead + lines * WIDTH, WIDTH):
                         prefetch(at)
@@ -160,7 +172,7 @@ def place_box(like, value, tile, places, base, box, levels, depth, down, ahead, 
 
 @part
 def to_cells(like, tile, bins, low):
-    """The cells that a tile of `to_places` integers names, in place."""
+    """The cells that a tile of `to_cell_keys` integers names, in place."""
     for at in range(tile, tile + bins * WIDTH, WIDTH):
         store(at, to_cell(load(like, at), low))
 
@@ -169,8 +181,11 @@ def to_cells(like, tile, bins, low):
 def turn_tile(like, tile, stage, levels, depth):
     """From one vector a bin to, level by level, the bins of one channel side by side."""
     size, most = WIDTH // lanes(like), least(lanes(like), 16)
-    for level in range(levels, levels + 32 * depth, 32):
-        squares, before = word(level, 0) * word(level, 0), word(level, 3) * WIDTH
+    for level in range(levels, levels + LEVEL_BYTES * depth, LEVEL_BYTES):
+        squares, before = (
+            word(level, LEVEL_SIDE) * word(level, LEVEL_SIDE),
+            word(level, LEVEL_FIRST_BIN) * WIDTH,
+        )
         source, target = tile + before, stage + before
         if squares == 1:
             store(target, load(like, source))
@@ -191,33 +206,26 @@ def turn_tile(like, tile, stage, levels, depth):
 
 
 @part
-def emit(like, stage, row, levels, depth, channels, channel, turn, streamed, by_bin):
+def emit(like, stage, row, levels, depth, channels, channel, turn, streamed):
     """Write one block's staged keys into an output row, as bits of floats."""
     size = WIDTH // lanes(like)
     valid = least(lanes(like), channels - channel)
-    for level in range(levels, levels + 32 * depth, 32):
-        squares, before = word(level, 0) * word(level, 0), word(level, 3)
+    for level in range(levels, levels + LEVEL_BYTES * depth, LEVEL_BYTES):
+        squares, before = word(level, LEVEL_SIDE) * word(level, LEVEL_SIDE), word(level, LEVEL_FIRST_BIN)
         source, target = stage + before * WIDTH, row + (before * channels + channel * squares) * size
-        length, runs = valid * squares * size, 1
-        if by_bin:
-            target, length, runs = row + (before * channels + channel) * size, valid * size, squares
-        for _ in range(runs):
-            at, end = target, target + length
-            while at + WIDTH <= end:
-                bits = from_key(load(like, source), turn)
-                if streamed:
-                    stream(at, bits)
-                else:
-                    store(at, bits)
-                source, at = source + WIDTH, at + WIDTH
-            if at < end:
-                store(source, from_key(load(like, source), turn))
-                last = source + WIDTH
-                while at < end:
-                    poke(at, peek(like, source))
-                    source, at = source + size, at + size
-                source = last
-            target += channels * size
+        end = target + valid * squares * size
+        while target + WIDTH <= end:
+            bits = from_key(load(like, source), turn)
+            if streamed:
+                stream(target, bits)
+            else:
+                store(target, bits)
+            source, target = source + WIDTH, target + WIDTH
+        if target < end:
+            store(source, from_key(load(like, source), turn))
+            while target < end:
+                poke(target, peek(like, source))
+                source, target = source + size, target + size
 
 
 @part

@@ -1,4 +1,4 @@
-"""The compiled loops of `sppnet.ops.products`; `sppnet.ops._tasks` says how threads come in.
+"""The compiled loops of `sppnet.ops.linear`.
 
 Rows are taken by fours and vectors by fours: 16 products at a time need 8 loads. The unit of work is a
 stretch of rows; each has totals of its own, so that their sum does not depend on who did what.
@@ -12,17 +12,24 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from sppnet.ops._blocks import WIDTH
-from sppnet.ops._dots import dots
-from sppnet.ops._parts import part, part_giving
-from sppnet.ops._simd import Vector, fma, least, load, peek, poke, repeat, store, vadd, word, zero
-from sppnet.ops._tasks import Entry, work
-
-# Addresses of the float32 rows, of the int64 numbers of those to use, of the vectors, of the factors, of what
-# is added to the products times the factors, of these, and of the totals.
-ROWS, INDEX, VECTORS, FACTORS, OFFSETS, MULTIPLES, TOTALS = range(6, 13)
-# How many rows are used, their length, how many times 4 vectors, rows a unit.
-USED, LENGTH, FOURS, EACH = range(13, 17)
+from sppnet.ops.cpu.args import (
+    LINEAR_EACH,
+    LINEAR_FACTORS,
+    LINEAR_FOURS,
+    LINEAR_INDEX,
+    LINEAR_LENGTH,
+    LINEAR_MULTIPLES,
+    LINEAR_OFFSETS,
+    LINEAR_ROWS,
+    LINEAR_TOTALS,
+    LINEAR_USED,
+    LINEAR_VECTORS,
+)
+from sppnet.ops.cpu.jit.dots import dots
+from sppnet.ops.cpu.jit.entry import Entry, work
+from sppnet.ops.cpu.jit.inline import part, part_giving
+from sppnet.ops.cpu.jit.simd import Vector, fma, least, load, peek, poke, repeat, store, vadd, word, zero
+from sppnet.ops.cpu.layout import WIDTH
 
 
 @part
@@ -77,7 +84,7 @@ def _add_four(r0, r1, r2, r3, factors, total, length):
 
 
 @part
-def _units(kinds, task, scratch, first, last):
+def _units(kinds, args, scratch, first, last):
     """Products of rows and vectors, and multiples of rows added up.
 
     With ``VECTORS`` the products, times ``FACTORS`` plus ``OFFSETS`` where there are any, go to
@@ -85,15 +92,19 @@ def _units(kinds, task, scratch, first, last):
     ``[units, fours, length / 16, 4, 16]`` the rows are multiplied by them, by ``FACTORS`` where there are no
     vectors, and added up.
     """
-    rows, index, vectors = word(task, ROWS), word(task, INDEX), word(task, VECTORS)
-    factors, offsets, totals = word(task, FACTORS), word(task, OFFSETS), word(task, TOTALS)
-    length, fours = word(task, LENGTH), word(task, FOURS)
+    rows, index, vectors = word(args, LINEAR_ROWS), word(args, LINEAR_INDEX), word(args, LINEAR_VECTORS)
+    factors, offsets, totals = (
+        word(args, LINEAR_FACTORS),
+        word(args, LINEAR_OFFSETS),
+        word(args, LINEAR_TOTALS),
+    )
+    length, fours = word(args, LINEAR_LENGTH), word(args, LINEAR_FOURS)
     wide, whole_bytes = (length + 15) // 16 * 4 * WIDTH, length * 4 // WIDTH * WIDTH
     one = np.float32(0)
     for unit in range(first, last):
         total = totals + unit * fours * wide
-        stop = least((unit + 1) * word(task, EACH), word(task, USED))
-        for i in range(unit * word(task, EACH), stop, 4):
+        stop = least((unit + 1) * word(args, LINEAR_EACH), word(args, LINEAR_USED))
+        for i in range(unit * word(args, LINEAR_EACH), stop, 4):
             r0 = rows + 4 * length * word(index, i)
             r1 = rows + 4 * length * word(index, least(i + 1, stop - 1))
             r2 = rows + 4 * length * word(index, least(i + 2, stop - 1))
@@ -102,7 +113,7 @@ def _units(kinds, task, scratch, first, last):
                 place = (i // 4 * fours + k) * WIDTH
                 multiples = factors + place
                 if vectors != 0:
-                    multiples, some = word(task, MULTIPLES) + place, vectors + k * wide
+                    multiples, some = word(args, LINEAR_MULTIPLES) + place, vectors + k * wide
                     store(multiples, dots(r0, r1, r2, r3, some, whole_bytes))
                     if length % 16 != 0:
                         _last_dots(r0, some, length, multiples)
@@ -122,6 +133,6 @@ def _units(kinds, task, scratch, first, last):
 
 
 @Entry
-def products(task):
+def products(args):
     """Of float32."""
-    work(_units, (np.float32(0),), task)
+    work(_units, (np.float32(0),), args)
