@@ -76,7 +76,7 @@ def test_no_module_imports_what_only_posix_has() -> None:
             raise ModuleNotFoundError(name)
         return real(name, *rest)
 
-    names = ("sppnet.progress", "sppnet.files", "sppnet.runs", "sppnet.ops._threads", "sppnet.cli.outputs")
+    names = ("sppnet.progress", "sppnet.files", "sppnet.runs", "sppnet.ops.cpu.threads", "sppnet.cli.outputs")
     kept = {name: sys.modules.pop(name, None) for name in names}
     builtins.__import__ = windows
     try:

@@ -43,3 +43,11 @@ def test_bad_arguments_are_told_when_the_module_is_made() -> None:
         SpatialPyramidPool2d(())
     with pytest.raises(UserError, match="mode"):
         RegionPyramidPool2d(mode="sum")
+
+
+def test_boxes_in_pixels() -> None:
+    maps, boxes = torch.randn(1, 3, 8, 9), torch.tensor([[0, 8.0, 8.0, 90.0, 60.0]])
+    pool = RegionPyramidPool2d((2, 1), "avg", spatial_scale=1 / 16)
+    expected = region_pyramid_pool(maps, torch.tensor([[0, 0, 6, 4]]), (2, 1), "mean")
+    assert torch.equal(pool(maps, boxes), expected)
+    assert repr(pool) == "RegionPyramidPool2d(levels=(2, 1), mode='mean', spatial_scale=0.0625)"

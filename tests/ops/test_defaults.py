@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores, spatial_pyramid_pool
 from sppnet.ops.boxes import decode_deltas, encode_deltas, iou, nms, vote
-from sppnet.ops.products import curved_products, row_products, row_sums
+from sppnet.ops.linear import curved_products, row_products, row_sums
 
 
 def _results() -> list[Tensor]:

@@ -7,8 +7,8 @@ import gc
 import pytest
 import torch
 
-from sppnet.ops import _memory
-from sppnet.ops._memory import LARGE, new_rows
+from sppnet.ops.cpu import memory as _memory
+from sppnet.ops.cpu.memory import LARGE, new_rows
 
 pytestmark = pytest.mark.skipif(not _memory._BY_PAGES, reason="kept on Linux only")
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.nn.functional import adaptive_max_pool2d
 
-from sppnet.ops import _plan, region_pyramid_pool, spatial_pyramid_pool
-from sppnet.ops.pyramid import Order
+from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops.cpu import plan as _plan
 
 LEVELS = (6, 4, 3, 2, 1)
 
@@ -117,23 +117,20 @@ def test_whole_maps_of_any_size(
     assert all(torch.equal(m.grad, g) for m, g in zip(several, leaf.grad, strict=True) if m.grad is not None)
 
 
-@pytest.mark.parametrize("order", ["channels", "bins"])
 @pytest.mark.parametrize("shape", [(40, 72, 7, 6), (20, 80, 40, 39)])
 def test_blocks_of_whole_maps_that_are_read_and_written_together(
-    order: Order, shape: tuple[int, ...]
+    shape: tuple[int, ...],
 ) -> None:
     # Enough maps that a thread takes several blocks of one at a time; the last of 72 channels' blocks is not
     # a whole one, and the larger maps' gradients are written past the caches.
     maps = small_integers(*shape, seed=4).to(memory_format=torch.channels_last)
     leaf = maps.clone().requires_grad_()
-    got = spatial_pyramid_pool(leaf, LEVELS, order=order)
-    assert torch.equal(got, spatial_pyramid_pool(maps.double(), LEVELS, order=order).float())
+    got = spatial_pyramid_pool(leaf, LEVELS)
+    assert torch.equal(got, spatial_pyramid_pool(maps.double(), LEVELS).float())
     grad = small_integers(*got.shape, seed=5)
     got.backward(grad)
     double = maps.double().requires_grad_()
     rows = [adaptive_max_pool2d(double, n).flatten(2) for n in LEVELS]
-    if order == "bins":
-        rows = [row.transpose(1, 2) for row in rows]
     torch.cat([row.flatten(1) for row in rows], 1).backward(grad.double())
     assert leaf.grad is not None
     assert double.grad is not None
@@ -141,18 +138,17 @@ def test_blocks_of_whole_maps_that_are_read_and_written_together(
 
 
 @pytest.mark.parametrize("mode", ["max", "mean"])
-@pytest.mark.parametrize("order", ["channels", "bins"])
-def test_gradcheck(mode: str, order: str) -> None:
+def test_gradcheck(mode: str) -> None:
     generator = torch.Generator().manual_seed(4)
     # Values a step apart, so that no small change makes another cell the largest.
     maps = (
         torch.randperm(2 * 3 * 7 * 6, generator=generator).double().view(2, 3, 7, 6).div(7).requires_grad_()
     )
     regions = [torch.tensor([[0, 0, 6, 7], [1, 2, 3, 3], [5, 6, 6, 7]]), torch.tensor([[2, 0, 6, 5]])]
-    assert gradcheck(lambda m: region_pyramid_pool(m, regions, (4, 2, 1), mode, order), (maps,))
-    assert gradcheck(lambda m: spatial_pyramid_pool(m, (3, 9), mode, order), (maps,))
+    assert gradcheck(lambda m: region_pyramid_pool(m, regions, (4, 2, 1), mode), (maps,))
+    assert gradcheck(lambda m: spatial_pyramid_pool(m, (3, 9), mode), (maps,))
     first, second = (m.detach().requires_grad_() for m in (maps[0], maps[1, :, :4, 2:]))
-    assert gradcheck(lambda a, b: spatial_pyramid_pool([a, b], (2, 1), mode, order), (first, second))
+    assert gradcheck(lambda a, b: spatial_pyramid_pool([a, b], (2, 1), mode), (first, second))
 
 
 def test_mean_gradient_in_half_and_single() -> None:
@@ -210,10 +206,3 @@ def test_maps_without_regions_get_zeros() -> None:
     region_pyramid_pool(maps, [none, none]).sum().backward()
     assert maps.grad is not None
     assert maps.grad.abs().sum() == 0
-
-
-def test_second_derivatives_are_refused_and_not_wrong() -> None:
-    maps = torch.randn(1, 2, 4, 4, requires_grad=True)
-    (first,) = torch.autograd.grad((spatial_pyramid_pool(maps, (2,)) ** 2).sum(), maps, create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivatives"):
-        first.sum().backward()

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sppnet.nn import RegionPyramidPool2d, SpatialPyramidPool2d
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores, spatial_pyramid_pool
-from sppnet.ops._torch import pool_maps
+from sppnet.ops._fallback import pool_maps
 
 SIZES = [(5 + i, 30 - i) for i in range(20)]
 
@@ -133,15 +133,19 @@ def test_torch_finds_nothing_wrong_with_the_operations() -> None:
     maps = torch.randn(2, 3, 6, 7, requires_grad=True)
     regions = [torch.tensor([[0, 0, 7, 6]]), torch.tensor([[1, 1, 3, 4], [0, 0, 1, 1]])]
     operations = torch.ops.sppnet
+    listed = [maps[0].detach().requires_grad_(), maps[1, :, :4].detach().requires_grad_()]
     for mode in ("max", "mean"):
-        torch.library.opcheck(operations.pool_batch.default, (maps, [2, 1], mode, "channels"))
-        torch.library.opcheck(
-            operations.pool_list.default, ([maps[0], maps[1, :, :4]], [2, 1], mode, "channels")
-        )
-        torch.library.opcheck(operations.pool_regions.default, (maps, regions, [2, 1], mode, "bins"))
-    weight = torch.randn(4, 15)
-    torch.library.opcheck(operations.pool_placed.default, (maps.float(), [2, 1], "bins"))
-    torch.library.opcheck(operations.score_regions.default, (maps.detach(), regions, weight, [2, 1], "max"))
+        for one, boxes in (([maps], []), (listed, []), ([maps], regions)):
+            torch.library.opcheck(operations.pyramid_pool.default, (one, boxes, [2, 1], mode))
+            grad = torch.randn(len(boxes) + 1 if boxes else 2, 15)
+            plain = [m.detach() for m in one]
+            torch.library.opcheck(
+                operations.pyramid_pool_backward.default, (grad, plain, boxes, None, [2, 1], mode)
+            )
+    torch.library.opcheck(operations.pyramid_pool_argmax.default, (maps.float(), [2, 1]))
+    torch.library.opcheck(
+        operations.region_scores.default, (maps.detach(), regions, torch.randn(4, 15), [2, 1], "max")
+    )
 
 
 class _Seen(TorchDispatchMode):
@@ -163,19 +167,19 @@ def test_modes_see_the_operations() -> None:
         spatial_pyramid_pool([maps[0].detach(), maps[1].detach()], (2, 1))
         region_pyramid_scores(maps.detach(), regions, torch.randn(6, 15), None, (2, 1))
     found = [name.split(".")[1].removesuffix("_constant") for name in seen.names if name.startswith("sppnet")]
-    assert found == ["pool_regions", "pool_regions_backward", "pool_list", "score_regions"]
+    assert found == ["pyramid_pool", "pyramid_pool_backward", "pyramid_pool", "region_scores"]
 
 
 def test_graphs_and_transforms_see_the_operations() -> None:
     maps = torch.randn(2, 3, 6, 7)
     traced = make_fx(lambda maps: spatial_pyramid_pool(maps, (2, 1)))(maps)
-    assert any("sppnet.pool_batch" in str(node.target) for node in traced.graph.nodes)
+    assert any("sppnet.pyramid_pool" in str(node.target) for node in traced.graph.nodes)
     with warnings.catch_warnings():
         # Tracing is deprecated, and torch maps slowly what it knows no rule for.
         warnings.simplefilter("ignore")
         recorded = torch.jit.trace(lambda maps: spatial_pyramid_pool(maps, (2, 1)), maps)
         each = torch.func.vmap(lambda one: spatial_pyramid_pool(one[None], (2, 1))[0])(maps)
-    assert "sppnet::pool_batch" in str(recorded.graph)
+    assert "sppnet::pyramid_pool" in str(recorded.graph)
     assert torch.equal(recorded(maps + 1), spatial_pyramid_pool(maps + 1, (2, 1)))
     assert torch.equal(each, spatial_pyramid_pool(maps, (2, 1)))
 
@@ -183,7 +187,7 @@ def test_graphs_and_transforms_see_the_operations() -> None:
 def test_profilers_see_the_operations() -> None:
     with torch.profiler.profile() as profile:
         spatial_pyramid_pool(torch.randn(1, 3, 6, 7))
-    assert any(event.key.startswith("sppnet::pool_batch") for event in profile.key_averages())
+    assert any(event.key.startswith("sppnet::pyramid_pool") for event in profile.key_averages())
 
 
 def test_meta_tensors_give_shapes() -> None:

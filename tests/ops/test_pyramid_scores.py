@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sppnet.errors import UserError
-from sppnet.ops import _plan, region_pyramid_pool, region_pyramid_scores
+from sppnet.ops import region_pyramid_pool, region_pyramid_scores
 from sppnet.ops.bins import count_bins
+from sppnet.ops.cpu import plan as _plan
 
 
 def windows(count: int, height: int, width: int, seed: int) -> Tensor:

@@ -14,10 +14,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from sppnet.ops import _tasks, _threads, region_pyramid_pool, spatial_pyramid_pool
-from sppnet.ops._parts import part
-from sppnet.ops._simd import take, word
-from sppnet.ops._tasks import work
+from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops.cpu import args
+from sppnet.ops.cpu import threads as cpu_threads
+from sppnet.ops.cpu.jit.entry import work
+from sppnet.ops.cpu.jit.inline import part
+from sppnet.ops.cpu.jit.simd import take, word
+
+ROWS = args.ROWS
 
 
 def some_work(seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,27 +77,27 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_every_unit_is_done_once_whoever_runs_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    def count_units(kinds, task, scratch, first, last):
+    def count_units(kinds, struct, scratch, first, last):
         for unit in range(first, last):
-            place = word(task, _tasks.ROWS) + 8 * unit
+            place = word(struct, ROWS) + 8 * unit
             take(place, kinds[0])
 
     counted = part(count_units)
 
     @numba.cfunc("void(int64)")
-    def entry(task):
-        work(counted, (np.int64(1),), task)
+    def entry(struct):
+        work(counted, (np.int64(1),), struct)
 
     for own_threads in (False, True):
         # With OpenMP's threads where torch has them, and with an executor as after a fork.
-        monkeypatch.setattr(_threads._workers, "forked", own_threads)
+        monkeypatch.setattr(cpu_threads._workers, "forked", own_threads)
         for threads in (1, 2, 5):
             done = np.zeros(101, np.int64)
-            task = np.zeros(_tasks.WORDS, np.int64)
-            task[[_tasks.COUNT, _tasks.RUN, _tasks.ROWS]] = 101, 4, done.ctypes.data
-            _threads.run(entry.address, task.ctypes.data, threads)
+            struct = np.zeros(args.FIELDS, np.int64)
+            struct[[args.UNIT_COUNT, args.UNIT_RUN, args.ROWS]] = 101, 4, done.ctypes.data
+            cpu_threads.run(entry.address, struct.ctypes.data, threads)
             assert (done == 1).all()
-            assert 1 <= task[_tasks.SEAT] <= threads
+            assert 1 <= struct[args.NEXT_THREAD] <= threads
 
 
 def test_a_forked_childs_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +105,7 @@ def test_a_forked_childs_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) 
     try:
         torch.set_num_threads(3)
         expected = some_work(2)
-        monkeypatch.setattr(_threads._workers, "forked", True)
+        monkeypatch.setattr(cpu_threads._workers, "forked", True)
         for got, wanted in zip(some_work(2), expected, strict=True):
             assert torch.equal(got, wanted)
     finally:

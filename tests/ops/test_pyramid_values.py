@@ -9,14 +9,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import pool_plain
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
-from sppnet.ops import _cpu, _plan, _tasks, region_pyramid_pool, spatial_pyramid_pool
-from sppnet.ops._reference import pool_plain
-from sppnet.ops._torch import pool_maps, pool_regions
+from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
+from sppnet.ops._fallback import pool_maps, pool_regions
+from sppnet.ops.cpu import dispatch as _cpu
+from sppnet.ops.cpu import plan as _plan
+from sppnet.ops.cpu.jit.entry import Entry
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+KERNEL_DTYPES = DTYPES[:3]
+"""The types that kernels pool; float64 takes the plain tensor form."""
 LAYOUTS = ["contiguous", "channels_last", "transposed", "sliced", "expanded"]
 
 
@@ -49,12 +54,6 @@ def by_torch(one: Tensor, levels: Sequence[int]) -> Tensor:
     return torch.cat([adaptive_max_pool2d(one[None], n).flatten(1) for n in levels], 1)[0]
 
 
-def by_bins(rows: Tensor, channels: int, levels: Sequence[int]) -> Tensor:
-    """Rows in the order "channels" as they are in the order "bins"."""
-    parts = rows.split([channels * n * n for n in levels], 1)
-    return torch.cat([p.view(len(p), channels, -1).transpose(1, 2).flatten(1) for p in parts], 1)
-
-
 def all_sizes(limit: int) -> Tensor:
     """A region of every height and width up to ``limit``, somewhere on a map of that side."""
     generator = torch.Generator().manual_seed(5)
@@ -77,7 +76,7 @@ def test_every_height_and_width_to_40_with_levels_1_to_8_equals_adaptive_pooling
     expected = torch.stack([by_torch(crop, levels) for crop in crops])
     assert (expected < 0).float().mean() > 0.3
 
-    from sppnet.ops._registered import _checked
+    from sppnet.ops._backends import _checked
 
     plan = _plan.region_plan(maps, _checked(maps, [regions]), levels, "max")
     assert plan.doublings > (1, 1), "meant to go by tables; whole maps go cell by cell"
@@ -130,24 +129,7 @@ def test_whole_maps_equal_plain_loops(case: tuple[Tensor, list[Tensor], list[int
     assert_same(pool_maps(maps, levels, mode), expected, mode)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("channels", [32, 35])
-@pytest.mark.parametrize("mode", ["max", "mean"])
-def test_bins_order_holds_the_same_values(dtype: torch.dtype, channels: int, mode: str) -> None:
-    generator = torch.Generator().manual_seed(3)
-    maps = torch.randn(2, channels, 21, 18, generator=generator).to(dtype)
-    regions = [random_regions(n, 21, 18, generator) for n in (6, 3)]
-    levels = (6, 4, 3, 2, 1)
-    for public, inner in (
-        [region_pyramid_pool(maps, regions, levels, mode, order) for order in ("channels", "bins")],
-        [spatial_pyramid_pool(maps, levels, mode, order) for order in ("channels", "bins")],
-        [pool_maps(maps, levels, mode, order) for order in ("channels", "bins")],
-        [pool_regions(maps, regions, levels, mode, order) for order in ("channels", "bins")],
-    ):
-        assert torch.equal(inner, by_bins(public, channels, levels))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", KERNEL_DTYPES)
 def test_large_outputs_are_right_to_the_last_row(dtype: torch.dtype) -> None:
     # Above 8 MiB rows go past the caches, in other instructions.
     generator = torch.Generator().manual_seed(4)
@@ -158,16 +140,13 @@ def test_large_outputs_are_right_to_the_last_row(dtype: torch.dtype) -> None:
     for i in (0, 1, 2, 700, 1498, 1499):
         x0, y0, x1, y1 = regions[i].tolist()
         assert torch.equal(got[i], by_torch(maps[0, :, y0:y1, x0:x1].float(), (6, 3, 2, 1)).to(dtype))
-    inner = region_pyramid_pool(maps, [regions], (6, 3, 2, 1), order="bins")
-    assert torch.equal(inner[:, -64:], got[:, -64:])
-    assert torch.equal(inner.sort(1).values, got.sort(1).values)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", KERNEL_DTYPES)
 @pytest.mark.parametrize("levels", [(6, 3, 2, 1), (1, 2, 3, 6), (6, 3, 1), (4, 3, 2, 1)])
 @pytest.mark.parametrize("budget", [64 << 20, 300_000])
 @pytest.mark.parametrize("odd", [0.0, float("nan")])
-def test_large_outputs_of_the_paper_and_others_hold_the_same_in_either_order(
+def test_large_outputs_of_the_paper_and_others(
     dtype: torch.dtype, levels: tuple[int, ...], budget: int, odd: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Beyond 8 MiB rows go past the caches. The paper's pyramid has code of its own, see below.
@@ -178,27 +157,24 @@ def test_large_outputs_of_the_paper_and_others_hold_the_same_in_either_order(
     regions = [random_regions(n, 31, 43, generator) for n in (1700, 1300)]
     public = region_pyramid_pool(maps, regions, levels)
     assert public.numel() * public.element_size() > 8 << 20
-    inner = region_pyramid_pool(maps, regions, levels, order="bins")
-    assert torch.equal(inner.isnan(), by_bins(public, 64, levels).isnan())
-    assert torch.equal(inner.nan_to_num(9.0), by_bins(public, 64, levels).nan_to_num(9.0))
     for row, (x0, y0, x1, y1) in zip(public[:40], regions[0].tolist(), strict=False):
         expected = by_torch(maps[0, :, y0:y1, x0:x1].float(), levels).to(dtype)
         assert torch.equal(row.nan_to_num(9.0), expected.nan_to_num(9.0))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", KERNEL_DTYPES)
 @pytest.mark.parametrize("odd", [0.0, float("nan")])
 def test_the_paper_pyramid_has_code_of_its_own_for_small_outputs_too(
     dtype: torch.dtype, odd: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[tuple[_tasks.Entry, bool]] = []
+    taken: list[tuple[Entry, bool]] = []
 
-    def watched(entry: _tasks.Entry, *rest: Any) -> bool:
+    def watched(entry: Entry, *rest: Any) -> bool:
         taken.append((entry, _run(entry, *rest)))
         return taken[-1][1]
 
-    _run = _cpu._run
-    monkeypatch.setattr(_cpu, "_run", watched)
+    _run = _cpu.run_kernel
+    monkeypatch.setattr(_cpu, "run_kernel", watched)
     generator = torch.Generator().manual_seed(9)
     maps = torch.randn(2, 32, 20, 30, generator=generator).to(dtype)
     maps[0, 5, 3:9, 4] = odd

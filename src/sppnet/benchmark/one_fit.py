@@ -57,7 +57,7 @@ def measure(task: OneFit) -> dict[str, Any]:
     from sppnet.detect import Detector
     from sppnet.ops import region_pyramid_pool, region_pyramid_scores
     from sppnet.ops.boxes import nms
-    from sppnet.ops.products import row_products
+    from sppnet.ops.linear import row_products
 
     maps, some = torch.zeros(1, 32, 4, 4).bfloat16(), [torch.tensor([[0, 0, 4, 4]])]
     region_pyramid_scores(maps, some, torch.zeros(1, 32 * 14), None, (3, 2, 1))

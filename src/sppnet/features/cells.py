@@ -8,40 +8,19 @@ import torch
 from torch import Tensor
 
 from sppnet.errors import UserError
+from sppnet.ops.cells import CellAxis, axis_cells
 from sppnet.structures import Boxes, FeatureMap, Grid
 
 TARGET_AREA = 224.0 * 224.0
 
 
-def floor_quotient(numerator: Tensor, denominator: float) -> Tensor:
-    """Return floor(numerator / denominator) of exact float64 numbers; the denominator is above 0.
+def _axis(grid: Grid, count: int, original: int) -> CellAxis:
+    """Cell centres in image pixels times the side of the network's input, so that no scale factor is rounded.
 
-    Only the quotient is rounded, which can carry it across an integer. Multiplying back is exact here and
-    corrects the result by one.
+    Coordinates are float32 and sizes small integers: their products are exact in float64. Sums are rounded
+    only where a coordinate is some 10^-12 of a pixel from a border.
     """
-    whole = torch.floor(numerator / denominator)
-    return (
-        whole + ((whole + 1) * denominator <= numerator).double() - (whole * denominator > numerator).double()
-    )
-
-
-def _axis_cells(
-    low: Tensor, high: Tensor, resized: int, original: int, grid: Grid, count: int
-) -> tuple[Tensor, Tensor]:
-    """The cells between two edges (image pixels, float64) along one axis: start and stop.
-
-    Everything is multiplied by the image's side, so that no scale factor is rounded: coordinates are
-    float32 and sizes small integers, and their products are exact in float64. Sums are rounded only
-    where a coordinate is some 10^-12 of a pixel from a border.
-    """
-    step, offset = grid.stride * original, grid.first * original
-    # The first cell at or after an edge: the ceiling, as the floor of the negative.
-    start = (-floor_quotient(offset - low * resized, step)).clamp(0, count)
-    stop = (-floor_quotient(offset - high * resized, step)).clamp(0, count)
-    nearest = floor_quotient((low + high) * resized - 2 * offset + step, 2 * step).clamp(0, count - 1)
-    empty = stop <= start
-    start = torch.where(empty, nearest, start)
-    return start.to(torch.int64), torch.where(empty, nearest + 1, stop).to(torch.int64)
+    return CellAxis(grid.first * original, grid.stride * original, count)
 
 
 def cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
@@ -67,8 +46,9 @@ def cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
         raise UserError("boxes.size", f"the size of the map's image, {fmap.image}", boxes.size)
     height, width = fmap.values.shape[1:]
     x0, y0, x1, y1 = boxes.xyxy.to(torch.float64).unbind(1)
-    left, right = _axis_cells(x0, x1, fmap.resized.width, fmap.image.width, fmap.grid, width)
-    top, bottom = _axis_cells(y0, y1, fmap.resized.height, fmap.image.height, fmap.grid, height)
+    wide, tall = fmap.resized.width, fmap.resized.height
+    left, right = axis_cells(x0 * wide, x1 * wide, _axis(fmap.grid, width, fmap.image.width))
+    top, bottom = axis_cells(y0 * tall, y1 * tall, _axis(fmap.grid, height, fmap.image.height))
     return torch.stack([left, top, right, bottom], 1)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sppnet.learn._cholesky import solve_positive
-from sppnet.ops import products
+from sppnet.ops import linear
 
 _CHUNK = 4096  # rows gathered, or columns converted, at a time
 _BLOCK = 1024  # rows whose inner products with all before them are one matrix product
@@ -83,7 +83,7 @@ class RowSpace:
 
     def scores(self, vectors: Tensor) -> Tensor:
         if self._fast(len(vectors)):
-            result = products.row_products(self.rows, vectors[:, :-1])
+            result = linear.row_products(self.rows, vectors[:, :-1])
         elif self.rows.dtype == self.dtype:
             result = vectors[:, :-1] @ self.rows.T
         else:
@@ -95,7 +95,7 @@ class RowSpace:
         result = self.zeros(len(coefficients))
         result[:, -1] = self.bias_feature * coefficients.sum(1)
         if self._fast(len(coefficients)):
-            result[:, :-1] = products.row_sums(self.rows, coefficients)
+            result[:, :-1] = linear.row_sums(self.rows, coefficients)
             return result
         used = (coefficients != 0).any(0).nonzero()[:, 0]
         if self.rows.dtype == self.dtype and 3 * len(used) > len(self.rows):
@@ -109,7 +109,7 @@ class RowSpace:
         if not self._fast(len(vectors)):
             return self.adjoint(curvature * self.scores(vectors))
         offsets = self.bias_feature * vectors[:, -1]
-        sums, total = products.curved_products(self.rows, vectors[:, :-1], offsets, curvature)
+        sums, total = linear.curved_products(self.rows, vectors[:, :-1], offsets, curvature)
         return torch.cat([sums, self.bias_feature * total[:, None]], 1)
 
     def dot(self, one: Tensor, two: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class RowSpace:
         return step
 
     def _fast(self, count: int) -> bool:
-        return self.rows.dtype == self.dtype and products.suits(self.rows, count)
+        return self.rows.dtype == self.dtype and linear.suits(self.rows, count)
 
     def _rows(self, index: Tensor) -> Tensor:
         return self.rows.index_select(0, index).to(self.dtype)

@@ -13,7 +13,7 @@ from sppnet.errors import UserError
 from sppnet.learn._newton import Batch, Loss, Solution, line_search, minimise
 from sppnet.learn._spaces import GramSpace, RowSpace, Space
 from sppnet.learn.linear import LinearModel, check_rows
-from sppnet.ops.products import suits
+from sppnet.ops.linear import suits
 
 _PAIRS = 2**24  # pairs of row and class that are solved together; bounds the memory
 _GRAM_ROWS = 12_000  # rows up to which their inner products are kept: 576 MB

@@ -1,60 +1,110 @@
-"""Where the bins of a pyramid lie: the one place that rounds.
+"""Bin edges of a pyramid: the only place that rounds them.
 
 Bin ``i`` of ``n`` on a side of ``size`` cells covers ``floor(i * size / n)`` up to, not including,
-``ceil((i + 1) * size / n)`` (paper, appendix A): every bin holds at least one cell, neighbours may
+``ceil((i + 1) * size / n)`` (appendix A, pooling bins): every bin holds at least one cell, neighbours may
 share one, and the edges are those of ``torch.nn.AdaptiveMaxPool2d``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
 
 from sppnet.errors import UserError
 
 LEVELS = (6, 3, 2, 1)
 """The paper's pyramid of 50 bins (section 4.1)."""
+Mode = Literal["max", "mean", "avg"]
+_LARGEST = 1024
+"""The largest level: a million bins."""
 
 
 def bin_edges(size: int, level: int) -> list[tuple[int, int]]:
-    """First cell and the one past the last, for each of the ``level`` bins of a side of ``size`` cells."""
+    """Return the first cell and the one past the last, for each bin of a side.
+
+    Args:
+        size: cells of the side.
+        level: number of bins.
+
+    Examples:
+        >>> bin_edges(7, 3)
+        [(0, 3), (2, 5), (4, 7)]
+    """
     return [(i * size // level, -(-(i + 1) * size // level)) for i in range(level)]
 
 
 def count_bins(levels: Sequence[int]) -> int:
-    """Bins of the whole pyramid: the sum of the squared levels."""
+    """Return the number of bins of a pyramid: the sum of the squared levels.
+
+    Examples:
+        >>> count_bins((6, 3, 2, 1))
+        50
+    """
     return sum(level * level for level in levels)
 
 
-def check_levels(levels: Sequence[object]) -> list[int]:
-    """The levels as a list.
+def check_levels(levels: object) -> list[int]:
+    """Check the levels of a pyramid.
+
+    Args:
+        levels: a sequence of integers from 1 to 1,024.
+
+    Returns:
+        The levels as a list of ``int``.
 
     Raises:
-        UserError: no level, or one that is not a whole number of at least 1.
+        UserError: no level, or one of another type or range.
+
+    Examples:
+        >>> check_levels((6, 3, 2, 1))
+        [6, 3, 2, 1]
     """
-    sides = [n for n in levels if isinstance(n, int) and not isinstance(n, bool) and n >= 1]
-    if not sides or len(sides) != len(levels):
-        raise UserError(
-            "levels", "one or more whole numbers of at least 1, such as (6, 3, 2, 1)", list(levels)
-        )
-    return sides
+    hint = ""
+    if isinstance(levels, list | tuple | torch.Size) or (isinstance(levels, np.ndarray) and levels.ndim == 1):
+        sides = [int(n) for n in levels if isinstance(n, int | np.integer) and not isinstance(n, bool)]
+        if sides and len(sides) == len(levels) and min(sides) >= 1 and max(sides) <= _LARGEST:
+            return sides
+    elif isinstance(levels, int) and not isinstance(levels, bool):
+        hint = f"For one level of {levels} x {levels} bins write levels=({levels},)."
+    raise UserError(
+        "levels", f"a sequence of integers from 1 to {_LARGEST}, such as (6, 3, 2, 1)", levels, hint
+    )
 
 
-def check_mode(mode: str) -> None:
-    """Do nothing for a known mode.
+def check_mode(mode: object) -> Mode:
+    """Check the pooling mode.
+
+    Returns:
+        ``"max"`` or ``"mean"``, which ``"avg"`` is a synonym of.
 
     Raises:
-        UserError: neither ``"max"`` nor ``"mean"``.
+        UserError: another value.
+
+    Examples:
+        >>> check_mode("avg")
+        'mean'
     """
-    if mode not in ("max", "mean"):
-        raise UserError("mode", '"max" or "mean"', repr(mode))
+    if isinstance(mode, str):
+        if mode == "max":
+            return "max"
+        if mode in ("mean", "avg"):
+            return "mean"
+    raise UserError("mode", '"max", "mean" or "avg"', repr(mode))
 
 
 def parents(levels: Sequence[int]) -> list[int]:
-    """For each level the position of the level that it can be derived from, or its own position.
+    """Return for each level the index of the level that it can be derived from, or its own index.
 
     When ``n`` divides ``m``, every edge of level ``n`` is an edge of level ``m``, so the maximum of a
     bin of ``n`` is the maximum of ``m / n`` times ``m / n`` bins of ``m``. The smallest such ``m`` is
     taken, the first of equals.
+
+    Examples:
+        >>> parents((6, 3, 2, 1))
+        [0, 0, 0, 2]
     """
     result: list[int] = []
     for own, n in enumerate(levels):

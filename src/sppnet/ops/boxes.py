@@ -1,23 +1,33 @@
-"""Arithmetic on boxes: float tensors ``[N, 4]``, ``(x0, y0, x1, y1)``, continuous edges."""
+"""Arithmetic on boxes: float tensors ``[N, 4]``, ``(x0, y0, x1, y1)``, with continuous edges."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from sppnet.ops import _nms
+from sppnet.ops.cpu.kernels import nms as nms_kernel
 
-# A regressor's largest answer: a side grows or shrinks at most by this factor's logarithm.
 _LARGEST_LOG_RATIO = 4.0
+"""Maximum absolute log ratio of a side that a regressor may predict."""
 
 
 def areas(boxes: Tensor) -> Tensor:
-    """``[N]``, square pixels."""
+    """Compute areas ``[N]`` in square pixels.
+
+    Examples:
+        >>> areas(torch.tensor([[0.0, 0.0, 2.0, 3.0]]))
+        tensor([6.])
+    """
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def intersections(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Areas ``[N, M]`` that each of N boxes shares with each of M."""
+    """Compute the areas ``[N, M]`` of the intersections of N boxes with M boxes.
+
+    Examples:
+        >>> intersections(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 1.0, 5.0, 5.0]]))
+        tensor([[1.]])
+    """
     low = torch.maximum(ours[:, None, :2], theirs[None, :, :2])
     high = torch.minimum(ours[:, None, 2:], theirs[None, :, 2:])
     sides = (high - low).clamp(min=0)
@@ -25,14 +35,24 @@ def intersections(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def iou(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Intersection over union ``[N, M]``, 0..1; 0 between boxes without area."""
+    """Compute the intersection over union ``[N, M]``, 0 to 1; 0 between boxes without area.
+
+    Examples:
+        >>> iou(torch.tensor([[0.0, 0.0, 2.0, 1.0]]), torch.tensor([[1.0, 0.0, 2.0, 1.0]]))
+        tensor([[0.5000]])
+    """
     shared = intersections(ours, theirs)
     union = areas(ours)[:, None] + areas(theirs)[None] - shared
     return torch.where(union > 0, shared / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
 
 
 def ioa(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The share ``[N, M]`` of each of N boxes that lies inside each of M; COCO's overlap with crowds."""
+    """Compute the intersection over own area ``[N, M]`` of N boxes, as COCO does with crowd regions.
+
+    Examples:
+        >>> ioa(torch.tensor([[0.0, 0.0, 2.0, 1.0]]), torch.tensor([[1.0, 0.0, 9.0, 9.0]]))
+        tensor([[0.5000]])
+    """
     own = areas(ours)[:, None]
     return torch.where(own > 0, intersections(ours, theirs) / own.clamp(min=torch.finfo(own.dtype).tiny), 0.0)
 
@@ -42,7 +62,7 @@ def _centres(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode_deltas(boxes: Tensor, targets: Tensor) -> Tensor:
-    """What moves each box onto its target (paper section 3.6 of the released code; R-CNN, appendix C).
+    """Compute the regression targets of boxes (R-CNN, Girshick et al. 2014, appendix C).
 
     Args:
         boxes: ``[N, 4]``.
@@ -50,8 +70,14 @@ def encode_deltas(boxes: Tensor, targets: Tensor) -> Tensor:
 
     Returns:
         ``[N, 4]``: shift of the centre in x and y over the box's width and height, and the logarithms of
-        the ratios of widths and heights. ``decode_deltas(boxes, encode_deltas(boxes, targets))`` is
-        ``targets``.
+        the ratios of widths and heights.
+
+    Examples:
+        >>> boxes, targets = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]])
+        >>> encode_deltas(boxes, targets)
+        tensor([[0.5000, 0.0000, 0.0000, 0.0000]])
+        >>> decode_deltas(boxes, encode_deltas(boxes, targets))
+        tensor([[1., 0., 3., 2.]])
     """
     centre, sides = _centres(boxes)
     goal, goal_sides = _centres(targets)
@@ -59,9 +85,13 @@ def encode_deltas(boxes: Tensor, targets: Tensor) -> Tensor:
 
 
 def decode_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
-    """The boxes ``[N, 4]`` that ``deltas`` ``[N, 4]`` move ``boxes`` to; the inverse of `encode_deltas`.
+    """Move boxes ``[N, 4]`` by ``deltas`` ``[N, 4]``; the inverse of `encode_deltas`.
 
-    A side changes at most by a factor of ``exp(4)``, so that a wild answer stays finite.
+    A side changes at most by a factor of ``exp(4)``, so that outliers stay finite.
+
+    Examples:
+        >>> decode_deltas(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.5, 0.0, 0.0, 0.0]]))
+        tensor([[1., 0., 3., 2.]])
     """
     centre, sides = _centres(boxes)
     goal = centre + deltas[:, :2] * sides
@@ -75,32 +105,42 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, most: int | None = None
     Args:
         boxes: ``[N, 4]``.
         scores: ``[N]``.
-        threshold: a box goes when its IoU with a better kept one is above this.
-        most: stop when so many boxes are kept.
+        threshold: a box is removed when its IoU with a selected box of higher score is above this.
+        most: maximum number of boxes to select; None for no limit.
 
     Returns:
-        int64, positions of the boxes that stay, best first; among equal scores the first comes first.
+        int64, indices of the selected boxes, highest score first; of equal scores the first comes first.
+
+    Examples:
+        >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.9], [5.0, 5.0, 6.0, 6.0]])
+        >>> nms(boxes, torch.tensor([0.5, 0.9, 0.7]), threshold=0.3)
+        tensor([1, 2])
     """
     if boxes.device.type == "cpu":
         most = len(boxes) if most is None else most
         place, score = boxes.detach().float().contiguous().numpy(), scores.detach().float().numpy()
-        return torch.from_numpy(_nms.keep(place, score, threshold, most))
+        return torch.from_numpy(nms_kernel.keep(place, score, threshold, most))
     from torchvision.ops import nms as on_device
 
     return on_device(boxes, scores, threshold)[:most]
 
 
 def vote(kept: Tensor, boxes: Tensor, weights: Tensor, threshold: float) -> Tensor:
-    """Box voting: each kept box becomes the mean of the boxes that overlap it, by IoU times weight.
+    """Box voting: replace each selected box by the mean of the boxes that overlap it, by IoU times weight.
 
     Args:
-        kept: ``[K, 4]``, what suppression left.
-        boxes: ``[N, 4]``, everything before it, of the same class.
-        weights: ``[N]``, at least 0; how much each box counts.
-        threshold: boxes of at least this IoU with the kept one take part.
+        kept: ``[K, 4]``, boxes selected by `nms`.
+        boxes: ``[N, 4]``, all boxes of the same class before `nms`.
+        weights: ``[N]``, at least 0.
+        threshold: minimum IoU of the boxes that take part.
 
     Returns:
-        ``[K, 4]``; a kept box with no weight around it stays as it was.
+        ``[K, 4]``; a box without weight around it is returned unchanged.
+
+    Examples:
+        >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.0]])
+        >>> vote(boxes[:1], boxes, torch.tensor([1.0, 2.0]), threshold=0.5)
+        tensor([[0.0000, 0.0000, 2.0000, 1.5000]])
     """
     if not len(kept):
         return kept

@@ -1,175 +1,153 @@
-"""Pyramid pooling of whole maps and of regions: the contract, checks, dispatch and gradients."""
+"""Pyramid pooling of whole feature maps and of regions.
+
+Shape letters: ``B`` maps, ``C`` channels, ``H`` and ``W`` height and width of a map in cells, ``N`` regions,
+``K`` classes; ``bins`` is the sum of the squared levels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from sppnet.errors import UserError
-from sppnet.ops import _registered
-from sppnet.ops._registered import check_count
-from sppnet.ops.bins import LEVELS, check_levels, check_mode, count_bins
+from sppnet.ops import _library
+from sppnet.ops._arguments import check_batch, check_boxes, check_head, check_list, check_regions
+from sppnet.ops.bins import LEVELS, Mode, check_levels, check_mode
 
-Mode = Literal["max", "mean"]
-Order = Literal["channels", "bins"]
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Maps = Tensor | NDArray[Any] | Sequence[Tensor] | Sequence[NDArray[Any]]
+    Regions = Tensor | NDArray[Any] | Sequence[Tensor] | Sequence[NDArray[Any]] | Sequence[Sequence[Any]]
+
+__all__ = ["LEVELS", "Mode", "region_pyramid_pool", "region_pyramid_scores", "spatial_pyramid_pool"]
 
 
-def spatial_pyramid_pool(
-    maps: Tensor | Sequence[Tensor],
-    levels: Sequence[int] = LEVELS,
-    mode: Mode = "max",
-    order: Order = "channels",
-) -> Tensor:
-    """Pool whole maps of any size into rows of one length (paper, section 2.2).
+def spatial_pyramid_pool(maps: Maps, levels: Sequence[int] = LEVELS, mode: Mode = "max") -> Tensor:
+    """Pool whole maps of any size into feature vectors of one length (section 2.2).
 
     Args:
         maps: ``[B, C, H, W]``, or a sequence of B maps ``[C, H_i, W_i]`` of one dtype and device, each of
-            its own size. float32, float16, bfloat16 or float64, any strides; H and W at least 1.
-        levels: bins a side of each level; bin i of n spans ``floor(i * size / n)`` to
+            its own size. float32, float16, bfloat16 or float64, any strides; H and W at least 1. Tensors
+            or numpy arrays.
+        levels: bins per side of each level; bin i of n spans ``floor(i * size / n)`` to
             ``ceil((i + 1) * size / n)``, so a level may exceed the map.
-        mode: ``"max"`` or ``"mean"``.
-        order: ``"channels"`` or ``"bins"``, see below.
+        mode: ``"max"``, or ``"mean"`` (or its synonym ``"avg"``).
 
     Returns:
         ``[B, C * bins]`` in the dtype of the maps, ordered by level, then channel, bin row, bin column:
-        ``cat([adaptive_max_pool2d(m, n).flatten(1) for n in levels], 1)``. With ``order="bins"`` the
-        channels run fastest: level, bin row, bin column, channel.
+        ``cat([adaptive_max_pool2d(m, n).flatten(1) for n in levels], 1)``.
 
     Raises:
-        UserError: maps of another shape or dtype or without cells, bad levels, an unknown mode or order.
+        UserError: maps of another shape or dtype or without cells, bad levels, an unknown mode.
+
+    Examples:
+        >>> maps = torch.arange(12.0).view(1, 1, 3, 4)
+        >>> spatial_pyramid_pool(maps, levels=(2, 1))
+        tensor([[ 5.,  7.,  9., 11., 11.]])
+        >>> spatial_pyramid_pool([maps[0], maps[0, :, :2]], levels=(1,), mode="mean")
+        tensor([[5.5000],
+                [3.5000]])
     """
-    sides = check_levels(levels)
-    _check_words(mode, order)
-    if isinstance(maps, Tensor):
-        _check_maps(maps)
-        if _registered.worth_placing(maps, mode):
-            return _registered.pool_placed(maps, sides, order)[0]
-        return _registered.pool_batch(maps, sides, mode, order)
-    several = list(maps)
-    _check_list(several)
-    return _registered.pool_list(several, sides, mode, order)
+    sides, mode = check_levels(levels), check_mode(mode)
+    if isinstance(maps, Sequence) or not hasattr(maps, "shape"):
+        return _library.pool(check_list(maps), [], sides, mode)
+    return _library.pool([check_batch(maps)], [], sides, mode)
 
 
 def region_pyramid_pool(
-    maps: Tensor,
-    regions: Sequence[Tensor],
+    maps: Tensor | NDArray[Any],
+    regions: Regions,
     levels: Sequence[int] = LEVELS,
     mode: Mode = "max",
-    order: Order = "channels",
+    *,
+    spatial_scale: float | None = None,
 ) -> Tensor:
-    """Pool regions of maps, each into a row of one length (paper, section 3.1).
+    """Pool regions of maps into feature vectors of one length (section 4.1).
 
     Args:
         maps: ``[B, C, H, W]``, any floating dtype and strides.
         regions: B integer tensors ``[N_i, 4]``: ``(x0, y0, x1, y1)`` in cells, half open,
-            ``0 <= x0 < x1 <= W`` and ``0 <= y0 < y1 <= H``. ``N_i`` may be 0. On the device of the maps, or
-            on the CPU, where checking them keeps no other device waiting.
-        levels: bins a side of each level.
-        mode: ``"max"`` or ``"mean"``.
-        order: ``"channels"`` or ``"bins"``, as in `spatial_pyramid_pool`.
+            ``0 <= x0 < x1 <= W`` and ``0 <= y0 < y1 <= H``. ``N_i`` may be 0. For one map, a single tensor
+            will do. Arrays and lists are converted. On the device of the maps, or on the CPU, where
+            checking them does not wait for another device.
+
+            With ``spatial_scale``, boxes in image pixels instead, as `torchvision.ops.roi_pool` takes them:
+            B tensors ``[N_i, 4]``, or one ``[K, 5]`` with the index of the map first. A box covers the cells
+            whose centres lie inside it, left and top edge included, and at least the nearest cell.
+        levels: bins per side of each level.
+        mode: ``"max"``, or ``"mean"`` (or its synonym ``"avg"``).
+        spatial_scale: cells per image pixel, such as 1/16; the centre of cell i is at
+            ``(i + 0.5) / spatial_scale``.
 
     Returns:
-        ``[sum N_i, C * bins]`` in the dtype of the maps, each row ordered as in `spatial_pyramid_pool`.
+        ``[sum N_i, C * bins]`` in the dtype of the maps, each row ordered as in `spatial_pyramid_pool`; with
+        ``[K, 5]``, rows in the order of the boxes.
 
     Raises:
-        UserError: as `spatial_pyramid_pool`, and for regions that are not integers, of another shape,
-            empty or outside their map; it names the first offender. A CUDA graph being captured raises
-            none for regions on the device: there, those outside are clamped to their map.
+        UserError: as `spatial_pyramid_pool`; for regions that are not integers, of another shape, empty or
+            outside their map; for boxes that are not finite or reversed. The message names the first one.
+            While a CUDA graph is captured, regions on the device are clamped to their map instead.
+
+    Examples:
+        >>> maps = torch.arange(12.0).view(1, 1, 3, 4)
+        >>> region_pyramid_pool(maps, torch.tensor([[0, 0, 2, 3], [3, 1, 4, 2]]), levels=(1,))
+        tensor([[9.],
+                [7.]])
+        >>> region_pyramid_pool(maps, torch.tensor([[0, 0.0, 0.0, 32.0, 40.0]]), (1,), spatial_scale=1 / 16)
+        tensor([[5.]])
     """
-    sides = check_levels(levels)
-    _check_words(mode, order)
-    _check_maps(maps)
-    lists = list(regions)
-    _check_regions(maps, lists)
-    return _registered.pool_regions(maps, lists, sides, mode, order)
+    sides, mode = check_levels(levels), check_mode(mode)
+    batch = check_batch(maps)
+    if spatial_scale is None:
+        return _library.pool_regions(batch, check_regions(batch, regions), sides, mode)
+    cells, order = check_boxes(batch, regions, spatial_scale)
+    rows = _library.pool_regions(batch, cells, sides, mode)
+    return rows if order is None else rows[order]
 
 
 def region_pyramid_scores(
-    maps: Tensor,
-    regions: Sequence[Tensor],
+    maps: Tensor | NDArray[Any],
+    regions: Regions,
     weight: Tensor,
     bias: Tensor | None = None,
     levels: Sequence[int] = LEVELS,
     mode: Mode = "max",
+    *,
+    spatial_scale: float | None = None,
 ) -> Tensor:
-    """Score regions with a linear head without storing their pooled rows.
+    """Score regions with a linear head without storing their feature vectors.
 
     Equal to ``linear(region_pyramid_pool(maps, regions, levels, mode), weight, bias)`` up to rounding.
 
     Args:
         maps: ``[B, C, H, W]``.
         regions: as in `region_pyramid_pool`.
-        weight: ``[K, C * bins]``, columns in the order of the pooled row.
+        weight: ``[K, C * bins]``, columns in the order of the feature vector.
         bias: ``[K]``, or None for none.
-        levels: bins a side of each level.
-        mode: ``"max"`` or ``"mean"``.
+        levels: bins per side of each level.
+        mode: ``"max"``, or ``"mean"`` (or its synonym ``"avg"``).
+        spatial_scale: as in `region_pyramid_pool`.
 
     Returns:
         ``[sum N_i, K]`` in the dtype of ``weight``.
 
     Raises:
-        UserError: as `region_pyramid_pool`, and for a weight or bias of another shape.
+        UserError: as `region_pyramid_pool`, and for a weight or bias of another shape, dtype or device.
+
+    Examples:
+        >>> maps, weight = torch.ones(1, 2, 3, 4), torch.ones(3, 10)
+        >>> region_pyramid_scores(maps, [[[0, 0, 2, 3]]], weight, levels=(2, 1))
+        tensor([[10., 10., 10.]])
     """
-    sides = check_levels(levels)
-    _check_words(mode, "channels")
-    _check_maps(maps)
-    lists = list(regions)
-    _check_regions(maps, lists)
-    _check_head(maps, weight, bias, sides)
-    if torch.is_grad_enabled() and (maps.requires_grad or weight.requires_grad):
-        rows = _registered.pool_regions(maps, lists, sides, mode, "channels")
-        return torch.nn.functional.linear(rows.to(weight.dtype), weight, bias)
-    scores = _registered.score_regions(maps, lists, weight, sides, mode)
-    return scores if bias is None else scores + bias
-
-
-def _check_words(mode: str, order: str) -> None:
-    check_mode(mode)
-    if order not in ("channels", "bins"):
-        raise UserError("order", '"channels" or "bins"', repr(order))
-
-
-def _check_maps(maps: Tensor) -> None:
-    if maps.ndim != 4 or maps.shape[2] < 1 or maps.shape[3] < 1:
-        raise UserError("maps", "a tensor [B, C, H, W], H and W at least 1", f"shape {list(maps.shape)}")
-    if maps.dtype not in _DTYPES:
-        raise UserError("maps", "float32, float16, bfloat16 or float64", maps.dtype)
-
-
-def _check_list(maps: list[Tensor]) -> None:
-    if not maps:
-        raise UserError("maps", "at least one map", "an empty sequence")
-    first = maps[0]
-    for i, one in enumerate(maps):
-        if one.ndim != 3 or one.shape[1] < 1 or one.shape[2] < 1 or one.shape[0] != first.shape[0]:
-            wanted = f"a tensor [C, H, W], C as in maps[0] ({first.shape[0]}), H and W at least 1"
-            raise UserError(f"maps[{i}]", wanted, f"shape {list(one.shape)}")
-        if one.dtype not in _DTYPES or one.dtype != first.dtype or one.device != first.device:
-            wanted = f"{first.dtype} on {first.device} as maps[0], a floating type"
-            raise UserError(f"maps[{i}]", wanted, f"{one.dtype} on {one.device}")
-
-
-def _check_regions(maps: Tensor, regions: list[Tensor]) -> None:
-    """What shapes and types tell; values are checked in bulk where the data are read."""
-    if not torch.compiler.is_compiling():
-        # Compiled code must not fix the batch by a comparison: it is made again where the data are read.
-        check_count(regions, maps)
-    for i, one in enumerate(regions):
-        if one.ndim != 2 or one.shape[1] != 4:
-            raise UserError(f"regions[{i}]", "a tensor [N, 4]", f"shape {list(one.shape)}")
-        if one.dtype.is_floating_point or one.dtype.is_complex or one.dtype == torch.bool:
-            raise UserError(f"regions[{i}]", "integer cells (x0, y0, x1, y1)", one.dtype)
-        if one.device != maps.device and one.device.type != "cpu":
-            raise UserError(f"regions[{i}]", f"a tensor on {maps.device}, as the maps, or cpu", one.device)
-
-
-def _check_head(maps: Tensor, weight: Tensor, bias: Tensor | None, levels: list[int]) -> None:
-    length = maps.shape[1] * count_bins(levels)
-    if weight.ndim != 2 or weight.shape[1] != length:
-        raise UserError("weight", f"a tensor [K, {length}]", f"shape {list(weight.shape)}")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise UserError("bias", f"a tensor [{weight.shape[0]}]", f"shape {list(bias.shape)}")
+    sides, mode = check_levels(levels), check_mode(mode)
+    batch = check_batch(maps)
+    head, added = check_head(batch, weight, bias, sides)
+    if spatial_scale is None:
+        return _library.score(batch, check_regions(batch, regions), head, added, sides, mode)
+    cells, order = check_boxes(batch, regions, spatial_scale)
+    scores = _library.score(batch, cells, head, added, sides, mode)
+    return scores if order is None else scores[order]

@@ -11,9 +11,9 @@ from sppnet.backbones import Backbone
 from sppnet.detect.paper.options import PaperOptions
 from sppnet.errors import UserError
 from sppnet.features import choose_scale
-from sppnet.features.cells import floor_quotient
 from sppnet.learn import LinearModel
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores
+from sppnet.ops.cells import floor_quotient
 from sppnet.structures import Boxes, FeatureMap, FeatureMaps
 
 CELLS_VERSION = 2

@@ -1,0 +1,260 @@
+"""The pooling operations as operators of torch: registration, shapes, gradients, transforms.
+
+Arguments as in `sppnet.ops._backends`. Three ways lead to a backend:
+
+- An eager call of plain tensors goes there directly, inside a `torch.autograd.Function` where a gradient can
+  be requested: torch's dispatch of a registered operator takes as long as the launch of a kernel.
+- Whatever has to see operators (``torch.compile``, ``export``, dispatch modes, profilers) gets the registered
+  operator. ``<name>_constant`` is the same without a gradient, which makes its dispatch cheaper.
+- Transforms of ``torch.func`` and forward-mode derivatives get the plain tensor form of
+  `sppnet.ops._fallback`, whose parts torch can transform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sppnet.ops import _backends, _fallback
+from sppnet.ops._torch_state import is_batched_backward, is_lazy, is_observed, is_transformed, values_of
+from sppnet.ops.bins import count_bins
+
+_library = torch.library.Library("sppnet", "FRAGMENT")
+
+
+def _define(
+    name: str, schema: str, function: Callable[..., Any], shape: Callable[..., Any]
+) -> Callable[..., Any]:
+    # torch.library.custom_op would import torch's compiler on the first call, which takes seconds.
+    _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+    _library.impl(name, function, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"sppnet::{name}", shape)
+    return getattr(torch.ops.sppnet, name).default
+
+
+def _define_both(name: str, *rest: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Register an operator that gets a gradient, and its twin without one."""
+    return _define(name, *rest), _define(f"{name}_constant", *rest)
+
+
+def _is_direct(*tensors: Tensor) -> bool:
+    """Whether a backend may be called without torch's dispatcher."""
+    return not is_observed() and all(
+        type(one) is Tensor and not one.is_meta and not is_lazy(one) for one in tensors
+    )
+
+
+def _pool(maps: list[Tensor], regions: list[Tensor], levels: Sequence[int], mode: str) -> Tensor:
+    return _backends.pool(maps, regions, levels, mode)[0]
+
+
+def _pool_shape(maps: list[Tensor], regions: list[Tensor], levels: Sequence[int], mode: str) -> Tensor:
+    return maps[0].new_empty(_backends.count_rows(maps, regions), maps[0].shape[-3] * count_bins(levels))
+
+
+def _pool_argmax_shape(maps: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
+    argmax = maps.new_empty(_backends.argmax_shape(maps, levels), dtype=torch.int16)
+    return _pool_shape([maps], [], levels, "max"), argmax
+
+
+def _backward(
+    grad: Tensor,
+    maps: list[Tensor],
+    regions: list[Tensor],
+    argmax: Tensor | None,
+    levels: Sequence[int],
+    mode: str,
+    checked: object = None,
+) -> list[Tensor]:
+    if argmax is not None:
+        return [_backends.backward_argmax(grad, argmax, maps[0], levels)]
+    return _backends.backward(grad, maps, regions, levels, mode, checked)
+
+
+def _backward_shape(grad: Tensor, maps: list[Tensor], *rest: object) -> list[Tensor]:
+    return [torch.empty_like(m) for m in maps]
+
+
+def _score_shape(
+    maps: Tensor, regions: list[Tensor], weight: Tensor, levels: Sequence[int], mode: str
+) -> Tensor:
+    return weight.new_empty(sum(one.shape[0] for one in regions), weight.shape[0])
+
+
+_pool_known, _pool_constant = _define_both(
+    "pyramid_pool", "(Tensor[] maps, Tensor[] regions, int[] levels, str mode) -> Tensor", _pool, _pool_shape
+)
+_argmax_known, _argmax_constant = _define_both(
+    "pyramid_pool_argmax",
+    "(Tensor maps, int[] levels) -> (Tensor, Tensor)",
+    _backends.pool_argmax,
+    _pool_argmax_shape,
+)
+_backward_known, _backward_constant = _define_both(
+    "pyramid_pool_backward",
+    "(Tensor grad, Tensor[] maps, Tensor[] regions, Tensor? argmax, int[] levels, str mode) -> Tensor[]",
+    _backward,
+    _backward_shape,
+)
+_score_constant = _define(
+    "region_scores",
+    "(Tensor maps, Tensor[] regions, Tensor weight, int[] levels, str mode) -> Tensor",
+    _backends.score,
+    _score_shape,
+)
+
+
+def _gradient(
+    grad: Tensor,
+    maps: list[Tensor],
+    regions: list[Tensor],
+    argmax: Tensor | None,
+    levels: Sequence[int],
+    mode: str,
+    checked: object = None,
+) -> list[Tensor]:
+    """The gradients for the maps: a kernel's, or one that can be transformed or differentiated again."""
+    if is_transformed(grad) or is_batched_backward():
+        return list(_fallback.backward(grad, maps, regions, levels, mode))
+    if torch.is_grad_enabled():
+        return _backward_known(grad, maps, regions, argmax, levels, mode)
+    if _is_direct(grad):
+        return _backward(grad, maps, regions, argmax, levels, mode, checked)
+    return _backward_constant(grad, maps, regions, argmax, levels, mode)
+
+
+# Gradients of the registered operators.
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    maps, regions, ctx.levels, ctx.mode = inputs
+    ctx.count = len(maps)
+    ctx.save_for_backward(*maps, *regions)
+
+
+def _derivative(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    maps, regions = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+    given = _gradient(grad, list(maps), list(regions), None, ctx.levels, ctx.mode)
+    return given, [None] * len(regions), None, None
+
+
+def _save_argmax(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    maps, ctx.levels = inputs
+    ctx.save_for_backward(maps, output[1])
+    ctx.mark_non_differentiable(output[1])
+    # Otherwise zeros are allocated for the argmax indices, which are as many as the features.
+    ctx.set_materialize_grads(False)
+
+
+def _derivative_argmax(ctx: Any, grad: Tensor | None, _: object) -> tuple[Any, ...]:
+    if grad is None:
+        return None, None
+    maps, argmax = ctx.saved_tensors
+    return _gradient(grad, [maps], [], argmax, ctx.levels, "max")[0], None
+
+
+def _save_again(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
+    _, maps, regions, _, ctx.levels, ctx.mode = inputs
+    ctx.count = len(maps)
+    ctx.save_for_backward(*maps, *regions)
+
+
+def _second_derivative(ctx: Any, tangents: list[Tensor]) -> tuple[Any, ...]:
+    """The gradient is linear in the gradient of the features, and constant in the maps almost everywhere."""
+    maps, regions = list(ctx.saved_tensors[: ctx.count]), list(ctx.saved_tensors[ctx.count :])
+    there = [one.to(maps[0].device) for one in regions]
+    given = _fallback.jvp(maps, tangents, there, ctx.levels, ctx.mode)
+    return given, [torch.zeros_like(m) for m in maps], [None] * len(regions), None, None, None
+
+
+torch.library.register_autograd("sppnet::pyramid_pool", _derivative, setup_context=_save)
+torch.library.register_autograd("sppnet::pyramid_pool_argmax", _derivative_argmax, setup_context=_save_argmax)
+torch.library.register_autograd(
+    "sppnet::pyramid_pool_backward", _second_derivative, setup_context=_save_again
+)
+
+
+class _Pooling(torch.autograd.Function):
+    """Eager pooling with a gradient; it keeps the checked regions for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, regions: list[Tensor], levels: Sequence[int], mode: str, *maps: Tensor) -> Tensor:
+        ctx.checked, ctx.levels, ctx.mode, ctx.count = None, levels, mode, len(maps)
+        given, direct = list(maps), _is_direct(*maps)
+        argmax: list[Tensor] = []
+        if _backends.has_argmax(maps, regions, mode):
+            call = _backends.pool_argmax if direct else _argmax_constant
+            rows, found = call(maps[0], levels)
+            argmax = [found]
+        elif direct:
+            rows, ctx.checked = _backends.pool(given, regions, levels, mode)
+        else:
+            rows = _pool_constant(given, regions, levels, mode)
+        ctx.regions = len(regions)
+        ctx.save_for_backward(*maps, *regions, *argmax)
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        tensors = list(ctx.saved_tensors)
+        end = ctx.count + ctx.regions
+        maps, regions, argmax = tensors[: ctx.count], tensors[ctx.count : end], [*tensors[end:], None][0]
+        given = _gradient(grads[0], maps, regions, argmax, ctx.levels, ctx.mode, ctx.checked)
+        return None, None, None, *given
+
+
+# What `sppnet.ops.pyramid` calls.
+
+
+def pool(maps: list[Tensor], regions: list[Tensor], levels: Sequence[int], mode: str) -> Tensor:
+    """Feature vectors ``[N, C * bins]``."""
+    if is_transformed(*maps):
+        _check_transformed(maps, regions)
+        return _fallback.pool(maps, regions, levels, mode)
+    if not torch.is_grad_enabled() or not any(m.requires_grad for m in maps):
+        direct = _is_direct(*maps)
+        return (_pool if direct else _pool_constant)(maps, regions, levels, mode)
+    if not torch.compiler.is_compiling():
+        return _Pooling.apply(regions, levels, mode, *maps)
+    if _backends.has_argmax(maps, regions, mode):
+        return _argmax_known(maps[0], levels)[0]
+    return _pool_known(maps, regions, levels, mode)
+
+
+def pool_regions(maps: Tensor, regions: list[Tensor], levels: Sequence[int], mode: str) -> Tensor:
+    """Feature vectors ``[N, C * bins]`` of regions; no map has none."""
+    if not regions:
+        return maps.new_empty(0, maps.shape[1] * count_bins(levels))
+    return pool([maps], regions, levels, mode)
+
+
+def score(
+    maps: Tensor, regions: list[Tensor], weight: Tensor, bias: Tensor | None, levels: Sequence[int], mode: str
+) -> Tensor:
+    """Scores ``[N, K]``; the features are stored only where a derivative needs them."""
+    wanted = torch.is_grad_enabled() and (maps.requires_grad or weight.requires_grad)
+    if wanted or is_transformed(maps, weight, bias):
+        rows = pool_regions(maps, regions, levels, mode).to(weight.dtype)
+        return torch.nn.functional.linear(rows, weight, bias)
+    direct = _is_direct(maps) and not is_lazy(weight)
+    call = _backends.score if direct else _score_constant
+    scores = call(maps, regions, weight, levels, mode)
+    return scores if bias is None else scores + bias
+
+
+def _check_transformed(maps: list[Tensor], regions: list[Tensor]) -> None:
+    """Check regions whose values a transform wraps; a graph in the making has no values."""
+    if torch.compiler.is_compiling() or not regions:
+        return
+    _backends.check_count(regions, maps[0])
+    for i, one in enumerate(regions):
+        values = values_of(one, torch.int64)
+        if values is None or not values.size:
+            continue
+        boxes = values.reshape(-1, 4).T
+        repeats = boxes.shape[1] // one.shape[0]
+        lengths = [0] * i + [boxes.shape[1]]
+        _backends.check_cells(boxes, lengths, maps[0].shape[2], maps[0].shape[3], repeats)

@@ -1,0 +1,70 @@
+"""What torch is doing around a call: the only file in `sppnet.ops` that reads private state of torch.
+
+``tests/ops/test_private_apis.py`` fails when a name used here changes its meaning.
+"""
+
+# The state of torch's transforms has no public interface.
+# pyright: reportPrivateUsage=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def is_observed() -> bool:
+    """Whether torch's dispatcher must see operators: for a graph, a mode, a transform or a profiler."""
+    # The first is constant under torch.compile, which then does not trace the others.
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._is_tracing()
+        or torch.autograd._profiler_enabled()
+    )
+
+
+def is_transformed(*tensors: Tensor | None) -> bool:
+    """Whether a transform of ``torch.func`` is active or one of the tensors is a dual number.
+
+    Neither reaches a kernel through a custom operator: forward-mode tangents would be dropped without an
+    error, and ``torch.func.grad`` and ``vmap`` have no rule for it.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return True
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return False
+    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+
+
+def is_lazy(tensor: Tensor) -> bool:
+    """Whether the memory of a tensor does not hold its values: a lazy negation, or zeros without memory."""
+    return tensor.is_neg() or tensor._is_zerotensor()
+
+
+def is_batched_backward() -> bool:
+    """Whether autograd runs a backward pass of many gradients at once (``is_grads_batched``)."""
+    return torch._C._dispatch_tls_is_dispatch_key_included("VmapMode")
+
+
+def values_of(tensor: Tensor, dtype: torch.dtype) -> np.ndarray[Any, Any] | None:
+    """The values under all wrappers of ``torch.func``, the axes of ``vmap`` first; None if there are none."""
+    axes: list[int] = []
+    inner = tensor
+    while torch._C._functorch.is_functorch_wrapped_tensor(inner):
+        if torch._C._functorch.is_batchedtensor(inner):
+            axes.append(torch._C._functorch.maybe_get_bdim(inner))
+        inner = torch._C._functorch.get_unwrapped(inner)
+    if type(inner) is not Tensor or inner.is_meta:
+        return None
+    # An active transform would wrap what operators return.
+    with torch._C._DisableFuncTorch():
+        values = inner.detach().to("cpu", dtype).numpy()
+    # The axis of an outer wrapper is counted without those of the wrappers inside it.
+    for mapped, axis in enumerate(reversed(axes)):
+        values = np.moveaxis(values, mapped + axis, 0)
+    return values

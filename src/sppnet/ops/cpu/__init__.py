@@ -1,0 +1,1 @@
+"""Pyramid pooling on the CPU: plans and memory (Python), kernels (numba), instructions for them (LLVM)."""

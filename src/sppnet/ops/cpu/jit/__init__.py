@@ -1,0 +1,1 @@
+"""What touches the internals of numba and LLVM: compilation, vector instructions."""

@@ -1,0 +1,238 @@
+"""Parts of the kernels that pool one box of a block (`sppnet.ops.cpu.layout`).
+
+A bin is pooled directly over its cells, or through *tables* of the maxima of 2^i x 2^j cells from every cell
+on, of which four, overlapping, cover a bin: the time of a bin then does not depend on its area. A level that
+divides another one is made from that one's bins. The bins of a box, one vector each, are a *tile*.
+
+Boxes, bin edges and levels are as in `sppnet.ops.cpu.args`. A bin is read from its first to its last place,
+in steps of ``across`` between columns and ``down`` between rows, the last step being shorter.
+"""
+
+# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# pyright: basic
+
+from __future__ import annotations
+
+from sppnet.ops.cpu.args import (
+    BOX_COLUMNS,
+    BOX_CORNER,
+    BOX_ROWS,
+    EDGE_BYTES,
+    LEVEL_BYTES,
+    LEVEL_FIRST_BIN,
+    LEVEL_PARENT,
+    LEVEL_SIDE,
+    LEVEL_SOURCE,
+)
+from sppnet.ops.cpu.jit.inline import part
+from sppnet.ops.cpu.jit.keys import from_key, to_cell
+from sppnet.ops.cpu.jit.shuffles import stream_turned, transpose
+from sppnet.ops.cpu.jit.simd import (
+    corners,
+    fill,
+    lanes,
+    least,
+    load,
+    peek,
+    poke,
+    prefetch,
+    square,
+    store,
+    stream,
+    vadd,
+    vmax,
+    where_above,
+    where_first,
+    word,
+)
+from sppnet.ops.cpu.layout import WIDTH
+
+
+@part
+def build_tables(like, base, height, width, ky, kx):
+    """From the block at ``base`` the maxima of 2^i x 2^j cells, at ``(i * kx + j)`` planes behind it."""
+    plane = height * width * WIDTH
+    for number in range(1, ky * kx):
+        i, j = number // kx, number % kx
+        here, near, step = base + number * plane, base + (number - kx) * plane, (width * WIDTH << i) // 2
+        if i == 0:
+            near, step = here - plane, (WIDTH << j) // 2
+        length = (width - (1 << j) + 1) * WIDTH
+        for y in range(height - (1 << i) + 1):
+            row = y * width * WIDTH
+            for x in range(row, row + length, WIDTH):
+                store(here + x, vmax(load(like, near + x), load(like, near + x + step)))
+
+
+@part
+def pool_box(like, tile, base, box, levels, depth, across, down):
+    """The maxima of all bins of one box, one vector a bin, in the public order of the bins.
+
+    A level that is made from another takes the bins of that; else ``across`` is 0 where the four places
+    that the edges name cover every bin.
+    """
+    corner = base + word(box, BOX_CORNER)
+    for k in range(depth):
+        level = levels + LEVEL_BYTES * k
+        n, parent, quotient = word(level, LEVEL_SIDE), word(level, LEVEL_PARENT), word(level, LEVEL_SOURCE)
+        target, above = tile + word(level, LEVEL_FIRST_BIN) * WIDTH, levels + LEVEL_BYTES * parent
+        line, first = word(above, LEVEL_SIDE) * WIDTH, tile + word(above, LEVEL_FIRST_BIN) * WIDTH
+        columns, rows = (
+            word(box, BOX_COLUMNS) + EDGE_BYTES * quotient,
+            word(box, BOX_ROWS) + EDGE_BYTES * quotient,
+        )
+        for i in range(n):
+            if parent != k:
+                for at in range(first, first + n * quotient * WIDTH, quotient * WIDTH):
+                    if quotient == 2:
+                        best = square(like, 2, at, line)
+                    elif quotient == 3:
+                        best = square(like, 3, at, line)
+                    else:
+                        best = load(like, at)
+                        for a in range(at, at + quotient * line, line):
+                            for b in range(a, a + quotient * WIDTH, WIDTH):
+                                best = vmax(best, load(like, b))
+                    store(target, best)
+                    target += WIDTH
+                first += quotient * line
+            else:
+                top, bottom = corner + word(rows + EDGE_BYTES * i, 0), corner + word(rows + EDGE_BYTES * i, 1)
+                for j in range(n):
+                    left, right = word(columns + EDGE_BYTES * j, 0), word(columns + EDGE_BYTES * j, 1)
+                    best = corners(like, top, bottom, left, right)
+                    if across != 0:
+                        # Not by `range`, which would divide to know how many there are.
+                        row = top
+                        while True:
+                            cell, end = row + left, row + right
+                            while cell < end:
+                                best = vmax(best, load(like, cell))
+                                cell += across
+                            best = vmax(best, load(like, end))
+                            if row >= bottom:
+                                break
+                            row = least(row + down, bottom)
+                    store(target, best)
+                    target += WIDTH
+
+
+@part
+def argmax_box(like, value, tile, places, base, box, levels, depth, down, ahead, lines):
+    """As `pool_box` without tables, and into ``places`` the cells where the maxima were found first.
+
+    ``value`` is compared, places have the type of ``like``. ``lines`` times the bins that are made from cells
+    is asked for from ``ahead`` on: little by little, memory is read while the processor compares.
+    """
+    corner, one = base + word(box, BOX_CORNER), fill(like, 1)
+    for k in range(depth):
+        level = levels + LEVEL_BYTES * k
+        n, parent, quotient = word(level, LEVEL_SIDE), word(level, LEVEL_PARENT), word(level, LEVEL_SOURCE)
+        target, above = word(level, LEVEL_FIRST_BIN) * WIDTH, levels + LEVEL_BYTES * parent
+        line, first = word(above, LEVEL_SIDE) * WIDTH, word(above, LEVEL_FIRST_BIN) * WIDTH
+        columns, rows = (
+            word(box, BOX_COLUMNS) + EDGE_BYTES * quotient,
+            word(box, BOX_ROWS) + EDGE_BYTES * quotient,
+        )
+        for i in range(n):
+            for j in range(n):
+                if parent != k:
+                    start = first + (i * line + j * WIDTH) * quotient
+                    best, found = load(value, tile + start), load(like, places + start)
+                    for _ in range(quotient):
+                        for at in range(start, start + quotient * WIDTH, WIDTH):
+                            key = load(value, tile + at)
+                            found = where_first(key, load(like, places + at), best, found)
+                            best = vmax(key, best)
+                        start += line
+                else:
+                    row, bottom = (
+                        corner + word(rows + EDGE_BYTES * i, 0),
+                        corner + word(rows + EDGE_BYTES * i, 1),
+                    )
+                    left, right = word(columns + EDGE_BYTES * j, 0), word(columns + EDGE_BYTES * j, 1)
+                    best, found = load(value, row + left), fill(like, (row + left - base) // WIDTH)
+                    for at in range(ahead, ahead + lines * WIDTH, WIDTH):
+                        prefetch(at)
+                    ahead += lines * WIDTH
+                    # Not by `range`, which would divide to know how many there are.
+                    while row <= bottom:
+                        cell, end = row + left, row + right
+                        number = fill(like, (cell - base) // WIDTH)
+                        while cell <= end:
+                            key = load(value, cell)
+                            found = where_above(key, best, number, found)
+                            best, number = vmax(key, best), vadd(number, one)
+                            cell += WIDTH
+                        row += down
+                store(tile + target, best)
+                store(places + target, found)
+                target += WIDTH
+
+
+@part
+def to_cells(like, tile, bins, low):
+    """The cells that a tile of `to_cell_keys` integers names, in place."""
+    for at in range(tile, tile + bins * WIDTH, WIDTH):
+        store(at, to_cell(load(like, at), low))
+
+
+@part
+def turn_tile(like, tile, stage, levels, depth):
+    """From one vector a bin to, level by level, the bins of one channel side by side."""
+    size, most = WIDTH // lanes(like), least(lanes(like), 16)
+    for level in range(levels, levels + LEVEL_BYTES * depth, LEVEL_BYTES):
+        squares, before = (
+            word(level, LEVEL_SIDE) * word(level, LEVEL_SIDE),
+            word(level, LEVEL_FIRST_BIN) * WIDTH,
+        )
+        source, target = tile + before, stage + before
+        if squares == 1:
+            store(target, load(like, source))
+            continue
+        step, left = squares * size, squares
+        while left >= most:
+            transpose(like, 16, source, WIDTH, target, step)
+            source, target, left = source + most * WIDTH, target + most * size, left - most
+        if left & 8:
+            transpose(like, 8, source, WIDTH, target, step)
+            source, target = source + 8 * WIDTH, target + 8 * size
+        if left & 4:
+            transpose(like, 4, source, WIDTH, target, step)
+            source, target = source + 4 * WIDTH, target + 4 * size
+        # No square leaves 2 or 3 more than multiples of 4 do.
+        if left & 1:
+            transpose(like, 1, source, WIDTH, target, step)
+
+
+@part
+def emit(like, stage, row, levels, depth, channels, channel, turn, streamed):
+    """Write one block's staged keys into an output row, as bits of floats."""
+    size = WIDTH // lanes(like)
+    valid = least(lanes(like), channels - channel)
+    for level in range(levels, levels + LEVEL_BYTES * depth, LEVEL_BYTES):
+        squares, before = word(level, LEVEL_SIDE) * word(level, LEVEL_SIDE), word(level, LEVEL_FIRST_BIN)
+        source, target = stage + before * WIDTH, row + (before * channels + channel * squares) * size
+        end = target + valid * squares * size
+        while target + WIDTH <= end:
+            bits = from_key(load(like, source), turn)
+            if streamed:
+                stream(target, bits)
+            else:
+                store(target, bits)
+            source, target = source + WIDTH, target + WIDTH
+        if target < end:
+            store(source, from_key(load(like, source), turn))
+            while target < end:
+                poke(target, peek(like, source))
+                source, target = source + size, target + size
+
+
+@part
+def stream_paper_box(like, tile, row, channels, channel):
+    """`turn_tile` and `emit` in one, past the caches, for the paper's pyramid and a whole block."""
+    at, size = tile, WIDTH // lanes(like)
+    stream_turned(like, 36, at, row + 36 * channel * size)
+    stream_turned(like, 9, at + 36 * WIDTH, row + (36 * channels + 9 * channel) * size)
+    stream_turned(like, 4, at + 45 * WIDTH, row + (45 * channels + 4 * channel) * size)
+    stream_turned(like, 1, at + 49 * WIDTH, row + (49 * channels + channel) * size)

@@ -1,0 +1,330 @@
+"""Pyramid pooling on a GPU: the forward kernels, in Triton, over what `sppnet.ops.gpu.tables` makes.
+
+A program is one warp: one box and as many channels as there are lanes, or twice as many of 16 bits. All bins
+of a level stay in its registers, from which the levels that divide it are made, as on the CPU.
+"""
+
+# What is here is run by Triton's compiler, whose types basedpyright cannot follow, and which knows no
+# stars in tuples and no loop without its variable.
+# ruff: noqa: RUF005, B007
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
+# pyright: reportAssignmentType=false
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sppnet.ops.bins import count_bins, parents
+from sppnet.ops.gpu.launch import CACHED_PLANS, Launch, chunks
+from sppnet.ops.gpu.tables import Form, Preparation, RegionsForm, greater, preparation
+
+LARGEST = 8
+"""Bins a side of the largest level that registers hold; larger ones are pooled bin by bin."""
+_DOUBLINGS = 2
+"""How often tables of maxima double, where they are made."""
+_TABLE_BYTES = 512 << 20
+"""Tables of maxima take no more memory than this."""
+LEAST = tl.constexpr(-(2**63))
+"""Less than any key."""
+
+
+@triton.jit
+def unit(C, BLOCK_C: tl.constexpr):
+    """The box and the channels of this program."""
+    blocks = (C + BLOCK_C - 1) // BLOCK_C
+    return tl.program_id(0) // blocks, (tl.program_id(0) % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
+
+
+@triton.jit
+def box_of(boxes, r, H, W, IS_WHOLE: tl.constexpr):
+    """A box's map, the map's first cell, that in larger maps, the map's width, and the corners."""
+    if IS_WHOLE:
+        first = r.to(tl.int64) * H * W
+        return r, first, first + r.to(tl.int64) * (H + W + 1), W, 0, 0, W, H
+    else:
+        at = boxes + r.to(tl.int64) * 8
+        first = tl.load(at + 1).to(tl.int64)
+        return (
+            tl.load(at), first, first + tl.load(at + 2), tl.load(at + 3),
+            tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7),
+        )  # fmt: skip
+
+
+@triton.jit
+def edges_of(k, low, high, LEVEL: tl.constexpr):
+    """The first cell of bin k of a side, and the one past its last."""
+    return low + k * (high - low) // LEVEL, low + ((k + 1) * (high - low) + LEVEL - 1) // LEVEL
+
+
+@triton.jit
+def place_of(c, C, bin, BINS: tl.constexpr):
+    """Where a level's bin lies in a row, from where the level begins."""
+    return c * BINS + bin
+
+
+@triton.jit
+def _stack(values, N: tl.constexpr):
+    """N vectors ``[BLOCK_C]`` side by side, ``[BLOCK_C, N]``; N a power of two."""
+    if N == 1:
+        return values[0][:, None]
+    else:
+        even = ()
+        odd = ()
+        for i in tl.static_range(N // 2):
+            even = even + (values[2 * i],)
+            odd = odd + (values[2 * i + 1],)
+        if N == 2:
+            return tl.join(even[0], odd[0])
+        else:
+            left, right = _stack(even, N // 2), _stack(odd, N // 2)
+            return tl.reshape(tl.join(left, right), [left.shape[0], N])
+
+
+@triton.jit
+def _write(out, values, c, C, BINS: tl.constexpr):
+    """Write a level's bins at ``out``, where the level begins in a row.
+
+    They are put side by side, repeated up to a power of two, which is not written: one store then writes
+    whole channels, neighbours in memory.
+    """
+    SIDE: tl.constexpr = triton.next_power_of_2(BINS)
+    bin = tl.arange(0, SIDE)[None, :]
+    some = values
+    for i in tl.static_range(SIDE - BINS):
+        some = some + (values[i],)
+    made = _stack(some, SIDE).to(out.dtype.element_ty)
+    tl.store(out + c[:, None] * BINS + bin, made, mask=(c < C)[:, None] & (bin < BINS), cache_modifier=".cs")
+
+
+@triton.jit
+def _derive(best, LEVEL: tl.constexpr, N: tl.constexpr):
+    """From the maxima of a level those of level N, which divides it."""
+    TIMES: tl.constexpr = LEVEL // N
+    made = ()
+    for a in tl.static_range(N):
+        for b in tl.static_range(N):
+            value = best[a * TIMES * LEVEL + b * TIMES]
+            for i in tl.static_range(TIMES):
+                for j in tl.static_range(TIMES):
+                    value = greater(value, best[(a * TIMES + i) * LEVEL + b * TIMES + j])
+            made = made + (value,)
+    return made
+
+
+@triton.jit
+def maxima(
+    tables, S, C, c, first, width, x0, y0, x1, y1, start, ROWS: tl.constexpr,
+    LEVEL: tl.constexpr, BLOCK_C: tl.constexpr, IS_UNMASKED: tl.constexpr, DOUBLINGS: tl.constexpr,
+):  # fmt: skip
+    """The maxima of ``ROWS`` rows of a level's bins, from ``start`` on, numbers or keys as tables have them.
+
+    Each bin is covered, twice in places, by blocks of 2^i x 2^j cells, read from ``tables``: the largest
+    that fit into the smallest bin. ``IS_UNMASKED``: no program has lanes without a channel.
+    """
+    IS_KEYS: tl.constexpr = tables.dtype.element_ty == tl.int64
+    across, down = x1 - x0, y1 - y0
+    narrow, low = (across + LEVEL - 1) // LEVEL, (down + LEVEL - 1) // LEVEL
+    i, j = down * 0, across * 0
+    for doubling in tl.static_range(1, DOUBLINGS + 1):
+        i += (low >= (1 << doubling)).to(tl.int32)
+        j += (narrow >= (1 << doubling)).to(tl.int32)
+    high, wide = 1 << i, 1 << j
+    table = tables + (i * (DOUBLINGS + 1) + j).to(tl.int64) * S * C + first * C
+    lefts, rights, tops, bottoms = (), (), (), ()
+    for k in tl.static_range(LEVEL):
+        left, right = edges_of(k, x0, x1, LEVEL)
+        lefts, rights = lefts + (left,), rights + (right - wide,)
+    for k in tl.static_range(ROWS):
+        top, bottom = edges_of(start + k, y0, y1, LEVEL)
+        tops, bottoms = tops + (top,), bottoms + (bottom - high,)
+    best = ()
+    for k in tl.static_range(ROWS * LEVEL):
+        least = tl.full([BLOCK_C], LEAST if IS_KEYS else float("-inf"), tl.int64 if IS_KEYS else tl.float32)
+        best = best + (least,)
+    # No bin has more than one cell more than the smallest.
+    for dy in range(0, low + (down % LEVEL != 0).to(tl.int32), high):
+        for dx in range(0, narrow + (across % LEVEL != 0).to(tl.int32), wide):
+            columns = ()
+            for b in tl.static_range(LEVEL):
+                columns = columns + (tl.minimum(lefts[b] + dx, rights[b]) * C,)
+            better = ()
+            for a in tl.static_range(ROWS):
+                line = tl.minimum(tops[a] + dy, bottoms[a]) * width * C
+                for b in tl.static_range(LEVEL):
+                    at = table + (line + columns[b]) + c
+                    value = tl.load(at) if IS_UNMASKED else tl.load(at, mask=c < C, other=0)
+                    value = value if IS_KEYS else value.to(tl.float32)
+                    better = better + (greater(best[a * LEVEL + b], value),)
+            best = better
+    return best
+
+
+@triton.jit(do_not_specialize=["S", "BINS", "before", "H", "W"])
+def _max_kernel(
+    tables, boxes, out, S, C, BINS, before, H, W,
+    IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr,
+    IS_UNMASKED: tl.constexpr, DOUBLINGS: tl.constexpr, DERIVED: tl.constexpr, COUNT: tl.constexpr,
+):  # fmt: skip
+    """A level's maxima, then the levels that are made from them.
+
+    ``DERIVED`` holds for each derived level its bins a side and the bins before it.
+    """
+    r, c = unit(C, BLOCK_C)
+    _, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
+    best = maxima(
+        tables, S, C, c, first, width, x0, y0, x1, y1, 0, LEVEL, LEVEL, BLOCK_C, IS_UNMASKED, DOUBLINGS
+    )
+    row = out + r.to(tl.int64) * C * BINS
+    _write(row + before * C, best, c, C, LEVEL * LEVEL)
+    for d in tl.static_range(COUNT):
+        made = _derive(best, LEVEL, DERIVED[2 * d])
+        _write(row + DERIVED[2 * d + 1] * C, made, c, C, DERIVED[2 * d] * DERIVED[2 * d])
+
+
+@triton.jit(do_not_specialize=["BINS", "before", "H", "W"])
+def _bin_kernel(
+    cells, boxes, out, C, BINS, before, H, W,
+    IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr, IS_MEAN: tl.constexpr,
+):  # fmt: skip
+    """A level of any size, bin by bin: maxima or means. The first of any tables holds the cells."""
+    r, c = unit(C, BLOCK_C)
+    _, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
+    origin = cells + first * C + c
+    row = out + r.to(tl.int64) * C * BINS + before * C
+    for a in range(LEVEL):
+        top, bottom = edges_of(a, y0, y1, LEVEL)
+        for b in range(LEVEL):
+            left, right = edges_of(b, x0, x1, LEVEL)
+            made = tl.full([BLOCK_C], 0.0 if IS_MEAN else float("-inf"), tl.float32)
+            for y in range(top, bottom):
+                for x in tl.range(left, right, loop_unroll_factor=4):
+                    value = tl.load(origin + (y * width + x) * C, mask=c < C, other=0.0).to(tl.float32)
+                    made = made + value if IS_MEAN else greater(made, value)
+            if IS_MEAN:
+                made = made / ((bottom - top) * (right - left)).to(tl.float32)
+            place = place_of(c, C, a * LEVEL + b, LEVEL * LEVEL)
+            tl.store(row + place, made.to(out.dtype.element_ty), mask=c < C)
+
+
+class Level(NamedTuple):
+    """What is pooled in one launch."""
+
+    bins: int
+    """Bins a side."""
+    before: int
+    """Bins of the levels before it."""
+    derived: tuple[int, ...] | None
+    """For each level that is made from it, its bins a side and the bins before it; None if bin by bin."""
+
+
+@cache
+def plan(levels: tuple[int, ...], mode: str) -> tuple[Level, ...]:
+    """What to launch for a pyramid: for maxima only those levels that are made from no other."""
+    before = [count_bins(levels[:i]) for i in range(len(levels))]
+    if mode == "mean":
+        return tuple(Level(n, before[i], None) for i, n in enumerate(levels))
+    small = [i for i, n in enumerate(levels) if n <= LARGEST]
+    origins = parents([levels[i] for i in small])
+    derived: dict[int, tuple[int, ...]] = {small[k]: () for k, origin in enumerate(origins) if k == origin}
+    for k, i in enumerate(small):
+        root = k
+        while origins[root] != root:
+            root = origins[root]
+        if root != k:
+            derived[small[root]] += (levels[i], before[i])
+    singles = [i for i, n in enumerate(levels) if n > LARGEST]
+    return tuple(Level(levels[i], before[i], derived.get(i)) for i in sorted([*derived, *singles]))
+
+
+def doublings(form: Form, boxes: int, levels: tuple[int, ...], itemsize: int) -> int:
+    """How often tables of maxima should double; 0 where filling them costs more than they spare."""
+    held = [n for n in levels if n <= LARGEST]
+    batch, channels, height, width = form[0]
+    cells = batch * height * width
+    if not held or boxes * max(held) ** 2 < 8 * cells:
+        return 0
+    return _DOUBLINGS if (_DOUBLINGS + 1) ** 2 * cells * channels * itemsize <= _TABLE_BYTES else 0
+
+
+def lanes(channels: int, dtype: torch.dtype) -> int:
+    """Channels of a program: a warp's, two of 16 bits in each lane."""
+    return min(1 << (channels - 1).bit_length(), 32 if dtype.itemsize == 4 else 64)
+
+
+class Pooling(NamedTuple):
+    """How to pool."""
+
+    preparation: Preparation
+    rows: tuple[int, int]
+    """The shape of what is written, ``[N, C * bins]``."""
+    launches: list[Launch]
+    """Which read what was prepared, and boxes, and write rows."""
+
+
+BoxesForm = int | RegionsForm | None
+"""Boxes: how many are given, or the form of the regions that they are made of; None for the whole maps."""
+
+
+def count_of(form: Form, boxes: BoxesForm) -> int:
+    """How many boxes maps of a form have."""
+    if boxes is None:
+        return form[0][0]
+    return boxes[0] if isinstance(boxes, tuple) else boxes
+
+
+@lru_cache(CACHED_PLANS)
+def pooling(form: Form, boxes: BoxesForm, levels: tuple[int, ...], mode: str) -> Pooling:
+    """Plan the pooling of maps.
+
+    Args:
+        form: of the maps.
+        boxes: their form.
+        levels: bins a side of each level.
+        mode: ``"max"`` or ``"mean"``.
+    """
+    (batch, channels, height, width), _, dtype, device, _ = form
+    count, regions, doubled = count_of(form, boxes), None, 0
+    if isinstance(boxes, tuple):
+        regions = boxes
+        doubled = doublings(form, count, levels, dtype.itemsize) if mode == "max" else 0
+    bins, block = count_bins(levels), lanes(channels, dtype)
+    launches: list[Launch] = []
+    for n, before, derived in plan(levels, mode):
+        sizes: tuple[object, ...] = (channels, bins, before, height, width)
+        constants: tuple[object, ...] = (boxes is None, n, block)
+        kernel, registers = _bin_kernel, None
+        if derived is None:
+            constants += (mode == "mean",)
+        else:
+            constants += (channels % block == 0, doubled, derived, len(derived) // 2)
+            kernel, sizes = _max_kernel, (batch * height * width, *sizes)
+            # More registers than this leave too few programs at work; more bins than those of 6 need more.
+            registers = 128 if n <= 6 else None
+        code = (dtype, device, channels == 1, channels % 16 == 0, constants)
+        programs = chunks(channels, block) * count
+        launches.append(Launch(kernel, programs, (*sizes, *constants), code, 1, registers))
+    return Pooling(preparation(form, doubled, False, regions), (count, bins * channels), launches)
+
+
+def pool(plan: Pooling, stream: int, read: Tensor, boxes: Tensor | None) -> Tensor:
+    """Rows ``[N, C * bins]`` of boxes, in the type of the maps.
+
+    Args:
+        plan: for such maps.
+        stream: from `sppnet.ops.gpu.tables.stream_of`.
+        read: tables of maxima, or cells of the maps ``[S, C]``.
+        boxes: int32 ``[N, 8]``, or None for the whole maps.
+    """
+    out = read.new_empty(plan.rows)
+    if boxes is None:
+        boxes = out
+    for launch in plan.launches:
+        launch(stream, read, boxes, out)
+    return out

@@ -1,0 +1,307 @@
+"""Pyramid pooling on a GPU: the tables that the pooling kernels read, made by one kernel.
+
+Maps are read as one tensor ``cells`` ``[S, C]``, cell by cell, whatever their sizes, or as tables of maxima
+of several cells. ``boxes`` int32 ``[N, 8]`` holds for each box: its map; the first row of that map in
+``cells``; by how much more that would be were each map one row and one column larger; the map's width; x0,
+y0, x1, y1, all within the map. Where the boxes are the whole maps of a batch, there is no table: heights and
+widths are given.
+"""
+
+# What is here is run by Triton's compiler, whose types basedpyright cannot follow, and which knows no
+# stars in tuples and no constant first in an `and`.
+# ruff: noqa: RUF005, SIM102
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
+# pyright: reportAssignmentType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sppnet.ops.gpu.launch import Launch, chunks
+
+BLOCK_CHANNELS, BLOCK_CELLS = 32, 16
+"""Channels and cells per program that fills tables of maxima, or converts cells into maps."""
+_COLUMNS = 8
+"""Fields of a box."""
+_BLOCK_REGIONS = 128
+"""Regions per program that checks them."""
+
+
+def unit_step(steps: Sequence[int]) -> str:
+    """Which of a batch's steps is known to be 1, if any."""
+    return "x" if steps[3] == 1 else "c" if steps[1] == 1 else ""
+
+
+@triton.jit
+def _check(
+    pid, regions, ends, boxes, bad, N, B, H, W, BLOCK_REGIONS: tl.constexpr, HAS_FLAG: tl.constexpr
+):  # fmt: skip
+    """Boxes of regions ``[N, 4]``, clamped to their maps; with ``HAS_FLAG``, ``bad`` is set to 1 if any was.
+
+    ``ends`` ``[B]`` holds the number of regions up to the end of each map's.
+    """
+    r = pid * BLOCK_REGIONS + tl.arange(0, BLOCK_REGIONS)
+    there = r < N
+    at = regions + r.to(tl.int64) * 4
+    x0 = tl.load(at, mask=there, other=0).to(tl.int64)
+    y0 = tl.load(at + 1, mask=there, other=0).to(tl.int64)
+    x1 = tl.load(at + 2, mask=there, other=1).to(tl.int64)
+    y1 = tl.load(at + 3, mask=there, other=1).to(tl.int64)
+    if HAS_FLAG:
+        good = (x0 >= 0) & (y0 >= 0) & (x1 > x0) & (y1 > y0) & (x1 <= W) & (y1 <= H)
+        wrong = tl.max((there & (good == 0)).to(tl.int32), 0)
+        tl.store(bad, wrong, mask=wrong != 0)
+    owner = tl.zeros([BLOCK_REGIONS], tl.int32)
+    for b in range(B - 1):
+        owner += (r >= tl.load(ends + b)).to(tl.int32)
+    x0, y0 = tl.minimum(tl.maximum(x0, 0), W - 1), tl.minimum(tl.maximum(y0, 0), H - 1)
+    x1, y1 = tl.minimum(tl.maximum(x1, x0 + 1), W), tl.minimum(tl.maximum(y1, y0 + 1), H)
+    to = boxes + r.to(tl.int64) * 8
+    tl.store(to, owner, mask=there)
+    tl.store(to + 1, owner * H * W, mask=there)
+    tl.store(to + 2, owner * (H + W + 1), mask=there)
+    tl.store(to + 3, tl.zeros([BLOCK_REGIONS], tl.int32) + W, mask=there)
+    tl.store(to + 4, x0.to(tl.int32), mask=there)
+    tl.store(to + 5, y0.to(tl.int32), mask=there)
+    tl.store(to + 6, x1.to(tl.int32), mask=there)
+    tl.store(to + 7, y1.to(tl.int32), mask=there)
+
+
+@triton.jit
+def tile(
+    pid, C, H, W, s_map, s_c, s_x, UNIT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr
+):  # fmt: skip
+    """Channels, cells and map of a program of many, where the channels begin, and the step of columns."""
+    tiles, blocks = (H * W + BLOCK_CELLS - 1) // BLOCK_CELLS, (C + BLOCK_C - 1) // BLOCK_C
+    cell = pid % tiles * BLOCK_CELLS + tl.arange(0, BLOCK_CELLS)
+    c = pid // tiles % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    owner = (pid // (tiles * blocks)).to(tl.int64)
+    channel = c * (1 if UNIT == "c" else s_c)
+    return c, cell, owner, owner * s_map + channel, 1 if UNIT == "x" else s_x
+
+
+@triton.jit
+def greater(a, b):
+    """The larger of numbers, NaN where one is, or of keys."""
+    if a.dtype == tl.int64:
+        return tl.maximum(a, b)
+    else:
+        return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _key(values, cell):
+    """Numbers and their cells as integers of one order: NaN is the largest, and of equals the first cell's.
+
+    The upper 32 bits are ordered as numbers are, both zeros alike; `cell_of` finds the cell in the lower.
+    """
+    wide = values + 0.0
+    bits = wide.to(tl.int32, bitcast=True)
+    key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    key = tl.where(wide != wide, 0x7FFFFFFF, tl.where(key == -1, 0, key))
+    return (key.to(tl.int64) << 32) | (0x7FFFFFFF - cell)
+
+
+@triton.jit
+def cell_of(key):
+    """The cell that a key came from."""
+    return 0x7FFFFFFF - (key & 0x7FFFFFFF)
+
+
+@triton.jit
+def _tabulate(
+    pid, maps, tables, S, C, H, W, s_map, s_c, s_y, s_x,
+    UNIT: tl.constexpr, DOUBLINGS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr,
+):  # fmt: skip
+    """For i and j up to ``DOUBLINGS`` the maxima of 2^i rows and 2^j columns from each cell on.
+
+    Near the lower and right edges of a map, where that would leave it, cells are met twice. Tables of int64
+    hold keys.
+    """
+    c, cell, owner, begin, s_x = tile(pid, C, H, W, s_map, s_c, s_x, UNIT, BLOCK_C, BLOCK_CELLS)
+    there = (c < C)[:, None] & (cell < H * W)[None, :]
+    y, x = cell // W, cell % W
+    source = maps + begin[:, None]
+    place = (owner * H * W + cell)[None, :] * C + c[:, None]
+    lines = ()
+    for down in tl.static_range(1 << DOUBLINGS):
+        row = tl.minimum(y + down, H - 1)
+        singles = ()
+        for right in tl.static_range(1 << DOUBLINGS):
+            column = tl.minimum(x + right, W - 1)
+            at = row * s_y + column * s_x
+            value = tl.load(source + at[None, :], mask=there, other=0.0).to(tl.float32)
+            if tables.dtype.element_ty == tl.int64:
+                value = _key(value, (owner * H * W + row * W + column)[None, :])
+            singles = singles + (value,)
+        lines = lines + (singles,)
+    for j in tl.static_range(DOUBLINGS + 1):
+        columns = ()
+        for down in tl.static_range(1 << DOUBLINGS):
+            best = lines[down][0]
+            for right in tl.static_range(1, 1 << j):
+                best = greater(best, lines[down][right])
+            columns = columns + (best,)
+        for i in tl.static_range(DOUBLINGS + 1):
+            best = columns[0]
+            for down in tl.static_range(1, 1 << i):
+                best = greater(best, columns[down])
+            to = tables + (i * (DOUBLINGS + 1) + j) * tl.cast(S, tl.int64) * C + place
+            tl.store(to, best.to(tables.dtype.element_ty), mask=there)
+
+
+@triton.jit(do_not_specialize=["S", "H", "W", "s_map", "s_c", "s_y", "s_x", "N", "B", "CHECKS"])
+def _prepare_kernel(
+    maps, tables, regions, ends, boxes, bad, S, C, H, W, s_map, s_c, s_y, s_x, N, B, CHECKS,
+    UNIT: tl.constexpr, DOUBLINGS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr,
+    BLOCK_REGIONS: tl.constexpr, HAS_FLAG: tl.constexpr, HAS_TABLES: tl.constexpr,
+):  # fmt: skip
+    """``CHECKS`` programs check ``BLOCK_REGIONS`` regions each; with ``HAS_TABLES``, others fill tables."""
+    pid = tl.program_id(0)
+    if BLOCK_REGIONS > 0:
+        if pid < CHECKS:
+            _check(pid, regions, ends, boxes, bad, N, B, H, W, BLOCK_REGIONS, HAS_FLAG)
+    if HAS_TABLES:
+        if pid >= CHECKS:
+            _tabulate(
+                pid - CHECKS, maps, tables, S, C, H, W, s_map, s_c, s_y, s_x,
+                UNIT, DOUBLINGS, BLOCK_C, BLOCK_CELLS,
+            )  # fmt: skip
+
+
+class Regions(NamedTuple):
+    """Regions on the device, which clamps them to their maps."""
+
+    rows: Tensor
+    """``[N, 4]``, contiguous, integers of any width."""
+    ends: Tensor | None
+    """int64 ``[B]``: the number of regions up to the end of each map's; None for one map."""
+
+
+# Plain tuples: a named one takes longer to make than to look up what is kept for it.
+Form = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device, bool]
+"""What of maps ``[B, C, H, W]`` decides on launches: shape, steps, type, device, whether they are aligned."""
+RegionsForm = tuple[int, torch.dtype, bool, bool, bool]
+"""What of regions does: number, type, whether they are aligned, of one map, and whether it is to be told if
+any had to be clamped."""
+
+
+def aligned(memory: Tensor) -> bool:
+    """Whether the compiler may take it for aligned, as all memory is that was just allocated."""
+    return memory.data_ptr() % 16 == 0
+
+
+def form_of(maps: Tensor) -> Form:
+    """The form of maps."""
+    return maps.shape, maps.stride(), maps.dtype, maps.device, maps.data_ptr() % 16 == 0
+
+
+def form_of_regions(regions: Regions, told: bool) -> RegionsForm:
+    """The form of regions."""
+    rows, ends = regions
+    return rows.shape[0], rows.dtype, rows.data_ptr() % 16 == 0, ends is None, told
+
+
+class Preparation(NamedTuple):
+    """How to make what the pooling kernels read."""
+
+    launch: Launch | None
+    tables: tuple[int, ...] | None
+    """The shape of tables of maxima; None for cells."""
+    dtype: torch.dtype
+    """Of the tables: that of the maps, or int64 for keys."""
+    dense: bool
+    """Whether the maps have to be contiguous."""
+
+
+def preparation(form: Form, doublings: int | None, keys: bool, regions: RegionsForm | None) -> Preparation:
+    """Plan the preparation of maps.
+
+    Args:
+        form: of the maps.
+        doublings: of tables of maxima; 0 for no tables, but cells; None for neither.
+        keys: tables of keys instead of the numbers: of single cells, for 0.
+        regions: of which boxes are to be made; None for none.
+    """
+    shape, steps, maps_dtype, device, even = form
+    batch, channels, height, width = shape
+    cells, dense, filled = batch * height * width, False, None
+    dtype = torch.int64 if keys else maps_dtype
+    if doublings is not None and (doublings > 0 or keys):
+        filled = ((doublings + 1) ** 2, cells, channels)
+        # The kernel steps within a map in 32 bits.
+        span = sum((size - 1) * step for size, step in zip(shape[1:], steps[1:], strict=True))
+        if span >= 2**31:
+            dense, steps = True, (channels * height * width, height * width, width, 1)
+    if filled is None and regions is None:
+        return Preparation(None, None, dtype, False)
+    code: tuple[object, ...] = (maps_dtype, device, channels == 1, channels % 16 == 0)
+    tiles = count = checks = 0
+    if filled is None:
+        steps, doublings = (0, 0, 0, 0), 0
+    else:
+        tiles = chunks(height * width, BLOCK_CELLS) * chunks(channels, BLOCK_CHANNELS) * batch
+        code += (even or dense, keys, steps[0] < 2**31)
+    if regions is not None:
+        count, *rest = regions
+        checks = chunks(count, _BLOCK_REGIONS)
+        code += tuple(rest)
+    told = regions is not None and regions[-1]
+    constants = (
+        unit_step(steps),
+        doublings,
+        BLOCK_CHANNELS,
+        BLOCK_CELLS,
+        _BLOCK_REGIONS if checks else 0,
+        told,
+        tiles > 0,
+    )
+    sizes = (cells, channels, height, width, *steps, count, batch, checks)
+    launch = Launch(_prepare_kernel, checks + tiles, (*sizes, *constants), (*code, constants), 4)
+    return Preparation(launch, filled, dtype, dense)
+
+
+def prepare(
+    plan: Preparation, stream: int, maps: Tensor, regions: Regions | None, bad: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the pooling kernels read: maps cell by cell or tables of maxima, and boxes within the maps.
+
+    Args:
+        plan: for such maps and regions.
+        stream: from `stream_of`.
+        maps: ``[B, C, H, W]``.
+        regions: of which boxes are to be made.
+        bad: int32, one element that the device can write: set to 1 if any region had to be clamped.
+
+    Returns:
+        Maxima of 2^i rows and 2^j columns, ``[(doublings + 1)^2, S, C]``, i slower than j, or the maps; and
+        int32 boxes ``[N, 8]``, or where there are no regions, the maps.
+    """
+    launch, tables, dtype, dense = plan
+    if launch is None:
+        return maps, maps
+    if dense:
+        maps = maps.contiguous()
+    read = rows = ends = boxes = maps
+    if tables is not None:
+        read = maps.new_empty(tables) if dtype == maps.dtype else maps.new_empty(tables, dtype=dtype)
+    if regions is not None:
+        rows, ends = regions
+        if ends is None:
+            ends = rows
+        boxes = torch.empty(rows.shape[0], _COLUMNS, dtype=torch.int32, device=maps.device)
+    launch(stream, maps, read, rows, ends, boxes, rows if bad is None else bad)
+    return read, boxes
+
+
+def cells_of(maps: Tensor) -> Tensor:
+    """All cells of a batch, ``[S, C]``, dense, aligned; no copy of most maps that are channels_last."""
+    cells = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).contiguous()
+    return cells if aligned(cells) else cells.clone()
