@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sppnet.classify import Classifier
     from sppnet.detect import Detector
+    from sppnet.features.extractor import FeatureExtractor
     from sppnet.nn import RegionPyramidPool2d, SpatialPyramidPool2d
 
     __version__: str
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "Detector",
+    "FeatureExtractor",
     "RegionPyramidPool2d",
     "SpatialPyramidPool2d",
     "__version__",
@@ -23,6 +25,7 @@ __all__ = [
 _ROOMS = {
     "Classifier": "sppnet.classify",
     "Detector": "sppnet.detect",
+    "FeatureExtractor": "sppnet.features.extractor",
     "RegionPyramidPool2d": "sppnet.nn",
     "SpatialPyramidPool2d": "sppnet.nn",
 }
