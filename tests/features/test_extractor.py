@@ -195,10 +195,10 @@ def test_features_beyond_float16_are_refused() -> None:
         converted(np.array([1.0, -7e4], np.float32), "float16")
 
 
-# scikit-learn's `check_estimator` generates numeric matrices; the checks below need none. What the others look
-# at (fit returns self, nothing overwritten, the same result for a subset or another order, pickling, counts of
-# samples and features) is tested on images in this file; checks of numeric validation, sparse input and NaN
-# have no counterpart for image sources.
+# scikit-learn's `check_estimator` generates numeric matrices; the checks below need none. What the others
+# look at (fit returns self, nothing overwritten, the same result for a subset or another order, pickling,
+# counts of samples and features) is tested on images in this file; checks of numeric validation, sparse
+# input and NaN have no counterpart for image sources.
 CHECKS = [
     estimator_checks.check_estimator_cloneable,
     estimator_checks.check_estimator_tags_renamed,

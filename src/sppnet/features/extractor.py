@@ -27,7 +27,7 @@ from sppnet.features.inputs import (
     feature_names,
 )
 from sppnet.features.network import pick_device
-from sppnet.features.parallel import parallel_iter
+from sppnet.features.parallel import staged_iter
 from sppnet.features.pool import image_rows, pool_rows
 from sppnet.ops.bins import LEVELS, count_bins
 from sppnet.structures import FeatureMaps
@@ -64,6 +64,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
     Attributes:
         n_features_out_: ``D``, of one image.
+        n_features_box_: ``D``, of one box.
+        network_: the backbone.
 
     Examples:
         >>> extractor = FeatureExtractor(levels=(2, 1), device="cpu")
@@ -151,8 +153,37 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """
         if errors not in ("raise", "return"):
             raise UserError("errors", '"raise" or "return"', repr(errors))
-        listed = checked_sources(sources)
-        return self._iter(((source, None) for source in listed), errors)
+
+        def read(source: ImageSource) -> Tensor | UserError:
+            try:
+                return read_image(source)
+            except UserError as error:
+                return error
+
+        def compute(image: Tensor | UserError) -> NDArray[np.floating[Any]] | UserError:
+            try:
+                if not isinstance(image, UserError):
+                    return self._rows(image)
+            except UserError as error:
+                image = error
+            if errors == "raise":
+                raise image
+            return image
+
+        return staged_iter(read, compute, checked_sources(sources), self.network_.device)
+
+    def image(self, source: ImageSource) -> NDArray[np.floating[Any]]:
+        """Compute the features of one whole image, on all threads: float32 (or float16) array ``[D]``.
+
+        Raises:
+            UserError: an option at fault, or an image that cannot be read.
+
+        Examples:
+            >>> photo = np.zeros((40, 60, 3), np.uint8)
+            >>> FeatureExtractor(levels=(1,), device="cpu").image(photo).ndim
+            1
+        """
+        return self._rows(read_image(source))
 
     def boxes(
         self, source: ImageSource, boxes: Tensor | NDArray[Any] | Sequence[Sequence[float]]
@@ -179,35 +210,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             >>> FeatureExtractor(levels=(1,), device="cpu").boxes(photo, []).shape[0]
             0
         """
-        return self._row(source, boxes)
-
-    def iter_boxes(
-        self,
-        pairs: Iterable[tuple[ImageSource, Tensor | NDArray[Any] | Sequence[Sequence[float]]]],
-        errors: Literal["raise", "return"] = "raise",
-    ) -> Iterator[NDArray[np.floating[Any]] | UserError]:
-        """Yield the features ``[M, D]`` of the boxes of one image after the other, with bounded memory.
-
-        Args:
-            pairs: images and the boxes on each of them.
-            errors: as in `iter_images`.
-
-        Raises:
-            UserError: as `boxes`.
-
-        Examples:
-            >>> photo = np.zeros((40, 60, 3), np.uint8)
-            >>> extractor = FeatureExtractor(levels=(1,), device="cpu")
-            >>> [len(rows) for rows in extractor.iter_boxes([(photo, [[0, 0, 9, 9]]), (photo, [])])]
-            [1, 0]
-        """
-        if errors not in ("raise", "return"):
-            raise UserError("errors", '"raise" or "return"', repr(errors))
-        return self._iter(pairs, errors)
+        return self._rows(read_image(source), boxes)
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
         """Check the options and load the network; the images are not looked at."""
-        self._network()
+        _ = self.network_
         return self
 
     def transform(self, X: Iterable[ImageSource]) -> NDArray[np.floating[Any]]:
@@ -221,7 +228,21 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             >>> FeatureExtractor(layers=("stride8",), levels=(1,), device="cpu").get_feature_names_out()[0]
             'stride8:1x1:c0:0,0'
         """
-        return feature_names(self._network().layers, self.levels, self._scales())
+        return feature_names(self.network_.layers, self.levels, self._scales())
+
+    @property
+    def network_(self) -> Backbone:
+        """The network on its device, loaded again when an option that it depends on has changed."""
+        check_options(self.levels, self.mode, self.scales, self.long_side, self.dtype)
+        layers = None if self.layers is None else tuple(self.layers)
+        key = (self.backbone, self.weights, layers, self.device, self.seed)
+        loaded: tuple[object, Backbone] | None = getattr(self, "_loaded", None)
+        if loaded is None or loaded[0] != key:
+            device = pick_device(self.device)
+            weights = None if self.weights is None else Path(self.weights)
+            loaded = key, prepare(load_backbone(self.backbone, weights, layers, self.seed), device)
+            self._loaded = loaded
+        return loaded[1]
 
     @property
     def n_features_out_(self) -> int:
@@ -231,7 +252,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     @property
     def n_features_box_(self) -> int:
         """``D`` of a box: channels of all layers, times bins of all levels."""
-        channels = sum(info.channels for info in self._network().layers)
+        channels = sum(info.channels for info in self.network_.layers)
         return channels * count_bins(self.levels)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -250,26 +271,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         state.pop("_loaded", None)
         return state
 
-    def _iter(
-        self, pairs: Iterable[tuple[ImageSource, Any]], errors: str
-    ) -> Iterator[NDArray[np.floating[Any]] | UserError]:
-        network = self._network()
-
-        def work(pair: tuple[ImageSource, Any]) -> NDArray[np.floating[Any]] | UserError:
-            try:
-                return self._row(*pair)
-            except UserError as error:
-                if errors == "raise":
-                    raise
-                return error
-
-        # On one thread each, even a single image: results must not depend on how many there are.
-        return parallel_iter(work, pairs, network.device)
-
-    def _row(self, source: ImageSource, boxes: Any = None) -> NDArray[np.floating[Any]]:
-        """The features of an image ``[D]``, or of boxes on it ``[M, D]``."""
-        network = self._network()
-        maps = self._maps(network, read_image(source))
+    def _rows(self, image: Tensor, boxes: Any = None) -> NDArray[np.floating[Any]]:
+        """The features of an image ``[3, H, W]`` as ``[D]``, or of boxes on it as ``[M, D]``."""
+        maps = self._maps(self.network_, image)
         if boxes is None:
             rows = image_rows(maps, self.levels, self.mode, normalise=self.normalise).flatten()
         else:
@@ -285,16 +289,3 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
     def _scales(self) -> list[int]:
         return [0] if self.scales is None else sorted(set(self.scales))
-
-    def _network(self) -> Backbone:
-        """The network, loaded again when an option that it depends on has changed."""
-        check_options(self.levels, self.mode, self.scales, self.long_side, self.dtype)
-        layers = None if self.layers is None else tuple(self.layers)
-        key = (self.backbone, self.weights, layers, self.device, self.seed)
-        loaded: tuple[object, Backbone] | None = getattr(self, "_loaded", None)
-        if loaded is None or loaded[0] != key:
-            device = pick_device(self.device)
-            weights = None if self.weights is None else Path(self.weights)
-            loaded = key, prepare(load_backbone(self.backbone, weights, layers, self.seed), device)
-            self._loaded = loaded
-        return loaded[1]

@@ -13,6 +13,7 @@ import torch
 from sppnet.progress import track
 
 Item = TypeVar("Item")
+Read = TypeVar("Read")
 Result = TypeVar("Result")
 
 _AHEAD = 2
@@ -53,6 +54,28 @@ def parallel_iter(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def staged_iter(
+    read: Callable[[Item], Read],
+    compute: Callable[[Read], Result],
+    items: Iterable[Item],
+    device: torch.device,
+) -> Iterator[Result]:
+    """Yield ``compute(read(item))`` of every item, in their order, with bounded memory.
+
+    On the CPU both run in `parallel_iter`'s threads. For another device the threads read ahead, and the
+    device computes one item after the other.
+
+    Args:
+        read: decodes an item.
+        compute: runs the network.
+        items: any iterable.
+        device: where the network computes.
+    """
+    if device.type == "cpu":
+        return parallel_iter(lambda item: compute(read(item)), items, device)
+    return map(compute, parallel_iter(read, items, torch.device("cpu")))
 
 
 def parallel_map(
