@@ -11,7 +11,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -120,7 +120,8 @@ def class_images(part: PartName, count: int, seed: int = 0) -> Iterator[DemoImag
 def _digits() -> tuple[Pixels, NDArray[np.int64]]:
     from sklearn.datasets import load_digits
 
-    values, labels = load_digits(return_X_y=True)
+    # Frames come with as_frame only; scikit-learn's types do not say so.
+    values, labels = cast("tuple[NDArray[np.float64], NDArray[np.int64]]", load_digits(return_X_y=True))
     return (values.reshape(-1, 8, 8) / 16).astype(np.float32), labels.astype(np.int64)
 
 
