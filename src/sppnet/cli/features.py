@@ -40,6 +40,7 @@ class FeaturesFlags:
         normalise: divide the part of each scale, layer and level by its l2 norm (whole images only).
         dtype: type of the numbers in the file.
         checkpoint_seconds: about as much work is lost by an interruption.
+        allow_download: fetch sources that are URLs of http or https, into OUT.downloads/.
         device: where to compute.
         seed: of the weights of a random: backbone.
         config: a TOML file with any of these.
@@ -60,6 +61,7 @@ class FeaturesFlags:
     normalise: bool = False
     dtype: Literal["float32", "float16"] = "float32"
     checkpoint_seconds: float = 10.0
+    allow_download: bool = False
     device: Device = "auto"
     seed: int = 0
     config: ConfigFile = None
@@ -95,11 +97,13 @@ def run(words: list[str]) -> int:
 
 def _write(flags: FeaturesFlags) -> BulkResult:
     from sppnet.data import find_images
+    from sppnet.data.sources import local_sources
     from sppnet.features.bulk import write_features
     from sppnet.features.extractor import FeatureExtractor
     from sppnet.proposals import read_proposals
 
-    images = find_images(flags.sources)
+    downloads = flags.out.with_name(flags.out.name + ".downloads")
+    images = find_images(local_sources(flags.sources, downloads, allow_download=flags.allow_download))
     boxes = None if flags.boxes is None else read_proposals(flags.boxes)
     extractor = FeatureExtractor(
         flags.backbone,

@@ -12,6 +12,7 @@ import tyro
 from sppnet.cli.estimators import Device, load_estimator
 from sppnet.cli.flags import UsageError, read_flags
 from sppnet.cli.screen import Screen, opened_screen
+from sppnet.cli.videos import predict_videos, split_sources
 from sppnet.errors import UserError
 from sppnet.progress import track
 from sppnet.runs import json_text, replace_text
@@ -34,10 +35,12 @@ class PredictFlags:
 
     Attributes:
         run: a folder that sppnet fit wrote.
-        sources: images, folders and globs.
+        sources: images, videos, folders and globs; camera:N for a camera.
         out: where the drawn images and the predictions go.
         formats: further files with the predictions of a detector: coco (COCO results), csv.
         threshold: leave out what scores below it.
+        every: of a video, only every so many-th frame.
+        allow_download: fetch sources that are URLs of http or https.
         device: where to compute.
         json: one JSON document on stdout, everything else on stderr.
     """
@@ -47,6 +50,8 @@ class PredictFlags:
     out: Path = Path("predictions")
     formats: tuple[Literal["coco", "csv"], ...] = ()
     threshold: float | None = None
+    every: int = 1
+    allow_download: bool = False
     device: Device = "auto"
     json: bool = False
 
@@ -66,14 +71,22 @@ def run(words: list[str]) -> int:
             raise UsageError(
                 "sppnet predict", "--formats is for the boxes of a detector; this is a classifier"
             )
-        images = find_images(flags.sources)
+        sources, videos = split_sources(
+            flags.sources, flags.out, every=flags.every, allow_download=flags.allow_download
+        )
+        images = find_images(sources) if sources else []
         found, failed = predict_images(estimator, images, flags.out, flags.threshold)
+        filmed, unread = predict_videos(
+            estimator, videos, flags.out, every=flags.every, threshold=flags.threshold
+        )
+        failed |= unread
         document = {
             "run": flags.run,
             "out": flags.out,
             "images": [
                 {"path": path, "drawn": drawn, **result.to_dict()} for path, (drawn, result) in found.items()
             ],
+            "videos": filmed,
             "failed": [{"path": path, "error": str(error)} for path, error in failed.items()],
         }
         replace_text(flags.out / "predictions.json", json_text(document))
@@ -82,6 +95,8 @@ def run(words: list[str]) -> int:
             name = "predictions.coco.json" if format == "coco" else f"predictions.{format}"
             write_predictions(flags.out / name, boxes, format)
         _show(screen, found)
+        for video in filmed:
+            screen.say(f"{video['frames']} frames of {video['path']} drawn in {video['drawn']}")
         screen.say(f"{len(found)} images drawn in {flags.out}, {len(failed)} left out")
         screen.document(document)
     return 2 if failed else 0
@@ -102,7 +117,7 @@ def predict_images(
     names = free_names(images)
     found: dict[Path, tuple[Path, Result]] = {}
     failed: dict[Path, UserError] = {}
-    for path in track(images, "images", quiet=len(images) == 1):
+    for path in track(images, "images", quiet=len(images) < 2):
         try:
             result = estimator.predict(path, threshold=threshold)
         except UserError as error:
