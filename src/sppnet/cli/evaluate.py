@@ -12,6 +12,7 @@ from sppnet.cli.estimators import Device, load_estimator
 from sppnet.cli.flags import read_flags
 from sppnet.cli.report import report_evaluation
 from sppnet.cli.screen import metric_tables, opened_screen
+from sppnet.cli.tiles import use_tiles
 from sppnet.runs import append_log, write_metrics
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class EvaluateFlags:
         data: a folder of labelled images; its layout is recognised by looking.
         split: which part of the data; the part for evaluation when left out.
         format: the layout of the data, where looking is not enough: voc, coco, yolo or folders.
+        tile: cut images into tiles of at most this side, in pixels; 0 takes them whole. As in fitting when
+            left out.
+        overlap: share of a tile that the next one repeats.
         device: where to compute.
         json: one JSON document on stdout, everything else on stderr.
     """
@@ -37,6 +41,8 @@ class EvaluateFlags:
     data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     split: str | None = None
     format: str | None = None
+    tile: int | None = None
+    overlap: float | None = None
     device: Device = "auto"
     json: bool = False
 
@@ -46,6 +52,7 @@ def run(words: list[str]) -> int:
     flags = read_flags(EvaluateFlags, "sppnet evaluate", words)
     with opened_screen(json=flags.json) as screen:
         estimator = load_estimator(flags.run, flags.device)
+        use_tiles("sppnet evaluate", estimator, flags.tile, flags.overlap)
         metrics = evaluate_run(estimator, flags.run, flags.data, flags.split, flags.format)
         screen.say(f"{flags.run} on {flags.data}")
         for title, head, rows in metric_tables(metrics):

@@ -12,6 +12,7 @@ import tyro
 from sppnet.cli.estimators import Device, load_estimator
 from sppnet.cli.flags import UsageError, read_flags
 from sppnet.cli.screen import Screen, opened_screen
+from sppnet.cli.tiles import use_tiles
 from sppnet.cli.videos import predict_videos, split_sources
 from sppnet.errors import UserError
 from sppnet.progress import track
@@ -41,6 +42,9 @@ class PredictFlags:
         threshold: leave out what scores below it.
         every: of a video, only every so many-th frame.
         allow_download: fetch sources that are URLs of http or https.
+        tile: cut images into tiles of at most this side, in pixels; 0 takes them whole. As in fitting when
+            left out.
+        overlap: share of a tile that the next one repeats.
         device: where to compute.
         json: one JSON document on stdout, everything else on stderr.
     """
@@ -52,6 +56,8 @@ class PredictFlags:
     threshold: float | None = None
     every: int = 1
     allow_download: bool = False
+    tile: int | None = None
+    overlap: float | None = None
     device: Device = "auto"
     json: bool = False
 
@@ -67,6 +73,7 @@ def run(words: list[str]) -> int:
         if not flags.sources:
             raise UsageError("sppnet predict", "Missing from sppnet predict: SOURCE...")
         estimator = load_estimator(flags.run, flags.device)
+        use_tiles("sppnet predict", estimator, flags.tile, flags.overlap)
         if flags.formats and not isinstance(estimator, (Detector, PaperDetector)):
             raise UsageError(
                 "sppnet predict", "--formats is for the boxes of a detector; this is a classifier"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
@@ -18,6 +19,7 @@ from sppnet.detect.options import DetectorOptions
 from sppnet.detect.postprocess import Heads, class_agnostic_nms, detect
 from sppnet.detect.regression import Projection, Regressors
 from sppnet.detect.result import DetectionResult
+from sppnet.detect.tiles import Tiling, detect_in_tiles, tiled_set
 from sppnet.errors import UserError
 from sppnet.evaluate import detection_metrics
 from sppnet.features.network import backbone_tensors, pick_device, restore_backbone
@@ -78,18 +80,19 @@ class Detector:
         self.backbone_ = load_backbone(self.backbone, weights, seed=self.seed)
         self.network_ = prepare(self.backbone_, pick_device(self.device))
         self.proposals_ = None if self.options.proposals is None else read_proposals(self.options.proposals)
-        self.shapes_ = learn_shapes(dataset, self.options.shapes)
         watch("setup")
-        self.heads_, facts = fit_heads(
-            self.network_,
-            dataset,
-            self.shapes_,
-            self.options,
-            self.proposals_,
-            self.seed,
-            watch,
-            quiet=quiet,
-        )
+        with self._learned_from(dataset, quiet=quiet) as learned:
+            self.shapes_ = learn_shapes(learned, self.options.shapes)
+            self.heads_, facts = fit_heads(
+                self.network_,
+                learned,
+                self.shapes_,
+                self.options,
+                self.proposals_,
+                self.seed,
+                watch,
+                quiet=quiet,
+            )
         self.names_ = dataset.names
         self.summary_: dict[str, Any] = {
             "seconds": watch.seconds(),
@@ -97,6 +100,12 @@ class Detector:
             "peak_memory_mb": peak_memory_mb(),
         }
         return self
+
+    def _learned_from(self, dataset: DetectionSet, *, quiet: bool) -> AbstractContextManager[DetectionSet]:
+        """The data set, or its tiles."""
+        if not self.options.tile:
+            return nullcontext(dataset)
+        return tiled_set(dataset, Tiling(self.options.tile, self.options.overlap), self.seed, quiet=quiet)
 
     def predict(
         self, source: ImageSource | Sequence[ImageSource], *, threshold: float | None = None
@@ -122,8 +131,14 @@ class Detector:
     def _detect(self, source: ImageSource) -> Detections:
         self._check_fitted()
         image = read_image(source)
-        size = ImageSize(image.shape[1], image.shape[2])
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+        if not self.options.tile:
+            return self._detect_image(image, path)
+        tiling = Tiling(self.options.tile, self.options.overlap)
+        return detect_in_tiles(image, tiling, self._detect_image, self.options.nms)
+
+    def _detect_image(self, image: Tensor, path: Path | None = None) -> Detections:
+        size = ImageSize(image.shape[1], image.shape[2])
         windows = windows_of(size, self.shapes_, self.options, self.proposals_, path)
         if not len(windows):
             return Detections.empty(size, self.names_)
