@@ -23,41 +23,38 @@ def large_images(shared: Path, folder: Path, count: int) -> DetectionSet:
     crops = fruit(shared)
     folder.mkdir()
     items = [one_image(draw, backdrops, crops, folder / f"{n}.png") for n in range(count)]
-    names = items[0].truth.names
-    return DetectionSet(folder, "voc", "all", names, tuple(range(1, len(names) + 1)), tuple(items))
+    return DetectionSet(folder, "voc", "all", ("fruit",), (1,), tuple(items))
 
 
-def fruit(shared: Path) -> list[tuple[str, Image.Image]]:
-    """Objects whose boxes are not much longer than wide, with their names."""
+def fruit(shared: Path) -> list[Image.Image]:
+    """Objects whose boxes are not much longer than wide."""
     crops = []
     for item in read_detection(shared / "fruit", "train").items:
         image = Image.fromarray(read_pixels(item.path))
-        for box, label in zip(item.truth.boxes.xyxy.tolist(), item.truth.labels.tolist(), strict=True):
+        for box in item.truth.boxes.xyxy.tolist():
             width, height = box[2] - box[0], box[3] - box[1]
             if max(width, height) < 1.3 * min(width, height) and min(width, height) >= 2 * SIDE:
-                crops.append((item.truth.names[label], image.crop(tuple(map(round, box)))))
+                crops.append(image.crop(tuple(map(round, box))))
     return crops
 
 
-def one_image(draw, backdrops: list[Path], crops: list[tuple[str, Image.Image]], path: Path) -> DetectionItem:
+def one_image(draw, backdrops: list[Path], crops: list[Image.Image], path: Path) -> DetectionItem:
     canvas = Image.new("RGB", (SIZE.width, SIZE.height))
     for x in range(0, SIZE.width, 500):
         for y in range(0, SIZE.height, 500):
             photo = Image.fromarray(read_pixels(backdrops[draw.integers(len(backdrops))]))
             canvas.paste(photo.resize((500, 500)), (x, y))
-    names = tuple(sorted({name for name, _ in crops}))
     boxes: list[list[int]] = []
-    labels: list[int] = []
     while len(boxes) < OBJECTS:
         x, y = draw.integers(0, SIZE.width - SIDE), draw.integers(0, SIZE.height - SIDE)
         if any(abs(x - b[0]) < 2 * SIDE and abs(y - b[1]) < 2 * SIDE for b in boxes):
             continue
-        name, crop = crops[draw.integers(len(crops))]
-        crop = crop.copy()
+        crop = crops[draw.integers(len(crops))].copy()
         crop.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         canvas.paste(crop, (int(x), int(y)))
         boxes.append([int(x), int(y), int(x) + crop.width, int(y) + crop.height])
-        labels.append(names.index(name))
     canvas.save(path, compress_level=1)
-    truth = GroundTruth.make(Boxes(torch.tensor(boxes).float(), SIZE), torch.tensor(labels), names)
+    truth = GroundTruth.make(
+        Boxes(torch.tensor(boxes).float(), SIZE), torch.zeros(OBJECTS, dtype=torch.int64), ("fruit",)
+    )
     return DetectionItem(path, path.stem, truth)
