@@ -31,7 +31,7 @@ from sppnet.structures import ImageSize
 if TYPE_CHECKING:
     from sppnet.features.extractor import FeatureExtractor
 
-_PART_BYTES = 64 * 2**20
+_PART_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)

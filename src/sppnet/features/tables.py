@@ -18,7 +18,7 @@ from sppnet.features.job import Job
 from sppnet.features.parts import Part, PartStore
 
 _ENDINGS = (".npy", ".parquet")
-_GROUP_BYTES = 64 * 2**20
+_GROUP_BYTES = 16 * 2**20
 _GROUP_ROWS = 65_536
 
 
