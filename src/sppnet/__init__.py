@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sppnet.classify import Classifier, NetworkClassifier
     from sppnet.detect import Detector
     from sppnet.estimators import load
+    from sppnet.features.extractor import FeatureExtractor
     from sppnet.nn import RegionPyramidPool2d, SpatialPyramidPool2d
 
     __version__: str
@@ -17,6 +18,7 @@ __all__ = [
     "Classifier",
     "Detector",
     "NetworkClassifier",
+    "FeatureExtractor",
     "RegionPyramidPool2d",
     "SpatialPyramidPool2d",
     "__version__",
@@ -27,6 +29,7 @@ _ROOMS = {
     "Classifier": "sppnet.classify",
     "Detector": "sppnet.detect",
     "NetworkClassifier": "sppnet.classify",
+    "FeatureExtractor": "sppnet.features.extractor",
     "RegionPyramidPool2d": "sppnet.nn",
     "SpatialPyramidPool2d": "sppnet.nn",
     "load": "sppnet.estimators",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -55,6 +56,54 @@ def track(
     )
     with Progress(*columns, console=console) as bars:
         yield from bars.track(items, total=total, description=title)
+
+
+@contextmanager
+def rate_bar(
+    title: str, total: int, unit: str, done: int = 0, *, quiet: bool = False
+) -> Generator[Callable[[], None]]:
+    """Show a bar with the number of items per second; the function that it gives counts one item.
+
+    Args:
+        title: what is being done, in a few words.
+        total: how many items there are.
+        unit: what the items are called, such as ``"images"``.
+        done: items that an earlier, interrupted run has done.
+        quiet: draw and print nothing.
+
+    Examples:
+        >>> with rate_bar("Features", 3, "images", quiet=True) as advance:
+        ...     for _ in range(3):
+        ...         advance()
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    start, count = time.perf_counter(), 0
+    console = Console(stderr=True, quiet=quiet)
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+
+    def rate() -> str:
+        return f"{count / max(time.perf_counter() - start, 1e-9):.1f} {unit}/s"
+
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+        task = bars.add_task(title, total=total, completed=done, rate="")
+
+        def advance() -> None:
+            nonlocal count
+            count += 1
+            bars.update(task, advance=1, rate=rate())
+
+        yield advance
+    if not quiet and not console.is_terminal:
+        print(f"{title}: {done + count} of {total}, {rate()}", file=sys.stderr)
 
 
 class Stopwatch:

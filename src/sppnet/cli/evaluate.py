@@ -12,6 +12,7 @@ from sppnet.cli.estimators import Device
 from sppnet.cli.flags import read_flags
 from sppnet.cli.paths import check_data_path, check_run_path
 from sppnet.cli.screen import metric_tables, opened_screen
+from sppnet.cli.tiles import use_tiles
 
 if TYPE_CHECKING:
     from sppnet.estimators import Estimator
@@ -28,6 +29,9 @@ class EvaluateFlags:
         data: a folder of labelled images; its layout is recognised by looking.
         split: which part of the data; the part for evaluation when left out.
         format: the layout of the data, where looking is not enough: voc, coco, yolo or folders.
+        tile: cut images into tiles of at most this side, in pixels; 0 takes them whole. As in fitting when
+            left out.
+        overlap: share of a tile that the next one repeats.
         device: where to compute.
         skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
         json: one JSON document on stdout, everything else on stderr.
@@ -37,6 +41,8 @@ class EvaluateFlags:
     data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     split: str | None = None
     format: str | None = None
+    tile: int | None = None
+    overlap: float | None = None
     device: Device = "auto"
     skip_bad: bool = False
     json: bool = False
@@ -51,6 +57,7 @@ def run(words: list[str]) -> int:
         from sppnet.estimators import load
 
         estimator = load(flags.run, flags.device)
+        use_tiles("sppnet evaluate", estimator, flags.tile, flags.overlap)
         metrics = evaluate_run(
             estimator, flags.run, flags.data, flags.split, flags.format, skip_bad=flags.skip_bad
         )

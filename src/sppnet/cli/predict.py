@@ -17,6 +17,8 @@ from sppnet.cli.estimators import Device
 from sppnet.cli.flags import UsageError, read_flags
 from sppnet.cli.paths import check_run_path, check_sources
 from sppnet.cli.screen import Screen, opened_screen
+from sppnet.cli.tiles import use_tiles
+from sppnet.cli.videos import predict_videos, split_sources
 from sppnet.errors import UserError, visible
 from sppnet.progress import track
 
@@ -44,7 +46,7 @@ class PredictFlags:
 
     Attributes:
         run: a folder that sppnet fit wrote.
-        sources: images, folders and globs.
+        sources: images, videos, folders and globs; camera:N for a camera.
         out: where the drawn images and the predictions go.
         formats: further files with the predictions of a detector: coco (COCO results), csv.
         images: a COCO JSON file whose image and category ids the COCO results carry; a COCO data set among
@@ -52,6 +54,11 @@ class PredictFlags:
         threshold: leave out what scores below it.
         restart: start over: what an earlier call wrote to OUT is replaced.
         max_megapixels: refuse larger images; Pillow's limit of 179 when left out.
+        every: of a video, only every so many-th frame.
+        allow_download: fetch sources that are URLs of http or https.
+        tile: cut images into tiles of at most this side, in pixels; 0 takes them whole. As in fitting when
+            left out.
+        overlap: share of a tile that the next one repeats.
         device: where to compute.
         json: one JSON document on stdout, everything else on stderr.
     """
@@ -64,6 +71,10 @@ class PredictFlags:
     threshold: float | None = None
     restart: Annotated[bool, tyro.conf.arg(aliases=("--overwrite",))] = False
     max_megapixels: float | None = None
+    every: int = 1
+    allow_download: bool = False
+    tile: int | None = None
+    overlap: float | None = None
     device: Device = "auto"
     json: bool = False
 
@@ -74,9 +85,14 @@ def run(words: list[str]) -> int:
     if not flags.sources:
         raise UsageError("sppnet predict", "Missing from sppnet predict: SOURCE...")
     check_run_path(flags.run)
-    check_sources(flags.sources)
+    check_sources([source for source in flags.sources if not _is_address(source)])
     with opened_screen(json=flags.json) as screen, _pixel_limit(flags.max_megapixels):
         return _predict(flags, screen)
+
+
+def _is_address(source: str) -> bool:
+    """Whether a source is no path: a URL or a camera."""
+    return "://" in source or source.partition(":")[0] == "camera"
 
 
 def _predict(flags: PredictFlags, screen: Screen) -> int:
@@ -86,26 +102,42 @@ def _predict(flags: PredictFlags, screen: Screen) -> int:
     from sppnet.estimators import load
     from sppnet.runs import json_text
 
+    sources, videos = split_sources(
+        flags.sources, flags.out, every=flags.every, allow_download=flags.allow_download
+    )
     given = None if flags.images is None else read_coco_ids(flags.images)
     estimator = load(flags.run, flags.device)
     if flags.formats and not hasattr(estimator, "category_ids_"):
         raise UsageError("sppnet predict", "--formats is for the boxes of a detector; this is a classifier")
-    images = find_images(flags.sources)
+    use_tiles("sppnet predict", estimator, flags.tile, flags.overlap)
+    images = find_images(sources) if sources else []
     names = [_DOCUMENT, *(_FORMATS[format] for format in flags.formats)]
-    key = {"run": _digest(flags.run), "threshold": flags.threshold}
+    key = {
+        "run": _digest(flags.run),
+        "threshold": flags.threshold,
+        "tile": flags.tile,
+        "overlap": flags.overlap,
+    }
     folder = PredictionFolder(flags.out, key, names, restart=flags.restart)
     failed = predict_images(estimator, images, folder, flags.threshold)
+    filmed, unread = predict_videos(
+        estimator, videos, flags.out, every=flags.every, threshold=flags.threshold
+    )
+    failed |= unread
     lines = {path: line for path in images if (line := folder.kept(path)) is not None}
     document: dict[str, object] = {
         "run": flags.run,
         "out": flags.out,
         "images": [_shown_line(line) for line in lines.values()],
+        "videos": filmed,
         "failed": [{"path": path, "error": str(error)} for path, error in failed.items()],
     }
     folder.write(_DOCUMENT, json_text(document).encode("utf-8", "backslashreplace"))
     if flags.formats:
         _write_formats(flags, folder, lines, estimator, given)
     _show(screen, lines, estimator.names_)
+    for video in filmed:
+        screen.say(f"{video['frames']} frames of {video['path']} drawn in {video['drawn']}")
     screen.say(f"{len(lines)} images drawn in {flags.out}, {len(failed)} left out")
     screen.document(document)
     return 2 if failed else 0
@@ -131,7 +163,7 @@ def predict_images(
         print(f"sppnet: {len(images) - len(todo)} of {len(images)} images were done", file=sys.stderr)
     failed: dict[Path, UserError] = {}
     results = estimator.predict_iter(todo, threshold=threshold)
-    found = track(results, "images", len(todo), quiet=len(todo) == 1)
+    found = track(results, "images", len(todo), quiet=len(todo) < 2)
     for path, result in zip(todo, found, strict=True):
         error = result.error
         if not isinstance(result, FailedPrediction):

@@ -32,6 +32,7 @@ VERBS = {
     "train": "train classify | detect DATA --out RUN: networks by backpropagation, as the paper does",
     "evaluate": "RUN DATA [--split S]: a table on the screen, metrics.json and report.html in RUN",
     "predict": "RUN SOURCE... [--out DIR]: drawn images and predictions for images, folders, globs",
+    "features": "SOURCE... --out FILE [--boxes FILE]: feature vectors of images or boxes, .npy or Parquet",
     "benchmark": "pooling | fitting | detection | classification | backbones: ratios against peers",
     "reproduce": "TABLE --data DIR: a table of the paper beside this machine's figures",
 }

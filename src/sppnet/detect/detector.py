@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,13 +12,14 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from sppnet.backbones import LayerInfo, load_backbone, prepare
-from sppnet.data import Division, ImageSource, detection_to_fit, detection_to_measure
+from sppnet.data import Division, ImageSource, detection_to_fit, detection_to_measure, read_image
 from sppnet.detect.fitting import fit_heads, learn_shapes, maps_of, read_for, windows_of
 from sppnet.detect.learnable import learnable, left_out
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.postprocess import Heads, class_agnostic_nms, detect
 from sppnet.detect.regression import BINS, CHANNELS, Projection, Regressors
 from sppnet.detect.result import DetectionResult
+from sppnet.detect.tiles import Tiling, detect_in_tiles, tiled_set
 from sppnet.errors import UserError
 from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
 from sppnet.estimators.tensors import check_window_shapes
@@ -26,7 +28,7 @@ from sppnet.features.network import backbone_tensors, pick_device
 from sppnet.learn import MLP, LinearModel
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.proposals import read_proposals
-from sppnet.structures import Detections, DetectionSet
+from sppnet.structures import Detections, DetectionSet, ImageSize
 
 
 @dataclass(init=False)
@@ -109,18 +111,19 @@ class Detector(Estimator[DetectionResult]):
         self.backbone_ = load_backbone(self.backbone, weights, seed=self.seed)
         self.network_ = prepare(self.backbone_, pick_device(self.device))
         self.proposals_ = None if self.options.proposals is None else read_proposals(self.options.proposals)
-        self.shapes_ = learn_shapes(dataset, self.options.shapes)
         watch("setup")
-        self.heads_, facts, notes = fit_heads(
-            self.network_,
-            dataset,
-            self.shapes_,
-            self.options,
-            self.proposals_,
-            self.seed,
-            watch,
-            quiet=quiet,
-        )
+        with self._tiled(dataset, quiet=quiet) as tiles:
+            self.shapes_ = learn_shapes(tiles, self.options.shapes)
+            self.heads_, facts, notes = fit_heads(
+                self.network_,
+                tiles,
+                self.shapes_,
+                self.options,
+                self.proposals_,
+                self.seed,
+                watch,
+                quiet=quiet,
+            )
         self.names_ = dataset.names
         self.fitted_on_ = record
         self.category_ids_: tuple[int | str, ...] = dataset.category_ids
@@ -134,6 +137,12 @@ class Detector(Estimator[DetectionResult]):
         }
         return self
 
+    def _tiled(self, dataset: DetectionSet, *, quiet: bool) -> AbstractContextManager[DetectionSet]:
+        """Return the data set, or the set of its tiles."""
+        if not self.options.tile:
+            return nullcontext(dataset)
+        return tiled_set(dataset, Tiling(self.options.tile, self.options.overlap), self.seed, quiet=quiet)
+
     def _predict_one(self, source: ImageSource, threshold: float | None) -> DetectionResult:
         found = self._detect(source)
         likely = found[found.scores >= (0.5 if threshold is None else threshold)]
@@ -141,13 +150,21 @@ class Detector(Estimator[DetectionResult]):
 
     def _detect(self, source: ImageSource) -> Detections:
         self._check_fitted()
+        if self.options.tile:
+            tiling = Tiling(self.options.tile, self.options.overlap)
+            return detect_in_tiles(read_image(source), tiling, self._detect_tile, self.options.nms)
         image = read_for(self.network_, source, self.options)
-        size = image.size
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+        return self._detect_image(image.values, image.size, path)
+
+    def _detect_tile(self, image: Tensor) -> Detections:
+        return self._detect_image(image, ImageSize(image.shape[1], image.shape[2]), None)
+
+    def _detect_image(self, image: Tensor, size: ImageSize, path: Path | None) -> Detections:
         windows = windows_of(size, self.shapes_, self.options, self.proposals_, path)
         if not len(windows):
             return Detections.empty(size, self.names_)
-        maps = maps_of(self.network_, image.values, self.options, size)
+        maps = maps_of(self.network_, image, self.options, size)
         return detect(maps, windows, self.heads_, self.options)
 
     def evaluate(

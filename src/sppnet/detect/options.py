@@ -33,6 +33,9 @@ class DetectorOptions:
         nms: of two detections of a class whose IoU is above this, the better one stays.
         vote: detections that overlap a kept one by at least this IoU pull its box; 1 turns it off.
         per_class: detections an image and class, at most.
+        tile: images are cut into tiles of at most this side, in pixels, each treated as an image of its
+            own, in fitting and prediction; 0 takes images whole.
+        overlap: share of a tile that the next one repeats.
         cache_mb: memory for the training images' feature maps; what is over it lies on disk.
     """
 
@@ -54,6 +57,8 @@ class DetectorOptions:
     nms: float = 0.4
     vote: float = 0.6
     per_class: int = 100
+    tile: int = 0
+    overlap: float = 0.2
     cache_mb: int = 1000
 
     def check(self) -> None:
@@ -76,6 +81,9 @@ class DetectorOptions:
             ("nms", 0 <= self.nms <= 1, "an IoU, 0 to 1"),
             ("vote", 0 < self.vote <= 1, "an IoU, above 0 and at most 1"),
             ("per_class", self.per_class >= 1, "at least 1"),
+            ("tile", self.tile == 0 or self.tile >= 32, "0, or at least 32 pixels"),
+            ("tile", self.tile == 0 or self.proposals is None, "0 with a file of proposals"),
+            ("overlap", 0 <= self.overlap <= 0.9, "a share from 0 to 0.9"),
             ("cache_mb", self.cache_mb >= 0, "at least 0"),
         )
         for name, right, wanted in ranges:

@@ -1,0 +1,182 @@
+"""Videos and cameras among the sources of ``sppnet predict``."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sppnet.errors import UserError
+from sppnet.progress import track
+
+if TYPE_CHECKING:
+    from sppnet.data.video import Frame, VideoReader
+    from sppnet.estimators import Estimator
+
+__all__ = ["predict_videos", "split_sources"]
+
+
+def split_sources(
+    sources: Sequence[str], out: Path, *, every: int = 1, allow_download: bool = False
+) -> tuple[list[str], list[str]]:
+    """Download what are URLs into ``out/downloads``, and part images from videos and cameras.
+
+    Returns:
+        Paths and globs of images; videos.
+
+    Raises:
+        UserError: a URL that may not or cannot be downloaded, or ``every`` below 1.
+    """
+    from sppnet.data.sources import local_sources
+    from sppnet.data.video import is_video
+
+    if every < 1:
+        raise UserError("--every", "at least 1", every)
+    images: list[str] = []
+    videos: list[str] = []
+    for source in local_sources(sources, out / "downloads", allow_download=allow_download):
+        if glob.has_magic(source) and not Path(source).exists():
+            found = sorted(filter(is_video, glob.glob(os.path.expanduser(source), recursive=True)))
+            videos += found
+            # A glob without images is a mistake, one of videos alone is none.
+            if not found or not is_video(source):
+                images.append(source)
+        else:
+            (videos if is_video(source) else images).append(source)
+    return images, list(dict.fromkeys(videos))
+
+
+def predict_videos(
+    estimator: Estimator[Any],
+    videos: Sequence[str],
+    out: Path,
+    *,
+    every: int = 1,
+    threshold: float | None = None,
+) -> tuple[list[dict[str, Any]], dict[Path, UserError]]:
+    """Predict on the frames of videos; write each with the results drawn, and a JSON line per frame.
+
+    The lines go to ``NAME.jsonl`` as they are found, with the video's path, the frame's number and time and
+    the result; ``NAME.mp4`` gets the drawn frames. Files of other origin with these names stay: a number is
+    added. A camera is read until the program is interrupted.
+
+    Args:
+        estimator: a fitted detector or classifier.
+        videos: of `split_sources`.
+        out: a folder, made where missing.
+        every: only every so many-th frame.
+        threshold: leave out what scores below it.
+
+    Returns:
+        Path, drawn video, file of lines and number of frames of each video; the errors of those that
+        could not be read to the end, which are also said on stderr.
+
+    Raises:
+        UserError: a file that cannot be written.
+    """
+    from sppnet.data.video import VideoReader
+
+    written: list[dict[str, Any]] = []
+    failed: dict[Path, UserError] = {}
+    taken: set[Path] = set()
+    for video in videos:
+        try:
+            reader = VideoReader(video, every)
+        except UserError as error:
+            failed[Path(video)] = error
+        else:
+            with reader:
+                drawn, lines = _free_targets(video, out, taken)
+                count, error = _predict_video(estimator, reader, drawn, lines, threshold)
+            if count:
+                written.append({"path": video, "drawn": drawn, "lines": lines, "frames": count})
+            else:
+                lines.unlink()
+            if error is not None:
+                failed[Path(video)] = error
+        if Path(video) in failed:
+            print(f"sppnet: {failed[Path(video)]}", file=sys.stderr)
+    return written, failed
+
+
+def _predict_video(
+    estimator: Estimator[Any], reader: VideoReader, drawn: Path, lines: Path, threshold: float | None
+) -> tuple[int, UserError | None]:
+    """Number of frames that were done, and why not all of them were."""
+    import numpy as np
+
+    from sppnet.data.video import VideoWriter, is_camera
+
+    count = 0
+    error: UserError | None = None
+    try:
+        lines.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            lines.open("w", encoding="utf-8", newline="\n") as stream,
+            VideoWriter(drawn, reader.rate) as video,
+        ):
+            try:
+                for frame in _until_fault(track(reader, Path(reader.source).name, reader.count)):
+                    if isinstance(frame, UserError):
+                        error = frame
+                        break
+                    result = estimator.predict(frame.pixels, threshold=threshold)
+                    assert not isinstance(result, list)
+                    stream.write(_line(reader.source, frame, result.to_dict()) + "\n")
+                    stream.flush()
+                    video.write(np.asarray(result.plot().convert("RGB")))
+                    count += 1
+            except KeyboardInterrupt:
+                if not is_camera(reader.source):
+                    raise
+    except OSError as fault:
+        raise UserError(lines, "a file that can be written", fault.strerror or fault) from fault
+    return count, error
+
+
+def _until_fault(frames: Iterator[Frame]) -> Iterator[Frame | UserError]:
+    """The frames and, where the source is damaged, the error in place of what would follow."""
+    try:
+        yield from frames
+    except UserError as error:
+        yield error
+
+
+def _line(source: str, frame: Frame, result: dict[str, Any]) -> str:
+    seconds = None if frame.seconds is None else round(frame.seconds, 6)
+    content = {"path": _text(source), "frame": frame.number, "seconds": seconds, **result}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def _text(source: str) -> str:
+    return source.encode("utf-8", "backslashreplace").decode()
+
+
+def _free_targets(source: str, out: Path, taken: set[Path]) -> tuple[Path, Path]:
+    """The drawn video and the file of lines, under names that are free or that this source had before."""
+    from sppnet.data.video import is_camera
+
+    stem = source.replace(":", "-") if is_camera(source) else Path(source).stem
+    number = 1
+    while True:
+        name = stem if number == 1 else f"{stem}-{number}"
+        drawn, lines = out / f"{name}.mp4", out / f"{name}.jsonl"
+        free = not drawn.exists() and not lines.exists()
+        if lines not in taken and (free or _is_ours(lines, source)):
+            taken.add(lines)
+            return drawn, lines
+        number += 1
+
+
+def _is_ours(lines: Path, source: str) -> bool:
+    """Whether a file of lines is one that was written for the same source."""
+    try:
+        with lines.open(encoding="utf-8") as stream:
+            first: Any = json.loads(stream.readline())
+        return first["path"] == _text(source) and "frame" in first
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,153 @@
+"""Sources that are no files: URLs are refused or, where it is allowed, downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import mimetypes
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from sppnet.errors import UserError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEMES = ("http", "https")
+_CHUNK = 2**16
+_NAME_LENGTH = 80
+
+
+@dataclass(frozen=True)
+class DownloadLimits:
+    """What a download may take.
+
+    Attributes:
+        megabytes: size of a file, at most.
+        timeout: seconds without any answer.
+        seconds: of a whole download.
+    """
+
+    megabytes: float = 200
+    timeout: float = 20
+    seconds: float = 600
+
+
+def is_url(source: str | os.PathLike[str]) -> bool:
+    """Whether a source has the form ``scheme://...``.
+
+    Examples:
+        >>> is_url("https://example.org/a.jpg"), is_url("photos/a.jpg"), is_url("C:/a.jpg")
+        (True, False, False)
+    """
+    return isinstance(source, str) and _URL.match(source) is not None
+
+
+def local_sources(
+    sources: Sequence[str],
+    folder: Path,
+    *,
+    allow_download: bool = False,
+    limits: DownloadLimits | None = None,
+) -> list[str]:
+    """Put a downloaded file in the place of every URL among the sources.
+
+    Args:
+        sources: paths, globs and URLs.
+        folder: where downloads go; made for the first one. A file that is there is not fetched again.
+        allow_download: refuse URLs otherwise; nothing is fetched unless all sources are allowed.
+        limits: of each file.
+
+    Raises:
+        UserError: a URL where none is allowed, of another scheme than http and https, or that cannot be
+            downloaded within the limits.
+
+    Examples:
+        >>> local_sources(["a.jpg", "b/*.png"], Path("downloads"))
+        ['a.jpg', 'b/*.png']
+    """
+    for url in filter(is_url, sources):
+        if not allow_download:
+            todo = "Download it first, or give --allow-download"
+            raise UserError(url, "a file, a folder or a glob", "a URL", todo)
+        _check_scheme(url)
+    return [
+        str(download(source, folder, limits or DownloadLimits())) if is_url(source) else source
+        for source in sources
+    ]
+
+
+def download(url: str, folder: Path, limits: DownloadLimits) -> Path:
+    """Fetch a file over http or https; see `local_sources`."""
+    _check_scheme(url)
+    opener = urllib.request.build_opener(_Redirects())
+    request = urllib.request.Request(url, headers={"User-Agent": "sppnet"})
+    start = f"{hashlib.sha256(url.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}-"
+    present = sorted(folder.glob(f"{start}*")) if folder.is_dir() else []
+    for path in present:
+        if path.suffix != ".part":
+            return path
+    try:
+        with opener.open(request, timeout=limits.timeout) as answer:
+            target = folder / (start + _file_name(url, answer.headers.get_content_type()))
+            folder.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(target.name + ".part")
+            try:
+                with part.open("wb") as stream:
+                    _copy(answer, stream, url, limits)
+                os.replace(part, target)
+            finally:
+                part.unlink(missing_ok=True)
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = getattr(error, "reason", None) or error
+        raise UserError(url, "a file that can be downloaded", str(reason) or type(error).__name__) from error
+    return target
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https only."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        _check_scheme(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check_scheme(url: str) -> None:
+    if urlsplit(url).scheme.lower() not in _SCHEMES:
+        raise UserError(url, "a URL of http or https, or a path", f"one of {url.partition(':')[0]}")
+
+
+def _copy(answer: Any, stream: IO[bytes], url: str, limits: DownloadLimits) -> None:
+    most = int(limits.megabytes * 1e6)
+    wanted = f"a file of at most {limits.megabytes:g} MB"
+    length = answer.headers.get("Content-Length", "")
+    if length.isdigit() and int(length) > most:
+        raise UserError(url, wanted, f"{int(length) / 1e6:.1f} MB")
+    end = time.monotonic() + limits.seconds
+    count = 0
+    while chunk := answer.read1(_CHUNK):
+        count += len(chunk)
+        if count > most:
+            raise UserError(url, wanted, "more")
+        if time.monotonic() > end:
+            raise UserError(url, f"a download of at most {limits.seconds:g} seconds", "a slower one")
+        stream.write(chunk)
+    if length.isdigit() and count != int(length):
+        raise UserError(url, f"{length} bytes", f"{count} before the connection ended")
+
+
+def _file_name(url: str, kind: str) -> str:
+    """A harmless file name of the URL's last part, with an ending after the content type if it has none."""
+    name = re.sub(r"[^\w.-]+", "_", PurePosixPath(unquote(urlsplit(url).path)).name).strip(".")
+    stem, ending = os.path.splitext(name)
+    return (stem or "download")[:_NAME_LENGTH] + (ending[:10] or mimetypes.guess_extension(kind) or "")

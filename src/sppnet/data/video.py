@@ -1,0 +1,234 @@
+"""Frames of video files and cameras, and videos of drawn frames."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from sppnet.data.images import Pixels
+from sppnet.errors import MissingExtraError, UserError
+
+VIDEO_ENDINGS = (
+    ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv",
+)  # fmt: skip
+"""The file endings, in lower case, that are read as videos."""
+
+_CAMERA = re.compile(r"camera(?::(\d+))?")
+_CODECS = ("libx264", "libopenh264", "mpeg4")
+_RATE = Fraction(25)
+_LARGEST_NUMERATOR = 65_535  # of a frame rate, in MPEG-4
+
+
+def is_camera(source: str | os.PathLike[str]) -> bool:
+    """Whether a source is ``camera`` or ``camera:N``, and no file of that name."""
+    return _CAMERA.fullmatch(os.fspath(source)) is not None and not Path(source).exists()
+
+
+def is_video(source: str | os.PathLike[str]) -> bool:
+    """Whether a source is a camera, or a path with one of `VIDEO_ENDINGS`.
+
+    Examples:
+        >>> is_video("tour.MP4"), is_video("camera:1"), is_video("photo.jpg")
+        (True, True, False)
+    """
+    return is_camera(source) or Path(source).suffix.lower() in VIDEO_ENDINGS
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a video.
+
+    Attributes:
+        number: its number in the video, from 0.
+        seconds: its time in the video; None where the video does not say.
+        pixels: uint8 ``[H, W, 3]``, RGB, upright.
+    """
+
+    number: int
+    seconds: float | None
+    pixels: Pixels
+
+
+class VideoReader:
+    """Iterate over the frames of a video file or camera; use it as a context.
+
+    Args:
+        source: a path, or ``camera:N`` for the N-th camera of the machine.
+        every: only every so many-th frame.
+
+    Attributes:
+        rate: frames per second that are given, those left out not counted.
+        count: number of frames that are given, about; None where it is unknown.
+
+    Raises:
+        UserError: no such file or camera, no video, or ``every`` below 1.
+        MissingExtraError: PyAV is not installed.
+
+    Examples:
+        ::
+
+            with VideoReader("tour.mp4", every=5) as frames:
+                results = [detector.predict(frame.pixels) for frame in frames]
+    """
+
+    def __init__(self, source: str | os.PathLike[str], every: int = 1) -> None:
+        if every < 1:
+            raise UserError("every", "at least 1", every)
+        self.source = os.fspath(source)
+        self.every = every
+        av = _av()
+        camera = _CAMERA.fullmatch(self.source) if is_camera(source) else None
+        if camera is None and not Path(source).is_file():
+            raise UserError(source, "a video", "a folder" if Path(source).is_dir() else "no such file")
+        name, format = (self.source, None) if camera is None else camera_input(int(camera[1] or 0))
+        with _reported(self.source, "a camera" if camera else "a video"):
+            self._container: Any = av.open(name, format=format)
+        try:
+            streams = self._container.streams.video
+            if not streams:
+                raise UserError(source, "a video", "a file without a video stream")
+            self._stream: Any = streams[0]
+            self._stream.thread_type = "AUTO"
+        except BaseException:
+            self._container.close()
+            raise
+        self.rate = Fraction(self._stream.average_rate or _RATE) / every
+        self.count: int | None = -(-self._stream.frames // every) if self._stream.frames else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames; a `UserError` ends a video that is damaged, after the frames before the fault."""
+        frames = self._container.decode(self._stream)
+        number = 0
+        while True:
+            with _reported(self.source, "a video that decodes"):
+                frame = next(frames, None)
+                if frame is None:
+                    break
+                chosen = number % self.every == 0
+                pixels = frame.to_ndarray(format="rgb24") if chosen else None
+            if pixels is not None:
+                # The angle is counted counterclockwise, as rot90's is.
+                yield Frame(number, frame.time, np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90)))
+            number += 1
+        if not number:
+            raise UserError(self.source, "a video with frames", "none")
+
+
+class VideoWriter:
+    """Write frames to an MP4 file, H.264 where PyAV has an encoder for it; use it as a context.
+
+    The file appears under its name when the context ends without an error.
+
+    Args:
+        path: the file; its folder must exist.
+        rate: frames per second.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+        UserError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        self.path = path
+        self.rate = rate.limit_denominator(1001)
+        if not 0 < self.rate.numerator <= _LARGEST_NUMERATOR:
+            self.rate = Fraction(max(1, round(rate)))
+        self._part = path.with_name(f".{path.name}.part")
+        av = _av()
+        if not path.parent.is_dir():
+            raise UserError(path, "a file that can be written", "no such folder")
+        with _reported(path, "a file that can be written"):
+            self._container: Any = av.open(str(self._part), "w", format="mp4")
+        self._stream: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, pixels: Pixels) -> None:
+        """Add a frame, uint8 ``[H, W, 3]``; the first decides the size, others are cut or padded to it."""
+        av = _av()
+        if self._stream is None:
+            codec = next(name for name in _CODECS if name in av.codecs_available and _encodes(name))
+            self._stream = self._container.add_stream(codec, rate=self.rate)
+            # Chroma has half the resolution, so that sides are even.
+            self._stream.height, self._stream.width = (side + side % 2 for side in pixels.shape[:2])
+            self._stream.pix_fmt = "yuv420p"
+        canvas = np.zeros((self._stream.height, self._stream.width, 3), np.uint8)
+        height, width = (min(a, b) for a, b in zip(canvas.shape[:2], pixels.shape[:2], strict=True))
+        canvas[:height, :width] = pixels[:height, :width]
+        with _reported(self.path, "a file that can be written"):
+            self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(canvas, format="rgb24")))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with _reported(self.path, "a file that can be written"):
+                if self._stream is not None:
+                    self._container.mux(self._stream.encode())
+                self._container.close()
+                if self._stream is not None and kind is None:
+                    os.replace(self._part, self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+
+def camera_input(number: int, platform: str = sys.platform) -> tuple[str, str]:
+    """The name and FFmpeg input format of a camera.
+
+    Examples:
+        >>> camera_input(1, "linux"), camera_input(0, "darwin")
+        (('/dev/video1', 'v4l2'), ('0', 'avfoundation'))
+    """
+    if platform == "darwin":
+        return str(number), "avfoundation"
+    if platform == "win32":
+        return f"video={number}", "dshow"
+    return f"/dev/video{number}", "v4l2"
+
+
+@contextmanager
+def _reported(where: object, expected: str) -> Generator[None]:
+    """FFmpeg's errors, and the system's, as `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(where, expected, error.strerror or error) from error
+    except _av().FFmpegError as error:
+        raise UserError(where, expected, error.strerror or error) from error
+
+
+def _encodes(codec: str) -> bool:
+    av = _av()
+    try:
+        return bool(av.Codec(codec, "w").is_encoder)
+    except av.FFmpegError:
+        return False
+    except ValueError:  # of PyAV for a codec that can only decode
+        return False
+
+
+def _av() -> Any:
+    try:
+        return importlib.import_module("av")
+    except ImportError as error:
+        raise MissingExtraError("av", "video", "videos and cameras") from error
