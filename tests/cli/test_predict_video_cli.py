@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from sppnet.cli import videos
+from sppnet.data import video
 from sppnet.data.video import Frame, VideoReader, VideoWriter
 from sppnet.errors import UserError
 from sppnet.recipes.demo_data import DemoSets
@@ -110,7 +111,7 @@ def test_a_camera_is_read_until_it_ends(
 ) -> None:
     from sppnet.classify import Classifier
 
-    monkeypatch.setattr(videos, "VideoReader", lambda source, every: Camera(source, every, end))
+    monkeypatch.setattr(video, "VideoReader", lambda source, every: Camera(source, every, end))
     written, failed = videos.predict_videos(Classifier.load(classifier_run), ["camera:0"], tmp_path)
     assert [one["frames"] for one in written] == [3]
     assert (list(failed) == [Path("camera:0")]) == isinstance(end, UserError)
@@ -125,7 +126,7 @@ def test_an_interrupted_file_keeps_its_lines(
     from sppnet.classify import Classifier
 
     monkeypatch.setattr(
-        videos, "VideoReader", lambda source, every: Camera(source, every, KeyboardInterrupt())
+        video, "VideoReader", lambda source, every: Camera(source, every, KeyboardInterrupt())
     )
     with pytest.raises(KeyboardInterrupt):
         videos.predict_videos(Classifier.load(classifier_run), ["a.mp4"], tmp_path)

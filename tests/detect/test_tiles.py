@@ -173,7 +173,7 @@ def test_a_detector_predicts_what_it_finds_in_the_tiles(dataset: DetectionSet) -
     assert not isinstance(found, list)
     assert found.detections.boxes.size == ImageSize(150, 220)
     whole = Detector(device="cpu", options=replace(options, tile=0))
-    for name in ("network_", "heads_", "shapes_", "names_", "proposals_"):
+    for name in ("network_", "heads_", "shapes_", "names_", "proposals_", "category_ids_"):
         setattr(whole, name, getattr(detector, name))
     windows = Tiling(64, 0.25).windows(ImageSize(150, 220))
     image = read_pixels(dataset.items[0].path)
