@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor
@@ -192,6 +192,23 @@ class Classifier:
             "summary": self.summary_,
         }
         return save_run(Path(folder), "classifier", as_config(self), tensors, model, overwrite=overwrite)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        part: Literal["all", "features", "box-features"] = "all",
+        precision: Literal["float32", "float16", "int8"] = "float32",
+        calibration: Sequence[ImageSource] = (),
+    ) -> Path:
+        """Write one ONNX file for images of any size; see `sppnet.export.export_estimator`.
+
+        Raises:
+            UserError: not fitted, or an argument at fault.
+        """
+        from sppnet.export import export_estimator
+
+        return export_estimator(self, path, part=part, precision=precision, calibration=calibration)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], device: str = "auto") -> Self:

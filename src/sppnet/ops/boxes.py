@@ -8,7 +8,7 @@ from torch import Tensor
 from sppnet.ops import _nms
 
 # A regressor's largest answer: a side grows or shrinks at most by this factor's logarithm.
-_LARGEST_LOG_RATIO = 4.0
+LARGEST_LOG_RATIO = 4.0
 
 
 def areas(boxes: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def decode_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
     """
     centre, sides = _centres(boxes)
     goal = centre + deltas[:, :2] * sides
-    half = sides * deltas[:, 2:].clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO).exp() / 2
+    half = sides * deltas[:, 2:].clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp() / 2
     return torch.cat([goal - half, goal + half], 1)
 
 
