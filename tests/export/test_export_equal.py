@@ -55,12 +55,14 @@ def test_features(detector, models, size):
     options = detector.options
     maps = extract(detector.network_, read_image(pixels), (options.short_side,), long_side=options.long_side)
     row = image_rows(maps, options.levels).numpy()
-    np.testing.assert_allclose(models["features"].features(pixels), row, atol=1e-4, rtol=1e-4)
+    # Relative to the largest feature: in float32 torch's own maps are off by up to 2e-4 from float64's.
+    np.testing.assert_allclose(models["features"].features(pixels), row, atol=1e-4 * row.max(), rtol=0)
     draw = np.random.default_rng(sum(size))
     corners = np.sort(draw.uniform(-0.1, 1.1, (30, 2, 2)), 1)
     boxes = (corners * (size[1], size[0])).reshape(30, 4).astype(np.float32)
     rows = pool_rows(maps, Boxes(torch.from_numpy(boxes), ImageSize(*size)), options.levels).numpy()
-    np.testing.assert_allclose(models["box-features"].features(pixels, boxes), rows, atol=1e-4, rtol=1e-4)
+    found = models["box-features"].features(pixels, boxes)
+    np.testing.assert_allclose(found, rows, atol=1e-4 * rows.max(), rtol=0)
 
 
 def test_no_boxes_give_no_features(detector, models):
