@@ -29,7 +29,7 @@ def test_merging_keeps_classes_apart_and_the_best_first():
     rows = torch.tensor([[0.0, 0, 40, 40], [2, 0, 42, 40], [0, 0, 40, 40], [60, 60, 90, 90]])
     merged = merge(
         Boxes(rows, SIZE),
-        torch.tensor([0.6, 0.9, 0.7, 0.8]),
+        torch.tensor([0.6, 0.9, 0.7, 0.8]).logit(),
         torch.tensor([0, 0, 1, 1]),
         NAMES,
         DetectorOptions(nms=0.5, vote=1.0),
@@ -38,7 +38,7 @@ def test_merging_keeps_classes_apart_and_the_best_first():
     assert merged.boxes.xyxy[0].tolist() == [2, 0, 42, 40]
     voted = merge(
         Boxes(rows, SIZE),
-        torch.tensor([0.6, 0.9, 0.7, 0.8]),
+        torch.tensor([0.6, 0.9, 0.7, 0.8]).logit(),
         torch.tensor([0, 0, 1, 1]),
         NAMES,
         DetectorOptions(nms=0.5, vote=0.5, per_class=1),

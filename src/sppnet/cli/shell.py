@@ -33,6 +33,7 @@ VERBS = {
     "evaluate": "RUN DATA [--split S]: a table on the screen, metrics.json and report.html in RUN",
     "predict": "RUN SOURCE... [--out DIR]: drawn images and predictions for images, folders, globs",
     "features": "SOURCE... --out FILE [--boxes FILE]: feature vectors of images or boxes, .npy or Parquet",
+    "export": "RUN --out FILE.onnx: one file for images of any size, run by sppnet.runtime without torch",
     "benchmark": "pooling | fitting | detection | classification | backbones: ratios against peers",
     "reproduce": "TABLE --data DIR: a table of the paper beside this machine's figures",
 }

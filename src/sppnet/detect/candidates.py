@@ -9,14 +9,14 @@ from sppnet.ops.boxes import nms
 from sppnet.structures import Boxes
 
 # Low scores stay: a window is scored again once it has been moved.
-_SCORE = -1.3
-_NMS = 0.75
-_BEST = 8000
+LEAST_SCORE = -1.3
+NMS = 0.75
+BEST = 8000
 # Where objects crowd together, each has some twenty windows that are not near-duplicates.
-_KEPT = 400
+KEPT = 400
 
 
-def candidates(windows: Boxes, scores: Tensor, most: int = _KEPT) -> tuple[Tensor, Tensor]:
+def candidates(windows: Boxes, scores: Tensor, most: int = KEPT) -> tuple[Tensor, Tensor]:
     """The windows to go on with.
 
     Args:
@@ -31,9 +31,10 @@ def candidates(windows: Boxes, scores: Tensor, most: int = _KEPT) -> tuple[Tenso
     labels: list[Tensor] = []
     for number in range(scores.shape[1]):
         mine = scores[:, number]
-        best = torch.topk(mine, min(_BEST, len(mine))).indices
-        best = best[mine[best] > _SCORE]
-        kept = best[nms(windows.xyxy[best], mine[best], _NMS, most)]
+        # topk promises no order of equal scores, which windows on the same cells have; a stable sort does.
+        best = torch.sort(mine, descending=True, stable=True).indices[:BEST]
+        best = best[mine[best] > LEAST_SCORE]
+        kept = best[nms(windows.xyxy[best], mine[best], NMS, most)]
         index.append(kept)
         labels.append(torch.full((len(kept),), number, dtype=torch.int64))
     return torch.cat(index), torch.cat(labels)

@@ -16,10 +16,10 @@ from sppnet.ops.boxes import ioa, iou, nms, vote
 from sppnet.structures import Boxes, Detections, FeatureMaps
 
 # How many times the logit of a box's IoU counts beside its margin.
-_IOU_WEIGHT = 0.5
+IOU_WEIGHT = 0.5
 # Two answers for one object: much the same box, or one of the same class inside the other.
-_SAME_BOX = 0.6
-_INSIDE = 0.85
+SAME_BOX = 0.6
+INSIDE = 0.85
 
 
 @dataclass(frozen=True)
@@ -57,31 +57,35 @@ def margins_and_boxes(
             boxes = heads.regressors(projected, boxes, labels)
         again = score_rows(maps, boxes, heads.svm.weight, heads.svm.bias, options.levels).cpu()
         margins = (margins + again[torch.arange(len(labels)), labels]) / 2
-        margins = margins + _IOU_WEIGHT * heads.regressors.iou_logits(projected, boxes, labels)
+        margins = margins + IOU_WEIGHT * heads.regressors.iou_logits(projected, boxes, labels)
     return boxes, margins, labels
 
 
 def merge(
-    boxes: Boxes, probabilities: Tensor, labels: Tensor, names: tuple[str, ...], options: DetectorOptions
+    boxes: Boxes, logits: Tensor, labels: Tensor, names: tuple[str, ...], options: DetectorOptions
 ) -> Detections:
-    """Suppression and voting class by class; at most ``per_class`` a class, best first."""
+    """Suppression and voting class by class; at most ``per_class`` a class, best first.
+
+    The order is that of the logits: in float32 the probabilities of sure detections are all 1.
+    """
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for number in range(len(names)):
         mine = (labels == number).nonzero()[:, 0]
-        place, probability = boxes.xyxy[mine], probabilities[mine]
-        kept = nms(place, probability, options.nms, options.per_class)
-        merged = place[kept] if options.vote >= 1 else vote(place[kept], place, probability, options.vote)
-        parts.append((merged, probability[kept], labels[mine][kept]))
-    place, probability, label = (torch.cat(column) for column in zip(*parts, strict=True))
-    order = torch.sort(probability, descending=True, stable=True).indices
-    return Detections(Boxes(place[order], boxes.size), probability[order], label[order], names)
+        place, logit = boxes.xyxy[mine], logits[mine]
+        kept = nms(place, logit, options.nms, options.per_class)
+        voters = torch.sigmoid(logit)
+        merged = place[kept] if options.vote >= 1 else vote(place[kept], place, voters, options.vote)
+        parts.append((merged, logit[kept], labels[mine][kept]))
+    place, logit, label = (torch.cat(column) for column in zip(*parts, strict=True))
+    logit, order = torch.sort(logit, descending=True, stable=True)
+    return Detections(Boxes(place[order], boxes.size), torch.sigmoid(logit), label[order], names)
 
 
 def detect(maps: FeatureMaps, windows: Boxes, heads: Heads, options: DetectorOptions) -> Detections:
     """The detections of one image; scores are probabilities."""
     boxes, margins, labels = margins_and_boxes(maps, windows, heads, options)
     slope, offset = heads.calibration[labels].unbind(1)
-    return merge(boxes, torch.sigmoid(slope * margins + offset), labels, heads.names, options)
+    return merge(boxes, slope * margins + offset, labels, heads.names, options)
 
 
 def class_agnostic_nms(found: Detections) -> Detections:
@@ -92,8 +96,8 @@ def class_agnostic_nms(found: Detections) -> Detections:
     can only lower them.
     """
     place = found.boxes.xyxy
-    inside = torch.maximum(ioa(place, place), ioa(place, place).T) >= _INSIDE
-    same = (iou(place, place) > _SAME_BOX) | (inside & (found.labels[:, None] == found.labels[None]))
+    inside = torch.maximum(ioa(place, place), ioa(place, place).T) >= INSIDE
+    same = (iou(place, place) > SAME_BOX) | (inside & (found.labels[:, None] == found.labels[None]))
     kept: list[int] = []
     for i in range(len(found)):
         if not bool(same[i, kept].any()):

@@ -14,6 +14,7 @@ from typing import (
     ClassVar,
     Concatenate,
     Generic,
+    Literal,
     ParamSpec,
     Protocol,
     Self,
@@ -250,6 +251,24 @@ class Estimator(ABC, Generic[Result]):
             estimator.fitted_on_ = FittedOn.from_dict(state.model.get("fitted_on"), state.described)
             estimator._restore(state)
         return estimator
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        part: Literal["all", "features", "box-features"] = "all",
+        precision: Literal["float32", "float16", "int8"] = "float32",
+        calibration: Sequence[ImageSource] = (),
+    ) -> Path:
+        """Write one ONNX file for images of any size; see `sppnet.export.export_estimator`.
+
+        Raises:
+            UserError: not fitted, an estimator that cannot be exported, or an argument at fault.
+        """
+        from sppnet.export import export_estimator
+
+        self._check_fitted()
+        return export_estimator(self, path, part=part, precision=precision, calibration=calibration)
 
     def _check_loaded(self) -> None:
         """Check the parameters of a run; files that only fitting needs may be gone."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sppnet.ops.cpu.kernels import nms as nms_kernel
 
-_LARGEST_LOG_RATIO = 4.0
+LARGEST_LOG_RATIO = 4.0
 """Maximum absolute log ratio of a side that a regressor may predict."""
 
 
@@ -95,7 +95,7 @@ def decode_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
     """
     centre, sides = _centres(boxes)
     goal = centre + deltas[:, :2] * sides
-    half = sides * deltas[:, 2:].clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO).exp() / 2
+    half = sides * deltas[:, 2:].clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp() / 2
     return torch.cat([goal - half, goal + half], 1)
 
 

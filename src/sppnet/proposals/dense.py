@@ -112,11 +112,16 @@ def dense_windows(size: ImageSize, shapes: Tensor, *, step: float = 0.2, most: i
 
 def _shares(wanted: Tensor, most: int) -> Tensor:
     """How many windows each shape gets: what it wants, or by its want's root a share of what is left."""
-    left, roots = most, wanted.double().pow(_ROOT)
-    weight, shares = float(roots.sum()), torch.empty(len(wanted), dtype=torch.float64)
-    for shape in wanted.argsort(stable=True).tolist():
-        shares[shape] = max(1, min(int(wanted[shape]), int(left * float(roots[shape]) / weight)))
-        left, weight = left - int(shares[shape]), weight - float(roots[shape])
+    order = wanted.argsort(stable=True)
+    roots = wanted[order].double().pow(_ROOT)
+    # Sums of what is still to come, added one after another: a sum in another order, as vector units take
+    # it, moves a share by one.
+    weights = roots.flip(0).cumsum(0).flip(0)
+    left, shares = most, torch.empty(len(wanted), dtype=torch.float64)
+    for i, shape in enumerate(order.tolist()):
+        part = int(left * float(roots[i]) / float(weights[i]))
+        shares[shape] = max(1, min(int(wanted[shape]), part))
+        left -= int(shares[shape])
     return shares
 
 

@@ -1,0 +1,7 @@
+"""Models for ONNX Runtime: feature extractors, classifiers and detectors, for images of any size."""
+
+from sppnet.export.api import export_estimator, export_features
+from sppnet.export.measure import evaluate_export
+from sppnet.export.program import export_program
+
+__all__ = ["evaluate_export", "export_estimator", "export_features", "export_program"]

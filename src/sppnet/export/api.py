@@ -1,0 +1,150 @@
+"""Export fitted estimators and feature extractors to files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import onnx
+from torch import Tensor
+
+from sppnet.backbones import Backbone
+from sppnet.data import ImageSource, read_image
+from sppnet.errors import UserError
+from sppnet.export.models import box_feature_model, classifier_model, detector_model, feature_model
+from sppnet.export.network import Precision, export_network
+from sppnet.export.parts import DetectorParts, FeatureParts, estimator_parts
+from sppnet.features import resize, resized_size
+from sppnet.structures import ImageSize
+
+Part: TypeAlias = Literal["all", "features", "box-features"]
+PARTS: tuple[Part, ...] = ("all", "features", "box-features")
+
+
+def export_estimator(
+    estimator: object,
+    path: str | os.PathLike[str],
+    *,
+    part: Part = "all",
+    precision: Precision = "float32",
+    calibration: Sequence[ImageSource] = (),
+) -> Path:
+    """Write a fitted estimator as one ONNX file for images of any size.
+
+    Args:
+        estimator: a fitted `sppnet.Detector` or `sppnet.Classifier`.
+        path: the file, ending in ``.onnx``.
+        part: ``all`` of the estimator, or its ``features`` of the whole image or of given boxes
+            (``box-features``).
+        precision: of the network: ``float32``, ``float16`` or ``int8``. Everything after the network
+            stays in float32.
+        calibration: images, some 100 of the training images, that set the ranges of ``int8``.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: an estimator that is not fitted or cannot be exported, or an argument at fault.
+        MissingExtraError: a package of the extra ``export`` is not installed.
+
+    Examples:
+        >>> from sppnet import Detector
+        >>> export_estimator(Detector(), "model.txt")
+        Traceback (most recent call last):
+        sppnet.errors.UserError: model.txt: expected a file that ends in .onnx, got .txt
+    """
+    target = _target(path)
+    parts = estimator_parts(estimator)
+    if part not in PARTS:
+        raise UserError("part", ", ".join(PARTS), repr(part))
+    features = parts.features
+    if part == "box-features" and len(features.scales) > 1:
+        wanted = "one scale for the features of boxes"
+        raise UserError("part", wanted, f"scales {features.scales}", "Fit with options.scales of one scale.")
+    network = export_network(features.backbone, precision, _network_images(features, calibration))
+    if part == "features":
+        model = feature_model(features, network)
+    elif part == "box-features":
+        model = box_feature_model(features, network)
+    elif isinstance(parts, DetectorParts):
+        model = detector_model(parts, network)
+    else:
+        model = classifier_model(parts, network)
+    return _write(model, target, precision)
+
+
+def export_features(
+    backbone: Backbone,
+    path: str | os.PathLike[str],
+    levels: Sequence[int] = (6, 3, 2, 1),
+    *,
+    mode: Literal["max", "mean"] = "max",
+    scales: Sequence[int] | None = None,
+    boxes: bool = False,
+) -> Path:
+    """Write a feature extractor in float32: the pyramid of the whole image, or of given boxes.
+
+    Args:
+        backbone: what `sppnet.backbones.load_backbone` gives.
+        path: the file, ending in ``.onnx``.
+        levels: bins a side of each level.
+        mode: ``max`` or ``mean``.
+        scales: short sides that images are resized to; None keeps their own size.
+        boxes: the model takes boxes ``[N, 4]`` beside the image; for one scale.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: a path with another ending, or boxes with several scales.
+        MissingExtraError: a package of the extra ``export`` is not installed.
+
+    Examples:
+        >>> from sppnet.backbones import load_backbone
+        >>> export_features(load_backbone("builtin"), "features.txt")
+        Traceback (most recent call last):
+        sppnet.errors.UserError: features.txt: expected a file that ends in .onnx, got .txt
+    """
+    target = _target(path)
+    parts = FeatureParts(backbone, tuple(sorted(set(scales or (0,)))), None, tuple(levels), mode)
+    if boxes and len(parts.scales) > 1:
+        raise UserError("scales", "one scale for the features of boxes", list(parts.scales))
+    network = export_network(backbone)
+    model = box_feature_model(parts, network) if boxes else feature_model(parts, network)
+    return _write(model, target, "float32")
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    if target.suffix.lower() != ".onnx":
+        raise UserError(target, "a file that ends in .onnx", target.suffix or "no ending")
+    if target.is_dir():
+        raise UserError(target, "a file", "a folder")
+    return target
+
+
+def _network_images(parts: FeatureParts, sources: Sequence[ImageSource]) -> Iterator[Tensor]:
+    """Images as the network sees them, at every scale."""
+    backbone = parts.backbone.cpu()
+    for source in sources:
+        image = read_image(source)[None]
+        size = ImageSize(image.shape[2], image.shape[3])
+        for scale in parts.scales:
+            resized = resized_size(size, scale or None, backbone, parts.long_side)
+            yield (resize(image, resized) - backbone.mean) / backbone.std
+
+
+def _write(model: onnx.ModelProto, target: Path, precision: Precision) -> Path:
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "precision", precision
+    part = target.with_name(f".part-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(model.SerializeToString())
+        os.replace(part, target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(target, "a file that can be written", error.strerror or error) from error
+    return target

@@ -1,0 +1,204 @@
+"""What an export needs of fitted estimators: the one place that knows their attributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sppnet.backbones import Backbone
+from sppnet.errors import UserError
+
+if TYPE_CHECKING:
+    from sppnet.classify import Classifier
+    from sppnet.detect import Detector
+
+Matrix: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """weight ``[K, D]`` and bias ``[K]``."""
+
+    weight: Matrix
+    bias: Matrix
+
+
+@dataclass(frozen=True)
+class FeatureParts:
+    """A feature extractor.
+
+    Attributes:
+        backbone: as it was loaded, not the copy laid out for speed.
+        scales: short sides that images are resized to, ascending; 0 keeps their own size.
+        long_side: limit of the resized long side; None sets none.
+        levels: bins a side of each level.
+        mode: ``max`` or ``mean``.
+    """
+
+    backbone: Backbone
+    scales: tuple[int, ...]
+    long_side: int | None
+    levels: tuple[int, ...]
+    mode: str = "max"
+
+
+@dataclass(frozen=True)
+class ClassifierParts:
+    """A classifier: features, how they are normalised, SVMs and calibration ``[2]``."""
+
+    features: FeatureParts
+    normalise: bool
+    flip: bool
+    names: tuple[str, ...]
+    svm: Linear
+    calibration: Matrix
+
+
+@dataclass(frozen=True)
+class RegressionParts:
+    """Box regression on projected, mean-pooled maps.
+
+    Attributes:
+        rounds: how often a box is moved.
+        levels: bins a side of each level.
+        means: ``[C]`` a layer.
+        bases: ``[C, P]`` a layer.
+        linear: ``4 K`` deltas.
+        hidden: the first layer of the IoU head; None without one.
+        last: its second layer, ``5 K``: deltas and a logit for each class.
+    """
+
+    rounds: int
+    levels: tuple[int, ...]
+    means: tuple[Matrix, ...]
+    bases: tuple[Matrix, ...]
+    linear: Linear
+    hidden: Linear | None
+    last: Linear | None
+
+
+@dataclass(frozen=True)
+class DetectorParts:
+    """A detector.
+
+    Attributes:
+        features: one scale.
+        names: of the K classes.
+        shapes: ``[S, 2]`` of dense windows; None where boxes are given with each image.
+        window_step: of dense windows.
+        windows: dense windows an image.
+        svm: decision scores of the K classes.
+        regression: None where windows stay as they are.
+        calibration: ``[K, 2]``.
+        candidates: least score, IoU of near-duplicates, windows looked at and kept of a class.
+        iou_weight: of the IoU's logit beside a decision score.
+        nms, vote: IoU of duplicates and of voters.
+        per_class: detections of a class.
+        same_box, inside: IoU and IoA from which two detections are one object's.
+    """
+
+    features: FeatureParts
+    names: tuple[str, ...]
+    shapes: Matrix | None
+    window_step: float
+    windows: int
+    svm: Linear
+    regression: RegressionParts | None
+    calibration: Matrix
+    candidates: tuple[float, float, int, int]
+    iou_weight: float
+    nms: float
+    vote: float
+    per_class: int
+    same_box: float
+    inside: float
+
+
+def estimator_parts(estimator: object) -> ClassifierParts | DetectorParts:
+    """The parts of any estimator that can be exported.
+
+    Raises:
+        UserError: an estimator of another class, or one that is not fitted.
+    """
+    from sppnet.classify import Classifier
+    from sppnet.detect import Detector
+
+    if isinstance(estimator, Detector):
+        return detector_parts(estimator)
+    if isinstance(estimator, Classifier):
+        return classifier_parts(estimator)
+    raise UserError("estimator", "a Detector or a Classifier", type(estimator).__name__)
+
+
+def classifier_parts(estimator: Classifier) -> ClassifierParts:
+    """The parts of a fitted `sppnet.Classifier`."""
+    if not hasattr(estimator, "svm_"):
+        raise UserError("Classifier", "a fitted classifier", "an unfitted one", "Call fit or load first.")
+    options = estimator.options
+    scales = tuple(sorted(set(options.scales or (0,))))
+    features = FeatureParts(estimator.backbone_, scales, options.long_side, options.levels)
+    return ClassifierParts(
+        features,
+        options.normalise,
+        options.flip,
+        estimator.names_,
+        _linear(estimator.svm_),
+        _array(estimator.calibration_),
+    )
+
+
+def detector_parts(estimator: Detector) -> DetectorParts:
+    """The parts of a fitted `sppnet.Detector`."""
+    from sppnet.detect import candidates as thinning
+    from sppnet.detect import postprocess
+
+    if not hasattr(estimator, "heads_"):
+        raise UserError("Detector", "a fitted detector", "an unfitted one", "Call fit or load first.")
+    options, heads = estimator.options, estimator.heads_
+    return DetectorParts(
+        features=FeatureParts(estimator.backbone_, (options.short_side,), options.long_side, options.levels),
+        names=estimator.names_,
+        shapes=None if estimator.proposals_ is not None else _array(estimator.shapes_),
+        window_step=options.window_step,
+        windows=options.windows,
+        svm=_linear(heads.svm),
+        regression=_regression(estimator) if options.regressions else None,
+        calibration=_array(heads.calibration),
+        candidates=(thinning.LEAST_SCORE, thinning.NMS, thinning.BEST, thinning.KEPT),
+        iou_weight=postprocess.IOU_WEIGHT,
+        nms=options.nms,
+        vote=options.vote,
+        per_class=options.per_class,
+        same_box=postprocess.SAME_BOX,
+        inside=postprocess.INSIDE,
+    )
+
+
+def _regression(estimator: Detector) -> RegressionParts:
+    from sppnet.detect.regression import BINS
+
+    regressors = estimator.heads_.regressors
+    head = regressors.iou_head
+    return RegressionParts(
+        rounds=estimator.options.regressions,
+        levels=BINS,
+        means=tuple(_array(mean) for mean in regressors.projection.means),
+        bases=tuple(_array(basis) for basis in regressors.projection.bases),
+        linear=_linear(regressors.model),
+        hidden=None if head is None else _linear(head.first),
+        last=None if head is None else _linear(head.second),
+    )
+
+
+def _linear(model: object) -> Linear:
+    return Linear(_array(getattr(model, "weight")), _array(getattr(model, "bias")))  # noqa: B009
+
+
+def _array(tensor: object) -> Matrix:
+    from torch import Tensor
+
+    assert isinstance(tensor, Tensor)
+    return tensor.detach().cpu().float().numpy()

@@ -1,0 +1,152 @@
+"""Programs of torch.export: classifiers and feature extractors for images of any size."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sppnet.backbones import Backbone, prepare
+from sppnet.errors import UserError
+from sppnet.export.parts import ClassifierParts, FeatureParts, estimator_parts
+
+# Heights and widths in symbolic form are no int for a type checker.
+Side = Any
+_SIDES = (203, 331)  # of the traced image
+_LEAST, _LARGEST = 32, 1 << 20
+
+
+def export_program(estimator: object, path: str | os.PathLike[str], *, part: str = "all") -> Path:
+    """Write a `torch.export` program that needs torch alone: uint8 ``[H, W, 3]`` of any size to tensors.
+
+    A classifier gives the probabilities ``[K]`` and the features ``[D]``, ``part="features"`` of any
+    estimator the pyramid ``[S, D]`` of the whole image at each scale. Detectors depend on their images in
+    more than the size (windows, suppression), which programs cannot express; export those to ONNX.
+    Sides are at least 32 pixels, and the resized image gives maps of at least two cells a side; smaller ones
+    raise an AssertionError when the program runs.
+
+    Args:
+        estimator: fitted.
+        path: the file, ending in ``.pt2``.
+        part: ``all`` or ``features``.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: a whole detector, an estimator that is not fitted, or a path with another ending.
+
+    Examples:
+        >>> from sppnet import Classifier
+        >>> export_program(Classifier(), "model.onnx")
+        Traceback (most recent call last):
+        sppnet.errors.UserError: model.onnx: expected a file that ends in .pt2, got .onnx
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".pt2":
+        raise UserError(target, "a file that ends in .pt2", target.suffix or "no ending")
+    if part not in ("all", "features"):
+        raise UserError("part", "all or features for a torch program", repr(part))
+    parts = estimator_parts(estimator)
+    if part == "features":
+        module: nn.Module = _Features(parts.features)
+    elif isinstance(parts, ClassifierParts):
+        module = _Classifier(parts)
+    else:
+        expected = "a classifier, or the part features"
+        raise UserError("format torch", expected, "a whole detector", "Export it to ONNX.")
+    height, width = (torch.export.Dim(n, min=_LEAST, max=_LARGEST) for n in ("height", "width"))
+    image = torch.zeros(*_SIDES, 3, dtype=torch.uint8)
+    program = torch.export.export(module.eval(), (image,), dynamic_shapes=({0: height, 1: width},))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".part-{target.name}")
+    torch.export.save(program, scratch)
+    os.replace(scratch, target)
+    return target
+
+
+class _Features(nn.Module):
+    """``[S, D]``: the pyramid of the whole image at each scale."""
+
+    def __init__(self, parts: FeatureParts) -> None:
+        super().__init__()
+        self.backbone = prepare(parts.backbone, "cpu", "float32")
+        self.parts = parts
+
+    def levels(self, image: Tensor, scale: int) -> list[Tensor]:
+        """``[C * n * n]`` for each layer and level of ``[3, H, W]``."""
+        size = _resized(image.shape[1], image.shape[2], scale, self.parts, self.backbone)
+        resized = functional.interpolate(image[None], size, mode="bilinear", align_corners=False)
+        maps = self.backbone.trunk((resized - self.backbone.mean) / self.backbone.std)
+        return [_pool(one, level, self.parts.mode) for one in maps for level in self.parts.levels]
+
+    def forward(self, image: Tensor) -> Tensor:
+        pixels = image.permute(2, 0, 1).float() / 255
+        return torch.stack([torch.cat(self.levels(pixels, scale)) for scale in self.parts.scales])
+
+
+class _Classifier(nn.Module):
+    """Probabilities ``[K]`` and features ``[D]``."""
+
+    def __init__(self, parts: ClassifierParts) -> None:
+        super().__init__()
+        self.features = _Features(parts.features)
+        self.parts = parts
+        self.register_buffer("weight", torch.from_numpy(parts.svm.weight.copy()))
+        self.register_buffer("bias", torch.from_numpy(parts.svm.bias.copy()))
+        self.weight: Tensor
+        self.bias: Tensor
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = image.permute(2, 0, 1).float() / 255
+        views = [pixels, pixels.flip(2)] if self.parts.flip else [pixels]
+        rows: list[Tensor] = []
+        for scale in self.parts.features.scales:
+            pooled = [self.features.levels(view, scale) for view in views]
+            if self.parts.normalise:
+                pooled = [[functional.normalize(level, dim=0) for level in levels] for levels in pooled]
+            joined = [torch.cat(levels) for levels in pooled]
+            rows.append(joined[0] if len(joined) == 1 else joined[0] + joined[1])
+        row = functional.normalize(torch.cat(rows), dim=0)
+        slope, offset = (float(v) for v in self.parts.calibration)
+        scores = torch.addmm(self.bias, row[None], self.weight.T)[0]
+        return torch.softmax(slope * scores + offset, 0), row
+
+
+def _resized(
+    height: Side, width: Side, scale: int, parts: FeatureParts, backbone: Backbone
+) -> tuple[Side, Side]:
+    """`sppnet.features.resized_size` without a branch on a size."""
+    short, longest = torch.sym_min(height, width), torch.sym_max(height, width)
+    step, least = backbone.multiple, backbone.minimum
+    side: Side = scale or short
+
+    def rounded(length: Side) -> Side:
+        plain = _nearest(length * side, short * step)
+        if (limit := parts.long_side) is None:
+            return step * plain
+        over = _nearest(longest * side, short) > limit
+        return step * torch.sym_ite(over, _nearest(length * limit, longest * step), plain)
+
+    return torch.sym_max(rounded(height), least.height), torch.sym_max(rounded(width), least.width)
+
+
+def _nearest(numerator: Side, denominator: Side) -> Side:
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
+def _pool(maps: Tensor, level: int, mode: str) -> Tensor:
+    """One level of the pyramid of ``[1, C, H, W]``, from slices alone: ``[C * level * level]``."""
+    for axis in (2, 3):
+        side = maps.shape[axis]
+        bins = [
+            maps.narrow(axis, start := side * i // level, (side * (i + 1) + level - 1) // level - start)
+            for i in range(level)
+        ]
+        pooled = [one.amax(axis, True) if mode == "max" else one.mean(axis, True) for one in bins]
+        maps = torch.cat(pooled, axis)
+    return maps.flatten()

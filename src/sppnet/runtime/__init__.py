@@ -1,0 +1,6 @@
+"""Run exported models with NumPy, ONNX Runtime and Pillow alone; nothing here imports torch."""
+
+from sppnet.runtime.results import ClassificationResult, DetectionResult
+from sppnet.runtime.session import Runtime
+
+__all__ = ["ClassificationResult", "DetectionResult", "Runtime"]

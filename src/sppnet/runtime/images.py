@@ -1,0 +1,129 @@
+"""Images as uint8 RGB without torch, decoded as `sppnet.data.read_pixels` decodes them."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from sppnet.errors import UserError
+
+Pixels: TypeAlias = NDArray[np.uint8]
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_pixels(source: ImageSource) -> Pixels:
+    """Read an image as uint8 ``[H, W, 3]``, RGB, upright, transparency on white.
+
+    Args:
+        source: a path, the bytes of a file, a PIL image, or a uint8 array, ``[H, W, 3]`` in RGB or
+            ``[H, W]`` in grey.
+
+    Raises:
+        UserError: no such file, no image, a damaged or too large one, or an array of another shape or type.
+    """
+    if isinstance(source, np.ndarray):
+        return _array_pixels(source)
+    if isinstance(source, Image.Image):
+        return _decoded(source, "image")
+    where = "bytes" if isinstance(source, bytes) else Path(source)
+    if isinstance(where, Path) and not where.is_file():
+        raise UserError(where, "an image", "a folder" if where.is_dir() else "no such file")
+    try:
+        opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except UnidentifiedImageError as error:
+        raise UserError(where, "an image", "a file of no known type") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(where, error) from error
+    except Exception as error:  # what a broken header makes of a decoder has no common type
+        raise UserError(where, "a readable image", str(error) or type(error).__name__) from error
+    with opened:
+        return _decoded(opened, where)
+
+
+def _too_large(where: object, error: Exception) -> UserError:
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    hint = "If the image can be trusted, raise PIL.Image.MAX_IMAGE_PIXELS."
+    return UserError(where, f"an image of at most {limit:,} pixels", error, hint)
+
+
+def _array_pixels(array: NDArray[Any]) -> Pixels:
+    grey = array.ndim == 2
+    colour = array.ndim == 3 and array.shape[2] == 3
+    if array.dtype != np.uint8 or 0 in array.shape or not (grey or colour):
+        expected = "a uint8 array [H, W, 3] in RGB or [H, W] in grey"
+        raise UserError("image", expected, f"{array.dtype} {list(array.shape)}")
+    return np.ascontiguousarray(np.repeat(array[:, :, None], 3, axis=2) if grey else array)
+
+
+def _decoded(image: Image.Image, where: object) -> Pixels:
+    try:
+        # Pillow turns TIFF files by itself.
+        turn = 1 if getattr(image, "tag_v2", None) is not None else _orientation(image)
+        image.load()
+        return _to_rgb(image.transpose(_TURNS[turn]) if turn > 1 else image)
+    except Image.DecompressionBombError as error:
+        raise _too_large(where, error) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # what broken data makes of a decoder has no common type
+        hint = "The file may be truncated or corrupt."
+        raise UserError(where, "an image that decodes", str(error) or type(error).__name__, hint) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG" and "exif" not in image.info and "Raw profile type exif" not in image.info:
+        return 1  # getexif would decode the whole image in search of a late chunk
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a broken EXIF block says nothing about the pixels, which are still good
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return np.asarray(image)
+    if image.mode.startswith(("I", "F")):
+        grey = _grey_to_uint8(np.asarray(image), image.mode)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert converted is not None
+        return np.asarray(converted)
+    if image.has_transparency_data:
+        # Premultiplied modes convert only to their plain twin.
+        plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
+        clear = (image.convert(plain) if plain else image).convert("RGBA")
+        white = Image.new("RGBA", clear.size, "white")
+        return np.asarray(Image.alpha_composite(white, clear).convert("RGB"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _grey_to_uint8(values: NDArray[Any], mode: str) -> Pixels:
+    if mode.startswith("I;16"):
+        return (values >> 8).astype(np.uint8)
+    plain = np.where(np.isfinite(values), values, 0).astype(np.float64)
+    low, high = float(plain.min()), float(plain.max())
+    if mode == "I" and low >= 0 and high <= 65535:
+        return (plain.astype(np.int64) >> 8).astype(np.uint8)
+    if mode == "F" and low >= 0 and high <= 255:
+        return np.rint(plain * 255 if high <= 1 else plain).astype(np.uint8)
+    return np.rint((plain - low) / ((high - low) or 1.0) * 255).astype(np.uint8)

@@ -1,0 +1,120 @@
+"""The torch-free side: images, results, errors, and what it imports."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from export_scenes import NAMES, scene
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sppnet.data import read_pixels
+from sppnet.errors import UserError
+from sppnet.runtime import Runtime
+from sppnet.runtime.images import read_pixels as read_without_torch
+
+MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"]
+
+
+def test_importing_it_imports_no_torch():
+    code = "import sys; from sppnet.runtime import Runtime; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _picture(mode: str) -> Image.Image:
+    values = np.random.default_rng(1).integers(0, 255, (7, 5, 3)).astype(np.uint8)
+    if mode == "I;16":
+        return Image.fromarray(values[:, :, 0].astype(np.uint16) * 250)
+    return Image.fromarray(values).convert(mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_is_read_as_the_package_reads_it(mode):
+    image = _picture(mode)
+    np.testing.assert_array_equal(read_without_torch(image), read_pixels(image))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
+def test_every_orientation_is_turned_upright(tmp_path, turn, ending):
+    path = tmp_path / f"image.{ending}"
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    _picture("RGB").save(path, exif=exif)
+    np.testing.assert_array_equal(read_without_torch(path), read_pixels(path))
+    np.testing.assert_array_equal(read_without_torch(path.read_bytes()), read_pixels(path))
+
+
+def test_a_file_is_predicted_as_the_estimator_predicts_it(detector, classifier, models, scenes, colours):
+    path = scenes / "JPEGImages" / "b00.jpg"
+    if not path.exists():
+        path = next((scenes / "JPEGImages").glob("b00.*"))
+    ours, theirs = detector.predict(path).to_dict(), models["detector"].predict(path).to_dict()
+    assert len(ours["detections"]) == 2
+    assert (ours["height"], ours["width"]) == (theirs["height"], theirs["width"])
+    for a, b in zip(ours["detections"], theirs["detections"], strict=True):
+        assert (a["label"], a["name"]) == (b["label"], b["name"])
+        np.testing.assert_allclose(a["box"], b["box"], atol=0.05)
+        assert abs(a["score"] - b["score"]) <= 1e-3
+    path = colours / "val" / "red" / "0.png"
+    assert models["classifier"].predict(path).name == classifier.predict(path).name == "red"
+
+
+def test_results_of_a_list_and_an_iterable_are_those_of_each(models, tmp_path):
+    images = [scene(seed)[0] for seed in (1, 2)]
+    each = [models["detector"].predict(image).to_dict() for image in images]
+    assert [found.to_dict() for found in models["detector"].predict(images)] == each
+    assert [found.to_dict() for found in models["detector"].predict_iter(iter(images))] == each
+    assert models["detector"].predict(images[0]).save(tmp_path / "found.json").stat().st_size > 0
+
+
+def test_a_file_says_what_it_is(models):
+    for kind, model in models.items():
+        assert model.kind == kind
+        assert model.metadata["license"].startswith("Apache-2.0")
+        assert "uint8" in model.metadata["input"]
+    assert models["detector"].names == models["classifier"].names == NAMES
+    assert models["detector"].metadata["threshold"] == "0.5"
+
+
+@settings(max_examples=20, deadline=None)
+@given(threshold=st.floats(0, 1))
+def test_a_threshold_cuts_the_tail(models, threshold):
+    image = scene(5)[0]
+    every = models["detector"].predict(image, threshold=0.0)
+    some = models["detector"].predict(image, threshold=threshold)
+    np.testing.assert_array_equal(some.scores, every.scores[every.scores >= threshold])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "where"),
+    [
+        (None, "boxes: expected boxes"),
+        ([[0, 0, float("nan"), 1]], r"boxes\[0\]"),
+        ([[0, 0, 1, 1], [3, 0, 1, 1]], r"boxes\[1\]"),
+        ([1, 2, 3, 4], "shape"),
+    ],
+)
+def test_boxes_at_fault_are_refused(models, boxes, where):
+    with pytest.raises(UserError, match=where):
+        models["box-features"].features(scene(1)[0], boxes)
+
+
+def test_what_does_not_fit_is_refused(models, tmp_path):
+    image = scene(1)[0]
+    with pytest.raises(UserError, match="a detector or a classifier"):
+        models["features"].predict(image)
+    with pytest.raises(UserError, match="a detector"):
+        models["detector"].features(image)
+    with pytest.raises(UserError, match="no boxes for this model"):
+        models["detector"].predict(image, boxes=[[0, 0, 1, 1]])
+    with pytest.raises(UserError, match="no such file"):
+        models["detector"].predict(tmp_path / "missing.jpg")
+    with pytest.raises(UserError, match="no known type"):
+        models["detector"].predict(io.BytesIO(b"text").getvalue())
+    (tmp_path / "text.onnx").write_text("text")
+    with pytest.raises(UserError, match="onnxruntime refuses"):
+        Runtime(tmp_path / "text.onnx")
