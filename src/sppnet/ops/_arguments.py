@@ -164,7 +164,7 @@ def check_boxes(maps: Tensor, boxes: object, spatial_scale: object) -> tuple[lis
         spatial_scale: cells per image pixel.
 
     Returns:
-        B tensors of regions, and where each row of ``[K, 5]`` stands among them, None where in order.
+        B tensors of regions, and the index of each row of ``[K, 5]`` among them, None where in order.
     """
     scale = check_scale(spatial_scale)
     expected = "float boxes: a sequence of tensors [N, 4], one per map, or one tensor [K, 5]"
@@ -196,7 +196,7 @@ def _check_box_values(where: str, boxes: Tensor) -> None:
 
 
 def _split(maps: Tensor, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
-    """Rows ``[K, 5]`` of map index and box by map, and where each row stands then."""
+    """Split rows ``[K, 5]`` of map index and box by map; also the index of each row afterwards, or None."""
     index, count = rows[:, 0].detach().cpu().to(torch.float64), maps.shape[0]
     bad = ~((index >= 0) & (index < count) & (index == index.floor()))
     if bool(bad.any()):
@@ -207,9 +207,9 @@ def _split(maps: Tensor, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
     if bool((owners[1:] >= owners[:-1]).all()):
         return list(rows[:, 1:].split(lengths)), None
     order = owners.argsort(stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-    return list(rows[order.to(rows.device), 1:].split(lengths)), place.to(maps.device)
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order))
+    return list(rows[order.to(rows.device), 1:].split(lengths)), inverse.to(maps.device)
 
 
 def check_head(maps: Tensor, weight: object, bias: object, levels: list[int]) -> tuple[Tensor, Tensor | None]:

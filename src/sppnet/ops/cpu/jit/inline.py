@@ -52,7 +52,7 @@ def _translated(context, function: Callable[..., Any], sig) -> Any:
             )
         finally:
             _settings.OPT = level
-        # What all callers have taken in need not be kept for others.
+        # A function that is inlined into all its callers is dropped.
         module.get_function(done.fndesc.mangled_name).linkage = "linkonce_odr"
         made[key] = done.fndesc
     return made[key]
