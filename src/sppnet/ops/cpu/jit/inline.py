@@ -18,9 +18,11 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from numba import types
-from numba.core import compiler, config
-from numba.core.extending import intrinsic
+from numba.core import cgutils, compiler, config
 from numba.core.targetconfig import ConfigStack
+from numba.extending import intrinsic
+
+__all__ = ["cgutils", "has", "in_one_chunk", "part", "part_giving"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
