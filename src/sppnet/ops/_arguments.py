@@ -231,19 +231,23 @@ def _check_box_values(where: str, boxes: Tensor) -> None:
 
 def _split(maps: Tensor, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
     """Split rows ``[K, 5]`` of map index and box by map; also the index of each row afterwards, or None."""
-    index, count = rows[:, 0].detach().cpu().to(torch.float64), maps.shape[0]
-    bad = ~((index >= 0) & (index < count) & (index == index.floor()))
-    if bool(bad.any()):
-        at = int(bad.nonzero()[0])
-        raise UserError(f"regions[{at}][0]", f"the index of a map, 0 to {count - 1}", index[at].item())
-    owners = index.to(torch.int64)
-    lengths = torch.bincount(owners, minlength=count).tolist()
-    if bool((owners[1:] >= owners[:-1]).all()):
+    count, values = maps.shape[0], values_of(rows.detach(), torch.float64)
+    if values is None or values.ndim != 2:
+        # Under vmap every sample would have its own number of boxes per map.
+        hint = "Pass a sequence of tensors [N, 4], one per map."
+        raise UserError("regions", "map indices that can be read", "a mapped or abstract tensor", hint)
+    index = values[:, 0]
+    bad = ~((index >= 0) & (index < count) & (index == np.floor(index)))
+    if bad.any():
+        at = int(bad.argmax())
+        raise UserError(f"regions[{at}][0]", f"the index of a map, 0 to {count - 1}", index[at])
+    owners = index.astype(np.int64)
+    lengths: list[int] = np.bincount(owners, minlength=count).tolist()
+    if (owners[1:] >= owners[:-1]).all():
         return list(rows[:, 1:].split(lengths)), None
-    order = owners.argsort(stable=True)
-    inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(len(order))
-    return list(rows[order.to(rows.device), 1:].split(lengths)), inverse.to(maps.device)
+    order = np.argsort(owners, kind="stable")
+    inverse = torch.from_numpy(np.argsort(order, kind="stable")).to(maps.device)
+    return list(rows[torch.from_numpy(order).to(rows.device), 1:].split(lengths)), inverse
 
 
 def check_head(maps: Tensor, weight: object, bias: object, levels: list[int]) -> tuple[Tensor, Tensor | None]:
