@@ -64,7 +64,7 @@ def test_a_torch_program_gives_the_classifier_s_answers(program, classifier, siz
 @pytest.fixture(scope="module")
 def program(classifier, tmp_path_factory):
     path = export_program(classifier, tmp_path_factory.mktemp("program") / "model.pt2")
-    return torch.export.load(path).module()
+    return torch.export.load(path).module(check_guards=False)
 
 
 def test_a_backbone_alone_is_exported(detector, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from sppnet.errors import UserError
 from sppnet.nn import RegionPyramidPool2d
@@ -147,8 +147,29 @@ def test_boxes_far_away_take_the_nearest_cell(far: float) -> None:
 
 def test_a_compiled_head_pools_boxes() -> None:
     torch.compiler.reset()
-    head = nn.Sequential()
     pool = RegionPyramidPool2d((2, 1), spatial_scale=SCALE)
     compiled = torch.compile(pool, backend="eager", fullgraph=True)
     boxes: list[Tensor] = [BOXES[0], BOXES[2], BOXES[2]]
-    assert torch.equal(compiled(MAPS, boxes), head(pool(MAPS, boxes)))
+    assert torch.equal(compiled(MAPS, boxes), pool(MAPS, boxes))
+
+
+def test_rows_with_a_map_index_under_transforms() -> None:
+    rows = torch.tensor([[1, 0.0, 0.0, 90.0, 40.0], [0, 5.0, 5.0, 80.0, 60.0]])
+
+    def pool(maps: Tensor, rows: Tensor = rows) -> Tensor:
+        return region_pyramid_pool(maps, rows, (2, 1), spatial_scale=SCALE)
+
+    many = torch.stack([MAPS, MAPS.flip(0)])
+    assert torch.equal(torch.func.vmap(pool)(many), torch.stack([pool(one) for one in many]))
+    torch.testing.assert_close(torch.func.jvp(pool, (MAPS,), (MAPS,))[1], pool(MAPS))
+    with pytest.raises(UserError, match="regions: expected map indices that can be read"):
+        torch.func.vmap(lambda r: pool(MAPS, r))(torch.stack([rows, rows]))
+    with pytest.raises(UserError, match="regions: expected map indices that can be read"):
+        pool(MAPS, rows.to("meta"))
+
+
+def test_a_compiled_head_pools_rows_with_a_map_index() -> None:
+    torch.compiler.reset()
+    rows = torch.tensor([[1, 0.0, 0.0, 90.0, 40.0], [0, 5.0, 5.0, 80.0, 60.0]])
+    pool = RegionPyramidPool2d((2, 1), spatial_scale=SCALE)
+    assert torch.equal(torch.compile(pool, backend="eager")(MAPS, rows), pool(MAPS, rows))

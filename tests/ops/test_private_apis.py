@@ -10,7 +10,7 @@ import torch
 from numba import types
 from torch.autograd import forward_ad
 
-from sppnet.ops._torch_state import is_batched_backward, is_lazy, is_observed, is_transformed, values_of
+from sppnet.ops._torch_state import is_batched_gradient, is_lazy, is_observed, is_transformed, values_of
 from sppnet.ops.cpu.jit.inline import has
 from sppnet.ops.cpu.jit.simd import instruction
 
@@ -79,7 +79,7 @@ def test_gradients_in_batches_are_noticed() -> None:
 
         @staticmethod
         def backward(ctx: object, grad: torch.Tensor) -> torch.Tensor:
-            seen.append(is_batched_backward())
+            seen.append(is_batched_gradient(grad))
             return grad
 
     x = torch.ones(3, requires_grad=True)

@@ -68,6 +68,7 @@ def test_the_first_region_out_of_range_is_named(box: list[int]) -> None:
             r"regions: expected a sequence of integer tensors \[N, 4\], one per map, got a tensor",
         ),
         (None, r"regions: expected a sequence of integer tensors .* got None"),
+        (torch.ones(2, 5), r"regions: expected a sequence .* with a map index pass spatial_scale"),
         (7, r"regions: expected a sequence of integer tensors .* got 7"),
         ("all", r"regions: expected a sequence of integer tensors .* got 'all'"),
         ({}, r"regions: expected a sequence of integer tensors .* got an object of type dict"),
@@ -152,6 +153,11 @@ def test_unknown_modes_are_refused(mode: Any) -> None:
 def test_bad_levels_are_refused(levels: Any) -> None:
     with pytest.raises(UserError, match="levels: expected a sequence of integers from 1 to 1024"):
         region_pyramid_pool(MAPS, [GOOD, GOOD], levels)
+
+
+def test_too_many_bins_are_refused() -> None:
+    with pytest.raises(UserError, match="levels: expected at most 1048576 bins, got 2097152"):
+        spatial_pyramid_pool(MAPS, (1024, 1024))
 
 
 def test_one_number_of_levels_is_explained() -> None:

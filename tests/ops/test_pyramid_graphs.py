@@ -1,4 +1,4 @@
-"""As a torch citizen: one graph for all sizes, export, autocast, and what torch checks of an operation."""
+"""Compilation (one graph for all sizes), export, autocast, dispatch modes, torch's checks of operators."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_one_graph_serves_twenty_sizes_of_maps() -> None:
     assert counter.frame_count == 1
 
 
-def test_without_being_told_two_graphs_are_the_most() -> None:
+def test_at_most_two_graphs_without_dynamic_shapes() -> None:
     # The first size is taken for a constant, the second shows that it is none.
     counter = CompileCounter()
     pool = torch.compile(SpatialPyramidPool2d(), backend=counter, fullgraph=True)
@@ -74,7 +74,7 @@ def test_a_compiled_network_trains_at_twenty_sizes_in_one_graph() -> None:
     assert counter.frame_count == 1
 
 
-def test_mistakes_are_told_from_compiled_code_too() -> None:
+def test_compiled_code_raises_user_errors() -> None:
     pool = torch.compile(RegionPyramidPool2d(), backend="eager", fullgraph=True, dynamic=True)
     whole = torch.tensor([[0, 0, 6, 6]])
     with pytest.raises(ValueError, match=r"regions\[0\]\[0\]"):
@@ -129,7 +129,7 @@ def test_autocast_keeps_the_type_of_the_maps(dtype: torch.dtype) -> None:
     assert layers[0].weight.grad is not None
 
 
-def test_torch_finds_nothing_wrong_with_the_operations() -> None:
+def test_opcheck() -> None:
     maps = torch.randn(2, 3, 6, 7, requires_grad=True)
     regions = [torch.tensor([[0, 0, 7, 6]]), torch.tensor([[1, 1, 3, 4], [0, 0, 1, 1]])]
     operations = torch.ops.sppnet

@@ -31,7 +31,9 @@ def test_values_and_gradients_through_the_interpreter(case: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize(("capability", "kind"), [(80, "*fp32"), (90, "*bf16")])
+@pytest.mark.parametrize(
+    ("capability", "kind"), [(80, "*fp32"), pytest.param(90, "*bf16", marks=pytest.mark.exhaustive)]
+)
 def test_every_kernel_compiles_for_nvidia(capability: int, kind: str) -> None:
     # Without a GPU too: Triton brings all it needs down to the machine code.
     import triton

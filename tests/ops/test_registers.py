@@ -21,7 +21,8 @@ from sppnet.ops.cpu.jit.simd import load, store
 from sppnet.ops.cpu.kernels.tiles import pool_box
 
 WIDTH = 64
-KINDS = [np.int16, np.int32, np.int64, np.float32]
+# Two bytes need the most cases.
+KINDS = [np.int16, *(pytest.param(k, marks=pytest.mark.exhaustive) for k in (np.int32, np.int64, np.float32))]
 
 
 @pytest.fixture(params=[16, 32, 64], autouse=True)

@@ -26,8 +26,10 @@ def export_program(estimator: object, path: str | os.PathLike[str], *, part: str
     A classifier gives the probabilities ``[K]`` and the features ``[D]``, ``part="features"`` of any
     estimator the pyramid ``[S, D]`` of the whole image at each scale. Detectors depend on their images in
     more than the size (windows, suppression), which programs cannot express; export those to ONNX.
-    Sides are at least 32 pixels, and the resized image gives maps of at least two cells a side; smaller ones
-    raise an AssertionError when the program runs.
+    Sides are at least 32 pixels.
+
+    Load it with ``torch.export.load(path).module(check_guards=False)``: torch guards that no map is a single
+    cell high or wide, for the sake of memory layouts on which nothing here depends.
 
     Args:
         estimator: fitted.

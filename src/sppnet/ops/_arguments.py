@@ -65,6 +65,8 @@ def check_list(maps: object) -> list[Tensor]:
     several = list(maps)
     if not several:
         raise UserError("maps", "at least one map", "an empty sequence")
+    if _are_plain_maps(several):
+        return several
     result: list[Tensor] = []
     for i, value in enumerate(several):
         one = _as_tensor(f"maps[{i}]", value, "a tensor [C, H, W]")
@@ -80,6 +82,21 @@ def check_list(maps: object) -> list[Tensor]:
             raise UserError(f"maps[{i}]", expected, f"{one.dtype} on {one.device}")
         result.append(one)
     return result
+
+
+def _are_plain_maps(maps: list[Any]) -> bool:
+    """Whether nothing has to be converted or refused; the details are left to the slower checks."""
+    first = maps[0]
+    if type(first) is not Tensor or first.dtype not in _DTYPES or first.ndim != 3:
+        return False
+    channels, dtype, device = first.shape[0], first.dtype, first.device
+    for one in maps:
+        if type(one) is not Tensor or one.dtype is not dtype or one.device != device or one.is_nested:
+            return False
+        shape = one.shape
+        if len(shape) != 3 or shape[0] != channels or 0 in shape[1:] or one.layout is not torch.strided:
+            return False
+    return True
 
 
 def _per_map(maps: Tensor, values: object, expected: str) -> list[Any]:
@@ -123,15 +140,32 @@ def _from_numbers(where: str, value: Sequence[object], expected: str) -> object:
         raise UserError(where, expected, "rows of different lengths or types") from error
 
 
+def _is_tensor(value: object) -> bool:
+    return type(value) is Tensor
+
+
+def _is_plain_region(value: object) -> bool:
+    """Whether regions need no conversion: int64 or int32 ``[N, 4]`` on the CPU."""
+    if type(value) is not Tensor or not value.is_cpu or value.dtype not in (torch.int64, torch.int32):
+        return False
+    return value.ndim == 2 and value.shape[1] == 4 and value.layout is torch.strided and not value.is_nested
+
+
 def check_regions(maps: Tensor, regions: object) -> list[Tensor]:
     """Regions in cells, an integer tensor ``[N_i, 4]`` per map; values are checked where they are read."""
-    if isinstance(regions, list) and all(type(one) is Tensor for one in regions):
+    if isinstance(regions, list) and all(map(_is_tensor, regions)):
         several: list[Any] = regions
     else:
-        several = _per_map(maps, regions, "a sequence of integer tensors [N, 4], one per map")
+        expected = "a sequence of integer tensors [N, 4], one per map"
+        if isinstance(regions, Tensor | np.ndarray) and regions.ndim == 2 and regions.shape[1] == 5:
+            hint = "For boxes in image pixels with a map index pass spatial_scale."
+            raise UserError("regions", expected, describe(regions), hint)
+        several = _per_map(maps, regions, expected)
     if not torch.compiler.is_compiling() or not several:
         # A comparison in compiled code would fix the batch size: the operator checks again.
         check_count(several, maps)
+    if all(map(_is_plain_region, several)):
+        return several
     expected = "an integer tensor [N, 4]"
     checked = [_one_per_map(f"regions[{i}]", one, maps, expected) for i, one in enumerate(several)]
     for i, one in enumerate(checked):
@@ -164,7 +198,7 @@ def check_boxes(maps: Tensor, boxes: object, spatial_scale: object) -> tuple[lis
         spatial_scale: cells per image pixel.
 
     Returns:
-        B tensors of regions, and where each row of ``[K, 5]`` stands among them, None where in order.
+        B tensors of regions, and the index of each row of ``[K, 5]`` among them, None where in order.
     """
     scale = check_scale(spatial_scale)
     expected = "float boxes: a sequence of tensors [N, 4], one per map, or one tensor [K, 5]"
@@ -196,20 +230,24 @@ def _check_box_values(where: str, boxes: Tensor) -> None:
 
 
 def _split(maps: Tensor, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
-    """Rows ``[K, 5]`` of map index and box by map, and where each row stands then."""
-    index, count = rows[:, 0].detach().cpu().to(torch.float64), maps.shape[0]
-    bad = ~((index >= 0) & (index < count) & (index == index.floor()))
-    if bool(bad.any()):
-        at = int(bad.nonzero()[0])
-        raise UserError(f"regions[{at}][0]", f"the index of a map, 0 to {count - 1}", index[at].item())
-    owners = index.to(torch.int64)
-    lengths = torch.bincount(owners, minlength=count).tolist()
-    if bool((owners[1:] >= owners[:-1]).all()):
+    """Split rows ``[K, 5]`` of map index and box by map; also the index of each row afterwards, or None."""
+    count, values = maps.shape[0], values_of(rows.detach(), torch.float64)
+    if values is None or values.ndim != 2:
+        # Under vmap every sample would have its own number of boxes per map.
+        hint = "Pass a sequence of tensors [N, 4], one per map."
+        raise UserError("regions", "map indices that can be read", "a mapped or abstract tensor", hint)
+    index = values[:, 0]
+    bad = ~((index >= 0) & (index < count) & (index == np.floor(index)))
+    if bad.any():
+        at = int(bad.argmax())
+        raise UserError(f"regions[{at}][0]", f"the index of a map, 0 to {count - 1}", index[at])
+    owners = index.astype(np.int64)
+    lengths: list[int] = np.bincount(owners, minlength=count).tolist()
+    if (owners[1:] >= owners[:-1]).all():
         return list(rows[:, 1:].split(lengths)), None
-    order = owners.argsort(stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-    return list(rows[order.to(rows.device), 1:].split(lengths)), place.to(maps.device)
+    order = np.argsort(owners, kind="stable")
+    inverse = torch.from_numpy(np.argsort(order, kind="stable")).to(maps.device)
+    return list(rows[torch.from_numpy(order).to(rows.device), 1:].split(lengths)), inverse
 
 
 def check_head(maps: Tensor, weight: object, bias: object, levels: list[int]) -> tuple[Tensor, Tensor | None]:

@@ -1,4 +1,4 @@
-"""Pyramid pooling from plain tensor operations: for graphs that must hold nothing else, and any device.
+"""Pyramid pooling from plain tensor operations, for float64, other devices, transforms and exported graphs.
 
 Sizes may be symbolic: nothing here branches on the height or width of a map.
 """
@@ -13,10 +13,10 @@ from torch import Tensor
 from sppnet.ops.bins import count_bins
 
 
-def _places(sizes: Tensor, level: int, longest: int) -> tuple[Tensor, Tensor]:
-    """Cells ``[..., level, longest]`` of the bins of sides of ``sizes`` ``[...]`` cells, and which count.
+def _bin_cells(sizes: Tensor, level: int, longest: int) -> tuple[Tensor, Tensor]:
+    """Cells ``[..., level, longest]`` of the bins of sides of ``sizes`` ``[...]``, and a mask of valid ones.
 
-    Cells past the end of a bin repeat its last.
+    Entries past the end of a bin repeat its last cell.
     """
     i = torch.arange(level, device=sizes.device)
     first = i * sizes[..., None] // level
@@ -38,7 +38,7 @@ def pool_maps(maps: Tensor, levels: Sequence[int], mode: str = "max") -> Tensor:
 
     Args:
         maps: ``[B, C, H, W]``; H and W may be symbolic.
-        levels: bins a side of each level.
+        levels: bins per side of each level.
         mode: ``"max"`` or ``"mean"``; sums are taken in float32 at least.
 
     Returns:
@@ -50,7 +50,9 @@ def pool_maps(maps: Tensor, levels: Sequence[int], mode: str = "max") -> Tensor:
     for n in levels:
         # floor(size / n) + 2 cells hold the longest bin, whatever the remainder.
         sides = [torch.full((), size, device=maps.device, dtype=torch.int64) for size in (height, width)]
-        rows, columns = (_places(s, n, size // n + 2) for s, size in zip(sides, (height, width), strict=True))
+        rows, columns = (
+            _bin_cells(s, n, size // n + 2) for s, size in zip(sides, (height, width), strict=True)
+        )
         across = _pool_side(values, *columns, mode)
         pooled = _pool_side(across.transpose(2, 3), *rows, mode).transpose(2, 3)
         parts.append(pooled.flatten(1))
@@ -63,7 +65,7 @@ def pool_regions(maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int],
     Args:
         maps: ``[B, C, H, W]``.
         regions: B integer tensors ``[N_i, 4]``, already checked.
-        levels: bins a side of each level.
+        levels: bins per side of each level.
         mode: ``"max"`` or ``"mean"``.
 
     Returns:
@@ -84,8 +86,8 @@ def pool_regions(maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int],
 def _region_level(one: Tensor, boxes: Tensor, n: int, mode: str) -> Tensor:
     """One level of boxes ``[N, 4]`` of a map ``[C, H, W]``: ``[N, C * n * n]``."""
     sides = boxes[:, 2:] - boxes[:, :2]
-    columns, in_columns = _places(sides[:, 0], n, one.shape[2] // n + 2)
-    rows, in_rows = _places(sides[:, 1], n, one.shape[1] // n + 2)
+    columns, in_columns = _bin_cells(sides[:, 0], n, one.shape[2] // n + 2)
+    rows, in_rows = _bin_cells(sides[:, 1], n, one.shape[1] // n + 2)
     at = (rows + boxes[:, 1, None, None])[:, :, None, :, None] * one.shape[2]
     at = (at + (columns + boxes[:, 0, None, None])[:, None, :, None, :]).flatten(3)
     taken = one.flatten(1)[:, at]
@@ -93,8 +95,8 @@ def _region_level(one: Tensor, boxes: Tensor, n: int, mode: str) -> Tensor:
         pooled = taken.max(-1).values
     else:
         counted = (in_rows[:, :, None, :, None] & in_columns[:, None, :, None, :]).flatten(3)
-        kept = torch.float64 if one.dtype == torch.float64 else torch.float32
-        pooled = (torch.where(counted, taken.to(kept), 0).sum(-1) / counted.sum(-1)).to(one.dtype)
+        total = torch.float64 if one.dtype == torch.float64 else torch.float32
+        pooled = (torch.where(counted, taken.to(total), 0).sum(-1) / counted.sum(-1)).to(one.dtype)
     return pooled.transpose(0, 1).flatten(1)
 
 

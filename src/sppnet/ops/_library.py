@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sppnet.ops import _backends, _fallback
-from sppnet.ops._torch_state import is_batched_backward, is_lazy, is_observed, is_transformed, values_of
+from sppnet.ops._torch_state import is_batched_gradient, is_lazy, is_observed, is_transformed, values_of
 from sppnet.ops.bins import count_bins
 
 _library = torch.library.Library("sppnet", "FRAGMENT")
@@ -42,9 +42,12 @@ def _define_both(name: str, *rest: Any) -> tuple[Callable[..., Any], Callable[..
 
 def _is_direct(*tensors: Tensor) -> bool:
     """Whether a backend may be called without torch's dispatcher."""
-    return not is_observed() and all(
-        type(one) is Tensor and not one.is_meta and not is_lazy(one) for one in tensors
-    )
+    if is_observed():
+        return False
+    for one in tensors:  # noqa: SIM110  (a generator costs as much as the checks)
+        if type(one) is not Tensor or one.is_meta or is_lazy(one):
+            return False
+    return True
 
 
 def _pool(maps: list[Tensor], regions: list[Tensor], levels: Sequence[int], mode: str) -> Tensor:
@@ -117,7 +120,7 @@ def _gradient(
     checked: object = None,
 ) -> list[Tensor]:
     """The gradients for the maps: a kernel's, or one that can be transformed or differentiated again."""
-    if is_transformed(grad) or is_batched_backward():
+    if is_transformed(grad) or is_batched_gradient(grad):
         return list(_fallback.backward(grad, maps, regions, levels, mode))
     if torch.is_grad_enabled():
         return _backward_known(grad, maps, regions, argmax, levels, mode)

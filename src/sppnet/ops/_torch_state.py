@@ -46,9 +46,9 @@ def is_lazy(tensor: Tensor) -> bool:
     return tensor.is_neg() or tensor._is_zerotensor()
 
 
-def is_batched_backward() -> bool:
-    """Whether autograd runs a backward pass of many gradients at once (``is_grads_batched``)."""
-    return torch._C._dispatch_tls_is_dispatch_key_included("VmapMode")
+def is_batched_gradient(grad: Tensor) -> bool:
+    """Whether a gradient is a batch of gradients (``torch.autograd.grad(..., is_grads_batched=True)``)."""
+    return torch._C._functorch.is_legacy_batchedtensor(grad)
 
 
 def values_of(tensor: Tensor, dtype: torch.dtype) -> np.ndarray[Any, Any] | None:

@@ -19,7 +19,7 @@ LEVELS = (6, 3, 2, 1)
 """The paper's pyramid of 50 bins (section 4.1)."""
 Mode = Literal["max", "mean", "avg"]
 _LARGEST = 1024
-"""The largest level: a million bins."""
+"""The largest level, and the square root of the maximum number of bins."""
 
 
 def bin_edges(size: int, level: int) -> list[tuple[int, int]]:
@@ -56,22 +56,35 @@ def check_levels(levels: object) -> list[int]:
         The levels as a list of ``int``.
 
     Raises:
-        UserError: no level, or one of another type or range.
+        UserError: no level, one of another type or range, or more than 1,048,576 bins.
 
     Examples:
         >>> check_levels((6, 3, 2, 1))
         [6, 3, 2, 1]
     """
+    if type(levels) is tuple or type(levels) is list:
+        for n in levels:
+            if type(n) is not int or not 1 <= n <= _LARGEST:
+                break
+        else:
+            if levels:
+                return _check_bins(list(levels))
     hint = ""
     if isinstance(levels, list | tuple | torch.Size) or (isinstance(levels, np.ndarray) and levels.ndim == 1):
         sides = [int(n) for n in levels if isinstance(n, int | np.integer) and not isinstance(n, bool)]
         if sides and len(sides) == len(levels) and min(sides) >= 1 and max(sides) <= _LARGEST:
-            return sides
+            return _check_bins(sides)
     elif isinstance(levels, int) and not isinstance(levels, bool):
         hint = f"For one level of {levels} x {levels} bins write levels=({levels},)."
     raise UserError(
         "levels", f"a sequence of integers from 1 to {_LARGEST}, such as (6, 3, 2, 1)", levels, hint
     )
+
+
+def _check_bins(levels: list[int]) -> list[int]:
+    if count_bins(levels) > _LARGEST**2:
+        raise UserError("levels", f"at most {_LARGEST**2} bins", count_bins(levels))
+    return levels
 
 
 def check_mode(mode: object) -> Mode:

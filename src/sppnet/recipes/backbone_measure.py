@@ -13,7 +13,7 @@ from sppnet.classify import Classifier
 from sppnet.detect import Detector
 
 DETECTION = {"bccd": ("train", "val"), "fruit": ("train", "val"), "raccoon": (None, None)}
-"""Data sets of detection, with their splits to fit and to measure on; raccoon has none, a quarter is held out."""
+"""Data sets of detection, with their splits; raccoon has none, and a quarter of it is held out."""
 CLASSIFICATION = {"caltech101-small": ("train", "test")}
 HELD_OUT = 0.25
 RUNS = 15

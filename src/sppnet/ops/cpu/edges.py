@@ -39,7 +39,7 @@ def _numbers(roots: tuple[int, ...]) -> tuple[Integers, Integers]:
 
 
 def bins_of(sizes: Integers, roots: tuple[int, ...]) -> tuple[Integers, Integers]:
-    """First cells and lengths ``[S, bins a side]`` of the bins of sides of ``sizes`` cells."""
+    """First cells and lengths ``[S, bins per side]`` of the bins of sides of ``sizes`` cells."""
     n, i = _numbers(roots)
     first = i * sizes[:, None] // n
     return first, -(-(i + 1) * sizes[:, None] // n) - first
@@ -50,7 +50,7 @@ def sides_up_to(most: int, roots: tuple[int, ...]) -> tuple[Integers, Integers, 
     """The bins of sides of 0 to ``most`` cells.
 
     Returns:
-        First cells and lengths ``[S, bins a side]``, the sum of lengths per level ``[L, S]``, the longest.
+        First cells and lengths ``[S, bins per side]``, the sum of lengths per level ``[L, S]``, the longest.
     """
     first, lengths = bins_of(np.arange(most + 1), roots)
     parts = np.split(lengths, np.cumsum(roots)[:-1], 1)

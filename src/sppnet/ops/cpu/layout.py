@@ -63,7 +63,7 @@ def _copy(like, source, from_row, from_cell, target, to_row, to_cell, height, wi
 
 @part
 def gather(like, target, one, channel, channels):
-    """Lay out a block of the map ``one``, from ``channel`` on, one vector a cell."""
+    """Lay out a block of the map ``one``, from ``channel`` on, one vector per cell."""
     source, height, width = word(one, MAP_ADDRESS), word(one, MAP_HEIGHT), word(one, MAP_WIDTH)
     by_channel, by_row, by_cell = (
         word(one, MAP_CHANNEL_STEP),
@@ -81,7 +81,7 @@ def gather(like, target, one, channel, channels):
             start = least(at, cells - count)
             transpose(like, 32, source + start * size, by_channel, target + start * WIDTH, WIDTH)
         return
-    if valid < count:  # lanes that no channel has are zeros
+    if valid < count:  # lanes without a channel are zeros
         for at in range(target, target + cells * WIDTH, WIDTH):
             store(at, zero(like))
     for lane in range(valid):
@@ -91,9 +91,9 @@ def gather(like, target, one, channel, channels):
 
 @part_giving(types.int64)
 def together(like, one, channel, channels, most):
-    """How many blocks from ``channel`` on, at most ``most``, are better read or written in one go.
+    """Number of blocks from ``channel`` on, at most ``most``, to read or write together.
 
-    Where the channels of a cell lie side by side, coming back to the cell for each block takes longer.
+    Where the channels of a cell are contiguous, returning to the cell for each block is slower.
     """
     if word(one, MAP_CHANNEL_STEP) != WIDTH // lanes(like):
         return 1
@@ -127,7 +127,7 @@ def spread(like, source, one, channel, channels):
 
 @part
 def spread_several(like, source, one, channel, channels, count, streamed):
-    """`spread` for as many blocks, one behind the other, as `together` told, past the caches if wished."""
+    """`spread` for ``count`` blocks, one behind the other, as by `together`; optionally past the caches."""
     if count == 1:
         spread(like, source, one, channel, channels)
         return
@@ -151,7 +151,7 @@ def spread_several(like, source, one, channel, channels, count, streamed):
 
 @part
 def to_keys(like, base, cells, turn):
-    """Turn a block's bits of floats into ordered integers, in place."""
+    """Convert the bits of floats of a block to ordered integers, in place."""
     for at in range(base, base + cells * WIDTH, WIDTH):
         store(at, to_key(load(like, at), turn))
 
@@ -192,7 +192,7 @@ def to_plain_keys(value, bits, base, cells, turn):
 
 @part_giving(types.boolean)
 def gather_several(like, value, target, one, channel, channels, count, turn):
-    """`gather` and `to_plain_keys` of ``count`` blocks, one behind the other, as many as `together` told."""
+    """`gather` and `to_plain_keys` of ``count`` blocks, one behind the other, as given by `together`."""
     height, width = word(one, MAP_HEIGHT), word(one, MAP_WIDTH)
     block = height * width * WIDTH
     if count == 1:
@@ -223,7 +223,7 @@ def to_cell_keys(bits, like, source, target, cells, number):
     """Lanes of part ``number`` of a block of keys as integers twice as wide, or more.
 
     The upper half of each is the key, the lower half counts down along the cells: the largest integer of a
-    bin names the first cell of its maximum.
+    bin has the first cell of its maximum.
     """
     low = (np.int64(1) << np.int64(WIDTH * 4 // lanes(like))) - 1
     for cell in range(cells):

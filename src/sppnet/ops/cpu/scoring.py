@@ -16,7 +16,7 @@ from sppnet.ops.cpu.launch import NANS, run_kernel
 from sppnet.ops.cpu.plan import Boxes, Plan, near_order, region_plan, starts_of, weight_blocks
 
 _GROUPS = 8
-"""Groups of channels, at most, whose sums of scores are kept apart."""
+"""Maximum number of groups of channels whose scores are summed separately."""
 
 _COARSE = (3, 2, 1)
 """The pyramid that has its own code in scoring."""

@@ -1,9 +1,9 @@
-"""Pyramid pooling on a GPU: the backward kernels, in Triton; see `sppnet.ops.gpu.forward`.
+"""Backward kernels of pyramid pooling on a GPU; see `sppnet.ops.gpu.forward`.
 
-Maxima are sought among keys that hold the cell beside the number, see `sppnet.ops.gpu.tables.prepare`.
+Maxima are searched among keys that hold the cell beside the number, see `sppnet.ops.gpu.tables.prepare`.
 Gradients are added as 64-bit fixed-point numbers: such sums are the same in any order, so atomic additions by
-many programs give one result. They take most of the time, a cell of memory each; hence a bin of a derived
-level adds none of its own, but to the gradient of the bin that it has its maximum from.
+many programs are deterministic. They take most of the time; hence a bin of a derived level does not add to a
+cell, but to the gradient of the bin that it has its maximum from.
 """
 
 # What is here is run by Triton's compiler, whose types basedpyright cannot follow, and which knows no
@@ -57,14 +57,14 @@ from sppnet.ops.gpu.tables import (
 )
 
 _SCANNED = 4096
-"""Gradients among which a program seeks the largest at a time."""
+"""Gradients per step of the search for the largest one."""
 _BINS = 16
-"""Bins at a time whose maxima are sought together with those of derived ones."""
+"""Maximum number of bins whose maxima are searched together with those of derived bins."""
 
 
 @triton.jit(do_not_specialize=["SIZE", "PROGRAMS"])
 def _largest_kernel(grad, notes, SIZE, PROGRAMS, BLOCK_GRADIENTS: tl.constexpr):
-    """Note first the bits of the largest finite magnitude of all gradients, which are ordered as it is."""
+    """Store the bits of the largest finite magnitude of all gradients; bits are ordered as magnitudes."""
     best = tl.zeros([BLOCK_GRADIENTS], tl.float32)
     for start in range(tl.program_id(0) * BLOCK_GRADIENTS, SIZE, PROGRAMS * BLOCK_GRADIENTS):
         at = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_GRADIENTS)
@@ -75,7 +75,7 @@ def _largest_kernel(grad, notes, SIZE, PROGRAMS, BLOCK_GRADIENTS: tl.constexpr):
 
 @triton.jit
 def _power(notes, ROOM, SIGN: tl.constexpr):
-    """The power of two, float64, that makes the largest gradient one of ``ROOM`` bits; or its inverse."""
+    """The power of two, float64, that scales the largest gradient to ``ROOM`` bits; or its inverse."""
     exponent = (tl.load(notes) >> 23) - 126
     return ((SIGN * (ROOM - exponent) + 1023).to(tl.int64) << 52).to(tl.float64, bitcast=True)
 
@@ -88,19 +88,19 @@ def _fixed(given, scale):
 
 @triton.jit
 def _mark(notes, place, there, doubt):
-    """Note the channels of maps of which a gradient is not finite: less itself, it gives NaN, others 0."""
+    """Mark the channels of maps with a gradient that is not finite: minus itself it gives NaN, others 0."""
     tl.store(notes + 1 + place, tl.full(doubt.shape, 1, tl.int32), mask=there & (doubt != 0))
 
 
 @triton.jit
 def _given(row, c, C, bin, BINS: tl.constexpr):
-    """A bin's gradients, in a level of ``BINS`` that begins at ``row``."""
+    """The gradients of a bin of a level of ``BINS`` bins that begins at ``row``."""
     return tl.load(row + place_of(c, C, bin, BINS), mask=c < C, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _winner(best, ROW: tl.constexpr, ROWS: tl.constexpr, START: tl.constexpr, COLUMNS: tl.constexpr):
-    """Which bin has the largest maximum, of the first ``ROWS`` and of ``COLUMNS`` from ``START`` on."""
+    """Index of the bin with the largest maximum, of ``ROWS`` rows and ``COLUMNS`` columns from ``START``."""
     most = best[START]
     winner = tl.zeros(most.shape, tl.int32) + START
     for i in tl.static_range(ROWS):
@@ -113,7 +113,7 @@ def _winner(best, ROW: tl.constexpr, ROWS: tl.constexpr, START: tl.constexpr, CO
 
 @triton.jit
 def _share(winners, amounts, K: tl.constexpr, BIN: tl.constexpr):
-    """What bin K has of the gradient of the derived bin that it lies in."""
+    """Share of bin K in the gradient of the derived bin that contains it."""
     return tl.where(winners[BIN] == K, amounts[BIN], 0)
 
 
@@ -125,8 +125,15 @@ def _max_kernel(
 ):  # fmt: skip
     """Add each bin's gradient to the sum of its maximum's first cell, ``ROWS`` rows of bins at a time.
 
-    Where ``TOO`` is not 0, those rows make one of the level of so many bins a side, which is derived: the
+    Where ``TOO`` is not 0, those rows make one of the level of so many bins per side, which is derived: the
     gradients of its bins are added to those of the bins that they have their maxima from.
+
+    Pointers:
+        tables: keys ``[(DOUBLINGS + 1)^2, S, C]``.
+        boxes: int32 ``[N, 8]``; unused if ``IS_WHOLE``.
+        grad: gradients of the features ``[N, C * BINS]``.
+        sums: int64 ``[S, C]``, sums in fixed point, output.
+        notes: int32: bits of the largest gradient, then marks ``[B, C]``, output.
     """
     r, c = unit(C, BLOCK_C)
     owner, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
@@ -160,7 +167,7 @@ def _bin_kernel(
     cells, boxes, grad, sums, notes, C, BINS, before, H, W, ROOM,
     IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """As `_max_kernel` for one level of any size, bin by bin, from the keys of single cells."""
+    """As `_max_kernel` for one level of any size, bin by bin; ``cells`` are keys ``[S, C]``."""
     r, c = unit(C, BLOCK_C)
     owner, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
     origin = cells + first * C + c
@@ -187,9 +194,10 @@ def _mean_kernel(
     _tables, boxes, grad, sums, notes, C, BINS, before, H, W, ROOM,
     IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Add each bin's share at the corners of the bin, on maps of one row and one column more.
+    """Add the gradient per cell of each bin at the corners of the bin, on maps of one row and column more.
 
-    Sums along rows and columns then hold it in all cells of the bin. No table is read.
+    Cumulative sums along rows and columns then hold it in all cells of the bin. ``_tables`` is not read; the
+    other pointers are as in `_max_kernel`.
     """
     r, c = unit(C, BLOCK_C)
     there = c < C
@@ -241,14 +249,14 @@ def pool_backward(
 ) -> Tensor:
     """The gradient of `sppnet.ops.gpu.forward.pool`, with the type and the strides of the maps.
 
-    Where a gradient is not finite, the whole channel of its map is not a number.
+    Where a gradient is not finite, the whole channel of its map is NaN.
 
     Args:
         grad: ``[N, C * bins]``.
         maps: ``[B, C, H, W]``.
         boxes: int32 ``[N, 8]``, or regions, or None for the whole maps.
-        sizes: of maps that were joined to one of a single row, their heights and widths.
-        levels: bins a side of each level.
+        sizes: heights and widths of maps that were joined to one of one row; None for a batch.
+        levels: bins per side of each level.
         mode: ``"max"`` or ``"mean"``.
     """
     batch, channels, height, width = maps.shape
@@ -264,10 +272,10 @@ def pool_backward(
     read, table = prepare(plan.preparation, stream, maps, regions)
     if isinstance(boxes, Tensor):
         table = boxes
-    # Sums along rows and columns need one row and one column more.
+    # Cumulative sums need one row and one column more.
     more = 1 if mode == "mean" else 0
     cells = sum((h + more) * (w + more) for h, w in shapes)
-    # One tensor of zeros for notes and sums, both aligned: a launch less.
+    # One tensor of zeros for notes and sums, both aligned, saves a launch.
     ahead = chunks(len(shapes) * channels + 1, 4) * 2
     zeros = torch.zeros(ahead + cells * channels, dtype=torch.int64, device=grad.device)
     notes, sums = zeros.view(torch.int32), zeros[ahead:]
@@ -286,13 +294,13 @@ def pool_backward(
 
 
 class _Backward(NamedTuple):
-    """How to make gradients."""
+    """A plan for the gradient of maps of one form."""
 
     preparation: Preparation
     scan: Launch
     """Finds the largest gradient."""
     adding: list[Launch]
-    """Which read what was prepared, boxes and gradients, and add to sums."""
+    """They read tables, boxes and gradients, and add to sums."""
     finish: Launch
 
 
@@ -307,17 +315,17 @@ def _backward(
     """Plan `pool_backward`.
 
     Args:
-        form: of the maps.
-        kind: the gradient's type, and whether it is aligned; the steps of the maps' gradient.
-        boxes: their form, a number where maps were joined.
-        levels: bins a side of each level.
+        form: form of the maps.
+        kind: dtype and alignment of the gradient of the features; strides of the gradient of the maps.
+        boxes: form of the boxes, a number where maps were joined.
+        levels: bins per side of each level.
         mode: ``"max"`` or ``"mean"``.
     """
     (batch, channels, height, width), _, out_dtype, device, _ = form
     dtype, even, steps = kind
     count, joined, doubled = count_of(form, boxes), isinstance(boxes, int), None
     if mode == "max":
-        # Maps that were joined have one row: blocks of cells would be of several maps.
+        # Joined maps have one row: blocks of cells would span several maps.
         doubled = 0 if joined else doublings(form, count, levels, 8)
     regions = boxes if isinstance(boxes, tuple) else None
     bins, block = count_bins(levels), lanes(channels, torch.float32)
@@ -325,7 +333,7 @@ def _backward(
     programs = min(chunks(size, _SCANNED), 1024)
     code: tuple[object, ...] = (device, dtype, even, size < 2**31)
     scan = Launch(_largest_kernel, programs, (size, programs, _SCANNED), code, 4)
-    # No sum of so many gradients leaves 63 bits.
+    # The sum of this many gradients fits into 63 bits.
     room = 61 - math.ceil(math.log2(count * bins + 1))
     adding: list[Launch] = []
     for n, before, rows, too, before_too in _levels(levels, mode):
@@ -345,23 +353,23 @@ def _backward(
 
 
 class _Level(NamedTuple):
-    """What is added by one launch."""
+    """The levels whose gradients are added by one launch."""
 
     bins: int
-    """Bins a side of a level."""
+    """Bins per side of the level."""
     before: int
     """Bins of the levels before it."""
     rows: int
-    """Rows of bins at a time; 0 for bin by bin."""
+    """Rows of bins per step; 0 for bin by bin."""
     too: int
-    """Bins a side of a derived level, each of whose rows is made of so many rows; 0 for none."""
+    """Bins per side of a derived level whose rows are each made of that many rows; 0 for none."""
     before_too: int
     """Bins of the levels before that one."""
 
 
 @cache
 def _levels(levels: tuple[int, ...], mode: str) -> tuple[_Level, ...]:
-    """What to launch for a pyramid."""
+    """The launches for a pyramid."""
     before = [count_bins(levels[:i]) for i in range(len(levels))]
     result: list[_Level] = []
     left = sorted(range(len(levels)), key=lambda i: -levels[i])
@@ -371,7 +379,7 @@ def _levels(levels: tuple[int, ...], mode: str) -> tuple[_Level, ...]:
         if mode == "mean" or n > LARGEST:
             result.append(_Level(n, before[i], 0, 0, 0))
             continue
-        # More bins at a time would take more registers than programs at work can spare.
+        # More bins per step would need too many registers.
         fitting = [k for k in left if levels[k] < n and n % levels[k] == 0 and n // levels[k] * n <= _BINS]
         if fitting:
             k = fitting[0]
@@ -383,7 +391,7 @@ def _levels(levels: tuple[int, ...], mode: str) -> tuple[_Level, ...]:
 
 
 def _sum_up(sums: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-    """Running sums along the rows and columns of each map, without their last row and column."""
+    """Cumulative sums along the rows and columns of each map, without their last row and column."""
     if len(set(sizes)) == 1:
         sizes, parts = sizes[:1], [sums]
     else:

@@ -1,4 +1,4 @@
-"""Pyramid pooling on a GPU: what the kernels need, prepared."""
+"""Pyramid pooling on a GPU: conversion of maps and regions, and the choice of kernels."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def _device_of(maps: Tensor) -> AbstractContextManager[object]:
 
 
 def usable(maps: Sequence[Tensor] | Tensor) -> bool:
-    """Whether the kernels take these maps: CUDA or ROCm, not float64, none of 2^31 numbers."""
+    """Whether the kernels accept these maps: on CUDA or ROCm, not float64, fewer than 2^31 values each."""
     first = maps if isinstance(maps, Tensor) else maps[0]
     if not first.is_cuda or first.dtype == torch.float64:
         return False
-    # Kernels step within a map, or a list's maps, in 32 bits, and number cells so.
+    # Kernels use 32-bit offsets within a map, or within all maps of a list, and 32-bit cell indices.
     if isinstance(maps, Tensor):
         batch, channels, height, width = maps.shape
         fits = height * width * max(batch, channels) < 2**31
@@ -78,43 +78,43 @@ def usable(maps: Sequence[Tensor] | Tensor) -> bool:
     return fits and _has_triton()
 
 
-class _Place(NamedTuple):
-    """Memory of ours for what a device finds out about regions, and the moment when it has."""
+class _Flag(NamedTuple):
+    """Host memory for the result of the check of regions on a device, and its event."""
 
     bad: Tensor
-    """int32, one element, which the device writes, so that nothing has to be fetched."""
+    """int32, one element of pinned memory, which the device writes: no copy is needed."""
     seen: np.ndarray[Any, Any]
-    """The same memory, read at less cost."""
+    """The same memory as an array, read at less cost."""
     checked: torch.cuda.Event
 
 
-class _Notice(threading.local):
-    """A thread's places, by device, and the streams that were current."""
+class _ThreadState(threading.local):
+    """Per thread: the flag of each device, and the streams that were current."""
 
     def __init__(self) -> None:
-        self.places: dict[int, _Place] = {}
+        self.flags: dict[int, _Flag] = {}
         self.streams: dict[tuple[int, int], torch.cuda.Stream] = {}
 
-    def of(self, index: int) -> _Place:
-        """The place for a device."""
-        if index not in self.places:
+    def of(self, index: int) -> _Flag:
+        """The flag of a device."""
+        if index not in self.flags:
             bad = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
-            self.places[index] = _Place(bad, bad.numpy(), torch.cuda.Event())
-        return self.places[index]
+            self.flags[index] = _Flag(bad, bad.numpy(), torch.cuda.Event())
+        return self.flags[index]
 
     def stream(self, index: int, raw: int) -> torch.cuda.Stream:
-        """The device's current stream, which is ``raw``: torch makes an object of it at each call."""
+        """The current stream of a device, whose handle is ``raw``: torch would make a new object per call."""
         key = index, raw
         if key not in self.streams:
             self.streams[key] = torch.cuda.current_stream(index)
         return self.streams[key]
 
 
-_notice = _Notice()
+_state = _ThreadState()
 
 
 def regions_there(maps: Tensor, regions: Sequence[Tensor]) -> Regions:
-    """Regions, B times ``[N_i, 4]``, on the device of the maps, for the kernels."""
+    """Regions ``[N_i, 4]`` of B maps, joined on the device of the maps."""
     made = _tables().Regions
     if len(regions) == 1:
         (one,) = regions
@@ -127,7 +127,7 @@ def regions_there(maps: Tensor, regions: Sequence[Tensor]) -> Regions:
 
 
 def _joined(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Maps of different sizes as one of a single row, ``[1, C, 1, S]``, and the boxes of all of them."""
+    """Maps of different sizes as one map of one row, ``[1, C, 1, S]``, and the boxes that cover each."""
     heights, widths = (np.array([m.shape[side] for m in maps]) for side in (1, 2))
     cells, more = heights * widths, heights + widths + 1
     zeros = np.zeros_like(cells)
@@ -138,7 +138,7 @@ def _joined(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def pool(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str) -> Tensor:
-    """Rows of whole maps."""
+    """Features ``[B, C * bins]`` of whole maps."""
     tables, forward = _tables(), _forward()
     with _device_of(maps if isinstance(maps, Tensor) else maps[0]):
         joined, table = (maps, None) if isinstance(maps, Tensor) else _joined(maps)
@@ -150,30 +150,30 @@ def pool(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str) -> T
 def pool_regions(
     maps: Tensor, regions: Regions, levels: Sequence[int], mode: str, known: bool
 ) -> tuple[Tensor, bool]:
-    """Rows of regions, and whether all were inside their maps; True if that was ``known``.
+    """Features of regions, and whether all regions are inside their maps; True if that was ``known``.
 
-    Those outside were clamped. The answer is on its way while the device pools. A graph that is captured
-    outlives the call: what it will find cannot be told.
+    Regions outside are clamped. The result of the check arrives while the device pools. While a graph is
+    captured nothing can be reported, and the second value is True.
     """
     tables, forward = _tables(), _forward()
     with _device_of(maps):
-        told = not known and not torch.cuda.is_current_stream_capturing()
-        form = tables.form_of_regions(regions, told)
+        reports = not known and not torch.cuda.is_current_stream_capturing()
+        form = tables.form_of_regions(regions, reports)
         plan = forward.pooling(tables.form_of(maps), form, tuple(levels), mode)
-        stream, place = _launch().stream_of(maps), _notice.of(maps.get_device()) if told else None
-        bad = None if place is None else place.bad
+        stream, flag = _launch().stream_of(maps), _state.of(maps.get_device()) if reports else None
+        bad = None if flag is None else flag.bad
         read, boxes = tables.prepare(plan.preparation, stream, maps, regions, bad)
-        if place is not None:
-            place.checked.record(_notice.stream(maps.get_device(), stream))
+        if flag is not None:
+            flag.checked.record(_state.stream(maps.get_device(), stream))
         if plan.preparation.tables is None:
             read = tables.cells_of(maps)
         rows = forward.pool(plan, stream, read, boxes)
-        if place is None:
+        if flag is None:
             return rows, True
-        place.checked.synchronize()
-    all_inside = not place.seen[0]
+        flag.checked.synchronize()
+    all_inside = not flag.seen[0]
     if not all_inside:
-        place.seen[0] = 0
+        flag.seen[0] = 0
     return rows, all_inside
 
 
@@ -187,10 +187,10 @@ def pool_backward(
     """The gradient for the maps, with their types and strides; of a batch a list of one.
 
     Args:
-        grad: of the rows.
+        grad: gradient of the features.
         maps: a batch, or maps of different sizes.
-        regions: checked before; None for whole maps.
-        levels: bins a side of each level.
+        regions: already checked; None for whole maps.
+        levels: bins per side of each level.
         mode: ``"max"`` or ``"mean"``.
     """
     with _device_of(maps if isinstance(maps, Tensor) else maps[0]):

@@ -1,4 +1,4 @@
-"""Pyramid pooling on a GPU: the forward kernels, in Triton, over what `sppnet.ops.gpu.tables` makes.
+"""Forward kernels of pyramid pooling on a GPU; they read what `sppnet.ops.gpu.tables` makes.
 
 A program is one warp: one box and as many channels as there are lanes, or twice as many of 16 bits. All bins
 of a level stay in its registers, from which the levels that divide it are made, as on the CPU.
@@ -26,11 +26,11 @@ from sppnet.ops.gpu.launch import CACHED_PLANS, Launch, chunks
 from sppnet.ops.gpu.tables import Form, Preparation, RegionsForm, greater, preparation
 
 LARGEST = 8
-"""Bins a side of the largest level that registers hold; larger ones are pooled bin by bin."""
+"""Largest level that is held in registers; larger ones are pooled bin by bin."""
 _DOUBLINGS = 2
-"""How often tables of maxima double, where they are made."""
+"""Doublings of the tables of maxima, where they are made."""
 _TABLE_BYTES = 512 << 20
-"""Tables of maxima take no more memory than this."""
+"""Maximum size of the tables of maxima."""
 LEAST = tl.constexpr(-(2**63))
 """Less than any key."""
 
@@ -44,7 +44,7 @@ def unit(C, BLOCK_C: tl.constexpr):
 
 @triton.jit
 def box_of(boxes, r, H, W, IS_WHOLE: tl.constexpr):
-    """A box's map, the map's first cell, that in larger maps, the map's width, and the corners."""
+    """The map of a box, its first cell, the same were maps one row and column larger, its width, corners."""
     if IS_WHOLE:
         first = r.to(tl.int64) * H * W
         return r, first, first + r.to(tl.int64) * (H + W + 1), W, 0, 0, W, H
@@ -65,7 +65,7 @@ def edges_of(k, low, high, LEVEL: tl.constexpr):
 
 @triton.jit
 def place_of(c, C, bin, BINS: tl.constexpr):
-    """Where a level's bin lies in a row, from where the level begins."""
+    """Offset of a bin in a feature vector, from the start of its level."""
     return c * BINS + bin
 
 
@@ -89,7 +89,7 @@ def _stack(values, N: tl.constexpr):
 
 @triton.jit
 def _write(out, values, c, C, BINS: tl.constexpr):
-    """Write a level's bins at ``out``, where the level begins in a row.
+    """Write the bins of a level at ``out``, where the level begins in a feature vector.
 
     They are put side by side, repeated up to a power of two, which is not written: one store then writes
     whole channels, neighbours in memory.
@@ -172,9 +172,14 @@ def _max_kernel(
     IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr,
     IS_UNMASKED: tl.constexpr, DOUBLINGS: tl.constexpr, DERIVED: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
-    """A level's maxima, then the levels that are made from them.
+    """The maxima of a level, then the levels that are made from them.
 
-    ``DERIVED`` holds for each derived level its bins a side and the bins before it.
+    ``DERIVED`` holds for each derived level its bins per side and the bins before it.
+
+    Pointers:
+        tables: maxima ``[(DOUBLINGS + 1)^2, S, C]``, or cells ``[S, C]``.
+        boxes: int32 ``[N, 8]``; unused if ``IS_WHOLE``.
+        out: features ``[N, C * BINS]``, output.
     """
     r, c = unit(C, BLOCK_C)
     _, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
@@ -193,7 +198,13 @@ def _bin_kernel(
     cells, boxes, out, C, BINS, before, H, W,
     IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr, IS_MEAN: tl.constexpr,
 ):  # fmt: skip
-    """A level of any size, bin by bin: maxima or means. The first of any tables holds the cells."""
+    """A level of any size, bin by bin: maxima or means.
+
+    Pointers:
+        cells: ``[S, C]``, or tables of maxima, the first of which holds the cells.
+        boxes: int32 ``[N, 8]``; unused if ``IS_WHOLE``.
+        out: features ``[N, C * BINS]``, output.
+    """
     r, c = unit(C, BLOCK_C)
     _, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
     origin = cells + first * C + c
@@ -214,19 +225,19 @@ def _bin_kernel(
 
 
 class Level(NamedTuple):
-    """What is pooled in one launch."""
+    """A level that is pooled in one launch."""
 
     bins: int
-    """Bins a side."""
+    """Bins per side."""
     before: int
-    """Bins of the levels before it."""
+    """Number of bins of the levels before it."""
     derived: tuple[int, ...] | None
-    """For each level that is made from it, its bins a side and the bins before it; None if bin by bin."""
+    """For each level that is made from it, bins per side and bins before it; None if pooled bin by bin."""
 
 
 @cache
 def plan(levels: tuple[int, ...], mode: str) -> tuple[Level, ...]:
-    """What to launch for a pyramid: for maxima only those levels that are made from no other."""
+    """The launches for a pyramid: for maxima only the levels that are made from no other."""
     before = [count_bins(levels[:i]) for i in range(len(levels))]
     if mode == "mean":
         return tuple(Level(n, before[i], None) for i, n in enumerate(levels))
@@ -244,7 +255,7 @@ def plan(levels: tuple[int, ...], mode: str) -> tuple[Level, ...]:
 
 
 def doublings(form: Form, boxes: int, levels: tuple[int, ...], itemsize: int) -> int:
-    """How often tables of maxima should double; 0 where filling them costs more than they spare."""
+    """Doublings of the tables of maxima; 0 where filling them costs more than they save."""
     held = [n for n in levels if n <= LARGEST]
     batch, channels, height, width = form[0]
     cells = batch * height * width
@@ -254,26 +265,26 @@ def doublings(form: Form, boxes: int, levels: tuple[int, ...], itemsize: int) ->
 
 
 def lanes(channels: int, dtype: torch.dtype) -> int:
-    """Channels of a program: a warp's, two of 16 bits in each lane."""
+    """Channels per program: one per lane of a warp, two of 16 bits."""
     return min(1 << (channels - 1).bit_length(), 32 if dtype.itemsize == 4 else 64)
 
 
 class Pooling(NamedTuple):
-    """How to pool."""
+    """A plan for pooling maps of one form."""
 
     preparation: Preparation
     rows: tuple[int, int]
-    """The shape of what is written, ``[N, C * bins]``."""
+    """Shape of the features, ``[N, C * bins]``."""
     launches: list[Launch]
-    """Which read what was prepared, and boxes, and write rows."""
+    """They read tables and boxes, and write features."""
 
 
 BoxesForm = int | RegionsForm | None
-"""Boxes: how many are given, or the form of the regions that they are made of; None for the whole maps."""
+"""Number of given boxes, or the form of the regions that they are made from; None for whole maps."""
 
 
 def count_of(form: Form, boxes: BoxesForm) -> int:
-    """How many boxes maps of a form have."""
+    """Number of boxes."""
     if boxes is None:
         return form[0][0]
     return boxes[0] if isinstance(boxes, tuple) else boxes
@@ -284,9 +295,9 @@ def pooling(form: Form, boxes: BoxesForm, levels: tuple[int, ...], mode: str) ->
     """Plan the pooling of maps.
 
     Args:
-        form: of the maps.
-        boxes: their form.
-        levels: bins a side of each level.
+        form: form of the maps.
+        boxes: form of the boxes.
+        levels: bins per side of each level.
         mode: ``"max"`` or ``"mean"``.
     """
     (batch, channels, height, width), _, dtype, device, _ = form
@@ -305,7 +316,7 @@ def pooling(form: Form, boxes: BoxesForm, levels: tuple[int, ...], mode: str) ->
         else:
             constants += (channels % block == 0, doubled, derived, len(derived) // 2)
             kernel, sizes = _max_kernel, (batch * height * width, *sizes)
-            # More registers than this leave too few programs at work; more bins than those of 6 need more.
+            # More registers would leave too few resident programs; levels above 6 need them.
             registers = 128 if n <= 6 else None
         code = (dtype, device, channels == 1, channels % 16 == 0, constants)
         programs = chunks(channels, block) * count
@@ -314,11 +325,11 @@ def pooling(form: Form, boxes: BoxesForm, levels: tuple[int, ...], mode: str) ->
 
 
 def pool(plan: Pooling, stream: int, read: Tensor, boxes: Tensor | None) -> Tensor:
-    """Rows ``[N, C * bins]`` of boxes, in the type of the maps.
+    """Features ``[N, C * bins]`` of boxes, in the dtype of the maps.
 
     Args:
-        plan: for such maps.
-        stream: from `sppnet.ops.gpu.tables.stream_of`.
+        plan: plan for maps of this form.
+        stream: from `sppnet.ops.gpu.launch.stream_of`.
         read: tables of maxima, or cells of the maps ``[S, C]``.
         boxes: int32 ``[N, 8]``, or None for the whole maps.
     """

@@ -35,7 +35,7 @@ _BLOCK_REGIONS = 128
 
 
 def unit_step(steps: Sequence[int]) -> str:
-    """Which of a batch's steps is known to be 1, if any."""
+    """Which stride of a batch is 1, if any: ``"x"`` or ``"c"``."""
     return "x" if steps[3] == 1 else "c" if steps[1] == 1 else ""
 
 
@@ -78,7 +78,7 @@ def _check(
 def tile(
     pid, C, H, W, s_map, s_c, s_x, UNIT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr
 ):  # fmt: skip
-    """Channels, cells and map of a program of many, where the channels begin, and the step of columns."""
+    """Channels, cells and map of this program, offsets of the channels, and the stride of columns."""
     tiles, blocks = (H * W + BLOCK_CELLS - 1) // BLOCK_CELLS, (C + BLOCK_C - 1) // BLOCK_C
     cell = pid % tiles * BLOCK_CELLS + tl.arange(0, BLOCK_CELLS)
     c = pid // tiles % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -89,7 +89,7 @@ def tile(
 
 @triton.jit
 def greater(a, b):
-    """The larger of numbers, NaN where one is, or of keys."""
+    """The larger of two numbers, NaN if one is NaN, or of two keys."""
     if a.dtype == tl.int64:
         return tl.maximum(a, b)
     else:
@@ -98,7 +98,7 @@ def greater(a, b):
 
 @triton.jit
 def _key(values, cell):
-    """Numbers and their cells as integers of one order: NaN is the largest, and of equals the first cell's.
+    """Numbers with their cells as integers of the same order: NaN is the largest, then the first cell wins.
 
     The upper 32 bits are ordered as numbers are, both zeros alike; `cell_of` finds the cell in the lower.
     """
@@ -111,7 +111,7 @@ def _key(values, cell):
 
 @triton.jit
 def cell_of(key):
-    """The cell that a key came from."""
+    """The cell of a key."""
     return 0x7FFFFFFF - (key & 0x7FFFFFFF)
 
 
@@ -122,8 +122,8 @@ def _tabulate(
 ):  # fmt: skip
     """For i and j up to ``DOUBLINGS`` the maxima of 2^i rows and 2^j columns from each cell on.
 
-    Near the lower and right edges of a map, where that would leave it, cells are met twice. Tables of int64
-    hold keys.
+    Near the lower and right edges of a map cells are read twice instead of beyond it. Tables of int64 hold
+    keys.
     """
     c, cell, owner, begin, s_x = tile(pid, C, H, W, s_map, s_c, s_x, UNIT, BLOCK_C, BLOCK_CELLS)
     there = (c < C)[:, None] & (cell < H * W)[None, :]
@@ -163,7 +163,16 @@ def _prepare_kernel(
     UNIT: tl.constexpr, DOUBLINGS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr,
     BLOCK_REGIONS: tl.constexpr, HAS_FLAG: tl.constexpr, HAS_TABLES: tl.constexpr,
 ):  # fmt: skip
-    """``CHECKS`` programs check ``BLOCK_REGIONS`` regions each; with ``HAS_TABLES``, others fill tables."""
+    """``CHECKS`` programs check ``BLOCK_REGIONS`` regions each; with ``HAS_TABLES``, others fill tables.
+
+    Pointers:
+        maps: ``[B, C, H, W]``, strides ``s_map``, ``s_c``, ``s_y``, ``s_x``.
+        tables: ``[(DOUBLINGS + 1)^2, S, C]``, output.
+        regions: integers ``[N, 4]``.
+        ends: int64 ``[B]``, cumulative number of regions per map.
+        boxes: int32 ``[N, 8]``, output.
+        bad: int32 ``[1]``, output, if ``HAS_FLAG``.
+    """
     pid = tl.program_id(0)
     if BLOCK_REGIONS > 0:
         if pid < CHECKS:
@@ -182,41 +191,41 @@ class Regions(NamedTuple):
     rows: Tensor
     """``[N, 4]``, contiguous, integers of any width."""
     ends: Tensor | None
-    """int64 ``[B]``: the number of regions up to the end of each map's; None for one map."""
+    """int64 ``[B]``: cumulative number of regions per map; None for one map."""
 
 
-# Plain tuples: a named one takes longer to make than to look up what is kept for it.
+# Plain tuples: a named tuple takes longer to make than the look-up of its cached plan.
 Form = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device, bool]
-"""What of maps ``[B, C, H, W]`` decides on launches: shape, steps, type, device, whether they are aligned."""
+"""What the launch plan for maps ``[B, C, H, W]`` depends on: shape, strides, dtype, device, alignment."""
 RegionsForm = tuple[int, torch.dtype, bool, bool, bool]
-"""What of regions does: number, type, whether they are aligned, of one map, and whether it is to be told if
-any had to be clamped."""
+"""What it depends on of regions: number, dtype, alignment, whether they are of one map, and whether the
+device reports if any was clamped."""
 
 
 def aligned(memory: Tensor) -> bool:
-    """Whether the compiler may take it for aligned, as all memory is that was just allocated."""
+    """Whether the compiler may assume alignment, as for all newly allocated memory."""
     return memory.data_ptr() % 16 == 0
 
 
 def form_of(maps: Tensor) -> Form:
-    """The form of maps."""
+    """Return the form of maps."""
     return maps.shape, maps.stride(), maps.dtype, maps.device, maps.data_ptr() % 16 == 0
 
 
-def form_of_regions(regions: Regions, told: bool) -> RegionsForm:
-    """The form of regions."""
+def form_of_regions(regions: Regions, reports: bool) -> RegionsForm:
+    """Return the form of regions."""
     rows, ends = regions
-    return rows.shape[0], rows.dtype, rows.data_ptr() % 16 == 0, ends is None, told
+    return rows.shape[0], rows.dtype, rows.data_ptr() % 16 == 0, ends is None, reports
 
 
 class Preparation(NamedTuple):
-    """How to make what the pooling kernels read."""
+    """How to make the tables that the pooling kernels read."""
 
     launch: Launch | None
     tables: tuple[int, ...] | None
     """The shape of tables of maxima; None for cells."""
     dtype: torch.dtype
-    """Of the tables: that of the maps, or int64 for keys."""
+    """Dtype of the tables: that of the maps, or int64 for keys."""
     dense: bool
     """Whether the maps have to be contiguous."""
 
@@ -225,10 +234,10 @@ def preparation(form: Form, doublings: int | None, keys: bool, regions: RegionsF
     """Plan the preparation of maps.
 
     Args:
-        form: of the maps.
-        doublings: of tables of maxima; 0 for no tables, but cells; None for neither.
-        keys: tables of keys instead of the numbers: of single cells, for 0.
-        regions: of which boxes are to be made; None for none.
+        form: form of the maps.
+        doublings: doublings of the tables of maxima; 0 for cells alone; None for neither.
+        keys: whether tables hold keys instead of numbers.
+        regions: form of the regions to check and convert to boxes; None for none.
     """
     shape, steps, maps_dtype, device, even = form
     batch, channels, height, width = shape
@@ -236,7 +245,7 @@ def preparation(form: Form, doublings: int | None, keys: bool, regions: RegionsF
     dtype = torch.int64 if keys else maps_dtype
     if doublings is not None and (doublings > 0 or keys):
         filled = ((doublings + 1) ** 2, cells, channels)
-        # The kernel steps within a map in 32 bits.
+        # The kernel uses 32-bit offsets within a map.
         span = sum((size - 1) * step for size, step in zip(shape[1:], steps[1:], strict=True))
         if span >= 2**31:
             dense, steps = True, (channels * height * width, height * width, width, 1)
@@ -253,14 +262,14 @@ def preparation(form: Form, doublings: int | None, keys: bool, regions: RegionsF
         count, *rest = regions
         checks = chunks(count, _BLOCK_REGIONS)
         code += tuple(rest)
-    told = regions is not None and regions[-1]
+    reports = regions is not None and regions[-1]
     constants = (
         unit_step(steps),
         doublings,
         BLOCK_CHANNELS,
         BLOCK_CELLS,
         _BLOCK_REGIONS if checks else 0,
-        told,
+        reports,
         tiles > 0,
     )
     sizes = (cells, channels, height, width, *steps, count, batch, checks)
@@ -271,14 +280,14 @@ def preparation(form: Form, doublings: int | None, keys: bool, regions: RegionsF
 def prepare(
     plan: Preparation, stream: int, maps: Tensor, regions: Regions | None, bad: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What the pooling kernels read: maps cell by cell or tables of maxima, and boxes within the maps.
+    """Make what the pooling kernels read: cells or tables of maxima, and boxes clamped to the maps.
 
     Args:
-        plan: for such maps and regions.
+        plan: preparation for maps and regions of this form.
         stream: from `stream_of`.
         maps: ``[B, C, H, W]``.
-        regions: of which boxes are to be made.
-        bad: int32, one element that the device can write: set to 1 if any region had to be clamped.
+        regions: regions to convert to boxes.
+        bad: int32, one element that the device can write: set to 1 if any region was clamped.
 
     Returns:
         Maxima of 2^i rows and 2^j columns, ``[(doublings + 1)^2, S, C]``, i slower than j, or the maps; and
@@ -302,6 +311,6 @@ def prepare(
 
 
 def cells_of(maps: Tensor) -> Tensor:
-    """All cells of a batch, ``[S, C]``, dense, aligned; no copy of most maps that are channels_last."""
+    """All cells of a batch, ``[S, C]``, contiguous and aligned; no copy of most channels_last maps."""
     cells = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).contiguous()
     return cells if aligned(cells) else cells.clone()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
+from sppnet.ops.cpu.jit.inline import cgutils
 from sppnet.ops.cpu.jit.shuffles import register_bytes
 from sppnet.ops.cpu.jit.simd import BYTES, Vector, at, instruction, shuffle
 

@@ -18,9 +18,11 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from numba import types
-from numba.core import compiler, config
-from numba.core.extending import intrinsic
+from numba.core import cgutils, compiler, config
 from numba.core.targetconfig import ConfigStack
+from numba.extending import intrinsic
+
+__all__ = ["cgutils", "has", "in_one_chunk", "part", "part_giving"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -52,7 +54,7 @@ def _translated(context, function: Callable[..., Any], sig) -> Any:
             )
         finally:
             _settings.OPT = level
-        # What all callers have taken in need not be kept for others.
+        # A function that is inlined into all its callers is dropped.
         module.get_function(done.fndesc.mangled_name).linkage = "linkonce_odr"
         made[key] = done.fndesc
     return made[key]

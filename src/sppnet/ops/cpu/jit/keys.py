@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
-from sppnet.ops.cpu.jit.inline import has
+from sppnet.ops.cpu.jit.inline import cgutils, has
 from sppnet.ops.cpu.jit.simd import Vector, broadcast, instruction, shuffle, splat
 
 

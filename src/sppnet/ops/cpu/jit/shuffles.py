@@ -11,9 +11,8 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
-from sppnet.ops.cpu.jit.inline import has
+from sppnet.ops.cpu.jit.inline import cgutils, has
 from sppnet.ops.cpu.jit.simd import (
     BYTES,
     Vector,

@@ -16,9 +16,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.datamodel import models
-from numba.core.extending import intrinsic, register_model
+from numba.extending import intrinsic, models, register_model
+
+from sppnet.ops.cpu.jit.inline import cgutils
 
 BYTES = 64
 

@@ -1,7 +1,7 @@
 """The compiled loops of `sppnet.ops.linear`.
 
-Rows are taken by fours and vectors by fours: 16 products at a time need 8 loads. The unit of work is a
-stretch of rows; each has totals of its own, so that their sum does not depend on who did what.
+Four rows and four vectors at a time: 16 products need 8 loads. A unit of work is a run of rows with totals of
+its own, so that their sum does not depend on the threads.
 """
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.

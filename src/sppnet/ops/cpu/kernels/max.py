@@ -82,7 +82,7 @@ from sppnet.ops.cpu.layout import (
 
 @part
 def _max_units(kinds, args, scratch, first, last):
-    """Pool for max. ``kinds``: an integer as wide as the floats, and the number of NaNs of either sign."""
+    """Max pooling. ``kinds``: an integer as wide as the floats, and the number of NaNs of either sign."""
     like, turn = kinds
     maps, boxes, units, levels, depth = tables(args)
     out = word(args, ROWS)
@@ -100,7 +100,7 @@ def _max_units(kinds, args, scratch, first, last):
         gather(like, base, one, channel, channels)
         to_keys(like, base, height * width, turn)
         build_tables(like, base, height, width, word(args, ROW_DOUBLINGS), word(args, COLUMN_DOUBLINGS))
-        # Rows are written one behind: reading what was stored a moment ago in other pieces stalls.
+        # Output is written one box behind: reading what was just stored in other pieces stalls.
         for r in range(start, stop + 1):
             if r < stop:
                 stage = stages + (r & 1) * bins * WIDTH
@@ -115,10 +115,10 @@ def _max_units(kinds, args, scratch, first, last):
 
 @part
 def _paper_units(kinds, args, scratch, first, last):
-    """As `_max_units` for the paper's pyramid of regions, four places a bin, past the caches.
+    """As `_max_units` for the paper's pyramid of regions, four places per bin, past the caches.
 
-    It compares floats of 32 and 64 bits as they are, which spares turning them into keys and back, and where
-    one is NaN sets ``FOUND_NAN`` and leaves the work undone. ``kinds`` has besides what is compared.
+    32-bit floats are compared as they are, without conversion to keys and back. Where one is NaN,
+    ``FOUND_NAN`` is set and the work left undone. ``kinds`` also has the type that is compared.
     """
     like, turn, value = kinds
     maps, boxes, units, _, _ = tables(args)
@@ -140,8 +140,8 @@ def _paper_units(kinds, args, scratch, first, last):
 
 
 @part
-def _ask_for(like, total, levels, depth, row, channel, args):
-    """Have a block's part of a row of gradients fetched: too short a run for the processor to foresee."""
+def _prefetch_row(like, total, levels, depth, row, channel, args):
+    """Prefetch the part of a row of gradients of a block: too short a run for the hardware prefetcher."""
     channels, item = word(args, CHANNELS), WIDTH // lanes(total)
     for k in range(depth):
         level = levels + LEVEL_BYTES * k
@@ -152,10 +152,10 @@ def _ask_for(like, total, levels, depth, row, channel, args):
 
 
 @part
-def _scatter(like, count, total, places, totals, levels, depth, row, channel, args):
-    """Add one box's gradient to cells, of one vector of ``total`` each.
+def _scatter(like, count, total, argmax, totals, levels, depth, row, channel, args):
+    """Add the gradient of one box to cells, of one vector of ``total`` each.
 
-    ``places`` has for each bin ``count`` integers of the type of ``like``, whose lower half names a cell;
+    ``argmax`` has for each bin ``count`` integers of the type of ``like``, whose lower half is a cell index;
     of int16 the whole.
     """
     size, item = WIDTH // lanes(like), WIDTH // lanes(total)
@@ -166,7 +166,7 @@ def _scatter(like, count, total, places, totals, levels, depth, row, channel, ar
         level = levels + LEVEL_BYTES * k
         squares, before = word(level, LEVEL_SIDE) * word(level, LEVEL_SIDE), word(level, LEVEL_FIRST_BIN)
         given, step, stride = row + (before * channels + channel * squares) * item, item, squares * item
-        named = places + before * count * size
+        named = argmax + before * count * size
         for _ in range(squares):
             # Lane after lane, as sums into one cell wait for one another.
             for lane in range(valid):
@@ -178,10 +178,10 @@ def _scatter(like, count, total, places, totals, levels, depth, row, channel, ar
 
 @part
 def _max_gradient_units(kinds, args, scratch, first, last):
-    """From the gradient of the rows that of the maps, each value to the first maximum of its bin.
+    """The gradient of max pooling: each value goes to the first maximum of its bin.
 
-    ``kinds``: an integer as wide as the floats, which counts the lanes of a unit; one twice as wide or more;
-    a float of the type of the gradients; the number of NaNs. A unit must hold all boxes of its map.
+    ``kinds``: an integer as wide as the floats, whose lanes are the channels of a unit; one at least twice as
+    wide; a float of the type of the gradients; the number of NaNs. A unit must hold all boxes of its map.
     """
     bits, like, total, turn = kinds
     maps, boxes, units, levels, depth = tables(args)
@@ -215,7 +215,7 @@ def _max_gradient_units(kinds, args, scratch, first, last):
             build_tables(like, base, height, width, word(args, ROW_DOUBLINGS), word(args, COLUMN_DOUBLINGS))
             mine = totals + lane // lanes(total) * block + lane % lanes(total) * (WIDTH // lanes(total))
             for r in range(word(this, UNIT_BOX), word(this, UNIT_BOX_STOP)):
-                _ask_for(like, total, levels, depth, rows + (r + 2) * length, channel, args)
+                _prefetch_row(like, total, levels, depth, rows + (r + 2) * length, channel, args)
                 pool_box(like, scratch, base, boxes + BOX_BYTES * r, levels, depth, across, down)
                 to_cells(like, scratch, bins, low)
                 row, count = rows + r * length, lanes(like)
@@ -227,7 +227,7 @@ def _max_gradient_units(kinds, args, scratch, first, last):
 
 @part
 def _argmax_units(kinds, args, scratch, first, last):
-    """As `_max_units` for float32 and whole maps, one box a map, and note where the maxima are.
+    """As `_max_units` for float32 and whole maps, one box per map, with argmax indices.
 
     ``ARGMAX``, int16 ``[maps, blocks, bins, 16]``, receives the cell of the first maximum of each bin.
     ``kinds``: an integer as wide as the floats, the number of NaNs, the type that is compared, and whether
@@ -238,7 +238,7 @@ def _argmax_units(kinds, args, scratch, first, last):
     maps, boxes, units, levels, depth = tables(args)
     channels, lines = word(args, CHANNELS), word(args, PREFETCH_LINES)
     tile = word(args, BINS) * WIDTH
-    places, stages, keys = scratch + tile, scratch + 2 * tile, scratch + 4 * tile
+    indices, stages, keys = scratch + tile, scratch + 2 * tile, scratch + 4 * tile
     each = (channels + lanes(like) - 1) // lanes(like) * tile // 2
     unit = first
     while unit < last:
@@ -257,14 +257,14 @@ def _argmax_units(kinds, args, scratch, first, last):
         row, base, stage = word(args, ROWS) + number * channels * tile // lanes(like), keys, stages
         found = word(args, ARGMAX) + number * each + channel // lanes(like) * tile // 2
         ahead = word(one, MAP_ADDRESS) + channel * word(one, MAP_CHANNEL_STEP) + several * block
-        # Rows are written one behind: reading what was stored a moment ago in other pieces stalls.
+        # Output is written one box behind: reading what was just stored in other pieces stalls.
         for i in range(several + 1):
             other, stage = stage, stages + (i & 1) * tile
             if i < several:
-                argmax_box(like, value, scratch, places, base, box, levels, depth, down, ahead, lines)
+                argmax_box(like, value, scratch, indices, base, box, levels, depth, down, ahead, lines)
                 turn_tile(value, scratch, stage, levels, depth)
                 for at in range(0, tile // 2, WIDTH // 2):
-                    store_half(found + at, load(like, places + 2 * at))
+                    store_half(found + at, load(like, indices + 2 * at))
                 base, ahead, found = base + block, ahead + block, found + tile // 2
             if i > 0:
                 emit(value, other, row, levels, depth, channels, channel, value, False)
@@ -293,7 +293,7 @@ def _argmax_gradient_units(kinds, args, scratch, first, last):
         for at in range(scratch, end, WIDTH):
             store(at, zero(total))
         for totals in range(scratch, end, block):
-            _ask_for(total, total, levels, depth, row, channel + 2 * lanes(total), args)
+            _prefetch_row(total, total, levels, depth, row, channel + 2 * lanes(total), args)
             _scatter(np.int16(0), lanes(total), total, found, totals, levels, depth, row, channel, args)
             found, channel = found + tile // 2, channel + lanes(total)
         spread_several(total, scratch, one, opening, channels, several, word(args, STREAMED) != 0)
@@ -348,13 +348,13 @@ def max_gradient_32(args):
 
 @Entry
 def argmax_32(args):
-    """Max of float32, none of them NaN, with places."""
+    """Max of float32 without NaN, with argmax indices."""
     work(_argmax_units, (np.int32(0), np.int32(word(args, NAN_COUNT)), np.float32(0), False), args)
 
 
 @Entry
 def argmax_32_keys(args):
-    """Max of float32, with places."""
+    """Max of float32, with argmax indices."""
     work(_argmax_units, (np.int32(0), np.int32(word(args, NAN_COUNT)), np.int32(0), True), args)
 
 

@@ -66,7 +66,7 @@ def _mean_box(like, tile, base, width, box, levels, depth):
 
 @part
 def _mean_units(kinds, args, scratch, first, last):
-    """Pool for mean. ``kinds``: an integer and a float of the same width."""
+    """Mean pooling. ``kinds``: an integer and a float of the same width."""
     bits, like = kinds
     maps, boxes, units, levels, depth = tables(args)
     out = word(args, ROWS)
@@ -94,8 +94,8 @@ def _mean_units(kinds, args, scratch, first, last):
 
 
 @part
-def _share_out(like, totals, width, box, levels, depth, row, channel, args, buffer):
-    """Add one box's gradient, divided by the cells of each bin, to all of them."""
+def _scatter(like, totals, width, box, levels, depth, row, channel, args, buffer):
+    """Add the gradient of one box, divided by the number of cells of each bin, to all of them."""
     channels = word(args, CHANNELS)
     count, item = lanes(like), WIDTH // lanes(like)
     valid = least(count, channels - channel)
@@ -122,7 +122,7 @@ def _share_out(like, totals, width, box, levels, depth, row, channel, args, buff
 
 @part
 def _mean_gradient_units(kinds, args, scratch, first, last):
-    """From the gradient of the rows that of the maps, of one type; a unit must hold all boxes of its map."""
+    """The gradient of mean pooling; a unit must hold all boxes of its map."""
     (like,) = kinds
     grads, boxes, units, levels, depth = tables(args)
     rows = word(args, ROWS)
@@ -136,7 +136,7 @@ def _mean_gradient_units(kinds, args, scratch, first, last):
             store(at, zero(like))
         for r in range(word(this, UNIT_BOX), word(this, UNIT_BOX_STOP)):
             row = rows + r * length
-            _share_out(like, totals, width, boxes + BOX_BYTES * r, levels, depth, row, channel, args, scratch)
+            _scatter(like, totals, width, boxes + BOX_BYTES * r, levels, depth, row, channel, args, scratch)
         spread(like, totals, one, channel, channels)
 
 

@@ -1,4 +1,4 @@
-"""Greedy suppression on the CPU that stops when enough boxes are kept."""
+"""Greedy non-maximum suppression on the CPU that stops when enough boxes are selected."""
 
 # What is here is run by numba's compiler, whose types basedpyright cannot follow.
 # pyright: basic
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def _keep(boxes, order, threshold, most, kept):
-    """Positions in ``order`` of boxes that overlap no kept one by more than ``threshold``, into ``kept``."""
+    """Write indices of boxes whose IoU with no selected box is above ``threshold`` into ``kept``."""
     count = 0
     areas = np.empty(most, np.float32)
     for i in order:
@@ -36,12 +36,12 @@ def _keep(boxes, order, threshold, most, kept):
 
 try:
     _compiled = numba.njit(nogil=True, cache=True)(_keep)
-except RuntimeError:  # no folder to keep machine code in
+except RuntimeError:  # no writable folder for machine code
     _compiled = numba.njit(nogil=True)(_keep)
 
 
 def keep(boxes: np.ndarray, scores: np.ndarray, threshold: float, most: int) -> np.ndarray:
-    """Positions int64 of at most ``most`` kept boxes, best first; ``boxes`` float32 ``[N, 4]``."""
+    """Indices int64 of at most ``most`` selected boxes, highest score first; ``boxes`` float32 ``[N, 4]``."""
     most = min(most, len(boxes))
     kept = np.empty(most, np.int64)
     if not most:

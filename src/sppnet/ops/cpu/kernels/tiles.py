@@ -50,7 +50,7 @@ from sppnet.ops.cpu.layout import WIDTH
 
 @part
 def build_tables(like, base, height, width, ky, kx):
-    """From the block at ``base`` the maxima of 2^i x 2^j cells, at ``(i * kx + j)`` planes behind it."""
+    """Fill tables of maxima of 2^i x 2^j cells of the block at ``base``, ``i * kx + j`` planes behind it."""
     plane = height * width * WIDTH
     for number in range(1, ky * kx):
         i, j = number // kx, number % kx
@@ -66,10 +66,10 @@ def build_tables(like, base, height, width, ky, kx):
 
 @part
 def pool_box(like, tile, base, box, levels, depth, across, down):
-    """The maxima of all bins of one box, one vector a bin, in the public order of the bins.
+    """The maxima of all bins of one box, one vector per bin, in the public order of the bins.
 
-    A level that is made from another takes the bins of that; else ``across`` is 0 where the four places
-    that the edges name cover every bin.
+    A level that is made from another reads the bins of that one. Otherwise ``across`` is 0 where the four
+    places of the edges cover every bin.
     """
     corner = base + word(box, BOX_CORNER)
     for k in range(depth):
@@ -102,7 +102,7 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
                     left, right = word(columns + EDGE_BYTES * j, 0), word(columns + EDGE_BYTES * j, 1)
                     best = corners(like, top, bottom, left, right)
                     if across != 0:
-                        # Not by `range`, which would divide to know how many there are.
+                        # Not by `range`, which divides to get the number of steps.
                         row = top
                         while True:
                             cell, end = row + left, row + right
@@ -118,11 +118,11 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
 
 
 @part
-def argmax_box(like, value, tile, places, base, box, levels, depth, down, ahead, lines):
-    """As `pool_box` without tables, and into ``places`` the cells where the maxima were found first.
+def argmax_box(like, value, tile, indices, base, box, levels, depth, down, ahead, lines):
+    """As `pool_box` without tables; writes the cell of the first maximum of each bin to ``indices``.
 
-    ``value`` is compared, places have the type of ``like``. ``lines`` times the bins that are made from cells
-    is asked for from ``ahead`` on: little by little, memory is read while the processor compares.
+    The type of ``value`` is compared, indices have the type of ``like``. At each bin that is made from cells,
+    ``lines`` cache lines are prefetched from ``ahead`` on: memory is read while the processor compares.
     """
     corner, one = base + word(box, BOX_CORNER), fill(like, 1)
     for k in range(depth):
@@ -138,11 +138,11 @@ def argmax_box(like, value, tile, places, base, box, levels, depth, down, ahead,
             for j in range(n):
                 if parent != k:
                     start = first + (i * line + j * WIDTH) * quotient
-                    best, found = load(value, tile + start), load(like, places + start)
+                    best, found = load(value, tile + start), load(like, indices + start)
                     for _ in range(quotient):
                         for at in range(start, start + quotient * WIDTH, WIDTH):
                             key = load(value, tile + at)
-                            found = where_first(key, load(like, places + at), best, found)
+                            found = where_first(key, load(like, indices + at), best, found)
                             best = vmax(key, best)
                         start += line
                 else:
@@ -155,7 +155,7 @@ def argmax_box(like, value, tile, places, base, box, levels, depth, down, ahead,
                     for at in range(ahead, ahead + lines * WIDTH, WIDTH):
                         prefetch(at)
                     ahead += lines * WIDTH
-                    # Not by `range`, which would divide to know how many there are.
+                    # Not by `range`, which divides to get the number of steps.
                     while row <= bottom:
                         cell, end = row + left, row + right
                         number = fill(like, (cell - base) // WIDTH)
@@ -166,20 +166,20 @@ def argmax_box(like, value, tile, places, base, box, levels, depth, down, ahead,
                             cell += WIDTH
                         row += down
                 store(tile + target, best)
-                store(places + target, found)
+                store(indices + target, found)
                 target += WIDTH
 
 
 @part
 def to_cells(like, tile, bins, low):
-    """The cells that a tile of `to_cell_keys` integers names, in place."""
+    """Replace a tile of `to_cell_keys` integers by their cells."""
     for at in range(tile, tile + bins * WIDTH, WIDTH):
         store(at, to_cell(load(like, at), low))
 
 
 @part
 def turn_tile(like, tile, stage, levels, depth):
-    """From one vector a bin to, level by level, the bins of one channel side by side."""
+    """Transpose a tile of one vector per bin: level by level, the bins of one channel side by side."""
     size, most = WIDTH // lanes(like), least(lanes(like), 16)
     for level in range(levels, levels + LEVEL_BYTES * depth, LEVEL_BYTES):
         squares, before = (
@@ -200,14 +200,14 @@ def turn_tile(like, tile, stage, levels, depth):
         if left & 4:
             transpose(like, 4, source, WIDTH, target, step)
             source, target = source + 4 * WIDTH, target + 4 * size
-        # No square leaves 2 or 3 more than multiples of 4 do.
+        # No square leaves a remainder of 2 or 3 modulo 4.
         if left & 1:
             transpose(like, 1, source, WIDTH, target, step)
 
 
 @part
 def emit(like, stage, row, levels, depth, channels, channel, turn, streamed):
-    """Write one block's staged keys into an output row, as bits of floats."""
+    """Write the staged keys of a block into a feature vector, as bits of floats."""
     size = WIDTH // lanes(like)
     valid = least(lanes(like), channels - channel)
     for level in range(levels, levels + LEVEL_BYTES * depth, LEVEL_BYTES):
