@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from sppnet.backbones import Backbone, load_backbone, prepare
 from sppnet.benchmark._measure import machine
-from sppnet.detect.rcnn import CropOptions, crop_windows
+from sppnet.detect.crops import CropOptions, crop_windows
 from sppnet.errors import MissingExtraError
 from sppnet.features import extract, score_rows
 from sppnet.features.network import pick_device
