@@ -21,6 +21,7 @@ VERBS = {
     "train": "train classify | detect DATA --out RUN: networks by backpropagation, as the paper does",
     "evaluate": "RUN DATA [--split S]: a table on the screen, metrics.json and report.html in RUN",
     "predict": "RUN SOURCE... [--out DIR]: drawn images and predictions for images, folders, globs",
+    "serve": "RUN [--host H] [--port P]: predictions over HTTP, and a page to try them",
     "benchmark": "pooling | fitting | detection | classification: ratios against peers, in one run",
     "reproduce": "TABLE --data DIR: a table of the paper beside this machine's figures",
 }
