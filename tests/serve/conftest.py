@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from running_server import running
 from serve_images import OPTIONS, detection_set, png
 
 from sppnet.classify import Classifier
@@ -53,3 +54,10 @@ def limited(detector: Detector) -> Iterator[Callable[..., TestClient]]:
     yield start
     for each in started:
         each.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def url(detector: Detector) -> Iterator[str]:
+    """The address of a real server on a thread."""
+    with running(create_app(detector)) as found:
+        yield found

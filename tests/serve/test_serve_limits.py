@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from running_server import running
 from serve_images import encoded, png
 
+from sppnet.detect import Detector
 from sppnet.errors import UserError
-from sppnet.serve import ServeOptions
+from sppnet.serve import ServeOptions, create_app
 
 PNG = {"content-type": "image/png"}
 FORM = {"content-type": "multipart/form-data; boundary=x"}
@@ -66,7 +71,7 @@ BAD_BODIES = {
     "cut off": (b'--x\r\nContent-Disposition: form-data; name="files"', FORM, 422, "broken_form"),
     "no end": (part(b'form-data; name="files"; filename="a"')[:-6], FORM, 422, "broken_form"),
     "no name": (part(b'form-data; filename="a"'), FORM, 422, "broken_form"),
-    "no files": (b"--x--\r\n", FORM, 422, "broken_form"),
+    "no files": (b"--x--\r\n", FORM, 422, "no_files"),
     "a path": (part(b'form-data; name="files"', b"/etc/passwd"), FORM, 422, "no_files"),
     "an empty file": (part(b'form-data; name="files"; filename="a"', b""), FORM, 422, "empty"),
 }
@@ -153,20 +158,44 @@ def test_limits_of_a_request(limited: Callable[..., TestClient]) -> None:
     refused(answer, 413, "too_many_boxes")
 
 
-def test_a_full_queue_is_refused(limited: Callable[..., TestClient]) -> None:
-    client = limited(queue=2, max_files=2)
-    answers = []
+def test_a_full_queue_is_refused(detector: Detector) -> None:
+    two = [("files", (str(i), png(i))) for i in range(2)]
+    with running(create_app(detector, ServeOptions(queue=2, max_files=2))) as url:
 
-    def upload() -> Iterator[bytes]:
-        # While this body is on its way, its request holds one of the two places.
-        files = [("files", (str(i), png(i))) for i in range(2)]
-        answers.append(client.post("/predict", files=files))
-        yield png(1)
+        def upload() -> Iterator[bytes]:
+            yield png(1)[:50]
+            # While this body is on its way, its request holds one of the two places.
+            while "sppnet_images_in_work 1.0" not in httpx.get(f"{url}/metrics").text:
+                pass
+            answer = httpx.post(f"{url}/predict", files=two, timeout=60)
+            refused(answer, 429, "queue_full")
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+            yield png(1)[50:]
 
-    assert client.post("/predict", content=upload(), headers=PNG).status_code == 200
-    refused(answers[0], 429, "queue_full")
-    assert 1 <= int(answers[0].headers["retry-after"]) <= 60
-    assert client.post("/predict", files=[("files", (str(i), png(i))) for i in range(2)]).status_code == 200
+        assert httpx.post(f"{url}/predict", content=upload(), headers=PNG, timeout=60).status_code == 200
+        assert httpx.post(f"{url}/predict", files=two, timeout=60).status_code == 200
+
+
+def test_a_body_that_stops_is_refused(detector: Detector) -> None:
+    with running(create_app(detector, ServeOptions(read_seconds=0.2))) as url:
+        answered = threading.Event()
+
+        def upload() -> Iterator[bytes]:
+            yield png(1)[:50]
+            answered.wait(60)
+
+        with ThreadPoolExecutor(1) as pool:
+            request = pool.submit(httpx.post, f"{url}/predict", content=upload(), headers=PNG, timeout=60)
+            while 'path="/predict",status="408"' not in httpx.get(f"{url}/metrics").text:
+                pass
+            answered.set()
+            refused(request.result(), 408, "slow_body")
+
+
+@pytest.mark.parametrize("headers", [{}, {"expect": "100-continue"}])
+def test_a_large_body_is_refused_and_the_client_gets_the_answer(url: str, headers: dict[str, str]) -> None:
+    answer = httpx.post(f"{url}/predict", content=bytes(21 * 2**20), headers={**PNG, **headers}, timeout=60)
+    refused(answer, 413, "too_large")
 
 
 def test_options_out_of_range() -> None:

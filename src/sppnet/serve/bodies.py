@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, cast
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from sppnet.serve.admission import Admission, Ticket
 from sppnet.serve.multipart import Part, parse_form
@@ -21,6 +21,7 @@ _LARGEST = 1e7
 """Largest magnitude of a coordinate."""
 _DRAINED = 4
 """Bodies of the largest size that are read and dropped, so that a client gets to reading the answer."""
+_DRAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -31,52 +32,69 @@ class Upload:
     data: bytes
 
 
-async def read_body(request: Request, ticket: Ticket, admission: Admission, options: ServeOptions) -> bytes:
-    """The whole body.
+class Body:
+    """The body of a request, read within limits.
 
-    Raises:
-        Problem: 413 for more than ``max_bytes``, 408 when it takes too long, 429 when memory for bodies
-            is full.
+    Args:
+        request: a request whose body was not read yet.
+        options: limits.
     """
-    declared = request.headers.get("content-length", "")
-    size = int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 20 else None
-    body = bytearray()
-    try:
-        async with asyncio.timeout(options.read_seconds):
-            if size is not None and size > options.max_bytes:
-                raise _too_large(options)
-            admission.enter(ticket, 0, size or 0)
-            async for chunk in request.stream():
-                if size is None:
-                    admission.enter(ticket, 0, len(chunk))
-                body += chunk
-                if len(body) > options.max_bytes:
-                    raise _too_large(options)
-    except TimeoutError:
-        wanted = f"expected the body within {options.read_seconds:g} seconds"
-        raise Problem(408, "slow_body", f"{wanted}, got a part") from None
-    except ClientDisconnect:
-        raise Problem(408, "disconnected", "expected a body, got a closed connection") from None
-    return bytes(body)
 
+    def __init__(self, request: Request, options: ServeOptions) -> None:
+        self._request, self._options = request, options
+        self._more = True
 
-async def drain(request: Request, options: ServeOptions) -> None:
-    """Read and drop the rest of a refused body, up to a limit; many clients read no answer before.
+    async def read(self, ticket: Ticket, admission: Admission) -> bytes:
+        """The whole body.
 
-    A client that sent ``Expect: 100-continue`` has not sent the body yet and gets its answer at once.
-    """
-    if "expect" in request.headers:
-        return
-    dropped = 0
-    try:
-        async with asyncio.timeout(min(5.0, options.read_seconds)):
-            while dropped <= _DRAINED * options.max_bytes:
-                message = await request.receive()
-                dropped += len(message.get("body", b""))
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    break
-    except TimeoutError:
-        pass  # the connection is closed with the answer
+        Raises:
+            Problem: 413 for more than ``max_bytes``, 408 when it takes too long, 429 when memory for
+                bodies is full.
+        """
+        options = self._options
+        declared = self._request.headers.get("content-length", "")
+        size = int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 20 else None
+        if size is not None and size > options.max_bytes:
+            raise _too_large(options)
+        admission.enter(ticket, 0, size or 0)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(options.read_seconds):
+                while self._more:
+                    chunk = await self._chunk()
+                    if size is None:
+                        admission.enter(ticket, 0, len(chunk))
+                    body += chunk
+                    if len(body) > options.max_bytes:
+                        raise _too_large(options)
+        except TimeoutError:
+            self._more = False
+            wanted = f"expected the body within {options.read_seconds:g} seconds"
+            raise Problem(408, "slow_body", f"{wanted}, got a part") from None
+        return bytes(body)
+
+    async def drain(self) -> None:
+        """Read and drop the rest of a refused body, up to a limit; many clients read no answer before.
+
+        A client that sent ``Expect: 100-continue`` has not sent the body yet and gets its answer at once.
+        """
+        if "expect" in self._request.headers:
+            return
+        dropped = 0
+        try:
+            async with asyncio.timeout(min(_DRAIN_SECONDS, self._options.read_seconds)):
+                while self._more and dropped <= _DRAINED * self._options.max_bytes:
+                    dropped += len(await self._chunk())
+        except (TimeoutError, Problem):
+            return  # nobody waits for the rest: the connection is closed with the answer
+
+    async def _chunk(self) -> bytes:
+        message = await self._request.receive()
+        if message["type"] != "http.request":
+            self._more = False
+            raise Problem(408, "disconnected", "expected a body, got a closed connection")
+        self._more = bool(message.get("more_body", False))
+        return message.get("body", b"")
 
 
 def uploads(body: bytes, content_type: str, options: ServeOptions) -> tuple[list[Upload], bytes | None]:

@@ -17,7 +17,7 @@ from sppnet.data.images import Pixels
 from sppnet.errors import UserError
 from sppnet.serve.admission import Admission, Ticket
 from sppnet.serve.batching import Batcher
-from sppnet.serve.bodies import Upload, drain, read_body, uploads
+from sppnet.serve.bodies import Body, Upload, uploads
 from sppnet.serve.decode import decode, open_upload
 from sppnet.serve.metrics import Metrics
 from sppnet.serve.model import Served
@@ -71,13 +71,13 @@ class Workshop:
         Raises:
             Problem: a limit is exceeded, or the body is broken.
         """
-        ticket = Ticket()
+        ticket, reader = Ticket(), Body(request, self.options)
         try:
             try:
                 self.admission.enter(ticket, 1, 0)
-                body = await read_body(request, ticket, self.admission, self.options)
+                body = await reader.read(ticket, self.admission)
             except Problem:
-                await drain(request, self.options)
+                await reader.drain()
                 raise
             kind = request.headers.get("content-type", "")
             files, boxes = await self._in_pool(uploads, body, kind, self.options)
