@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -54,11 +55,11 @@ def browser() -> Iterator:
 @pytest.fixture
 def page(browser, url: str) -> Iterator:
     """The page of the detector; requests to other hosts and script errors fail the test."""
-    with opened(browser, url) as found:
+    with Opened(browser, url) as found:
         yield found
 
 
-class opened:  # noqa: N801 - used as a context manager function
+class Opened:
     """A page at phone width whose complaints fail the test."""
 
     def __init__(self, browser, url: str) -> None:
@@ -68,10 +69,15 @@ class opened:  # noqa: N801 - used as a context manager function
         self.complaints: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", self._check)
+        self.page.on("console", self._listen)
 
     def _check(self, request) -> None:
         if not request.url.startswith((self.url, "data:", "blob:")):
             self.complaints.append(request.url)
+
+    def _listen(self, message) -> None:
+        if "Content Security Policy" in message.text:
+            self.complaints.append(message.text)
 
     def __enter__(self):
         self.page.goto(self.url)
@@ -85,8 +91,6 @@ class opened:  # noqa: N801 - used as a context manager function
 
 
 def drop(page, data: bytes) -> None:
-    import base64
-
     page.evaluate(DROP, ["#stage", base64.b64encode(data).decode()])
 
 
@@ -166,14 +170,12 @@ def test_the_page_fits_a_phone_and_is_used_by_keyboard(page) -> None:
         focused.append(page.evaluate("document.activeElement.id"))
         page.keyboard.press("Tab")
     assert focused == ["file", "camera", "download", "threshold", "list"]
-    names = page.evaluate(
-        "[...document.querySelectorAll('button, input')].filter((e) => !(e.textContent || e.labels?.length)).length"
-    )
-    assert names == 0
+    controls = "[...document.querySelectorAll('button, input')]"
+    assert page.evaluate(f"{controls}.filter((e) => !(e.textContent || e.labels?.length)).length") == 0
 
 
 def test_classes_are_shown_as_bars(browser, classifier: Classifier) -> None:
-    with running(create_app(classifier)) as url, opened(browser, url) as page:
+    with running(create_app(classifier)) as url, Opened(browser, url) as page:
         drop(page, png(1, 200))
         settled(page)
         sync_api.expect(page.locator("#list progress")).to_have_count(2)
