@@ -3,8 +3,8 @@
     python tests/serve/load.py --run RUN --requests 256 --clients 1 8 64
 
 Two servers are started, one with batches and one without, and loaded in turn, so that background load affects
-both equally. A fifth of the requests is bad. Every request must be answered: good ones with 200, bad ones with
-4xx. The exit code is 1 otherwise. Without ``--run`` a small detector is fitted first.
+both equally. A fifth of the requests is bad. Every request must be answered: good ones with 200, bad ones
+with 4xx. The exit code is 1 otherwise. Without ``--run`` a small detector is fitted first.
 """
 
 from __future__ import annotations
