@@ -96,7 +96,9 @@ def estimator_kinds(data: TinyData) -> dict[str, Kind]:
     network = made["network"]
     assert isinstance(network, NetworkClassifier)
     kinds["training, new"] = training_kind(network, data, no_work, [None])
-    kinds["training, over a run"] = training_kind(network, data, saving(made["classifier"]), [made["classifier"]])
+    kinds["training, over a run"] = training_kind(
+        network, data, saving(made["classifier"]), [made["classifier"]]
+    )
     return kinds
 
 
@@ -281,7 +283,9 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as below:
                 outcomes = run_kind(kind, Path(below), flags.count, flags.seed)
             print(f"{name}: {dict(outcomes)}", flush=True)
-            bad += sum(n for said, n in outcomes.items() if said not in ("killed", "finished before the kill"))
+            bad += sum(
+                n for said, n in outcomes.items() if said not in ("killed", "finished before the kill")
+            )
     return int(bad > 0)
 
 

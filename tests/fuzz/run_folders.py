@@ -115,7 +115,9 @@ def change_tensors(run: Run, draw: random.Random) -> None:
     run["model.safetensors"] = save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
 
 
-def change_tensor(tensors: dict[str, torch.Tensor], name: str, draw: random.Random) -> dict[str, torch.Tensor]:
+def change_tensor(
+    tensors: dict[str, torch.Tensor], name: str, draw: random.Random
+) -> dict[str, torch.Tensor]:
     tensor = tensors[name].clone()
     flat = tensor.flatten()
     some = draw.randrange(max(1, flat.numel()))
@@ -128,7 +130,10 @@ def change_tensor(tensors: dict[str, torch.Tensor], name: str, draw: random.Rand
         case 2 if floats:
             flat *= draw.choice([0.0, -1.0, 1e6, 1e14, 1e30])
         case 3:
-            return {**tensors, name: flat.to(draw.choice([torch.float64, torch.float16, torch.int64, torch.bool]))}
+            return {
+                **tensors,
+                name: flat.to(draw.choice([torch.float64, torch.float16, torch.int64, torch.bool])),
+            }
         case 4:
             return {**tensors, name: tensor[:-1] if tensor.ndim else tensor[None]}
         case 5:
@@ -218,7 +223,16 @@ def place_oddity(folder: Path, draw: random.Random) -> None:
             pass
 
 
-CHANGES = (change_bytes, change_json, change_json, change_toml, change_toml, change_tensors, change_tensors, change_header)
+CHANGES = (
+    change_bytes,
+    change_json,
+    change_json,
+    change_toml,
+    change_toml,
+    change_tensors,
+    change_tensors,
+    change_header,
+)
 
 
 def changed(runs: dict[str, Run], draw: random.Random) -> Run:

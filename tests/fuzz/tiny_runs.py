@@ -66,7 +66,11 @@ def make_estimators(data: TinyData) -> dict[str, Estimator[Any]]:
     train = TrainOptions(short_side=SIDE, crop=36, epochs=1, batch=4, drops=())
     made: list[tuple[str, Estimator[Any], Path]] = [
         ("detector", Detector(BACKBONE, device="cpu", options=boxes), data.boxes),
-        ("detector without iou head", Detector(BACKBONE, device="cpu", options=boxes, iou_head=0), data.boxes),
+        (
+            "detector without iou head",
+            Detector(BACKBONE, device="cpu", options=boxes, iou_head=0),
+            data.boxes,
+        ),
         ("paper", PaperDetector(BACKBONE, device="cpu", options=paper, **dense, **tune), data.boxes),
         (
             "paper on pooled rows",
