@@ -73,3 +73,11 @@ def test_mistakes_of_the_command(
     assert "nowhere" in refused(str(tmp_path / "nowhere"))
     assert "queue" in refused(str(detector_run), "--queue=0")
     assert "no.such.host.invalid" in refused(str(detector_run), "--host=no.such.host.invalid", "--port=0")
+
+
+def test_a_missing_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sppnet.cli.serve.find_spec", lambda name: None)
+    assert main(["serve", str(tmp_path)]) == 2
+    assert "pip install 'sppnet[serve]'" in capsys.readouterr().err
