@@ -55,7 +55,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "said"),
     [
         (["predit"], "Did you mean 'predict'?"),
-        (["serve"], "got 'serve'"),
+        (["cook"], "got 'cook'"),
         (["fit", "segment"], "'segment' is none of detect, classify. See sppnet fit --help."),
         (["check", "--jsn"], "--jsn"),
         (["check", "more"], "more"),
