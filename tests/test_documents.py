@@ -26,7 +26,8 @@ def test_the_readme_has_runnable_blocks_of_both_kinds() -> None:
 
 
 def test_blocks_are_found_and_may_be_left_out() -> None:
-    text = "a\n```\nx\n```\n\n<!-- not run: needs a camera -->\n```sh\nsppnet check\n```\n```python\nb = 1\n```\n"
+    text = "a\n```\nx\n```\n\n<!-- not run: needs a camera -->\n```sh\nsppnet check\n```\n"
+    text += "```python\nb = 1\n```\n"
     found = blocks_of(text, Path("page.md"))
     assert [(b.line, b.language, b.text, b.runs) for b in found] == [
         (2, "", "x\n", False),
@@ -40,7 +41,7 @@ def test_a_block_that_fails_is_seen() -> None:
     page = Path("page.md")
     with pytest.raises(ZeroDivisionError):
         run_blocks(blocks_of("```python\na = 0\n```\n```python\n1 / a\n```\n", page), main)
-    with pytest.raises(AssertionError, match="page.md:1: sppnet check"):
+    with pytest.raises(AssertionError, match=r"page\.md:1: sppnet check"):
         run_blocks(blocks_of("```sh\nsppnet check\n```\n", page), lambda words: 2)
     with pytest.raises(AssertionError, match="only sppnet"):
         run_blocks(blocks_of("```sh\nrm -r x\n```\n", page), lambda words: 0)

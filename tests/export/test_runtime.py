@@ -24,7 +24,7 @@ def test_importing_it_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def _picture(mode: str) -> Image.Image:
+def _image(mode: str) -> Image.Image:
     values = np.random.default_rng(1).integers(0, 255, (7, 5, 3)).astype(np.uint8)
     if mode == "I;16":
         return Image.fromarray(values[:, :, 0].astype(np.uint16) * 250)
@@ -33,7 +33,16 @@ def _picture(mode: str) -> Image.Image:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_is_read_as_the_package_reads_it(mode):
-    image = _picture(mode)
+    image = _image(mode)
+    np.testing.assert_array_equal(read_without_torch(image), read_pixels(image))
+
+
+@pytest.mark.parametrize("bits", [8, 9, 10, 12, 14, 16])
+@pytest.mark.parametrize("mode", ["I", "I;16", "F"])
+def test_every_depth_of_grey_is_read_as_the_package_reads_it(mode, bits):
+    values = np.random.default_rng(bits).integers(0, 2**bits, (9, 11))
+    image = Image.fromarray(values.astype({"I": np.int32, "I;16": np.uint16, "F": np.float32}[mode]))
+    assert image.mode == mode
     np.testing.assert_array_equal(read_without_torch(image), read_pixels(image))
 
 
@@ -43,7 +52,7 @@ def test_every_orientation_is_turned_upright(tmp_path, turn, ending):
     path = tmp_path / f"image.{ending}"
     exif = Image.Exif()
     exif[0x0112] = turn
-    _picture("RGB").save(path, exif=exif)
+    _image("RGB").save(path, exif=exif)
     np.testing.assert_array_equal(read_without_torch(path), read_pixels(path))
     np.testing.assert_array_equal(read_without_torch(path.read_bytes()), read_pixels(path))
 
