@@ -1,7 +1,7 @@
 """Runnable blocks of the documentation, and the data that they name.
 
-A fence of the language python or sh is run; a fence without a language is not. The blocks of one document share a
-folder and, for Python, a namespace. ``<!-- not run: REASON -->`` in the line above a fence leaves it out.
+A fence of the language python or sh is run; a fence without a language is not. The blocks of one document
+share a folder and, for Python, a namespace. ``<!-- not run: REASON -->`` in the line above leaves one out.
 """
 
 from __future__ import annotations

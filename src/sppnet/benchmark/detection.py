@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sppnet.backbones import Backbone, load_backbone, prepare
-from sppnet.benchmark._measure import machine
+from sppnet.benchmark.measure import machine
 from sppnet.detect.rcnn import CropOptions, crop_windows
 from sppnet.errors import MissingExtraError
 from sppnet.features import extract, score_rows
