@@ -10,7 +10,7 @@ from sppnet.benchmark.detection import (
     time_cropping,
     time_pooling,
 )
-from sppnet.detect.rcnn import CropOptions
+from sppnet.detect.crops import CropOptions
 
 
 def test_windows_lie_in_the_image_and_are_the_same_every_time():

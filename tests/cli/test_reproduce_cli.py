@@ -13,7 +13,7 @@ import torch
 
 from sppnet.backbones import load_backbone, prepare
 from sppnet.data import write_voc
-from sppnet.detect.paper import detector as detector_module
+from sppnet.detect import detector as detector_module
 from sppnet.paper import detection
 from sppnet.paper.detection import TABLES
 from sppnet.paper.tables import DetectionSize, Request
@@ -105,32 +105,32 @@ def test_quick_from_end_to_end(shell, data: Path, tmp_path: Path, table: str) ->
 def test_a_table_says_how_large_it_was_made(
     monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path
 ) -> None:
-    seen: list[detector_module.PaperDetector] = []
+    seen: list[detector_module.Detector] = []
 
     def fit(self, *_: object, **__: object):
         seen.append(self)
         return self
 
-    monkeypatch.setattr(detector_module.PaperDetector, "fit", fit)
-    monkeypatch.setattr(detector_module.PaperDetector, "evaluate", lambda *_, **__: {"VOC07_AP50": 0.5})
+    monkeypatch.setattr(detector_module.Detector, "fit", fit)
+    monkeypatch.setattr(detector_module.Detector, "evaluate", lambda *_, **__: {"VOC07_AP50": 0.5})
     monkeypatch.setattr(detection, "feature_times", lambda *_: detection.FeatureTimes(1.0, 2.0))
-    monkeypatch.setattr(detector_module.PaperDetector, "proposals", lambda *_: None)
-    monkeypatch.setattr(detector_module.PaperDetector, "names_", NAMES, raising=False)
+    monkeypatch.setattr(detector_module.Detector, "proposals", lambda *_: None)
+    monkeypatch.setattr(detector_module.Detector, "names_", NAMES, raising=False)
     device = types.SimpleNamespace(device=torch.device("cpu"))
-    monkeypatch.setattr(detector_module.PaperDetector, "network_", device, raising=False)
+    monkeypatch.setattr(detector_module.Detector, "network_", device, raising=False)
     size = DetectionSize(windows=321, width=48, batches=50, rate=2e-3)
     table = TABLES["table9"](Request(data, tmp_path, NETWORK, quiet=True, detection=size))
     told = " ".join(table.differs)
     for word in ("321 windows", "48 wide", "50 batches", "0.002", "none of the images flipped"):
         assert word in told
     options = [detector.options for detector in seen]
-    assert {o.windows.most for o in options} == {321}
+    assert {o.window.windows for o in options} == {321}
     assert {o.finetune.lengths for o in options} == {(40, 10)}
     assert {o.finetune.rates for o in options} == {(2e-3, 2e-4)}
     assert {o.finetune.flipped for o in options} == {False}
     spp, rcnn = options[:10], options[10:]
-    assert [o.scales for o in spp] == 5 * [(688,)] + 5 * [(480, 576, 688, 864, 1200)]
-    assert {(o.pipeline, o.boxes.above_iou, o.boxes.ridge) for o in rcnn} == {("rcnn", 0.6, 1000.0)}
+    assert [o.map.scales for o in spp] == 5 * [(688,)] + 5 * [(480, 576, 688, 864, 1200)]
+    assert {(o.pool.pipeline, o.box.above_iou, o.box.ridge) for o in rcnn} == {("rcnn", 0.6, 1000.0)}
     assert {o.finetune.background_iou for o in rcnn} == {(0.0, 0.5)}
     ratios = [row.ours for row in table.rows if row.setting.startswith("speed-up")]
     assert ratios == [1.0, 1.0]
@@ -140,16 +140,16 @@ def test_a_table_says_how_large_it_was_made(
 def test_the_papers_networks_take_images_less_128(
     monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path, name: str, mean: float | None
 ) -> None:
-    seen: list[detector_module.PaperDetector] = []
+    seen: list[detector_module.Detector] = []
 
     def fit(self, *_: object, **__: object):
         seen.append(self)
         return self
 
     found = {"VOC07_AP50": 0.5, "per_class": {"dog": {"VOC07_AP50": 0.5}}}
-    monkeypatch.setattr(detector_module.PaperDetector, "fit", fit)
-    monkeypatch.setattr(detector_module.PaperDetector, "evaluate", lambda *_, **__: found)
-    monkeypatch.setattr(detector_module.PaperDetector, "names_", NAMES, raising=False)
+    monkeypatch.setattr(detector_module.Detector, "fit", fit)
+    monkeypatch.setattr(detector_module.Detector, "evaluate", lambda *_, **__: found)
+    monkeypatch.setattr(detector_module.Detector, "names_", NAMES, raising=False)
     table = TABLES["table11"](Request(data, tmp_path, name, quiet=True))
-    assert {detector.options.mean_pixel for detector in seen} == {mean}
+    assert {detector.options.map.mean_pixel for detector in seen} == {mean}
     assert any("less 128" in line for line in table.differs) == (mean is not None)

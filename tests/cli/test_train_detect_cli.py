@@ -14,23 +14,23 @@ from safetensors.torch import load_file
 
 from sppnet.backbones import load_backbone, prepare
 from sppnet.data import write_voc
-from sppnet.detect.paper import detector as detector_module
-from sppnet.detect.paper import training
+from sppnet.detect import detector as detector_module
+from sppnet.detect import fitting
 from sppnet.structures import Boxes, GroundTruth, ImageSize
 
 WORDS = (
     "--backbone=random:torchvision:squeezenet1_0",
-    "--layer=stride8",
+    "--layers=stride8",
     "--levels=2",
     "--device=cpu",
-    "--windows.source=dense",
-    "--windows.most=60",
-    "--finetune.width=8",
+    "--source=dense",
+    "--windows=60",
+    "--width=8",
     "--finetune.rates=1e-3",
     "--finetune.lengths=3",
     "--finetune.images=2",
-    "--crops.side=48",
-    "--crops.padding=4",
+    "--crop-side=48",
+    "--crop-padding=4",
 )
 SPP = (*WORDS, "--scales=64", "--features=fc6")
 SIZE = ImageSize(80, 100)
@@ -73,7 +73,7 @@ def kept(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
-@pytest.mark.parametrize("stage", ["finetune", "fit_boxes"])
+@pytest.mark.parametrize("stage", ["finetune", "fit_pooled"])
 def test_an_interrupted_command_goes_on(
     shell, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
@@ -82,7 +82,7 @@ def test_an_interrupted_command_goes_on(
 
     out, stages = tmp_path / "run", tmp_path / "run.stages"
     with monkeypatch.context() as patch:
-        patch.setattr(training, stage, interrupt)
+        patch.setattr(fitting, stage, interrupt)
         assert shell("train", "detect", data, "--out", out, *SPP).code == 130
     assert not out.exists()
     before = kept(stages)
@@ -105,7 +105,7 @@ def test_a_run_is_evaluated_and_predicts(shell, data: Path, tmp_path: Path) -> N
     assert said.code == 0
     assert "Next: sppnet evaluate" in said.out
     assert json.loads((out / "model.json").read_text())["names"] == ["square"]
-    assert tomllib.loads((out / "config.toml").read_text())["options"]["scales"] == [64]
+    assert tomllib.loads((out / "config.toml").read_text())["options"]["map"]["scales"] == [64]
     found = shell("evaluate", out, data, "--split=val", "--json").document
     assert found["images"] == 2
     assert 0 <= found["VOC07_AP50"] <= 1
@@ -140,10 +140,10 @@ def test_mistakes(refused, data: Path, tmp_path: Path) -> None:
     for words, told in (
         (("--scales=8",), "scales"),
         (("--finetune.rates", "1e-3", "1e-4"), "finetune.lengths"),
-        (("--windows.source=edge-boxes",), "edge_model"),
-        (("--crops.padding=40",), "CropOptions.padding"),
-        (("--finetune.weights", tmp_path / "none.safetensors"), "none.safetensors"),
-        (("--windows.file", tmp_path / "none.json", "--windows.source=selective-search"), "none.json"),
+        (("--source=edge-boxes",), "edge_model"),
+        (("--crop-padding=40",), "options.crop_padding"),
+        (("--fc-weights", tmp_path / "none.safetensors"), "none.safetensors"),
+        (("--proposals", tmp_path / "none.json", "--source=selective-search"), "none.json"),
         (("--pipeline=other",), "pipeline"),
     ):
         assert told in refused("train", "detect", data, *out, *SPP, *words)

@@ -9,8 +9,9 @@ from shape_images import NAMES, OPTIONS, image
 
 from sppnet.data import read_detection, read_image, read_pixels, write_voc
 from sppnet.detect import Detector, DetectorOptions
-from sppnet.detect.fitting import maps_of
 from sppnet.errors import UserError
+from sppnet.evaluate import detection_metrics
+from sppnet.features import extract
 from sppnet.ops.boxes import iou
 from sppnet.structures import Boxes, GroundTruth
 
@@ -20,6 +21,15 @@ def test_it_learns_to_find_what_it_was_shown(detector, shapes_set):
     assert metrics["images"] == 8
     assert metrics["AP50"] >= 0.9
     assert set(metrics["per_class"]) == set(NAMES)
+
+
+def test_evaluate_measures_what_predict_returns_at_threshold_0(detector, shapes_set):
+    metrics = detector.evaluate(shapes_set, quiet=True)
+    items = read_detection(shapes_set, "val").items
+    found = [result.detections for result in detector.predict([i.path for i in items], threshold=0)]
+    expected = detection_metrics(found, [item.truth for item in items])
+    assert {name: metrics[name] for name in expected} == expected
+    assert metrics["threshold"] == 0.5
 
 
 def test_boxes_are_moved_onto_the_objects(detector, shapes_set):
@@ -87,8 +97,9 @@ def test_a_threshold_leaves_out_the_less_probable(detector, shapes_set):
     path = read_detection(shapes_set, "val").items[0].path
     everything = detector.predict(path, threshold=0.0)
     some = detector.predict(path, threshold=0.5)
-    assert len(some) == int((everything.scores >= 0.5).sum()) < len(everything)
-    assert len(some) > 0
+    assert 0 < len(some) <= int((everything.scores >= 0.5).sum()) < len(everything)
+    assert {tuple(box) for box in some.boxes.tolist()} <= {tuple(box) for box in everything.boxes.tolist()}
+    assert torch.equal(detector.predict(path).scores, some.scores)
     assert everything.scores.tolist() == sorted(everything.scores.tolist(), reverse=True)
     assert bool(((everything.scores >= 0) & (everything.scores <= 1)).all())
 
@@ -108,18 +119,18 @@ def test_without_judge_and_flipped_images(detector, shapes_set, tmp_path):
     assert not plain.summary_["flipped"]
     assert plain.summary_["windows"] == detector.summary_["windows"]
     assert plain.summary_["rows"] < detector.summary_["rows"]
-    assert plain.heads_.regressors.iou_head is None
+    assert plain.heads_.boxes.iou_head is None
     assert plain.evaluate(shapes_set, quiet=True)["AP50"] >= 0.9
     again = Detector.load(plain.save(tmp_path / "run"), device="cpu")
-    assert again.heads_.regressors.iou_head is None
+    assert again.heads_.boxes.iou_head is None
 
 
 def test_the_judge_knows_well_placed_boxes(detector, shapes_set):
     right = 0
     for item in read_detection(shapes_set, "val").items:
-        truth, options = item.truth, detector.options
-        regressors = detector.heads_.regressors
-        projected = regressors.projection(maps_of(detector.network_, read_image(item.path), options))
+        truth, sides = item.truth, detector.options.map.sides
+        regressors = detector.heads_.boxes
+        projected = regressors.projection(extract(detector.network_, read_image(item.path), sides))
         # An IoU of a half, and none at all.
         for share, labels in ((1 / 3, truth.labels), (0.0, 1 - truth.labels)):
             shift = share * (truth.boxes.xyxy[:, 2] - truth.boxes.xyxy[:, 0])
@@ -174,7 +185,7 @@ def no_network(monkeypatch):
     def run(*_):
         raise AssertionError("the network ran")
 
-    monkeypatch.setattr("sppnet.detect.fitting.maps_of", run)
+    monkeypatch.setattr("sppnet.detect.sources.extract", run)
 
 
 @pytest.mark.parametrize("kind", ["none", "crowd", "difficult", "no area"])
@@ -245,7 +256,7 @@ def test_a_run_of_another_kind_or_half_a_run(detector, tmp_path):
     (folder / "model.json").write_text(json.dumps({**model, "kind": "classifier"}))
     with pytest.raises(UserError, match="classifier"):
         Detector.load(folder)
-    del model["layers"]
+    del model["backbone"]
     (folder / "model.json").write_text(json.dumps(model))
-    with pytest.raises(UserError, match="layers"):
+    with pytest.raises(UserError, match="backbone"):
         Detector.load(folder)

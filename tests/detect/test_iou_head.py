@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from sppnet.detect import DetectorOptions
-from sppnet.detect.candidates import candidates
-from sppnet.detect.iou_head import _jittered_boxes, _placed, fit_iou_head
-from sppnet.detect.postprocess import Heads
-from sppnet.detect.regression import Regressors, fit_projection
-from sppnet.features.store import MapStore
+from sppnet.backbones import load_backbone, prepare
+from sppnet.detect import DetectorOptions, IouHeadOptions, PostOptions
+from sppnet.detect.boxes import fit_projected
+from sppnet.detect.images import image_of
+from sppnet.detect.iou_head import IouHeadTask, _jittered_boxes, _placed, fit_iou_head
+from sppnet.detect.sources import MapSource
+from sppnet.detect.suppression import candidates
+from sppnet.detect.windows import ImageWindows
 from sppnet.learn import LinearModel
 from sppnet.ops.boxes import decode_deltas, iou
-from sppnet.structures import Boxes, FeatureMap, FeatureMaps, Grid, GroundTruth, ImageSize
+from sppnet.proposals import ProposalSource
+from sppnet.structures import Boxes, GroundTruth, ImageSize
 
 SIZE = ImageSize(100, 140)
 BOXES = Boxes(torch.tensor([[10.0, 10, 50, 40], [60, 20, 130, 90], [0, 50, 30, 99]]), SIZE)
@@ -20,7 +23,8 @@ TRUTH = GroundTruth.make(BOXES, torch.tensor([0, 1, 0]), ("a", "b"))
 
 
 def test_jittered_boxes_boxes_lie_near_and_far() -> None:
-    boxes, labels = _jittered_boxes(TRUTH, torch.arange(len(TRUTH)), 300, torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(0)
+    boxes, labels = _jittered_boxes(TRUTH, torch.arange(len(TRUTH)), 300, IouHeadOptions(), draw)
     assert len(boxes) == len(labels) > 800
     assert torch.equal(boxes.clip().xyxy, boxes.xyxy)
     for number in (0, 1):
@@ -55,25 +59,30 @@ def test_candidates_are_the_best_and_apart() -> None:
     rows = [[0.0, 0, 40, 40], [1, 0, 41, 40], [60, 60, 90, 90], [20, 60, 40, 90]]
     windows = Boxes(torch.tensor(rows), SIZE)
     scores = torch.tensor([[0.5, -2.0], [0.7, -2.0], [-1.0, 0.1], [-1.4, 0.2]])
-    index, labels = candidates(windows, scores)
+    index, labels = candidates(windows, scores, PostOptions())
     assert index.tolist() == [1, 2, 3, 2]
     assert labels.tolist() == [0, 0, 1, 1]
-    index, labels = candidates(windows, scores, 1)
+    index, labels = candidates(windows, scores, PostOptions(), 1)
     assert index.tolist() == [1, 3]
 
 
-def test_a_judge_needs_boxes_near_objects() -> None:
-    maps = FeatureMaps((FeatureMap(torch.rand(4, 12, 17), "a", Grid(8.0, 4.0), SIZE, SIZE),))
-    nothing = GroundTruth.make(BOXES[:0], torch.zeros(0, dtype=torch.int64), ("a", "b"))
-    svm = LinearModel(torch.zeros(2, 4 * 14), torch.zeros(2))
+def test_an_iou_head_needs_boxes_near_objects() -> None:
     draw = torch.Generator().manual_seed(0)
-    with MapStore(1 << 20) as store:
-        store.add(maps)
-        plain = Regressors(fit_projection(store, [0]), LinearModel(torch.zeros(8, 144), torch.zeros(8)))
-        heads = Heads(("a", "b"), svm, plain, torch.tensor([[1.0, 0.0]] * 2))
-        found = fit_iou_head(store, [BOXES], [nothing], heads, DetectorOptions(), draw)
-        assert found.regressors.iou_head is None
-        judged = fit_iou_head(store, [BOXES], [TRUTH], heads, DetectorOptions(iou_head=8), draw).regressors
-        assert judged.iou_head is not None
-        logits = judged.iou_logits(judged.projection(maps), BOXES, TRUTH.labels)
-        assert bool(torch.isfinite(logits).all())
+    network = prepare(load_backbone("zf5/32"))
+    pixels = torch.rand(3, SIZE.height, SIZE.width, generator=draw).numpy().transpose(1, 2, 0)
+    images = [image_of((255 * pixels).astype("uint8"))]
+    options = DetectorOptions(short_side=0, iou_head=8)
+    learned = []
+    for truth in (TRUTH[:0], TRUTH):
+        source = ProposalSource(shapes=torch.tensor([[0.5, 0.5]]), most=20)
+        windows = ImageWindows(images, source, options.window, None, [truth])
+        maps = MapSource(network, "", images, windows, options.map, options.pool, None)
+        svm = LinearModel(torch.zeros(2, maps.length), torch.zeros(2))
+        plain = fit_projected(maps, windows, [truth], options.box, 20.0, draw)
+        task = IouHeadTask(maps, maps, windows, [truth], svm, options.iou, options.post)
+        learned.append((fit_iou_head(task, plain, draw), maps.maps(0)))
+    assert learned[0][0].iou_head is None
+    judged, found = learned[1]
+    assert judged.iou_head is not None
+    logits = judged.iou_logits(judged.projection(found), BOXES, TRUTH.labels)
+    assert bool(torch.isfinite(logits).all())

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sppnet.backbones import load_backbone
-from sppnet.detect.paper import PaperOptions
-from sppnet.detect.paper.cells import paper_cells, release_cells, release_scale, target_sides, window_cells
+from sppnet.detect import PoolOptions
+from sppnet.detect.cells import paper_cells, release_cells, release_scale, target_sides, window_cells
 from sppnet.structures import Boxes, FeatureMap, FeatureMaps, Grid, ImageSize
 
 
@@ -139,6 +139,6 @@ def test_the_release_takes_the_scale_nearest_to_its_target():
     sides = [480, 576, 688, 864]
     assert got == [min(range(4), key=lambda i, w=w: (abs(sides[i] - w), i)) for w in wanted]
     lines = window_cells(
-        FeatureMaps(tuple(maps)), boxes, PaperOptions(cells="release"), None, {"conv5": 216.0}
+        FeatureMaps(tuple(maps)), boxes, PoolOptions(cells="release"), None, {"conv5": 216.0}
     )
     assert lines[:, 0].tolist() == got

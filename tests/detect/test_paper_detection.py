@@ -1,8 +1,6 @@
 """The paper's detection on tiny images: stages kept and never wrongly used, rules, both pipelines."""
 
-import dataclasses
 import functools
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,39 +9,42 @@ from shape_images import image
 
 from sppnet.backbones import load_backbone, prepare
 from sppnet.data import read_detection, write_voc
-from sppnet.detect.paper import (
-    BoxOptions,
+from sppnet.detect import (
+    Detector,
+    DetectorOptions,
     FinetuneOptions,
-    PaperDetector,
-    PaperOptions,
-    StageCache,
-    SvmStageOptions,
-    WindowOptions,
+    PoolOptions,
+    TargetOptions,
     combine,
-    training,
+    fitting,
 )
-from sppnet.detect.paper import detector as detector_module
-from sppnet.detect.paper.cells import pool_windows, score_windows, window_cells
-from sppnet.detect.paper.finetune import draw_batch, window_labels
-from sppnet.detect.paper.regress import whitening
-from sppnet.detect.paper.svms import fit_paper_svms
-from sppnet.detect.rcnn import CropOptions
+from sppnet.detect import detector as detector_module
+from sppnet.detect.cells import pool_windows, score_windows, window_cells
+from sppnet.detect.finetune import draw_batch, window_labels
+from sppnet.detect.pooled_boxes import whitening
+from sppnet.detect.svm_images import fit_by_images
 from sppnet.errors import UserError
 from sppnet.features import extract
+from sppnet.features.store import StageStore
 from sppnet.learn import LinearModel
 from sppnet.ops import region_pyramid_pool
 from sppnet.structures import Boxes, Detections, FeatureMaps, GroundTruth, ImageSize
 
 NETWORK = "random:torchvision:squeezenet1_0"
-POOL = PaperOptions(
-    layer="stride8",
+POOL = DetectorOptions.paper(
+    layers=("stride8",),
     scales=(64, 80),
     levels=(2, 1),
     features="pool",
-    windows=WindowOptions("dense", most=120),
-    finetune=FinetuneOptions(width=16, rates=(1e-3,), lengths=(3,), images=3),
-    crops=CropOptions(48, 4, 64),
+    source="dense",
+    windows=120,
+    width=16,
+    finetune=FinetuneOptions(rates=(1e-3,), lengths=(3,), images=3),
+    crop_side=48,
+    crop_padding=4,
+    crop_batch=64,
 )
+CELLS = PoolOptions(cells="paper")
 
 
 @functools.cache
@@ -66,7 +67,7 @@ def data(tmp_path_factory):
 
 
 def trained(data, cache, options=POOL, **changed):
-    return PaperDetector(NETWORK, device="cpu", options=options, cache=cache, **changed).fit(
+    return Detector(NETWORK, device="cpu", options=options, cache=cache, **changed).fit(
         data, "train", quiet=True
     )
 
@@ -80,9 +81,9 @@ def same(ours, theirs):
 
 
 def test_a_run_is_loaded_as_it_was(data, tmp_path):
-    detector = trained(data, tmp_path / "cache", replace(POOL, features="fc7"))
+    detector = trained(data, tmp_path / "cache", POOL.replace(features="fc7"))
     detector.save(tmp_path / "run")
-    again = PaperDetector.load(tmp_path / "run", device="cpu")
+    again = Detector.load(tmp_path / "run", device="cpu")
     assert again.cache is None
     assert same(weights(again), weights(detector))
     path = read_detection(data, "val").items[0].path
@@ -93,15 +94,15 @@ def test_a_run_is_loaded_as_it_was(data, tmp_path):
     assert found["images"] == 2
 
 
-@pytest.mark.parametrize("stage", ["finetune", "fit_paper_svms", "fit_boxes"])
+@pytest.mark.parametrize("stage", ["finetune", "fit_by_images", "fit_pooled"])
 def test_an_interrupted_training_goes_on(data, tmp_path, monkeypatch, stage):
-    options = replace(POOL, features="fc6", scales=(64,))
+    options = POOL.replace(features="fc6", scales=(64,))
 
     def fail(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, stage, fail)
+        patch.setattr(fitting, stage, fail)
         with pytest.raises(KeyboardInterrupt):
             trained(data, tmp_path, options)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
@@ -123,11 +124,11 @@ def test_the_same_command_makes_nothing_anew(data, tmp_path):
     "changed",
     [
         {"seed": 1},
-        {"options": replace(POOL, scales=(64,))},
-        {"options": replace(POOL, cells="release")},
-        {"options": replace(POOL, levels=(3,))},
-        {"options": replace(POOL, svm=SvmStageOptions(C=1e-2))},
-        {"options": replace(POOL, windows=WindowOptions("dense", most=60))},
+        {"options": POOL.replace(scales=(64,))},
+        {"options": POOL.replace(cells="release")},
+        {"options": POOL.replace(levels=(3,))},
+        {"options": POOL.replace(C=1e-2)},
+        {"options": POOL.replace(windows=60)},
     ],
 )
 def test_what_other_settings_or_networks_made_is_not_used(data, tmp_path, changed):
@@ -147,7 +148,7 @@ def test_a_changed_image_or_object_is_seen(data, tmp_path):
 
 
 def test_damaged_and_foreign_files_are_made_anew(tmp_path):
-    cache = StageCache(tmp_path)
+    cache = StageStore(0, tmp_path)
     cache.get("stage", "one", lambda: {"x": torch.ones(2)})
     path = tmp_path / "stage" / "one.safetensors"
     assert torch.equal(cache.get("stage", "one", dict)["x"], torch.ones(2))
@@ -159,14 +160,14 @@ def test_damaged_and_foreign_files_are_made_anew(tmp_path):
 
 def test_both_pipelines_share_everything_but_the_rows(data, tmp_path):
     spp = trained(data, tmp_path)
-    rcnn = trained(data, tmp_path, replace(POOL, pipeline="rcnn", windows=WindowOptions("dense", most=20)))
+    rcnn = trained(data, tmp_path, POOL.replace(pipeline="rcnn", windows=20))
     assert weights(spp)["svm.weight"].shape == weights(rcnn)["svm.weight"].shape
     assert rcnn.detect(read_detection(data, "val").items[0].path).names == ("disc", "square")
 
 
 @pytest.mark.parametrize("pipeline", ["spp", "rcnn"])
 def test_a_image_passes_through_the_network_once(data, tmp_path, pipeline):
-    detector = trained(data, tmp_path, replace(POOL, pipeline=pipeline, scales=(64,), score_above=-99.0))
+    detector = trained(data, tmp_path, POOL.replace(pipeline=pipeline, scales=(64,), score_above=-99.0))
     detector.cache = None
     assert len(detector.names_) > 1
     seen = []
@@ -176,13 +177,13 @@ def test_a_image_passes_through_the_network_once(data, tmp_path, pipeline):
     hook.remove()
     assert set(found.labels.tolist()) == set(range(len(detector.names_)))
     assert seen
-    assert sum(seen) <= (1 if pipeline == "spp" else POOL.windows.most)
+    assert sum(seen) <= (1 if pipeline == "spp" else POOL.window.windows)
 
 
 @pytest.mark.parametrize("features", ["pool", "fc7"])
 def test_on_another_device_all_is_as_on_the_cpu(data, tmp_path, monkeypatch, features):
     path = read_detection(data, "val").items[0].path
-    options = replace(POOL, features=features)
+    options = POOL.replace(features=features)
     expected = trained(data, tmp_path / "here", options)
     expected.cache = None
     monkeypatch.setattr(detector_module, "pick_device", lambda name: DEVICE)
@@ -211,21 +212,21 @@ def some_boxes(count=300):
 
 def test_features_are_pooled_regions_and_scores_those_of_the_features(maps):
     boxes = some_boxes()
-    lines = window_cells(maps, boxes, PaperOptions())
+    lines = window_cells(maps, boxes, CELLS)
     rows = pool_windows(maps, lines, (3, 1))
     one = FeatureMaps((maps.maps[0],))
-    regions = window_cells(one, boxes, PaperOptions())[:, 1:]
+    regions = window_cells(one, boxes, CELLS)[:, 1:]
     expected = region_pyramid_pool(one.maps[0].values[None], [regions], (3, 1)).float()
-    assert torch.equal(pool_windows(one, window_cells(one, boxes, PaperOptions()), (3, 1)), expected)
+    assert torch.equal(pool_windows(one, window_cells(one, boxes, CELLS), (3, 1)), expected)
     model = LinearModel(torch.randn(4, rows.shape[1]), torch.randn(4))
     assert torch.allclose(score_windows(maps, lines, model, (3, 1)), model.scores(rows), atol=1e-3, rtol=1e-4)
 
 
 def test_a_scale_may_be_given(maps):
     boxes = some_boxes(20)
-    lines = window_cells(maps, boxes, PaperOptions(), torch.full((20,), 1))
+    lines = window_cells(maps, boxes, CELLS, torch.full((20,), 1))
     one = FeatureMaps((maps.maps[1],))
-    expected = pool_windows(one, window_cells(one, boxes, PaperOptions()), (2,))
+    expected = pool_windows(one, window_cells(one, boxes, CELLS), (2,))
     assert torch.equal(pool_windows(maps, lines, (2,)), expected)
 
 
@@ -274,30 +275,30 @@ def test_combining_takes_the_better_of_two_and_keeps_what_one_alone_found():
         return Detections(place, torch.tensor(scores), torch.zeros(len(scores), dtype=torch.int64), ("a",))
 
     ours, theirs = found([[0, 0, 20, 20]], [0.6]), found([[1, 1, 21, 21], [50, 50, 70, 70]], [0.7, 0.2])
-    joined = combine([ours, theirs], PaperOptions())
+    joined = combine([ours, theirs], DetectorOptions.paper())
     assert joined.boxes.xyxy.tolist() == [[1, 1, 21, 21], [50, 50, 70, 70]]
     assert torch.allclose(joined.scores, torch.tensor([0.7, 0.2]), atol=1e-5)
 
 
 def test_a_image_too_large_is_refused_not_shrunk(data):
     with pytest.raises(UserError, match="largest"):
-        trained(data, None, replace(POOL, largest=1000))
+        trained(data, None, POOL.replace(largest=1000))
 
 
 @pytest.mark.parametrize(
     ("field", "value", "where"),
     [
-        ("scales", (), "scales"),
+        ("scales", (8,), "scales"),
         ("nms", 2.0, "nms"),
         ("finetune", FinetuneOptions(lengths=(1,)), "lengths"),
-        ("boxes", BoxOptions(ridge=0), "ridge"),
-        ("windows", WindowOptions("edge-boxes"), "edge_model"),
-        ("svm", SvmStageOptions(passes=0), "passes"),
+        ("ridge", 0.0, "ridge"),
+        ("source", "edge-boxes", "edge_model"),
+        ("mining_rounds", 0, "mining_rounds"),
     ],
 )
 def test_mistakes(field, value, where):
     with pytest.raises(UserError, match=where):
-        dataclasses.replace(PaperOptions(), **{field: value}).check()
+        DetectorOptions.paper(**{field: value}).check()
 
 
 class Table:
@@ -333,8 +334,9 @@ class Table:
 def test_negatives_without_room_are_counted_and_hard_ones_still_find_some():
     source = Table([400, 90])
     truths = [GroundTruth.make(boxes[:1], torch.tensor([0]), ("a", "none")) for boxes in source.windows]
+    options, target = DetectorOptions.paper(alike=1.0, mining_rounds=2), TargetOptions(difficult=True)
     few, plenty = (
-        fit_paper_svms(source, truths, SvmStageOptions(rows_mb=mb, alike=1.0, passes=2), 0, quiet=True)
+        fit_by_images(source, truths, options.replace(negatives_mb=mb).svm, target, 0, quiet=True)
         for mb in (1, 1000)
     )
     # 1 MB is 174 rows of 1500 numbers, all of them for the only class with objects.

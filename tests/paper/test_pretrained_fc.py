@@ -15,7 +15,7 @@ from sppnet.backbones import load_backbone
 from sppnet.backbones.weights import read_fc_weights, run_backbone
 from sppnet.cli import main
 from sppnet.data import write_voc
-from sppnet.detect.paper import FinetuneOptions, PaperDetector, PaperOptions, WindowOptions
+from sppnet.detect import Detector, DetectorOptions, FinetuneOptions
 from sppnet.errors import UserError
 from sppnet.structures import Boxes, GroundTruth, ImageSize
 
@@ -24,8 +24,8 @@ FIT = (
     "--scales=64",
     "--levels", "2", "1",
     "--device=cpu",
-    "--windows.source=dense",
-    "--windows.most=40",
+    "--source=dense",
+    "--windows=40",
     "--no-finetuned",
     "--features=fc7",
 )  # fmt: skip
@@ -92,7 +92,7 @@ def test_train_detect_starts_from_a_classification_run(
     out = tmp_path / "detector"
     assert main(["train", "detect", str(data), "--out", str(out), *given, *FIT]) == 0
     assert_starts_from(network_run, out)
-    loaded = PaperDetector.load(out, "cpu")
+    loaded = Detector.load(out, "cpu")
     assert loaded.summary_["pretrained_fc"] is True
     assert loaded.predict(next((data / "JPEGImages").glob("val0.*"))) is not None
 
@@ -100,13 +100,11 @@ def test_train_detect_starts_from_a_classification_run(
 def test_finetuning_continues_from_the_given_layers(network_run: Path, data: Path) -> None:
     """With a learning rate of almost nothing fc6 stays where the classification run left it."""
     tune = FinetuneOptions(rates=(1e-12,), lengths=(2,), images=2)
-    options = PaperOptions(
-        scales=(64,), levels=(2, 1), windows=WindowOptions("dense", most=40), finetune=tune
-    )
-    detector = PaperDetector(BACKBONE, network_run, "cpu", options=options).fit(data, quiet=True)
+    options = DetectorOptions.paper(scales=(64,), levels=(2, 1), source="dense", windows=40, finetune=tune)
+    detector = Detector(BACKBONE, network_run, "cpu", options=options).fit(data, quiet=True)
     expected = load_file(network_run / "model.safetensors")["head.fc6.weight"]
-    assert detector.heads_.head is not None
-    torch.testing.assert_close(detector.heads_.head.fc6.weight, expected)
+    assert detector.heads_.fc is not None
+    torch.testing.assert_close(detector.heads_.fc.fc6.weight, expected)
 
 
 def test_the_mean_of_the_run_is_kept_for_its_weights(network_run: Path) -> None:
@@ -119,20 +117,19 @@ def test_the_mean_of_the_run_is_kept_for_its_weights(network_run: Path) -> None:
 
 def test_the_levels_of_the_run_are_required(network_run: Path, data: Path, capsys, tmp_path: Path) -> None:
     words = ["train", "detect", str(data), "--out", str(tmp_path / "o"), "--from-run", str(network_run)]
-    words += ["--scales=64", "--device=cpu", "--windows.source=dense"]
+    words += ["--scales=64", "--device=cpu", "--source=dense"]
     assert main([*words, "--levels", "1", "2"]) == 2
     assert "the levels (2, 1) that fc6" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 
 
 def test_random_start_takes_the_convolutions_alone(network_run: Path, data: Path) -> None:
-    tune = FinetuneOptions(width=3, random_start=True)
-    options = PaperOptions(
-        scales=(64,), levels=(1,), finetuned=False, windows=WindowOptions("dense", most=40), finetune=tune
+    options = DetectorOptions.paper(
+        scales=(64,), levels=(1,), finetuned=False, source="dense", windows=40, width=3, random_start=True
     )
-    detector = PaperDetector(BACKBONE, network_run, "cpu", options=options).fit(data, quiet=True)
-    assert detector.heads_.head is not None
-    assert detector.heads_.head.fc7.weight.shape == (3, 3)
+    detector = Detector(BACKBONE, network_run, "cpu", options=options).fit(data, quiet=True)
+    assert detector.heads_.fc is not None
+    assert detector.heads_.fc.fc7.weight.shape == (3, 3)
 
 
 @pytest.mark.parametrize("table", ["table9", "table11"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,16 @@ from sppnet.benchmark.one_fit import OneFit, fit_once
 from sppnet.benchmark.windows import recall_of_windows
 from sppnet.data import default_split, read_detection, read_image
 from sppnet.detect import Detector
-from sppnet.detect.fitting import maps_of, windows_of
-from sppnet.detect.mining import make_scene
-from sppnet.detect.postprocess import margins_and_boxes, merge
-from sppnet.detect.rcnn import crop_rows
+from sppnet.detect.crops import crop_rows
+from sppnet.detect.fitting import pooled_source
+from sppnet.detect.images import image_of
+from sppnet.detect.postprocess import refined
+from sppnet.detect.sources import MapSource
+from sppnet.detect.suppression import merge
+from sppnet.detect.targets import svm_targets
 from sppnet.errors import UserError
-from sppnet.features import pool_rows
 from sppnet.learn import SvmOptions, fit_linear_svm
-from sppnet.structures import ImageSize
+from sppnet.structures import Boxes, ImageSize
 
 PARTS = ("prediction", "svm", "rcnn", "windows", "classifier", "curve", "growth", "faster_rcnn")
 _PEER_TIMES = (1, 5, 10)
@@ -118,7 +120,7 @@ def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]
     from torch.nn.functional import interpolate
 
     items = read_detection(request.detection, default_split(request.detection, "evaluate", None), None).items
-    size, options, heads = ImageSize(480, 640), detector.options, detector.heads_
+    size, post, heads = ImageSize(480, 640), detector.options.post, detector.heads_
     times: dict[str, list[float]] = {}
 
     def timed(step: str, work: Callable[[], Any]) -> Any:
@@ -133,20 +135,28 @@ def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]
         image = timed("decode the file", lambda item=item: read_image(item.path))
         if image.shape[1:] != (480, 640):
             image = interpolate(image[None], (480, 640), mode="bilinear", antialias=True)[0]
-        windows = timed("windows", lambda: windows_of(size, detector.shapes_, options, None, None))
-        maps = timed("network", lambda image=image: maps_of(detector.network_, image, options))
+        windows = timed("windows", lambda: detector.proposals_.boxes(size))
+        source = _source(detector, image, windows)
+        timed("network", lambda source=source: source.maps(0))
         boxes, margins, labels = timed(
             "score, regress, score again",
-            lambda maps=maps, windows=windows: margins_and_boxes(maps, windows, heads, options),
+            lambda source=source: refined(source, source, (0, 0), heads, post),
         )
         slope, offset = heads.calibration[labels].unbind(1)
         chance = torch.sigmoid(slope * margins + offset)
         timed(
             "suppress and vote",
-            lambda b=boxes, c=chance, ls=labels: merge(b, c, ls, heads.names, options),
+            lambda b=boxes, c=chance, ls=labels: merge(b, c, ls, heads.names, post),
         )
         timed("all of predict", lambda item=item: detector.predict(item.path))
     return {step: statistics.median(some) for step, some in times.items()}
+
+
+def _source(detector: Detector, image: Tensor, windows: Boxes) -> MapSource:
+    """The features of windows of one image."""
+    source = pooled_source(detector.network_, [image_of(image)], [windows], detector.options, None)
+    assert isinstance(source, MapSource)
+    return source
 
 
 def _svm_table(request: FittingRequest, detector: Detector) -> tuple[Tensor, Tensor]:
@@ -156,14 +166,13 @@ def _svm_table(request: FittingRequest, detector: Detector) -> tuple[Tensor, Ten
     rows: list[Tensor] = []
     targets: list[Tensor] = []
     for item in items:
-        maps = maps_of(detector.network_, read_image(item.path), detector.options)
-        windows = windows_of(item.truth.boxes.size, detector.shapes_, detector.options, None, None)
-        scene = make_scene(windows, item.truth)
+        windows = detector.proposals_.boxes(item.truth.boxes.size)
+        joined = Boxes(torch.cat([item.truth.boxes.clip().xyxy, windows.xyxy]), windows.size)
         # The objects come first; then the windows that hold a part of one, and others.
         some = torch.randperm(len(windows), generator=draw)[:100] + len(item.truth)
         chosen = torch.cat([torch.arange(len(item.truth)), some])
-        rows.append(pool_rows(maps, scene.windows[chosen], detector.options.levels))
-        targets.append(scene.targets[chosen])
+        rows.append(_source(detector, read_image(item.path), joined).rows(0, chosen))
+        targets.append(svm_targets(joined, item.truth, detector.options.target)[chosen])
     table = torch.cat(rows)
     return table * (20 / table.norm(dim=1).mean()), torch.cat(targets)
 
@@ -212,18 +221,18 @@ def _objective(rows: Tensor, signs: Tensor, weight: Tensor, bias: float) -> floa
 def _rcnn_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
     """Rows of the windows of one image: from maps, and by cropping and warping each window."""
     item = read_detection(request.detection, None, None).items[0]
-    image, options = read_image(item.path), detector.options
-    size = ImageSize(image.shape[1], image.shape[2])
-    windows = windows_of(size, detector.shapes_, options, None, None)
+    image, levels = read_image(item.path), detector.options.pool.levels
+    windows = detector.proposals_.boxes(ImageSize(image.shape[1], image.shape[2]))
     some = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))[:256]]
     network = prepare(load_backbone(request.backbone, request.weights), torch.device("cpu"))
     times: list[float] = []
     for _ in range(2 if request.quick else 8):
         start = time.perf_counter()
-        pool_rows(maps_of(network, image, options), windows, options.levels)
+        source = replace(_source(detector, image, windows), network=network)
+        source.rows(0, torch.arange(len(windows)))
         times.append(time.perf_counter() - start)
     start = time.perf_counter()
-    crop_rows(network, image, some[: 16 if request.quick else 256], options.levels)
+    crop_rows(network, image, some[: 16 if request.quick else 256], levels)
     each = (time.perf_counter() - start) / (16 if request.quick else 256)
     ours_s, peer_s = statistics.median(times[1:]), each * len(windows)
     return {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sppnet.data import default_split, read_detection, read_image
-from sppnet.detect.fitting import learn_shapes
+from sppnet.detect.windows import learn_shapes
 from sppnet.ops.boxes import iou
 from sppnet.proposals import dense_windows, selective_search
 from sppnet.structures import GroundTruth

@@ -111,7 +111,7 @@ class Classifier(Estimator[ClassificationResult]):
         division = Division(self.val_share, self.seed)
         dataset, record = classification_to_fit(data, split, layout, division, skip_bad=skip_bad)
         weights = None if self.weights is None else Path(self.weights)
-        self.backbone_ = load_backbone(self.backbone, weights, seed=self.seed)
+        self.backbone_ = load_backbone(self.backbone, weights, self.options.layers, seed=self.seed)
         self.network_ = prepare(self.backbone_, pick_device(self.device))
         watch("setup")
         rows = self._rows([item.path for item in dataset.items], "Features", quiet=quiet)

@@ -12,6 +12,8 @@ class ClassifierOptions:
     """How an image becomes a row, and how rows are told apart.
 
     Attributes:
+        layers: the layers that are pooled, by the network's names for them or as ``stride8`` and
+            ``stride16``; the network's default when None.
         scales: short sides, in pixels, that an image is resized to before the network, 0 for its own; its
             rows are joined. None keeps its own size alone, in half the time.
         long_side: limit of the long side after resizing, in pixels.
@@ -22,6 +24,7 @@ class ClassifierOptions:
         C: the SVMs' cost of a unit of loss, for rows of norm 1.
     """
 
+    layers: tuple[str, ...] | None = None
     scales: tuple[int, ...] | None = (0, 192)
     long_side: int = 1333
     levels: tuple[int, ...] = (6, 3, 2, 1)
@@ -34,6 +37,8 @@ class ClassifierOptions:
         sides = "None, or short sides of at least 16 pixels, or 0"
         if self.scales is not None and (not self.scales or any(s != 0 and s < 16 for s in self.scales)):
             raise UserError("options.scales", sides, self.scales)
+        if self.layers is not None and not self.layers:
+            raise UserError("options.layers", "at least one layer", self.layers)
         if self.long_side < 16:
             raise UserError("options.long_side", "at least 16 pixels", self.long_side)
         if not self.levels or min(self.levels) < 1:

@@ -16,7 +16,6 @@ from sppnet.cli.screen import opened_screen, summary_rows
 if TYPE_CHECKING:
     from sppnet.classify import Classifier
     from sppnet.detect import Detector
-    from sppnet.detect.paper import PaperDetector
 
 __all__ = ["JOBS", "FitFlags", "fit_and_save", "run"]
 
@@ -67,7 +66,7 @@ def run(words: list[str]) -> int:
     return run_job("fit", JOBS, words, "DATA --out RUN ...")
 
 
-def fit_and_save(estimator: Detector | PaperDetector | Classifier, flags: FitFlags) -> int:
+def fit_and_save(estimator: Detector | Classifier, flags: FitFlags) -> int:
     """Fit, write the run and say what was learned from.
 
     Raises:

@@ -1,43 +1,122 @@
-"""``sppnet fit detect``."""
+"""``sppnet fit detect``, and ``sppnet train detect``, which is the same with the paper's preset."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, cast, get_args
 
 import tyro
 
 from sppnet.cli.fit import FitFlags, fit_and_save
-from sppnet.cli.flags import read_flags
+from sppnet.cli.flags import UsageError, flag_path, flag_value, read_flags
 from sppnet.cli.paths import check_data_path
-from sppnet.detect.options import DetectorOptions
+from sppnet.config import as_config, read_toml
+from sppnet.detect.head_options import FcOptions, FinetuneOptions, IouHeadOptions, PostOptions
+from sppnet.detect.options import DetectorOptions, Preset
+from sppnet.detect.stage_options import (
+    BoxOptions,
+    MapOptions,
+    PoolOptions,
+    SvmOptions,
+    TargetOptions,
+    WindowOptions,
+)
 
-__all__ = ["FitDetect", "run"]
+__all__ = ["FitDetect", "fit_detect", "run"]
 
 
 @dataclass(frozen=True)
 class FitDetect(FitFlags):
-    """Fit a detector: SVMs and box regressors on pooled windows of frozen features.
+    """Fit a detector on images with boxes: a frozen network's features, SVMs and box regressors.
+
+    Presets give all options their values: fast (dense windows, an IoU head; minutes on a CPU), paper (the
+    paper's pipeline with fine-tuned fully connected layers), release (the same as in its released code) and
+    rcnn (crops in place of pooling). With --cache the same command continues after an interruption.
 
     Attributes:
-        options: how windows are made, pooled, scored and merged.
+        preset: defaults of all other options.
+        from_run: a run of sppnet train classify to start from: backbone, weights, mean, fc6 and fc7. Its
+            model.safetensors as --weights does the same.
+        cache: a folder for cached stages, which several runs may share. sppnet train detect has OUT.stages
+            when it is left out. It may be removed when the run is written.
+        map: from an image to feature maps.
+        pool: from proposals to features.
+        window: proposals.
+        target: what proposals teach the SVMs.
+        svm: SVMs and their hard negatives.
+        box: bounding box regression.
+        iou: the IoU head.
+        fc: fully connected layers below the SVMs.
+        finetune: their fine-tuning.
+        post: from decision scores to detections.
     """
 
-    options: Annotated[DetectorOptions, tyro.conf.arg(name="")] = field(default_factory=DetectorOptions)
+    preset: Preset = "fast"
+    from_run: Path | None = None
+    cache: Path | None = None
+    map: Annotated[MapOptions, tyro.conf.arg(name="")] = field(default_factory=MapOptions)
+    pool: Annotated[PoolOptions, tyro.conf.arg(name="")] = field(default_factory=PoolOptions)
+    window: Annotated[WindowOptions, tyro.conf.arg(name="")] = field(default_factory=WindowOptions)
+    target: Annotated[TargetOptions, tyro.conf.arg(name="")] = field(default_factory=TargetOptions)
+    svm: Annotated[SvmOptions, tyro.conf.arg(name="")] = field(default_factory=SvmOptions)
+    box: Annotated[BoxOptions, tyro.conf.arg(name="")] = field(default_factory=BoxOptions)
+    iou: Annotated[IouHeadOptions, tyro.conf.arg(name="")] = field(default_factory=IouHeadOptions)
+    fc: Annotated[FcOptions, tyro.conf.arg(name="")] = field(default_factory=FcOptions)
+    finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
+    post: Annotated[PostOptions, tyro.conf.arg(name="")] = field(default_factory=PostOptions)
+
+    def options(self) -> DetectorOptions:
+        """The options of all stages."""
+        stages = [f.name for f in dataclasses.fields(DetectorOptions)]
+        return DetectorOptions(**{name: getattr(self, name) for name in stages})
 
 
 def run(words: list[str]) -> int:
     """Fit a detector and write its run."""
-    flags = read_flags(FitDetect, "sppnet fit detect", words)
+    return fit_detect("sppnet fit detect", words, "fast")
+
+
+def fit_detect(command: str, words: Sequence[str], preset: Preset) -> int:
+    """Fit a detector and write its run.
+
+    Args:
+        command: for messages.
+        words: the command line behind it.
+        preset: where none is named.
+    """
+    flags = read_flags(FitDetect, command, words, _preset_values(command, words, preset))
     check_data_path(flags.data)
+    from sppnet.cli.starts import start_network
     from sppnet.detect import Detector
 
+    cache = flags.cache
+    if cache is None and command == "sppnet train detect":
+        cache = flags.out.with_name(flags.out.name + ".stages")
+    backbone, weights = start_network(
+        command, flags.backbone, FitFlags.backbone, flags.weights, flags.from_run
+    )
     detector = Detector(
-        backbone=flags.backbone,
-        weights=flags.weights,
+        backbone=backbone,
+        weights=weights,
         device=flags.device,
         seed=flags.seed,
         val_share=flags.val_share,
-        options=flags.options,
+        options=flags.options(),
+        cache=cache,
     )
-    return fit_and_save(detector, flags)
+    return fit_and_save(detector, dataclasses.replace(flags, backbone=backbone, weights=weights))
+
+
+def _preset_values(command: str, words: Sequence[str], preset: Preset) -> dict[str, object]:
+    """Return the options of the preset on the command line or in the config file as default values."""
+    config = flag_path(words, "config")
+    asked: str | None = flag_value(words, "preset")
+    if asked is None and config is not None:
+        asked = str(read_toml(config).get("preset", preset))
+    asked = preset if asked is None else asked
+    if asked not in get_args(Preset):
+        raise UsageError(command, f"preset {asked!r} is none of " + ", ".join(get_args(Preset)))
+    return {"preset": asked, **as_config(DetectorOptions.preset(cast("Preset", asked)))}

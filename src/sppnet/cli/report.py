@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from sppnet.cli.screen import metric_tables, summary_rows
 from sppnet.data import read_pixels
 from sppnet.detect import DetectionResult, Detector
-from sppnet.detect.paper import PaperDetector
 from sppnet.draw import ReportImage, ReportTable, draw_comparison, write_report
 from sppnet.structures import ClassificationSet, DetectionSet
 
@@ -43,7 +42,7 @@ def report_evaluation(
     Raises:
         UserError: data at fault.
     """
-    if isinstance(estimator, (Detector, PaperDetector)):
+    if isinstance(estimator, Detector):
         measured, _ = estimator.to_measure(data, split, layout=layout, skip_bad=skip_bad)
         images = _detected(estimator, measured)
     else:
@@ -61,7 +60,7 @@ def report_evaluation(
     return path
 
 
-def _detected(detector: Detector | PaperDetector, dataset: DetectionSet) -> list[ReportImage]:
+def _detected(detector: Detector, dataset: DetectionSet) -> list[ReportImage]:
     """Images with what is annotated at the left and what was found at the right."""
     images: list[ReportImage] = []
     for item in _some(dataset.items):

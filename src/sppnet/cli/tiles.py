@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sppnet.cli.flags import UsageError
@@ -27,6 +26,6 @@ def use_tiles(command: str, estimator: Estimator[Any], tile: int | None, overlap
     if not isinstance(estimator, Detector):
         raise UsageError(command, "--tile is for a detector with dense windows; this is another run")
     given = {name: value for name, value in (("tile", tile), ("overlap", overlap)) if value is not None}
-    options = replace(estimator.options, **given)
+    options = estimator.options.replace(**given)
     options.check()
     estimator.options = options

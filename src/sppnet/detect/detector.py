@@ -1,9 +1,9 @@
-"""The detector: fit, predict, evaluate, save, load."""
+"""The detector: fit, predict, evaluate."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,44 +11,54 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from sppnet.backbones import LayerInfo, load_backbone, prepare
+from sppnet.backbones import load_backbone, prepare
+from sppnet.backbones.weights import read_fc_weights
+from sppnet.config import as_config
 from sppnet.data import Division, ImageSource, detection_to_fit, detection_to_measure, read_image
-from sppnet.detect.fitting import fit_heads, learn_shapes, maps_of, read_for, windows_of
-from sppnet.detect.learnable import learnable, left_out
+from sppnet.detect.fitting import Fit, pooled_source, svm_source
+from sppnet.detect.heads import Heads, tensor_table
+from sppnet.detect.images import image_of
 from sppnet.detect.options import DetectorOptions
-from sppnet.detect.postprocess import Heads, class_agnostic_nms, detect
-from sppnet.detect.regression import BINS, CHANNELS, Projection, Regressors
+from sppnet.detect.postprocess import at_threshold, detect
 from sppnet.detect.result import DetectionResult
+from sppnet.detect.targets import learnable, left_out
 from sppnet.detect.tiles import Tiling, detect_in_tiles, tiled_set
+from sppnet.detect.windows import ImageWindows, learn_shapes, make_source
 from sppnet.errors import UserError
-from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
+from sppnet.estimators import Estimator, SavedState, fresh_fit
 from sppnet.estimators.tensors import check_window_shapes
 from sppnet.evaluate import detection_metrics
 from sppnet.features.network import backbone_tensors, pick_device
-from sppnet.learn import MLP, LinearModel
+from sppnet.features.store import StageStore
 from sppnet.progress import Stopwatch, peak_memory_mb, track
-from sppnet.proposals import read_proposals
-from sppnet.structures import Detections, DetectionSet, ImageSize
+from sppnet.structures import Boxes, Detections, DetectionSet
 
 
 @dataclass(init=False)
 class Detector(Estimator[DetectionResult]):
-    """Finds objects: a frozen backbone's maps, pooled windows, one SVM and one box regressor a class.
+    """Finds objects: a frozen network's maps, pooled proposals, one SVM and one box regressor per class.
 
-    The pipeline of the paper's section 3, with dense windows or boxes from a file as proposals. As in
-    scikit-learn, the constructor stores its arguments, `fit` learns what ends in ``_`` and returns self.
+    The pipeline of section 4. Its stages are the same for all presets of `DetectorOptions`: ``fast()``, the
+    default, with dense windows and an IoU head; ``paper()`` and ``release()``, with fine-tuned fully
+    connected layers; ``rcnn()``, which crops proposals before it convolves them.
 
     Attributes:
-        backbone: ``builtin``, ``torchvision:NAME`` or ``timm:NAME``.
-        weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
+        backbone: the network's name, as `sppnet.backbones.load_backbone` takes it.
+        weights: its local weights, a safetensors file or a run; nothing is downloaded then.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of everything random.
-        options: how windows are made, pooled, scored and merged; single options can be given by their names.
+        val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
+            measures. None is 0.2 for a path, and 0 for a data set object, of which all images are used.
+        options: of all stages; single options can be given by their names.
+        cache: a folder for finished stages; what was made by the same network, images and options is taken
+            from there. None caches nothing beyond a fit.
 
     Examples:
         >>> detector = Detector(seed=1, nms=0.5)
         >>> detector == Detector(seed=1, options=DetectorOptions(nms=0.5))
         True
+        >>> Detector("zf5", options=DetectorOptions.paper(), C=0.01).options.svm.C
+        0.01
     """
 
     kind: ClassVar[str] = "detector"
@@ -59,6 +69,7 @@ class Detector(Estimator[DetectionResult]):
     seed: int = 0
     val_share: float | None = None
     options: DetectorOptions = field(default_factory=DetectorOptions)
+    cache: Path | str | None = None
 
     def __init__(
         self,
@@ -68,9 +79,10 @@ class Detector(Estimator[DetectionResult]):
         seed: int = 0,
         val_share: float | None = None,
         options: DetectorOptions | None = None,
+        cache: Path | str | None = None,
         **single: Any,
     ) -> None:
-        values = {"backbone": backbone, "weights": weights, "device": device, "seed": seed}
+        values = {"backbone": backbone, "weights": weights, "device": device, "seed": seed, "cache": cache}
         values |= {"val_share": val_share, "options": options or DetectorOptions()}
         self._store(values, single)
 
@@ -104,68 +116,93 @@ class Detector(Estimator[DetectionResult]):
             UserError: data, weights or options at fault.
         """
         watch = Stopwatch()
+        options = self._starting_options()
         division = Division(self.val_share, self.seed)
         declared, record = detection_to_fit(data, split, layout, division, skip_bad=skip_bad)
-        dataset = learnable(declared)
+        dataset = learnable(declared, options.target)
         weights = None if self.weights is None else Path(self.weights)
-        self.backbone_ = load_backbone(self.backbone, weights, seed=self.seed)
+        self.backbone_ = load_backbone(self.backbone, weights, options.map.layers, seed=self.seed)
+        if options.map.mean_pixel is not None:
+            self.backbone_.mean.fill_(options.map.mean_pixel / 255)
         self.network_ = prepare(self.backbone_, pick_device(self.device))
-        self.proposals_ = None if self.options.proposals is None else read_proposals(self.options.proposals)
-        watch("setup")
-        with self._tiled(dataset, quiet=quiet) as tiles:
-            self.shapes_ = learn_shapes(tiles, self.options.shapes)
-            self.heads_, facts, notes = fit_heads(
-                self.network_,
-                tiles,
-                self.shapes_,
-                self.options,
-                self.proposals_,
-                self.seed,
-                watch,
-                quiet=quiet,
-            )
+        folder = None if self.cache is None else Path(self.cache)
+        with (
+            self._tiled(dataset, quiet=quiet) as tiles,
+            StageStore(options.pool.cache_mb * 2**20, folder) as store,
+        ):
+            self.shapes_ = learn_shapes(tiles, options.window.shapes)
+            self.proposals_ = make_source(options.window, self.shapes_)
+            watch("setup")
+            run = Fit(self.network_, tiles, self.proposals_, options, self.seed, store, watch, quiet)
+            self.heads_ = run.run()
         self.names_ = dataset.names
         self.fitted_on_ = record
         self.category_ids_: tuple[int | str, ...] = dataset.category_ids
         self.summary_: dict[str, Any] = {
+            "pipeline": options.pool.pipeline,
+            "pretrained_fc": options.fc.fc_weights is not None,
             "seconds": watch.seconds(),
-            **facts,
+            **run.facts,
             "held_out_images": len(record.held_out),
             "classes_left_out": left_out(declared, dataset),
-            "notes": [*dataset.notes, *notes],
+            "notes": [*dataset.notes, *run.notes()],
             "peak_memory_mb": peak_memory_mb(),
         }
         return self
 
     def _tiled(self, dataset: DetectionSet, *, quiet: bool) -> AbstractContextManager[DetectionSet]:
         """Return the data set, or the set of its tiles."""
-        if not self.options.tile:
+        if not self.options.map.tile:
             return nullcontext(dataset)
-        return tiled_set(dataset, Tiling(self.options.tile, self.options.overlap), self.seed, quiet=quiet)
+        return tiled_set(dataset, self._tiling(), self.seed, quiet=quiet)
+
+    def _tiling(self) -> Tiling:
+        return Tiling(self.options.map.tile, self.options.map.overlap)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> DetectionResult:
-        found = self._detect(source)
-        likely = found[found.scores >= (0.5 if threshold is None else threshold)]
-        return DetectionResult(class_agnostic_nms(likely), source, self.category_ids_)
+        post = self.options.post
+        found = at_threshold(self.detect(source), post.threshold if threshold is None else threshold, post)
+        return DetectionResult(found, source, self.category_ids_)
 
-    def _detect(self, source: ImageSource) -> Detections:
+    def detect(self, source: ImageSource) -> Detections:
+        """Return everything found in an image, best first: what ``predict(source, threshold=0)`` shows.
+
+        Raises:
+            UserError: not fitted, or an image that cannot be read.
+        """
         self._check_fitted()
-        if self.options.tile:
-            tiling = Tiling(self.options.tile, self.options.overlap)
-            return detect_in_tiles(read_image(source), tiling, self._detect_tile, self.options.nms)
-        image = read_for(self.network_, source, self.options)
-        path = Path(source) if isinstance(source, (str, os.PathLike)) else None
-        return self._detect_image(image.values, image.size, path)
+        if self.options.map.tile:
+            tiles = (read_image(source), self._tiling(), self._detect_tile)
+            return detect_in_tiles(*tiles, self.options.post.nms)
+        if self.cache is None:
+            return self._detect(source, None)
+        with StageStore(0, Path(self.cache)) as store:
+            return self._detect(source, store)
 
     def _detect_tile(self, image: Tensor) -> Detections:
-        return self._detect_image(image, ImageSize(image.shape[1], image.shape[2]), None)
+        return self._detect(image, None)
 
-    def _detect_image(self, image: Tensor, size: ImageSize, path: Path | None) -> Detections:
-        windows = windows_of(size, self.shapes_, self.options, self.proposals_, path)
-        if not len(windows):
-            return Detections.empty(size, self.names_)
-        maps = maps_of(self.network_, image, self.options, size)
-        return detect(maps, windows, self.heads_, self.options)
+    def _detect(self, source: ImageSource, store: StageStore | None) -> Detections:
+        windows = self._windows(source, store)
+        pooled = pooled_source(self.network_, windows.images, windows, self.options, store)
+        rows = svm_source(pooled, self.heads_.fc, self.options)
+        return detect(pooled, rows, self.heads_, self.options.post)
+
+    def proposals(self, source: ImageSource) -> Boxes:
+        """Return the proposals of an image that `detect` scores.
+
+        Raises:
+            UserError: not fitted, or an image that cannot be read.
+        """
+        self._check_fitted()
+        if self.cache is None:
+            return self._windows(source, None)[0]
+        with StageStore(0, Path(self.cache)) as store:
+            return self._windows(source, store)[0]
+
+    def _windows(self, source: ImageSource, store: StageStore | None) -> ImageWindows:
+        image = image_of(source, keyed=store is not None)
+        return ImageWindows([image], self.proposals_, self.options.window, store)
 
     def evaluate(
         self,
@@ -176,7 +213,7 @@ class Detector(Estimator[DetectionResult]):
         skip_bad: bool = False,
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Measure on images with boxes.
+        """Measure what ``predict(threshold=0)`` returns on images with boxes.
 
         Of a data set without splits that `fit` divided, the held-out images are measured.
 
@@ -189,17 +226,20 @@ class Detector(Estimator[DetectionResult]):
 
         Returns:
             What `sppnet.evaluate.detection_metrics` returns: "AP50", "AP75", "AP", "per_class", ...; and
-            "held_out" (whether held-out images are measured), "trained_on" (how many of the measured images
-            were fitted on; None for runs without a record of them) and "notes" (one sentence each).
+            "threshold" (at which `predict` shows detections when it is not given one), "held_out" (whether
+            held-out images are measured), "trained_on" (how many of the measured images were fitted on; None
+            for runs without a record of them) and "notes" (one sentence each).
 
         Raises:
             UserError: not fitted, or data at fault.
         """
         self._check_fitted()
         dataset, facts = self.to_measure(data, split, layout=layout, skip_bad=skip_bad)
-        found = [self._detect(item.path) for item in track(dataset.items, "Evaluating", quiet=quiet)]
+        items = track(dataset.items, "Evaluating", quiet=quiet)
+        found = [self._predict_one(item.path, 0.0).detections for item in items]
         metrics = detection_metrics(found, [item.truth for item in dataset.items])
-        return {**metrics, **facts, "notes": list(dataset.notes)}
+        shown = {"threshold": self.options.post.threshold}
+        return {**metrics, **shown, **facts, "notes": list(dataset.notes)}
 
     def to_measure(
         self,
@@ -209,7 +249,7 @@ class Detector(Estimator[DetectionResult]):
         layout: str | None = None,
         skip_bad: bool = False,
     ) -> tuple[DetectionSet, dict[str, object]]:
-        """The images that `evaluate` measures of some data, and its "held_out" and "trained_on".
+        """Return the images that `evaluate` measures of some data, and its "held_out" and "trained_on".
 
         Raises:
             UserError: not fitted, or data at fault.
@@ -225,84 +265,47 @@ class Detector(Estimator[DetectionResult]):
             unlearned=self.summary_.get("classes_left_out", ()),
         )
 
+    def _saved_config(self) -> dict[str, object]:
+        return as_config(dataclasses.replace(self, cache=None))
+
+    def _check_loaded(self) -> None:
+        # Files that only fitting needs may be gone; so may a file of proposals, which predict asks for.
+        options = self.options.replace(fc_weights=None)
+        dataclasses.replace(self, options=options).check_params()
+
     def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
-        heads, projection = self.heads_, self.heads_.regressors.projection
-        tensors: dict[str, Tensor] = {
-            "svm.weight": heads.svm.weight,
-            "svm.bias": heads.svm.bias,
-            "regressors.weight": heads.regressors.model.weight,
-            "regressors.bias": heads.regressors.model.bias,
-            "calibration": heads.calibration,
-            "shapes": self.shapes_,
-        }
-        for i, (mean, basis) in enumerate(zip(projection.means, projection.bases, strict=True)):
-            tensors |= {f"projection.{i}.mean": mean, f"projection.{i}.basis": basis}
-        if (iou_head := heads.regressors.iou_head) is not None:
-            for name, part in (("first", iou_head.first), ("second", iou_head.second)):
-                tensors |= {f"iou_head.{name}.weight": part.weight, f"iou_head.{name}.bias": part.bias}
-        tensors |= backbone_tensors(self.backbone_)
-        described: dict[str, object] = {
-            "category_ids": list(self.category_ids_),
-            "backbone": self.backbone_.spec(),
-            "layers": list(projection.layers),
-        }
-        return tensors, described
+        tensors = {"shapes": self.shapes_, **self.heads_.tensors(), **backbone_tensors(self.backbone_)}
+        return tensors, {"category_ids": list(self.category_ids_), "backbone": self.backbone_.spec()}
 
     def _restore(self, state: SavedState) -> None:
         self.backbone_ = state.backbone()
-        layers = tuple(layer.name for layer in self.backbone_.layers)
-        if state.texts("layers") != layers:
-            raise UserError(state.described, f"the layers {', '.join(layers)}", "others", "Fit again.")
-        tensors = state.tensors
-        with_iou = "iou_head.first.weight" in tensors
-        state.check(*_tensor_table(self.backbone_.layers, self.options, with_iou=with_iou))
+        layers, tensors = self.backbone_.layers, state.tensors
+        with_iou_head = "iou_head.first.weight" in tensors
+        state.check(*tensor_table(layers, self.options, with_iou_head=with_iou_head))
         check_window_shapes(tensors["shapes"], state.file)
-        iou_head = (
-            MLP(_linear(tensors, "iou_head.first"), _linear(tensors, "iou_head.second")) if with_iou else None
-        )
-        means, bases = (
-            tuple(tensors[f"projection.{i}.{part}"] for i in range(len(layers))) for part in ("mean", "basis")
-        )
-        regressors = Regressors(Projection(layers, means, bases), _linear(tensors, "regressors"), iou_head)
         self.category_ids_ = state.category_ids()
-        self.heads_ = Heads(state.names, _linear(tensors, "svm"), regressors, tensors["calibration"])
-        self.shapes_ = tensors["shapes"]
         self.network_ = prepare(self.backbone_, pick_device(self.device))
-        given = self.options.proposals
-        self.proposals_ = None if given is None else read_proposals(given)
+        heads = Heads.of(state.names, tensors, self.options, [layer.name for layer in layers])
+        self.heads_ = heads.to(self.network_.device)
+        self.shapes_ = tensors["shapes"]
+        self.proposals_ = make_source(self.options.window, self.shapes_, required=False)
 
+    def _starting_options(self) -> DetectorOptions:
+        """Return the options of a fit, with the pretrained fc6 and fc7 that it starts from, checked.
 
-def _linear(tensors: Mapping[str, Tensor], name: str) -> LinearModel:
-    return LinearModel(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
-
-
-def _tensor_table(
-    layers: Sequence[LayerInfo], options: DetectorOptions, *, with_iou: bool
-) -> tuple[list[TensorSpec], dict[str, int]]:
-    """The tensors of a run beside the backbone's: K classes, D pooled and R projected features, S shapes."""
-    widths = [min(info.channels, CHANNELS) for info in layers]
-    sizes = {
-        "D": sum(n * n for n in options.levels) * sum(info.channels for info in layers),
-        "R": sum(n * n for n in BINS) * sum(widths),
-    }
-    table = [
-        TensorSpec("svm.weight", ("K", "D")),
-        TensorSpec("svm.bias", ("K",)),
-        TensorSpec("regressors.weight", ("4*K", "R")),
-        TensorSpec("regressors.bias", ("4*K",)),
-        TensorSpec("calibration", ("K", 2)),
-        TensorSpec("shapes", ("S", 2)),
-    ]
-    for i, (info, width) in enumerate(zip(layers, widths, strict=True)):
-        table += [
-            TensorSpec(f"projection.{i}.mean", (info.channels,)),
-            TensorSpec(f"projection.{i}.basis", (info.channels, width)),
-        ]
-    if with_iou:
-        table += [
-            TensorSpec("iou_head.first.weight", ("H", "R")),
-            TensorSpec("iou_head.first.bias", ("H",)),
-            TensorSpec("iou_head.second.weight", ("5*K", "H")),
-            TensorSpec("iou_head.second.bias", ("5*K",)),
-        ]
-    return table, sizes
+        A run of ``sppnet train classify`` as the backbone's weights has them too.
+        """
+        options, fc = self.options, self.options.fc
+        if fc.features == "pool":
+            return options
+        path, required = fc.fc_weights, True
+        if path is None and self.weights is not None and not fc.random_start:
+            path, required = Path(self.weights), False
+        given = None if path is None else read_fc_weights(path, required=required)
+        if given is None:
+            return options
+        if given.levels is not None and given.levels != options.pool.levels:
+            wanted = f"the levels {given.levels} that fc6 in {given.path} was trained with"
+            todo = "Pass these levels, or random_start to take the convolutions alone."
+            raise UserError("options.levels", wanted, options.pool.levels, todo)
+        return options.replace(fc_weights=given.path)

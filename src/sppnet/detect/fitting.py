@@ -1,219 +1,281 @@
-"""The stages of fitting a detector: maps, windows, SVMs, regressors, calibration."""
+"""The stages of fitting a detector, in their order; finished ones are cached."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sppnet.backbones import Backbone
-from sppnet.data import ImageSource, ScaledImage, read_scaled
-from sppnet.detect.iou_head import fit_iou_head
-from sppnet.detect.mining import fit_svms, make_scene
+from sppnet.backbones.weights import weights_file
+from sppnet.config import as_config
+from sppnet.detect.boxes import ProjectedRegressors, fit_projected
+from sppnet.detect.fc_head import FullyConnected
+from sppnet.detect.finetune import finetune, start_head
+from sppnet.detect.heads import Heads, fc_of
+from sppnet.detect.images import Image, image_of
+from sppnet.detect.iou_head import IouHeadTask, fit_iou_head
 from sppnet.detect.options import DetectorOptions
-from sppnet.detect.postprocess import Heads, margins_and_boxes
-from sppnet.detect.regression import RegressionSample, fit_regressors
-from sppnet.detect.samples import choose_for_regression, class_overlaps, draw_evenly
-from sppnet.errors import UserError
-from sppnet.features import extract
-from sppnet.features.extract import resized_size
-from sppnet.features.store import MapStore
-from sppnet.learn import fit_sigmoid
+from sppnet.detect.pooled_boxes import PooledRegressors, fit_pooled
+from sppnet.detect.postprocess import refined
+from sppnet.detect.sources import CropSource, FcSource, MapSource, RowSource
+from sppnet.detect.svm_images import fit_by_images
+from sppnet.detect.svm_rounds import fit_in_rounds
+from sppnet.detect.targets import class_overlaps
+from sppnet.detect.windows import ImageWindows
+from sppnet.features.keys import file_key, key_of, network_key, tensors_key
+from sppnet.features.store import StageStore
+from sppnet.learn import LinearModel, fit_sigmoid
 from sppnet.progress import Stopwatch, track
-from sppnet.proposals import dense_windows, proposals_for, shapes_from_boxes
-from sppnet.structures import Boxes, DetectionSet, FeatureMaps, GroundTruth, ImageSize
+from sppnet.proposals import ProposalSource
+from sppnet.structures import Boxes, DetectionSet, GroundTruth
 
-_REGRESSED_PER_OBJECT = 8
-_REGRESSED = 30_000
-"""Windows that regressors learn from, about; bounds the memory of fitting."""
-_CALIBRATION_IMAGES = 40
-_CALIBRATION_PER_CLASS = 10
-_MATCH_IOU = 0.5
+_MATCH_IOU = 0.5  # as AP50 counts a detection as right
 
 
-def scales_of(options: DetectorOptions) -> tuple[int, ...] | None:
-    """What `extract` takes: the short side, or None for an image's own size."""
-    return (options.short_side,) if options.short_side else None
-
-
-def read_for(network: Backbone, source: ImageSource, options: DetectorOptions) -> ScaledImage:
-    """An image for `maps_of`; a very large one is averaged down while it is decoded."""
-    scale = options.short_side or None
-    return read_scaled(source, lambda size: resized_size(size, scale, network, options.long_side))
-
-
-def maps_of(
-    network: Backbone, image: Tensor, options: DetectorOptions, size: ImageSize | None = None
-) -> FeatureMaps:
-    """The maps of one image at the detector's scale; ``size`` is the image's own, which boxes refer to."""
-    return extract(network, image, scales_of(options), long_side=options.long_side, image_size=size)
-
-
-def windows_of(
-    size: ImageSize,
-    shapes: Tensor,
-    options: DetectorOptions,
-    given: Mapping[str, Tensor] | None,
-    path: Path | None,
-) -> Boxes:
-    """The windows of an image: its boxes in the proposals file, or dense ones."""
-    if given is not None:
-        if path is None:
-            wanted = "an image by its path, to find its boxes in the proposals file"
-            raise UserError("source", wanted, "an image in memory")
-        return proposals_for(given, path, size).boxes
-    return dense_windows(size, shapes, step=options.window_step, most=options.windows)
-
-
-def learn_shapes(dataset: DetectionSet, most: int) -> Tensor:
-    """Window shapes from all boxes; every class weighs the same, however many boxes it has."""
-    counts = torch.zeros(len(dataset.names))
-    for item in dataset.items:
-        counts += torch.bincount(item.truth.labels, minlength=len(counts))
-    if not counts.any():
-        raise UserError(dataset.root, "annotated objects to learn from", "images without any")
-    share = 1 / counts.clamp(min=1)
-    items = [item.truth for item in dataset.items]
-    return shapes_from_boxes([t.boxes for t in items], [share[t.labels] for t in items], most=most)
-
-
-def fit_heads(
+def pooled_source(
     network: Backbone,
-    dataset: DetectionSet,
-    shapes: Tensor,
-    options: DetectorOptions,
-    given: Mapping[str, Tensor] | None,
-    seed: int,
-    watch: Stopwatch,
-    *,
-    quiet: bool,
-) -> tuple[Heads, dict[str, object], list[str]]:
-    """Everything that is learned from the images of a data set.
-
-    Returns:
-        The heads; counts: ``"images"``, ``"windows"`` (of all images), ``"rows"``, ...; and what was left
-        out for want of room, a sentence each.
-    """
-    draw = torch.Generator().manual_seed(seed)
-    truths = [item.truth for item in dataset.items]
-    objects = sum(map(len, truths))
-    flipped = objects < options.flip_below
-    # Whatever annotations and proposals decide comes before the network runs.
-    windows = _all_windows(dataset, shapes, options, given)
-    counted = sum(map(len, windows))
-    if flipped:
-        windows = [two for some in windows for two in (some, some.flipped())]
-        truths = [two for t in truths for two in (t, replace(t, boxes=t.boxes.flipped()))]
-    scenes = [make_scene(some, truth) for some, truth in zip(windows, truths, strict=True)]
-    watch("windows")
-    with MapStore(options.cache_mb * 2**20) as store:
-        for item in track(dataset.items, "Feature maps", quiet=quiet):
-            image = read_for(network, item.path, options)
-            store.add(maps_of(network, image.values, options, image.size))
-            if flipped:
-                store.add(maps_of(network, image.values.flip(2), options, image.size))
-        watch("features")
-        svm, counts = fit_svms(store, scenes, options, draw, seconds=watch, quiet=quiet)
-        chosen = _regression_samples(windows, truths, draw)
-        regressors = fit_regressors(store, chosen, truths, options.ridge)
-        watch("regression")
-        heads = Heads(
-            dataset.names, svm, regressors, torch.tensor([[1.0, 0.0]]).repeat(len(dataset.names), 1)
-        )
-        if options.iou_head:
-            heads = fit_iou_head(store, windows, truths, heads, options, draw)
-            watch("iou_head")
-        heads = replace(heads, calibration=_calibrate(store, windows, truths, heads, options))
-        watch("calibration")
-        facts: dict[str, object] = {
-            "images": len(dataset),
-            "flipped": flipped,
-            "objects": objects,
-            "windows": counted,
-            **counts,
-            "maps_mb": round((store.bytes_in_memory + store.bytes_on_disk) / 2**20, 1),
-        }
-    return heads, facts, _left_out(counts, options)
-
-
-def _left_out(counts: Mapping[str, int], options: DetectorOptions) -> list[str]:
-    """What the SVMs did not learn from, in one sentence; nothing where all rows had room."""
-    first, hard = counts["rows_left_out"], counts["negatives_left_out"]
-    if not first and not hard:
-        return []
-    what = f"{first} windows of the first sample and {hard} hard negatives"
-    return [f"rows is {options.rows} (--rows): {what} left out, drawn evenly over classes and images"]
-
-
-def _regression_samples(
-    windows: Sequence[Boxes], truths: Sequence[GroundTruth], draw: torch.Generator
-) -> list[RegressionSample]:
-    """Windows on objects, up to eight per object; of very many, an even draw over classes and images."""
-    objects = max(1, sum(map(len, truths)))
-    each = max(1, min(_REGRESSED_PER_OBJECT, _REGRESSED // objects))
-    found = [
-        choose_for_regression(some, truth, each, draw) for some, truth in zip(windows, truths, strict=True)
-    ]
-    counts = [len(index) for index, _ in found]
-    taken = [torch.ones(count, dtype=torch.bool) for count in counts]
-    if objects > _REGRESSED:
-        labels = torch.cat([t.labels[owner] for t, (_, owner) in zip(truths, found, strict=True)])
-        images = torch.arange(len(truths)).repeat_interleave(torch.tensor(counts))
-        kept = torch.zeros(len(labels), dtype=torch.bool)
-        kept[draw_evenly(labels, images, torch.zeros(len(labels)), _REGRESSED, draw)] = True
-        taken = list(kept.split(counts))
-    return [
-        RegressionSample(some[index[mine]], owner[mine])
-        for some, (index, owner), mine in zip(windows, found, taken, strict=True)
-    ]
-
-
-def _all_windows(
-    dataset: DetectionSet, shapes: Tensor, options: DetectorOptions, given: Mapping[str, Tensor] | None
-) -> list[Boxes]:
-    """The windows of every image; images of one size share their dense ones."""
-    if given is not None:
-        return [windows_of(i.truth.boxes.size, shapes, options, given, i.path) for i in dataset.items]
-    sizes = {item.truth.boxes.size for item in dataset.items}
-    dense = {size: windows_of(size, shapes, options, None, None) for size in sizes}
-    return [dense[item.truth.boxes.size] for item in dataset.items]
-
-
-def _calibration_images(truths: Sequence[GroundTruth]) -> list[int]:
-    """Every n-th image, and for each class of which these show no object up to ten images that do."""
-    chosen = list(range(0, len(truths), max(1, len(truths) // _CALIBRATION_IMAGES)))
-    seen = {number for i in chosen for number in truths[i].labels.tolist()}
-    for number in range(len(truths[0].names)):
-        if number not in seen:
-            showing = [i for i, truth in enumerate(truths) if number in truth.labels]
-            chosen += showing[:: max(1, len(showing) // _CALIBRATION_PER_CLASS)][:_CALIBRATION_PER_CLASS]
-    return sorted(set(chosen))
-
-
-def _calibrate(
-    store: MapStore,
+    images: Sequence[Image],
     windows: Sequence[Boxes],
-    truths: Sequence[GroundTruth],
-    plain: Heads,
     options: DetectorOptions,
-) -> Tensor:
-    """Slope and offset ``[K, 2]`` that turn a margin into the probability of an IoU of 0.5 or more."""
-    margins: list[Tensor] = []
-    right: list[Tensor] = []
-    labels: list[Tensor] = []
-    for i in _calibration_images(truths):
-        boxes, margin, label = margins_and_boxes(store[i], windows[i], plain, options)
-        overlaps = class_overlaps(boxes, truths[i])
-        margins.append(margin)
-        labels.append(label)
-        right.append(overlaps[torch.arange(len(label)), label] >= _MATCH_IOU)
-    margin, label, hit = torch.cat(margins), torch.cat(labels), torch.cat(right)
-    table = plain.calibration.clone()
-    for number in range(len(plain.names)):
-        mine = label == number
-        if bool(hit[mine].any()) and not bool(hit[mine].all()):
-            table[number] = torch.tensor(fit_sigmoid(margin[mine], hit[mine]))
-    return table
+    store: StageStore | None,
+) -> MapSource | CropSource:
+    """Return pooled features, by the pipeline that the options name."""
+    key = "" if store is None else network_key(network)
+    if options.pool.pipeline == "rcnn":
+        return CropSource(network, key, images, windows, options.pool, store)
+    return MapSource(network, key, images, windows, options.map, options.pool, store)
+
+
+def svm_source(
+    pooled: MapSource | CropSource, fc: FullyConnected | None, options: DetectorOptions
+) -> RowSource:
+    """Return what the SVMs see: pooled features, or the outputs of fc6 or fc7."""
+    layer = options.fc.features
+    if fc is None or layer == "pool":
+        return pooled
+    key = "" if pooled.store is None else tensors_key(fc.state_dict())
+    return FcSource(pooled, fc, key, layer, pooled.store)
+
+
+@dataclass
+class Fit:
+    """A detector while it is fitted.
+
+    Attributes:
+        network: prepared.
+        dataset: images with objects of classes that can be learned.
+        proposals: the source of proposals.
+        options: of all stages.
+        seed: of everything random.
+        store: caches stages.
+        watch: called with a stage's name whenever one ends.
+        quiet: no progress bars.
+    """
+
+    network: Backbone
+    dataset: DetectionSet
+    proposals: ProposalSource
+    options: DetectorOptions
+    seed: int
+    store: StageStore
+    watch: Stopwatch
+    quiet: bool
+
+    def __post_init__(self) -> None:
+        items, options = self.dataset.items, self.options
+        self.draw = torch.Generator().manual_seed(self.seed)
+        self.objects = sum(len(item.truth) for item in items)
+        self.flipped = self.objects < options.target.flip_below
+        images = [image_of(item.path) for item in items]
+        truths = [item.truth for item in items]
+        if self.flipped:
+            images = [two for one in images for two in (one, replace(one, flipped=True))]
+            truths = [two for t in truths for two in (t, replace(t, boxes=t.boxes.flipped()))]
+        self.images, self.truths = images, truths
+        self.windows = ImageWindows(images, self.proposals, options.window, self.store, truths)
+        self.pooled = pooled_source(self.network, images, self.windows, options, self.store)
+        self.facts: dict[str, object] = {}
+
+    def run(self) -> Heads:
+        """Run all stages: proposals, maps or crops, fully connected layers, SVMs, boxes, calibration.
+
+        Whatever annotations and proposals decide comes before the network runs.
+        """
+        images = track(range(len(self.images)), "Proposals", quiet=self.quiet)
+        counts = [len(self.windows.proposed(i)) for i in images]
+        step = 2 if self.flipped else 1
+        self.watch("windows")
+        for i in track(range(len(self.images)), "Feature maps", quiet=self.quiet):
+            if isinstance(self.pooled, CropSource):
+                self.pooled.every(i)
+            else:
+                self.pooled.maps(i)
+        self.watch("features")
+        fc = None if self.options.fc.features == "pool" else self._fc()
+        rows = svm_source(self.pooled, fc, self.options)
+        svm = self._svm(rows)
+        boxes = self._boxes(rows, svm)
+        names = self.dataset.names
+        heads = Heads(names, svm, boxes, fc, torch.tensor([[1.0, 0.0]]).repeat(len(names), 1))
+        if self.options.post.calibrated:
+            heads = replace(heads, calibration=self._calibration(heads, rows))
+            self.watch("calibration")
+        self.facts = {
+            "images": len(self.dataset),
+            "flipped": self.flipped,
+            "objects": self.objects,
+            "windows": sum(counts[::step]),
+            "row_bytes_a_window": 4 * self.pooled.length,
+            **self.facts,
+            **{f"{stage}_mb": round(self.store.stage_bytes(stage) / 2**20, 1) for stage in _STAGES},
+            "stages_found": self.store.found,
+            "stages_made": self.store.made,
+        }
+        return heads
+
+    def notes(self) -> list[str]:
+        """State what was not learned from, a sentence each; nothing where everything had room."""
+        svm, box = self.options.svm, self.options.box
+        facts = {name: value for name, value in self.facts.items() if isinstance(value, int)}
+        found: list[str] = []
+        first, hard = facts.get("rows_left_out", 0), facts.get("negatives_left_out", 0)
+        if svm.mining == "rounds" and (first or hard):
+            what = f"{first} windows of the first sample and {hard} hard negatives"
+            found.append(
+                f"rows is {svm.rows} (--rows): {what} left out, drawn evenly over classes and images"
+            )
+        elif hard:
+            found.append(f"negatives_mb is {svm.negatives_mb} (--negatives-mb): {hard} negatives left out")
+        if left := facts.get("regression_left_out", 0):
+            found.append(f"boxes_mb is {box.boxes_mb} (--boxes-mb): {left} windows of regression left out")
+        return found
+
+    def _base_key(self) -> str:
+        """A digest of the features and objects of all images."""
+        rows = [self.pooled.row_key(i) for i in range(len(self.images))]
+        return key_of("base", rows, truths_key(self.truths), self.seed)
+
+    def _cached(
+        self, stage: str, form: Sequence[object], make: Callable[[], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return the tensors of a stage that depends on all images; cached where the store has a folder."""
+        if self.store.folder is None:
+            return dict(make())
+        return self.store.get(stage, key_of(self._base_key(), *form), make)
+
+    def _fc(self) -> FullyConnected:
+        options, classes = self.options, len(self.dataset.names)
+        device = self.network.device
+        weights = options.fc.fc_weights
+        # Where the weights lie does not matter.
+        form = (
+            as_config(replace(options.fc, fc_weights=None)),
+            "" if weights is None else file_key(weights_file(weights)),
+            as_config(options.finetune),
+        )
+
+        def make() -> Mapping[str, Tensor]:
+            head = start_head(self.pooled, options.fc, classes, self.seed).to(device)
+            if options.fc.finetuned:
+                tune = options.finetune
+                head = finetune(self.pooled, self.truths, tune, head, self.seed, quiet=self.quiet)
+            return head.state_dict()
+
+        head = fc_of(self._cached("finetuned", form, make)).to(device)
+        self.watch("finetuning")
+        return head
+
+    def _svm(self, rows: RowSource) -> LinearModel:
+        options, target = self.options.svm, self.options.target
+        if options.mining == "rounds":
+            model, counts = fit_in_rounds(
+                rows, self.truths, options, target, self.draw, self.watch, quiet=self.quiet
+            )
+            self.facts |= counts
+            return model
+
+        def make() -> Mapping[str, Tensor]:
+            model, counts = fit_by_images(rows, self.truths, options, target, self.seed, quiet=self.quiet)
+            self.facts.update(counts)
+            return {"weight": model.weight, "bias": model.bias}
+
+        head_key = rows.head_key if isinstance(rows, FcSource) else ""
+        form = (head_key, self.options.fc.features, as_config(options), as_config(target))
+        found = self._cached("svms", form, make)
+        self.watch("svm")
+        return LinearModel(found["weight"], found["bias"])
+
+    def _boxes(self, rows: RowSource, svm: LinearModel) -> ProjectedRegressors | PooledRegressors | None:
+        options, norm = self.options, self.options.svm.mean_norm
+        if options.box.regression == "none":
+            return None
+        if options.box.regression == "projected":
+            assert isinstance(self.pooled, MapSource)
+            boxes = fit_projected(self.pooled, self.windows, self.truths, options.box, norm, self.draw)
+            self.watch("regression")
+            if options.iou.iou_head:
+                task = IouHeadTask(
+                    self.pooled, rows, self.windows, self.truths, svm, options.iou, options.post
+                )
+                boxes = fit_iou_head(task, boxes, self.draw)
+                self.watch("iou_head")
+            return boxes
+
+        def make() -> Mapping[str, Tensor]:
+            model, counts = fit_pooled(self.pooled, self.truths, options.box, norm, self.seed)
+            self.facts.update(counts)
+            return {"weight": model.model.weight, "bias": model.model.bias}
+
+        found = self._cached("boxes", (as_config(options.box), norm), make)
+        self.watch("regression")
+        return PooledRegressors(LinearModel(found["weight"], found["bias"]))
+
+    def _calibration(self, heads: Heads, rows: RowSource) -> Tensor:
+        """Learn the ``[K, 2]`` that turn a decision score into the probability of an IoU of 0.5 or more."""
+        scores: list[Tensor] = []
+        right: list[Tensor] = []
+        labels: list[Tensor] = []
+        for i in self._calibration_images():
+            place = (i, len(self.truths[i]))
+            boxes, score, label = refined(self.pooled, rows, place, heads, self.options.post)
+            overlaps = class_overlaps(boxes, self.truths[i])
+            scores.append(score)
+            labels.append(label)
+            right.append(overlaps[torch.arange(len(label)), label] >= _MATCH_IOU)
+        table = heads.calibration.clone()
+        if not scores:
+            return table
+        score, label, hit = torch.cat(scores), torch.cat(labels), torch.cat(right)
+        for number in range(len(heads.names)):
+            mine = label == number
+            if bool(hit[mine].any()) and not bool(hit[mine].all()):
+                table[number] = torch.tensor(fit_sigmoid(score[mine], hit[mine]))
+        return table
+
+    def _calibration_images(self) -> list[int]:
+        """Choose every n-th image, and for each class that these lack some images that show it."""
+        truths, post = self.truths, self.options.post
+        chosen = list(range(0, len(truths), max(1, len(truths) // post.calibration_images)))
+        seen = {number for i in chosen for number in truths[i].labels.tolist()}
+        most = post.calibration_per_class
+        for number in range(len(self.dataset.names)):
+            if number not in seen:
+                showing = [i for i, truth in enumerate(truths) if number in truth.labels]
+                chosen += showing[:: max(1, len(showing) // most)][:most]
+        return sorted(set(chosen))
+
+
+_STAGES = ("maps", "crops", "fc")
+
+
+def truths_key(truths: Sequence[GroundTruth]) -> str:
+    """Return a digest of all objects."""
+    return key_of(
+        [
+            (t.names, tensors_key({"b": t.boxes.xyxy, "l": t.labels, "d": t.difficult, "c": t.crowd}))
+            for t in truths
+        ]
+    )

@@ -1,4 +1,4 @@
-"""What a detector's iou_head learns from: boxes about the objects, and windows that the SVMs like."""
+"""The IoU head: learned from boxes jittered about the objects, and from windows that the SVMs score high."""
 
 from __future__ import annotations
 
@@ -9,25 +9,39 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
-from sppnet.detect.candidates import candidates
-from sppnet.detect.options import DetectorOptions
-from sppnet.detect.postprocess import Heads
-from sppnet.detect.regression import BINS
-from sppnet.detect.samples import draw_evenly
-from sppnet.features import pool_rows, score_rows
-from sppnet.features.store import MapStore
+from sppnet.detect.boxes import ProjectedRegressors
+from sppnet.detect.head_options import IouHeadOptions, PostOptions
+from sppnet.detect.sources import MapSource, RowSource
+from sppnet.detect.suppression import candidates
+from sppnet.detect.targets import draw_evenly
+from sppnet.detect.windows import ImageWindows
+from sppnet.features import pool_rows
 from sppnet.learn import MLP, LinearModel, MLPOptions, fit_mlp
 from sppnet.ops.boxes import encode_deltas, iou
 from sppnet.structures import Boxes, GroundTruth
 
-_ROWS = 20_000
-_PER_OBJECT = 48
-_IMAGES = 100
-_PER_CLASS = 20
-# Boxes are jittered about an object with up to this, in units of its sides and as the logarithm of a ratio.
-_SHIFT, _STRETCH = 0.6, 1.0
-_PLACED = 0.4  # the IoU from which a box is near enough to be told where to go
-_LARGEST_DELTA = 5.0  # in units of the deltas' spread
+
+@dataclass(frozen=True)
+class IouHeadTask:
+    """What the IoU head learns from.
+
+    Attributes:
+        maps: of each image.
+        rows: what the SVMs see.
+        windows: of each image.
+        truths: the objects of the same images.
+        svm: tells the candidates.
+        options: everything about it.
+        post: how candidates are chosen.
+    """
+
+    maps: MapSource
+    rows: RowSource
+    windows: ImageWindows
+    truths: Sequence[GroundTruth]
+    svm: LinearModel
+    options: IouHeadOptions
+    post: PostOptions
 
 
 @dataclass(frozen=True)
@@ -41,34 +55,27 @@ class _Table:
 
 
 def fit_iou_head(
-    store: MapStore,
-    windows: Sequence[Boxes],
-    truths: Sequence[GroundTruth],
-    heads: Heads,
-    options: DetectorOptions,
-    draw: torch.Generator,
-) -> Heads:
-    """Heads with a iou_head, learned from boxes jittered about the objects and from candidates.
+    task: IouHeadTask, regressors: ProjectedRegressors, draw: torch.Generator
+) -> ProjectedRegressors:
+    """Add an IoU head, learned from boxes jittered about the objects and from candidates.
 
     Args:
-        store: the images' maps.
-        windows: of each image.
-        truths: of each image.
-        heads: without a iou_head; their SVMs tell the candidates.
-        options: levels and iou_head count here.
+        task: what it learns from.
+        regressors: without an IoU head.
         draw: of everything random.
 
     Returns:
-        The same without a iou_head where no box lies near an object that is neither difficult nor a crowd.
+        The same without an IoU head where no box lies near an object that is neither difficult nor a crowd.
     """
-    table = _table(store, windows, truths, heads, options.levels, draw)
-    near = table.overlaps >= _PLACED
+    options, names = task.options, task.truths[0].names
+    table = _table(task, regressors, draw)
+    near = table.overlaps >= options.placed_iou
     if not bool(near.any()):
-        return heads
+        return regressors
     spread = table.deltas[near].std(0, correction=0).clamp(min=1e-3)
-    goals = (table.deltas / spread).clamp(-_LARGEST_DELTA, _LARGEST_DELTA)
+    goals = (table.deltas / spread).clamp(-options.largest_delta, options.largest_delta)
     # A class weighs as much as another, however many boxes it has; but no box more than 5.
-    counts = torch.bincount(table.labels[near], minlength=len(heads.names)).clamp(min=1)
+    counts = torch.bincount(table.labels[near], minlength=len(names)).clamp(min=1)
     weight = (len(near) / counts / len(counts)).clamp(max=5)[table.labels] * near
 
     def loss(outputs: Tensor, index: Tensor) -> Tensor:
@@ -78,57 +85,50 @@ def fit_iou_head(
         share = weight[index]
         return wrong + (away * share).sum() / share.sum().clamp(min=1)
 
-    outputs = 5 * len(heads.names)
+    outputs = 5 * len(names)
     found = fit_mlp(table.rows, outputs, loss, MLPOptions(neurons=options.iou_head), draw)
-    units = torch.cat([spread, spread.new_ones(1)]).repeat(len(heads.names))
+    units = torch.cat([spread, spread.new_ones(1)]).repeat(len(names))
     last = LinearModel(found.second.weight * units[:, None], found.second.bias * units)
-    iou_head = MLP(found.first, last)
-    return replace(heads, regressors=replace(heads.regressors, iou_head=iou_head))
+    return replace(regressors, iou_head=MLP(found.first, last))
 
 
-def _table(
-    store: MapStore,
-    windows: Sequence[Boxes],
-    truths: Sequence[GroundTruth],
-    heads: Heads,
-    levels: tuple[int, ...],
-    draw: torch.Generator,
-) -> _Table:
-    each = max(1, min(_PER_OBJECT, _ROWS // max(1, sum(map(len, truths)))))
-    sure = _sure_objects(truths, draw)
-    step = max(1, len(truths) // _IMAGES)
+def _table(task: IouHeadTask, regressors: ProjectedRegressors, draw: torch.Generator) -> _Table:
+    options, truths = task.options, task.truths
+    each = max(1, min(options.iou_per_object, options.iou_boxes // max(1, sum(map(len, truths)))))
+    sure = _sure_objects(truths, options.iou_boxes, draw)
+    step = max(1, len(truths) // options.iou_images)
     parts: list[tuple[Tensor, ...]] = []
-    for i, (some, truth) in enumerate(zip(windows, truths, strict=True)):
-        maps = store[i]
-        boxes, labels = _jittered_boxes(truth, sure[i], each, draw)
-        if i % step == 0 and len(some):
-            scores = score_rows(maps, some, heads.svm.weight, heads.svm.bias, levels)
-            index, of_class = candidates(some, scores, _PER_CLASS)
+    for i, truth in enumerate(truths):
+        boxes, labels = _jittered_boxes(truth, sure[i], each, options, draw)
+        some = task.windows.proposed(i) if i % step == 0 else boxes[:0]
+        if len(some):
+            scores = task.rows.scores(i, task.svm)[len(truth) :]
+            index, of_class = candidates(some, scores, task.post, options.iou_per_class)
             boxes = Boxes(torch.cat([boxes.xyxy, some.xyxy[index]]), boxes.size)
             labels = torch.cat([labels, of_class])
         if len(boxes):
-            rows = pool_rows(heads.regressors.projection(maps), boxes, BINS, "mean")
+            rows = pool_rows(regressors.projection(task.maps.maps(i)), boxes, regressors.bins, "mean").cpu()
             parts.append((rows, labels, *_placed(boxes, labels, truth)))
     if not parts:
         return _Table(torch.empty(0, 0), torch.empty(0), torch.empty(0), torch.empty(0, 4))
     return _Table(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _sure_objects(truths: Sequence[GroundTruth], draw: torch.Generator) -> list[Tensor]:
+def _sure_objects(truths: Sequence[GroundTruth], most: int, draw: torch.Generator) -> list[Tensor]:
     """Objects of each image that are neither crowds nor difficult; of very many, an even draw."""
     sure = [(~truth.crowd & ~truth.difficult).nonzero()[:, 0] for truth in truths]
     counts = torch.tensor([len(index) for index in sure])
-    if int(counts.sum()) <= _ROWS:
+    if int(counts.sum()) <= most:
         return sure
     labels = torch.cat([truth.labels[index] for truth, index in zip(truths, sure, strict=True)])
     images = torch.arange(len(truths)).repeat_interleave(counts)
     kept = torch.zeros(len(labels), dtype=torch.bool)
-    kept[draw_evenly(labels, images, torch.zeros(len(labels)), _ROWS, draw)] = True
+    kept[draw_evenly(labels, images, torch.zeros(len(labels)), most, draw)] = True
     return [index[mine] for index, mine in zip(sure, kept.split(counts.tolist()), strict=True)]
 
 
 def _jittered_boxes(
-    truth: GroundTruth, sure: Tensor, each: int, draw: torch.Generator
+    truth: GroundTruth, sure: Tensor, each: int, options: IouHeadOptions, draw: torch.Generator
 ) -> tuple[Boxes, Tensor]:
     """Boxes about the objects ``sure``, near ones and far ones alike, and the objects' classes."""
     owner = sure.repeat_interleave(each)
@@ -136,7 +136,10 @@ def _jittered_boxes(
     sides, centre = object_[:, 2:] - object_[:, :2], (object_[:, 2:] + object_[:, :2]) / 2
     reach = torch.rand(len(owner), 1, generator=draw)
     shift, stretch = ((torch.rand(len(owner), 2, generator=draw) * 2 - 1) * reach for _ in range(2))
-    centre, half = centre + shift * _SHIFT * sides, sides * (stretch * _STRETCH).exp() / 2
+    centre, half = (
+        centre + shift * options.jitter_shift * sides,
+        sides * (stretch * options.jitter_stretch).exp() / 2,
+    )
     boxes = Boxes(torch.cat([centre - half, centre + half], 1), truth.boxes.size).clip()
     seen = ((boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]) >= 2).all(1)
     return boxes[seen], truth.labels[owner[seen]]

@@ -1,91 +1,190 @@
-"""What can be chosen about a detector, field by field."""
+"""Everything that can be chosen about a detector: one dataclass per stage, and presets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
+from sppnet.detect.head_options import FcOptions, FinetuneOptions, IouHeadOptions, PostOptions
+from sppnet.detect.stage_options import (
+    RELEASE_SCALES,
+    BoxOptions,
+    MapOptions,
+    PoolOptions,
+    SvmOptions,
+    TargetOptions,
+    WindowOptions,
+)
 from sppnet.errors import UserError
 
+Preset: TypeAlias = Literal["fast", "paper", "release", "rcnn"]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, init=False)
 class DetectorOptions:
-    """How windows are made, pooled, scored and merged.
+    """Options of all stages of a detector.
+
+    Options are given as dataclasses, or singly by their names: the names of all stages' fields differ.
 
     Attributes:
-        short_side: images are resized to this short side, in pixels, before the network; 0 keeps
-            their own size.
-        long_side: limit of the long side after resizing, in pixels.
-        levels: bins along each side of each level of the pyramid that the SVMs see.
-        proposals: a JSON or CSV file with boxes for every image, instead of dense windows.
-        window_step: dense windows move by this share of their sides.
-        windows: dense windows an image, at most.
-        shapes: shapes of dense windows, at most.
-        C: the SVMs' cost of a unit of loss, with rows scaled to a mean norm of 20.
-        positive_weight: how many times more an error on a positive costs.
-        mining_rounds: times that hard negatives are looked for.
-        rows: training rows of the SVMs, at most; bounds the memory of fitting.
-        ridge: penalty of the box regressors, with rows scaled to a mean norm of 20.
-        iou_head: hidden units of the MLP that refines boxes and predicts their IoU; 0 disables it.
-        flip_below: with fewer objects than this to learn from, images are also seen flipped left to
-            right; 0 for objects that flipping makes into others, such as letters.
-        regressions: times that a box is regressed; 0 leaves windows as they are.
-        nms: of two detections of a class whose IoU is above this, the better one stays.
-        vote: detections that overlap a kept one by at least this IoU pull its box; 1 turns it off.
-        per_class: detections an image and class, at most.
-        tile: images are cut into tiles of at most this side, in pixels, each treated as an image of its
-            own, in fitting and prediction; 0 takes images whole.
-        overlap: share of a tile that the next one repeats.
-        cache_mb: memory for the training images' feature maps; what is over it lies on disk.
+        map: from an image to feature maps.
+        pool: from proposals to features.
+        window: proposals.
+        target: what proposals teach the SVMs.
+        svm: SVMs and their hard negatives.
+        box: bounding box regression.
+        iou: the IoU head.
+        fc: fully connected layers below the SVMs.
+        finetune: their fine-tuning.
+        post: from decision scores to detections.
+
+    Examples:
+        >>> DetectorOptions(C=0.01, nms=0.3).svm.C
+        0.01
+        >>> DetectorOptions.paper(features="pool").fc.features
+        'pool'
+        >>> DetectorOptions.rcnn().pool.pipeline, DetectorOptions.rcnn().box.ridge
+        ('rcnn', 1000.0)
     """
 
-    short_side: int = 480
-    long_side: int = 1333
-    levels: tuple[int, ...] = (3, 2, 1)
-    proposals: Path | None = None
-    window_step: float = 0.2
-    windows: int = 8000
-    shapes: int = 16
-    C: float = 1e-3
-    positive_weight: float = 2.0
-    mining_rounds: int = 2
-    rows: int = 30000
-    ridge: float = 1000.0
-    iou_head: int = 256
-    flip_below: int = 1000
-    regressions: int = 2
-    nms: float = 0.4
-    vote: float = 0.6
-    per_class: int = 100
-    tile: int = 0
-    overlap: float = 0.2
-    cache_mb: int = 1000
+    map: MapOptions = field(default_factory=MapOptions)
+    pool: PoolOptions = field(default_factory=PoolOptions)
+    window: WindowOptions = field(default_factory=WindowOptions)
+    target: TargetOptions = field(default_factory=TargetOptions)
+    svm: SvmOptions = field(default_factory=SvmOptions)
+    box: BoxOptions = field(default_factory=BoxOptions)
+    iou: IouHeadOptions = field(default_factory=IouHeadOptions)
+    fc: FcOptions = field(default_factory=FcOptions)
+    finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
+    post: PostOptions = field(default_factory=PostOptions)
+
+    def __init__(self, **options: Any) -> None:
+        stages: dict[str, Any] = {name: options.pop(name, make()) for name, make in _STAGES.items()}
+        for name, value in options.items():
+            owner = _OWNERS.get(name)
+            if owner is None:
+                known = ", ".join(sorted(_OWNERS))
+                raise UserError("DetectorOptions", f"one of the options {known}", repr(name))
+            stages[owner] = dataclasses.replace(stages[owner], **{name: value})
+        for name, value in stages.items():
+            object.__setattr__(self, name, value)
+
+    def replace(self, **options: Any) -> DetectorOptions:
+        """Return the options with some changed, stages or single options by their names."""
+        stages = {name: getattr(self, name) for name in _STAGES}
+        return DetectorOptions(**(stages | options))
+
+    @classmethod
+    def preset(cls, name: Preset, **options: Any) -> DetectorOptions:
+        """Return the options called ``"fast"``, ``"paper"``, ``"release"`` or ``"rcnn"``."""
+        return {"fast": cls.fast, "paper": cls.paper, "release": cls.release, "rcnn": cls.rcnn}[name](
+            **options
+        )
+
+    @classmethod
+    def fast(cls, **options: Any) -> DetectorOptions:
+        """Return the defaults: dense windows, two layers, an IoU head; fitted in minutes on a CPU."""
+        return cls(**options)
+
+    @classmethod
+    def paper(cls, **options: Any) -> DetectorOptions:
+        """Return the settings of the paper (section 4): selective search, ZF-5's scale of 688, fc7."""
+        return cls(**_PAPER).replace(**options)
+
+    @classmethod
+    def release(cls, **options: Any) -> DetectorOptions:
+        """Return the settings of the released code where they differ from the paper's.
+
+        Scale 874, the release's cells and duplicate rule, flipped images, a random scale per proposal in
+        fine-tuning, and its learning rates (SPP_net release, spp_finetune_voc.m and solver files).
+        """
+        tune = FinetuneOptions(
+            rates=(1e-3, 1e-4, 1e-5), lengths=(30_000, 30_000, 140_000), flipped=True, random_scale=True
+        )
+        changed = {"mean_pixel": 128.0, "scales": RELEASE_SCALES, "cells": "release", "negatives": "release"}
+        return cls.paper(finetune=tune, **changed).replace(**options)
+
+    @classmethod
+    def rcnn(cls, **options: Any) -> DetectorOptions:
+        """Return the settings of R-CNN (Girshick et al. 2014; R-CNN release).
+
+        Crops of 227 pixels, a last pool to 6x6, proposals without any overlap as background, flipped
+        images, and regression on IoU above 0.6 with a penalty of 1000. R-CNN fine-tunes all layers; here
+        only fc6, fc7 and the classifier are trained and the convolutional layers stay frozen, so results
+        with fine-tuned layers are those of a weaker baseline.
+        """
+        tune = FinetuneOptions(
+            background_iou=(0.0, 0.5),
+            rates=(1e-3, 1e-4, 1e-5, 1e-6),
+            lengths=(20_000, 20_000, 20_000, 10_000),
+            flipped=True,
+        )
+        changed = {"pipeline": "rcnn", "levels": (6,), "negatives": "release"}
+        return cls.paper(finetune=tune, ridge=1000.0, above_iou=0.6, **changed).replace(**options)
 
     def check(self) -> None:
-        """Raise `UserError` for the first value out of its range."""
-        ranges = (
-            ("short_side", self.short_side == 0 or self.short_side >= 16, "0, or at least 16 pixels"),
-            ("long_side", self.long_side >= 16, "at least 16 pixels"),
-            ("levels", bool(self.levels) and min(self.levels) >= 1, "whole numbers of at least 1"),
-            ("window_step", 0 < self.window_step <= 2, "a share above 0, at most 2"),
-            ("windows", self.windows >= 1, "at least 1"),
-            ("shapes", self.shapes >= 1, "at least 1"),
-            ("C", self.C > 0, "a number above 0"),
-            ("positive_weight", self.positive_weight > 0, "a number above 0"),
-            ("mining_rounds", self.mining_rounds >= 0, "at least 0"),
-            ("rows", self.rows >= 100, "at least 100"),
-            ("ridge", self.ridge > 0, "a number above 0"),
-            ("iou_head", self.iou_head >= 0, "at least 0"),
-            ("flip_below", self.flip_below >= 0, "at least 0"),
-            ("regressions", self.regressions >= 0, "at least 0"),
-            ("nms", 0 <= self.nms <= 1, "an IoU, 0 to 1"),
-            ("vote", 0 < self.vote <= 1, "an IoU, above 0 and at most 1"),
-            ("per_class", self.per_class >= 1, "at least 1"),
-            ("tile", self.tile == 0 or self.tile >= 32, "0, or at least 32 pixels"),
-            ("tile", self.tile == 0 or self.proposals is None, "0 with a file of proposals"),
-            ("overlap", 0 <= self.overlap <= 0.9, "a share from 0 to 0.9"),
-            ("cache_mb", self.cache_mb >= 0, "at least 0"),
-        )
-        for name, right, wanted in ranges:
-            if not right:
-                raise UserError(f"options.{name}", wanted, getattr(self, name))
+        """Raise `UserError` for the first value out of its range, or options that exclude each other."""
+        for name in _STAGES:
+            getattr(self, name).check()
+        if self.map.tile and (self.window.proposals is not None or self.window.source != "dense"):
+            wanted = "0 with proposals from a file or a search, which are of whole images"
+            raise UserError("options.tile", wanted, self.map.tile)
+        learned = self.box.regression == "projected" or self.iou.iou_head > 0
+        if learned and self.pool.pipeline == "rcnn":
+            wanted = "regression='pooled' or 'none' and iou_head=0 with pipeline='rcnn', which has no maps"
+            raise UserError("options.regression", wanted, f"{self.box.regression!r}, {self.iou.iou_head}")
+        if self.iou.iou_head and self.box.regression != "projected":
+            wanted = "0, or regression='projected'"
+            raise UserError("options.iou_head", wanted, f"{self.iou.iou_head} with {self.box.regression!r}")
+        if self.svm.mining == "images" and self.svm.evict_below > self.svm.add_above:
+            wanted = f"at most add_above, {self.svm.add_above}"
+            raise UserError("options.evict_below", wanted, self.svm.evict_below)
+
+
+_STAGES: dict[str, Any] = {
+    "map": MapOptions,
+    "pool": PoolOptions,
+    "window": WindowOptions,
+    "target": TargetOptions,
+    "svm": SvmOptions,
+    "box": BoxOptions,
+    "iou": IouHeadOptions,
+    "fc": FcOptions,
+    "finetune": FinetuneOptions,
+    "post": PostOptions,
+}
+_OWNERS = {f.name: stage for stage, made in _STAGES.items() for f in dataclasses.fields(made)}
+assert len(_OWNERS) == sum(len(dataclasses.fields(made)) for made in _STAGES.values())
+
+_PAPER: dict[str, Any] = {
+    "scales": (688,),
+    "long_side": 0,
+    "levels": (6, 3, 2, 1),
+    "cells": "paper",
+    "rounded": True,
+    "source": "selective-search",
+    "windows": 2000,
+    "positives": "objects",
+    "difficult": True,
+    "flip_below": 0,
+    "mining": "images",
+    "loss": "hinge",
+    "tolerance": 0.02,
+    "mining_rounds": 1,
+    "add_above": -1.0001,
+    "regression": "pooled",
+    "ridge": 4000.0,
+    "iou_head": 0,
+    "features": "fc7",
+    "score_above": -1.5,
+    "thinning": 0.3,
+    "best": 0,
+    "candidates": 0,
+    "regressions": 1,
+    "rescored": False,
+    "iou_weight": 0.0,
+    "calibrated": False,
+    "nms": 0.3,
+    "vote": 1.0,
+}

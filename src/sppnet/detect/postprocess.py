@@ -1,105 +1,88 @@
-"""From windows to detections: score, move, score again, merge."""
+"""From proposals to detections: one list of steps, for prediction, evaluation and calibration alike.
+
+1. `candidates`: proposals of each class that score above ``score_above``, near-duplicates thinned out.
+2. refine: boxes move ``regressions`` times by what the regressors learned.
+3. score again (``rescored``): the mean of the decision scores before and after; the IoU head adds its logit.
+4. calibrate: a sigmoid per class turns decision scores into probabilities.
+5. `merge`: suppression and voting, class by class.
+6. `at_threshold`: what `predict` returns at its threshold.
+"""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sppnet.detect.candidates import candidates
-from sppnet.detect.options import DetectorOptions
-from sppnet.detect.regression import Regressors
-from sppnet.features import score_rows
-from sppnet.learn import LinearModel
-from sppnet.ops.boxes import ioa, iou, nms, vote
-from sppnet.structures import Boxes, Detections, FeatureMaps
-
-# How many times the logit of a box's IoU counts beside its margin.
-IOU_WEIGHT = 0.5
-# Two answers for one object: much the same box, or one of the same class inside the other.
-SAME_BOX = 0.6
-INSIDE = 0.85
+from sppnet.detect.boxes import ProjectedRegressors
+from sppnet.detect.head_options import PostOptions
+from sppnet.detect.heads import Heads
+from sppnet.detect.pooled_boxes import PooledRegressors
+from sppnet.detect.sources import CropSource, MapSource, RowSource
+from sppnet.detect.suppression import candidates, merge, without_repeats
+from sppnet.structures import Boxes, Detections
 
 
-@dataclass(frozen=True)
-class Heads:
-    """What a fitted detector knows beside its backbone.
-
-    Attributes:
-        names: class names.
-        svm: weight ``[K, D]``, bias ``[K]``, for unscaled rows.
-        regressors: one a class.
-        calibration: ``[K, 2]``: slope a and offset b of each class's probability, ``sigmoid(a * s + b)``.
-    """
-
-    names: tuple[str, ...]
-    svm: LinearModel
-    regressors: Regressors
-    calibration: Tensor
-
-
-def margins_and_boxes(
-    maps: FeatureMaps, windows: Boxes, heads: Heads, options: DetectorOptions
+def refined(
+    pooled: MapSource | CropSource,
+    rows: RowSource,
+    place: tuple[int, int],
+    heads: Heads,
+    options: PostOptions,
 ) -> tuple[Boxes, Tensor, Tensor]:
-    """Candidates of all classes after regression: boxes, margins ``[N]`` and labels ``[N]``.
+    """Return the candidates of all classes after steps 1 to 3.
 
-    A margin is the mean of the SVM's before and after the box was moved, and how well the box sits.
-    Boxes and what is said of them are on the CPU, wherever the maps are.
+    Args:
+        pooled: pooled features of the image.
+        rows: what the SVMs see.
+        place: the image, and how many of its windows are no proposals: its objects' own boxes, in a fit.
+        heads: what was learned.
+        options: everything about it.
+
+    Returns:
+        Boxes, decision scores ``[M]`` and labels ``[M]``, on the CPU.
     """
-    scores = score_rows(maps, windows, heads.svm.weight, heads.svm.bias, options.levels).cpu()
-    index, labels = candidates(windows, scores)
-    boxes = windows[index]
-    margins = scores[index, labels]
-    if options.regressions and len(index):
-        projected = heads.regressors.projection(maps)
-        for _ in range(options.regressions):
-            boxes = heads.regressors(projected, boxes, labels)
-        again = score_rows(maps, boxes, heads.svm.weight, heads.svm.bias, options.levels).cpu()
-        margins = (margins + again[torch.arange(len(labels)), labels]) / 2
-        margins = margins + IOU_WEIGHT * heads.regressors.iou_logits(projected, boxes, labels)
-    return boxes, margins, labels
+    i, first = place
+    windows, scores = rows.windows[i][first:], rows.scores(i, heads.svm)[first:]
+    index, labels = candidates(windows, scores, options)
+    boxes, score = windows[index], scores[index, labels]
+    regressors = heads.boxes
+    if regressors is None or not options.regressions or not len(index):
+        return boxes, score, labels
+    projected = None
+    if isinstance(regressors, ProjectedRegressors):
+        assert isinstance(pooled, MapSource)
+        projected = regressors.projection(pooled.maps(i))
+    known: Tensor | None = index + first
+    for _ in range(options.regressions):
+        if isinstance(regressors, PooledRegressors):
+            boxes, known = regressors(pooled, i, boxes, labels, known), None
+        elif projected is not None:
+            boxes = regressors(projected, boxes, labels)
+    if options.rescored:
+        again = rows.at(i, boxes).scores(0, heads.svm)
+        score = (score + again[torch.arange(len(labels)), labels]) / 2
+    if isinstance(regressors, ProjectedRegressors) and projected is not None:
+        score = score + options.iou_weight * regressors.iou_logits(projected, boxes, labels)
+    return boxes, score, labels
 
 
-def merge(
-    boxes: Boxes, logits: Tensor, labels: Tensor, names: tuple[str, ...], options: DetectorOptions
-) -> Detections:
-    """Suppression and voting class by class; at most ``per_class`` a class, best first.
-
-    The order is that of the logits: in float32 the probabilities of sure detections are all 1.
-    """
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for number in range(len(names)):
-        mine = (labels == number).nonzero()[:, 0]
-        place, logit = boxes.xyxy[mine], logits[mine]
-        kept = nms(place, logit, options.nms, options.per_class)
-        voters = torch.sigmoid(logit)
-        merged = place[kept] if options.vote >= 1 else vote(place[kept], place, voters, options.vote)
-        parts.append((merged, logit[kept], labels[mine][kept]))
-    place, logit, label = (torch.cat(column) for column in zip(*parts, strict=True))
-    logit, order = torch.sort(logit, descending=True, stable=True)
-    return Detections(Boxes(place[order], boxes.size), torch.sigmoid(logit), label[order], names)
-
-
-def detect(maps: FeatureMaps, windows: Boxes, heads: Heads, options: DetectorOptions) -> Detections:
-    """The detections of one image; scores are probabilities."""
-    boxes, margins, labels = margins_and_boxes(maps, windows, heads, options)
+def detect(pooled: MapSource | CropSource, rows: RowSource, heads: Heads, options: PostOptions) -> Detections:
+    """Return the detections of the first image after steps 1 to 5; scores are probabilities."""
+    size = rows.windows[0].size
+    if not len(rows.windows[0]):
+        return Detections.empty(size, heads.names)
+    boxes, score, labels = refined(pooled, rows, (0, 0), heads, options)
     slope, offset = heads.calibration[labels].unbind(1)
-    return merge(boxes, slope * margins + offset, labels, heads.names, options)
+    return merge(boxes, slope * score + offset, labels, heads.names, options)
 
 
-def class_agnostic_nms(found: Detections) -> Detections:
-    """One answer for each object, for people to look at: what repeats a better detection goes.
+def at_threshold(found: Detections, threshold: float, options: PostOptions) -> Detections:
+    """Return what is shown at a threshold: the last step of `predict`.
 
-    It goes when its IoU with a better one is above 0.6, whatever the classes, or when one of the two, of
-    the same class, lies inside the other by 85% and more. Metrics are taken without this step, which
-    can only lower them.
+    Detections below it go, and of the others those that repeat a better one, whatever its class: one answer
+    for each object. At a threshold of 0 everything stays, as a ranked list that metrics are taken of; a
+    weaker second opinion on an object costs no precision there, and removing it can cost recall.
     """
-    place = found.boxes.xyxy
-    inside = torch.maximum(ioa(place, place), ioa(place, place).T) >= INSIDE
-    same = (iou(place, place) > SAME_BOX) | (inside & (found.labels[:, None] == found.labels[None]))
-    kept: list[int] = []
-    for i in range(len(found)):
-        if not bool(same[i, kept].any()):
-            kept.append(i)
-    return found[torch.tensor(kept, dtype=torch.int64)]
+    if threshold <= 0:
+        return found
+    return without_repeats(found[found.scores >= threshold], options)

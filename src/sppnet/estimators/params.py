@@ -56,13 +56,24 @@ def _path(values: Mapping[str, object], name: str, where: str) -> list[str]:
     path = name.split("__")
     if path[0] in values:
         return path
-    owners = [owner for owner, value in values.items() if _is_options(value) and path[0] in _fields(value)]
+    owners = _owners(values, path[0])
     if len(owners) == 1:
-        return [owners[0], *path]
+        return [*owners[0], *path]
     if owners:
-        hint = "Write " + " or ".join(f"{owner}__{name}" for owner in owners)
-        raise UserError(where, "the name of one option", f"{name!r}, which {' and '.join(owners)} have", hint)
+        full = ["__".join([*owner, name]) for owner in owners]
+        listed = " and ".join(".".join(owner) for owner in owners)
+        raise UserError(where, "the name of one option", f"{name!r}, which {listed} have", f"Write {full[0]}")
     raise _unknown(values, name, where)
+
+
+def _owners(values: Mapping[str, object], name: str) -> list[list[str]]:
+    """Return the paths of all dataclasses, at any depth, that have a field."""
+    found: list[list[str]] = []
+    for owner, value in values.items():
+        if _is_options(value):
+            inner = _fields(value)
+            found += [[owner]] if name in inner else [[owner, *path] for path in _owners(inner, name)]
+    return found
 
 
 def _replaced(value: object, path: list[str], new: object, where: str, name: str) -> object:

@@ -14,7 +14,6 @@ from sppnet.runs import run_kind
 # The classes of the package, imported when they are needed; others are found once they are imported.
 _SHIPPED = {
     "detector": "sppnet.detect:Detector",
-    "paper-detector": "sppnet.detect.paper:PaperDetector",
     "classifier": "sppnet.classify:Classifier",
     "network": "sppnet.classify:NetworkClassifier",
 }

@@ -237,7 +237,7 @@ def iou(ours: Value, theirs: Value) -> Value:
 
 
 def one_answer(found: Found, parts: DetectorParts) -> Found:
-    """`sppnet.detect.postprocess.class_agnostic_nms`, before any threshold: only better ones suppress."""
+    """`sppnet.detect.suppression.without_repeats`, before any threshold: only better ones suppress."""
     builder = found.boxes.builder
     overlap = _share(_intersections(found.boxes, found.boxes), _areas(found.boxes).unsqueeze(1))
     inside = overlap.maximum(overlap.transpose(1, 0)) >= parts.inside

@@ -13,7 +13,7 @@ from sppnet.errors import UserError
 
 if TYPE_CHECKING:
     from sppnet.classify import Classifier
-    from sppnet.detect import Detector
+    from sppnet.detect import Detector, DetectorOptions
 
 Matrix: TypeAlias = NDArray[np.float32]
 
@@ -151,40 +151,69 @@ def classifier_parts(estimator: Classifier) -> ClassifierParts:
 
 
 def detector_parts(estimator: Detector) -> DetectorParts:
-    """The parts of a fitted `sppnet.Detector`."""
-    from sppnet.detect import candidates as thinning
-    from sppnet.detect import postprocess
+    """The parts of a fitted `sppnet.Detector`.
 
+    Raises:
+        UserError: an unfitted detector, or options that have no ONNX form.
+    """
     if not hasattr(estimator, "heads_"):
         raise UserError("Detector", "a fitted detector", "an unfitted one", "Call fit or load first.")
     options, heads = estimator.options, estimator.heads_
+    _check_exportable(options)
+    sides, post = options.map.sides, options.post
+    features = FeatureParts(
+        estimator.backbone_, sides or (0,), options.map.long_side or None, options.pool.levels
+    )
     return DetectorParts(
-        features=FeatureParts(estimator.backbone_, (options.short_side,), options.long_side, options.levels),
+        features=features,
         names=estimator.names_,
-        shapes=None if estimator.proposals_ is not None else _array(estimator.shapes_),
-        window_step=options.window_step,
-        windows=options.windows,
+        shapes=None if options.window.proposals is not None else _array(estimator.shapes_),
+        window_step=options.window.window_step,
+        windows=options.window.windows,
         svm=_linear(heads.svm),
-        regression=_regression(estimator) if options.regressions else None,
+        regression=_regression(estimator),
         calibration=_array(heads.calibration),
-        candidates=(thinning.LEAST_SCORE, thinning.NMS, thinning.BEST, thinning.KEPT),
-        iou_weight=postprocess.IOU_WEIGHT,
-        nms=options.nms,
-        vote=options.vote,
-        per_class=options.per_class,
-        same_box=postprocess.SAME_BOX,
-        inside=postprocess.INSIDE,
+        candidates=(post.score_above, post.thinning, post.best, post.candidates or post.per_class),
+        iou_weight=post.iou_weight,
+        nms=post.nms,
+        vote=post.vote,
+        per_class=post.per_class,
+        same_box=post.same_box,
+        inside=post.inside,
     )
 
 
-def _regression(estimator: Detector) -> RegressionParts:
-    from sppnet.detect.regression import BINS
+def _check_exportable(options: DetectorOptions) -> None:
+    """Raise `UserError` for options that only some presets have and the graph lacks."""
+    refused = (
+        ("pipeline", options.pool.pipeline, "spp"),
+        ("cells", options.pool.cells, "centre"),
+        ("features", options.fc.features, "pool"),
+        ("source", options.window.source, "dense"),
+        ("scales", options.map.scales, ()),
+        ("tile", options.map.tile, 0),
+        ("rescored", options.post.rescored, True),
+    )
+    for name, value, wanted in refused:
+        if value != wanted:
+            raise UserError(f"options.{name}", f"{wanted!r} for an export", repr(value))
+    if not options.post.best:
+        raise UserError("options.best", "at least 1 for an export", options.post.best)
 
-    regressors = estimator.heads_.regressors
+
+def _regression(estimator: Detector) -> RegressionParts | None:
+    from sppnet.detect.boxes import ProjectedRegressors
+
+    regressors = estimator.heads_.boxes
+    if regressors is None or not estimator.options.post.regressions:
+        return None
+    if not isinstance(regressors, ProjectedRegressors):
+        wanted = "regression='projected' or 'none' for an export"
+        raise UserError("options.regression", wanted, repr(estimator.options.box.regression))
     head = regressors.iou_head
     return RegressionParts(
-        rounds=estimator.options.regressions,
-        levels=BINS,
+        rounds=estimator.options.post.regressions,
+        levels=regressors.bins,
         means=tuple(_array(mean) for mean in regressors.projection.means),
         bases=tuple(_array(basis) for basis in regressors.projection.bases),
         linear=_linear(regressors.model),

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from sppnet.backbones.weights import read_fc_weights
 from sppnet.data import default_split, detection_for, read_detection, read_image
-from sppnet.detect.paper import (
-    BoxOptions,
-    FinetuneOptions,
-    PaperDetector,
-    PaperOptions,
-    WindowOptions,
-    combine,
-)
+from sppnet.detect import Detector, DetectorOptions, FinetuneOptions, combine
 from sppnet.evaluate import detection_metrics
 from sppnet.paper.tables import PAPER_MEAN, Request, Row, Source, Table, row_note, subtracts_paper_mean
 from sppnet.paper.times import FeatureTimes, feature_times
@@ -30,13 +23,13 @@ _VOC = "VOC 2007"
 _ZF5, _ALEXNET = Source("zf5", _VOC), Source("AlexNet", _VOC)
 _UNIT = "VOC07 mAP, %"
 _SETTINGS: dict[str, dict[str, Any]] = {
-    "pool5": {"features": "pool", "boxes": BoxOptions(regress=False)},
-    "fc6": {"features": "fc6", "finetuned": False, "boxes": BoxOptions(regress=False)},
-    "ftfc6": {"features": "fc6", "boxes": BoxOptions(regress=False)},
-    "ftfc7": {"features": "fc7", "boxes": BoxOptions(regress=False)},
+    "pool5": {"features": "pool", "regression": "none"},
+    "fc6": {"features": "fc6", "finetuned": False, "regression": "none"},
+    "ftfc6": {"features": "fc6", "regression": "none"},
+    "ftfc7": {"features": "fc7", "regression": "none"},
     "ftfc7 bb": {"features": "fc7"},
 }
-_RCNN_BOXES = BoxOptions(ridge=1000.0, above_iou=0.6)
+_RCNN_BOXES: dict[str, Any] = {"ridge": 1000.0, "above_iou": 0.6}
 TABLE9: dict[str, tuple[float | None, ...]] = {
     "pool5": (43.0, 44.9, 44.2, None),
     "fc6": (42.5, 44.8, 46.2, None),
@@ -114,33 +107,31 @@ def _columns(request: Request, rcnn: int) -> list[_Column]:
     return [_ONE, _FIVE, _Column("R-CNN", {"pipeline": "rcnn"}, rcnn)]
 
 
-def _options(request: Request, **changed: Any) -> PaperOptions:
+def _options(request: Request, **changed: Any) -> DetectorOptions:
     """Return the paper's settings; ``quick`` has few dense windows, small scales, few batches."""
-    options = PaperOptions(**changed)
-    if options.pipeline == "rcnn":
-        options = replace(options, boxes=replace(_RCNN_BOXES, regress=options.boxes.regress))
+    rcnn = changed.get("pipeline") == "rcnn"
+    options = DetectorOptions.paper(**changed, **(_RCNN_BOXES if rcnn else {}))
     if subtracts_paper_mean(request.backbone):
-        options = replace(options, mean_pixel=PAPER_MEAN)
+        options = options.replace(mean_pixel=PAPER_MEAN)
     levels = _pretrained_levels(request)
     if levels is not None:
-        options = replace(options, levels=levels)
-    if options.pipeline == "spp" and request.quick:
-        options = replace(options, scales=tuple(side // 4 for side in options.scales))
-    background = (0.0, 0.5) if options.pipeline == "rcnn" else (0.1, 0.5)
+        options = options.replace(levels=levels)
+    if not rcnn and request.quick:
+        options = options.replace(scales=tuple(side // 4 for side in options.map.scales))
+    background = (0.0, 0.5) if rcnn else (0.1, 0.5)
     if request.quick:
-        tune = FinetuneOptions(width=64, rates=(3e-4,), lengths=(20,), images=4, background_iou=background)
-        crops = replace(options.crops, side=64, padding=4)
-        return replace(options, windows=WindowOptions("dense", most=32), finetune=tune, crops=crops)
+        tune = FinetuneOptions(rates=(3e-4,), lengths=(20,), images=4, background_iou=background)
+        options = options.replace(crop_side=64, crop_padding=4, width=64)
+        return options.replace(source="dense", windows=32, finetune=tune)
     size = request.detection
     last = max(1, size.batches // 5)
     tune = FinetuneOptions(
-        width=size.width,
         rates=(size.rate, size.rate / 10),
         lengths=(size.batches - last, last),
         background_iou=background,
         flipped=size.flipped,
     )
-    return replace(options, windows=WindowOptions(most=size.windows), finetune=tune)
+    return options.replace(windows=size.windows, width=size.width, finetune=tune)
 
 
 def _pretrained_levels(request: Request) -> tuple[int, ...] | None:
@@ -149,8 +140,8 @@ def _pretrained_levels(request: Request) -> tuple[int, ...] | None:
     return None if given is None else given.levels
 
 
-def _detector(request: Request, options: PaperOptions, seed: int = 0) -> PaperDetector:
-    return PaperDetector(
+def _detector(request: Request, options: DetectorOptions, seed: int = 0) -> Detector:
+    return Detector(
         backbone=request.backbone,
         weights=request.weights,
         device=request.device,
@@ -160,7 +151,7 @@ def _detector(request: Request, options: PaperOptions, seed: int = 0) -> PaperDe
     )
 
 
-def _fitted(request: Request, options: PaperOptions) -> tuple[PaperDetector, dict[str, Any]]:
+def _fitted(request: Request, options: DetectorOptions) -> tuple[Detector, dict[str, Any]]:
     fitted = _detector(request, options).fit(request.data, quiet=request.quiet)
     return fitted, fitted.evaluate(request.data, quiet=request.quiet)
 
@@ -206,10 +197,10 @@ def _differs(request: Request) -> tuple[str, ...]:
 
 def _setting_rows(
     request: Request, column: _Column, names: Sequence[str]
-) -> tuple[list[Row], PaperDetector | None]:
+) -> tuple[list[Row], Detector | None]:
     """Return the accuracy of each setting by one column, and the last detector with fc7."""
     rows: list[Row] = []
-    fitted: PaperDetector | None = None
+    fitted: Detector | None = None
     for name in names:
         options = _options(request, **column.changed, **_SETTINGS[name])
         fitted, found = _fitted(request, options)
@@ -222,7 +213,7 @@ def _setting_rows(
     return rows, fitted
 
 
-def _time_rows(request: Request, table: str, detectors: Sequence[tuple[_Column, PaperDetector]]) -> list[Row]:
+def _time_rows(request: Request, table: str, detectors: Sequence[tuple[_Column, Detector]]) -> list[Row]:
     """Return seconds per image of each column, and R-CNN's over those of the others."""
     part = default_split(request.data, "evaluate")
     dataset = read_detection(request.data, part)
@@ -251,7 +242,7 @@ def _time_rows(request: Request, table: str, detectors: Sequence[tuple[_Column, 
 
 def _accuracy_and_times(request: Request, table: str, names: Sequence[str], rcnn: int) -> Table:
     rows: list[Row] = []
-    detectors: list[tuple[_Column, PaperDetector]] = []
+    detectors: list[tuple[_Column, Detector]] = []
     for column in _columns(request, rcnn):
         some, fitted = _setting_rows(request, column, names)
         rows += some
@@ -292,8 +283,8 @@ def _class_rows(title: str, paper: str, found: dict[str, Any], ours: Source) -> 
 def table11(request: Request) -> Table:
     """Measure AP of every class with fine-tuned fc7 at 5 scales, without and with box regression."""
     rows: list[Row] = []
-    for title, boxes in (("SPP ftfc7", BoxOptions(regress=False)), ("SPP ftfc7 bb", BoxOptions())):
-        fitted, found = _fitted(request, _options(request, scales=FIVE_SCALES, boxes=boxes))
+    for title, regression in (("SPP ftfc7", "none"), ("SPP ftfc7 bb", "pooled")):
+        fitted, found = _fitted(request, _options(request, scales=FIVE_SCALES, regression=regression))
         rows += _class_rows(title, TABLE11[title], found, _ours(request, fitted.names_))
     plot = _bars(request, rows, "VOC 2007 AP")
     return Table("table11", str(request.data), "VOC07 AP, %", tuple(rows), _differs(request), plot)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sppnet.backbones import Backbone
-from sppnet.detect.paper import PaperDetector
-from sppnet.detect.paper.cells import pool_windows, target_sides, window_cells
-from sppnet.detect.rcnn import crop_windows
+from sppnet.detect import Detector
+from sppnet.detect.cells import pool_windows, target_sides, window_cells
+from sppnet.detect.crops import CropOptions, crop_windows
 from sppnet.features import extract
 from sppnet.ops import spatial_pyramid_pool
 from sppnet.structures import Boxes
@@ -37,14 +37,14 @@ class FeatureTimes:
         return self.conv + self.fc
 
 
-def feature_times(detector: PaperDetector, images: Sequence[tuple[Path, Tensor, Boxes]]) -> FeatureTimes:
+def feature_times(detector: Detector, images: Sequence[tuple[Path, Tensor, Boxes]]) -> FeatureTimes:
     """Time the features of all proposals of some images; proposals, SVMs and NMS are left out.
 
     Args:
         detector: fitted.
         images: path, pixels and proposals of each. One more pass over the first image comes before, untimed.
     """
-    work = _time_maps if detector.options.pipeline == "spp" else _time_crops
+    work = _time_maps if detector.options.pool.pipeline == "spp" else _time_crops
     conv = fc = 0.0
     work(detector, images[0][1], images[0][2][:8])
     for _, pixels, boxes in images:
@@ -59,32 +59,33 @@ def _now(network: Backbone) -> float:
     return time.perf_counter()
 
 
-def _fully_connected(detector: PaperDetector, features: Tensor) -> None:
-    head, layer = detector.heads_.head, detector.options.features
+def _fully_connected(detector: Detector, features: Tensor) -> None:
+    head, layer = detector.heads_.fc, detector.options.fc.features
     if head is not None and layer != "pool":
         head.features(features.to(head.fc6.weight.device), layer)
 
 
-def _time_maps(detector: PaperDetector, pixels: Tensor, boxes: Boxes) -> tuple[float, float]:
-    network, options = detector.network_, detector.options
+def _time_maps(detector: Detector, pixels: Tensor, boxes: Boxes) -> tuple[float, float]:
+    network, options = detector.network_, detector.options.pool
     targets = target_sides(network) if options.cells == "release" else None
     start = _now(network)
-    maps = extract(network, pixels, options.scales)
+    maps = extract(network, pixels, detector.options.map.sides)
     middle = _now(network)
     lines = window_cells(maps, boxes, options, targets=targets)
     _fully_connected(detector, pool_windows(maps, lines, options.levels))
     return middle - start, _now(network) - middle
 
 
-def _time_crops(detector: PaperDetector, pixels: Tensor, boxes: Boxes) -> tuple[float, float]:
-    network, options = detector.network_, detector.options
+def _time_crops(detector: Detector, pixels: Tensor, boxes: Boxes) -> tuple[float, float]:
+    network, options = detector.network_, detector.options.pool
+    crops = CropOptions(options.crop_side, options.crop_padding, options.crop_batch)
     pixels, fill = pixels.to(network.device), network.mean.flatten()
     conv = fc = 0.0
     with torch.no_grad():
-        for start in range(0, len(boxes), options.crops.batch):
-            piece = boxes[slice(start, start + options.crops.batch)]
+        for start in range(0, len(boxes), crops.batch):
+            piece = boxes[slice(start, start + crops.batch)]
             begin = _now(network)
-            maps = network(crop_windows(pixels, piece, fill, options.crops))
+            maps = network(crop_windows(pixels, piece, fill, crops))
             middle = _now(network)
             pooled = [spatial_pyramid_pool(one, options.levels).float() for one in maps]
             _fully_connected(detector, torch.cat(pooled, 1))

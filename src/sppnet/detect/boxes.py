@@ -8,17 +8,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sppnet.detect.sources import MapSource
+from sppnet.detect.stage_options import BoxOptions
+from sppnet.detect.targets import choose_on_objects, draw_evenly
+from sppnet.detect.windows import ImageWindows
 from sppnet.features import pool_rows
-from sppnet.features.store import MapStore, sample_cells
+from sppnet.features.store import sample_cells
 from sppnet.learn import MLP, LinearModel, fit_ridge
 from sppnet.ops.boxes import decode_deltas, encode_deltas
 from sppnet.structures import Boxes, FeatureMaps, GroundTruth
 
-# Where an edge lies inside a window shows in fine bins of a mean; how many channels tell it matters less.
-BINS = (6,)
-CHANNELS = 64
-_CELLS = 60000
-_MEAN_NORM = 20.0
 _LEAST_ROWS = 8
 
 
@@ -49,30 +48,32 @@ class Projection:
         return FeatureMaps(tuple(projected))
 
 
-def fit_projection(store: MapStore, which: Sequence[int]) -> Projection:
-    """Principal components of the cells of the images ``which``."""
-    layers = store[which[0]].layers
+def fit_projection(source: MapSource, options: BoxOptions) -> Projection:
+    """Learn the principal components of the cells of all images."""
+    images = len(source.images)
     means: list[Tensor] = []
     bases: list[Tensor] = []
+    layers = tuple(layer.name for layer in source.network.layers)
     for layer in layers:
-        cells = sample_cells(store, layer, _CELLS, which)
+        cells = sample_cells(map(source.maps, range(images)), layer, options.box_cells, images)
         mean = cells.mean(0)
         centred = cells - mean
         directions = torch.linalg.eigh((centred.T @ centred).double()).eigenvectors.flip(1)
         means.append(mean)
-        bases.append(directions[:, :CHANNELS].float().contiguous())
+        bases.append(directions[:, : options.box_channels].float().contiguous())
     return Projection(layers, tuple(means), tuple(bases))
 
 
 @dataclass(frozen=True)
-class Regressors:
-    """Where the boxes of candidates belong, and how well they sit (paper section 3.6, and beyond it).
+class ProjectedRegressors:
+    """Where the boxes of candidates belong, and how well they sit (section 4.1, and beyond it).
 
     Both are read off mean-pooled, projected maps: moves by a linear regressor a class and by a network of
     one hidden layer, halfway between the two; how well a box sits by the network.
 
     Attributes:
         projection: of the maps.
+        bins: along each side of a box.
         model: weight ``[4 * K, D]``, bias ``[4 * K]``; rows 4k..4k+3 are class k's four deltas. Classes
             with too few examples have zeros, which leave a box where it is.
         iou_head: D numbers to ``5 * K``: 5k..5k+3 are class k's four deltas, 5k+4 the logit of the IoU with
@@ -80,6 +81,7 @@ class Regressors:
     """
 
     projection: Projection
+    bins: tuple[int, ...]
     model: LinearModel
     iou_head: MLP | None = None
 
@@ -87,7 +89,7 @@ class Regressors:
         """Each box moved once by what was learned of its class, and clipped to the image."""
         if not len(boxes):
             return boxes
-        rows = pool_rows(projected, boxes, BINS, "mean")
+        rows = pool_rows(projected, boxes, self.bins, "mean").cpu()
         every = self.model.scores(rows).cpu().view(len(boxes), -1, 4)
         deltas = every[torch.arange(len(boxes)), labels]
         if self.iou_head is not None:
@@ -99,10 +101,10 @@ class Regressors:
         return Boxes(torch.where(gone[:, None], boxes.xyxy, inside.xyxy), boxes.size)
 
     def iou_logits(self, projected: FeatureMaps, boxes: Boxes, labels: Tensor) -> Tensor:
-        """The logit ``[N]`` of each box's IoU with an object of its class; 0 without a iou_head."""
+        """The logit ``[N]`` of each box's IoU with an object of its class; 0 without an IoU head."""
         if self.iou_head is None or not len(boxes):
             return torch.zeros(len(boxes))
-        rows = pool_rows(projected, boxes, BINS, "mean")
+        rows = pool_rows(projected, boxes, self.bins, "mean").cpu()
         return _of_class(self.iou_head.outputs(rows), labels)[:, 4]
 
 
@@ -111,49 +113,74 @@ def _of_class(outputs: Tensor, labels: Tensor) -> Tensor:
     return outputs.cpu().view(len(outputs), -1, 5)[torch.arange(len(labels)), labels]
 
 
-@dataclass(frozen=True)
-class RegressionSample:
-    """Windows of one image and the objects that they should move onto."""
-
-    boxes: Boxes
-    objects: Tensor
-
-
-def fit_regressors(
-    store: MapStore,
-    samples: Sequence[RegressionSample],
+def fit_projected(
+    source: MapSource,
+    windows: ImageWindows,
     truths: Sequence[GroundTruth],
-    penalty: float,
-) -> Regressors:
-    """Ridge regression of `encode_deltas`, one a class.
+    options: BoxOptions,
+    mean_norm: float,
+    draw: torch.Generator,
+) -> ProjectedRegressors:
+    """Fit a ridge regression of `encode_deltas` per class on mean-pooled, projected maps.
 
     Args:
-        store: the images' maps.
-        samples: one an image.
-        truths: one an image.
-        penalty: of the squared weights, for rows scaled to a mean norm of 20.
+        source: gives the maps.
+        windows: of each image.
+        truths: the objects of the same images.
+        options: everything about it.
+        mean_norm: to which features are scaled.
+        draw: of the windows that are used.
     """
-    projection = fit_projection(store, range(len(store)))
+    samples = _samples(windows, truths, options, draw)
+    projection = fit_projection(source, options)
     classes = len(truths[0].names)
-    length = sum(n * n for n in BINS) * sum(b.shape[1] for b in projection.bases)
+    length = sum(n * n for n in options.box_bins) * sum(b.shape[1] for b in projection.bases)
     # One block for all rows, laid out before: many small ones between maps that come and go leave holes.
-    table, filled = torch.empty(sum(len(sample.boxes) for sample in samples), length), 0
+    table, filled = torch.empty(sum(len(boxes) for boxes, _ in samples), length), 0
     goals: list[Tensor] = []
     labels: list[Tensor] = []
-    for i, (sample, truth) in enumerate(zip(samples, truths, strict=True)):
-        count = len(sample.boxes)
+    for i, ((boxes, objects), truth) in enumerate(zip(samples, truths, strict=True)):
+        count = len(boxes)
         if count:
-            table[filled : filled + count] = pool_rows(projection(store[i]), sample.boxes, BINS, "mean")
-            goals.append(encode_deltas(sample.boxes.xyxy, truth.boxes.xyxy[sample.objects]))
-            labels.append(truth.labels[sample.objects])
+            rows = pool_rows(projection(source.maps(i)), boxes, options.box_bins, "mean")
+            table[filled : filled + count] = rows
+            goals.append(encode_deltas(boxes.xyxy, truth.boxes.xyxy[objects]))
+            labels.append(truth.labels[objects])
             filled += count
     weight, bias = torch.zeros(classes, 4, length), torch.zeros(classes, 4)
     if filled:
         goal, label = torch.cat(goals), torch.cat(labels)
-        scale = _MEAN_NORM / float(table.norm(dim=1).mean().clamp(min=1e-12))
+        scale = mean_norm / float(table.norm(dim=1).mean().clamp(min=1e-12))
         for number in range(classes):
             mine = label == number
             if int(mine.sum()) >= _LEAST_ROWS:
-                fitted = fit_ridge(table[mine] * scale, goal[mine], penalty)
+                fitted = fit_ridge(table[mine] * scale, goal[mine], options.ridge)
                 weight[number], bias[number] = fitted.weight * scale, fitted.bias
-    return Regressors(projection, LinearModel(weight.flatten(0, 1), bias.flatten()))
+    model = LinearModel(weight.flatten(0, 1), bias.flatten())
+    return ProjectedRegressors(projection, options.box_bins, model)
+
+
+def _samples(
+    windows: ImageWindows, truths: Sequence[GroundTruth], options: BoxOptions, draw: torch.Generator
+) -> list[tuple[Boxes, Tensor]]:
+    """Choose windows on objects, up to eight per object; of very many, an even draw over classes and images.
+
+    Returns:
+        Windows of each image, and the objects that they should move onto.
+    """
+    objects = max(1, sum(map(len, truths)))
+    each = max(1, min(options.boxes_per_object, options.boxes_used // objects))
+    found: list[tuple[Boxes, Tensor]] = []
+    for i, truth in enumerate(truths):
+        some = windows.proposed(i)
+        index, owner = choose_on_objects(some, truth, options.above_iou, each, draw)
+        found.append((some[index], owner))
+    if objects <= options.boxes_used:
+        return found
+    counts = [len(owner) for _, owner in found]
+    labels = torch.cat([t.labels[owner] for t, (_, owner) in zip(truths, found, strict=True)])
+    images = torch.arange(len(truths)).repeat_interleave(torch.tensor(counts))
+    kept = torch.zeros(len(labels), dtype=torch.bool)
+    kept[draw_evenly(labels, images, torch.zeros(len(labels)), options.boxes_used, draw)] = True
+    parts = kept.split(counts)
+    return [(boxes[mine], owner[mine]) for (boxes, owner), mine in zip(found, parts, strict=True)]

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from sppnet.backbones import load_backbone
-from sppnet.detect.rcnn import CropOptions, crop_rows, crop_windows
+from sppnet.detect.crops import CropOptions, crop_rows, crop_windows
 from sppnet.errors import UserError
 from sppnet.features import extract, pool_rows
 from sppnet.structures import Boxes, ImageSize

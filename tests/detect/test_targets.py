@@ -2,7 +2,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sppnet.detect.samples import choose_for_regression, choose_positives, class_overlaps, svm_targets
+from sppnet.detect import TargetOptions
+from sppnet.detect.targets import choose_on_objects, class_overlaps, svm_targets
 from sppnet.ops.boxes import iou
 from sppnet.structures import Boxes, GroundTruth, ImageSize
 
@@ -26,16 +27,16 @@ def test_targets_by_overlap_class_by_class():
     truth = truth_of([[0, 0, 10, 10]], [0])
     windows = Boxes(torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [50, 50, 60, 60]]), SIZE)
     # IoU 1, 0.5 and 0 with the only object, which is of class a.
-    assert svm_targets(windows, truth).tolist() == [[1, -1], [0, -1], [-1, -1]]
+    assert svm_targets(windows, truth, TargetOptions()).tolist() == [[1, -1], [0, -1], [-1, -1]]
 
 
 def test_difficult_objects_and_crowds_teach_nothing():
     windows = Boxes(torch.tensor([[0.0, 0, 10, 10], [0, 0, 40, 40]]), SIZE)
     hard = truth_of([[0, 0, 10, 10]], [0], difficult=[True])
-    assert svm_targets(windows, hard)[:, 0].tolist() == [0, -1]
+    assert svm_targets(windows, hard, TargetOptions())[:, 0].tolist() == [0, -1]
     crowd = truth_of([[0, 0, 60, 60]], [0], crowd=[True])
     # Both lie in the crowd, however little of it they fill.
-    assert svm_targets(windows, crowd).tolist() == [[0, -1], [0, -1]]
+    assert svm_targets(windows, crowd, TargetOptions()).tolist() == [[0, -1], [0, -1]]
 
 
 @given(st.integers(0, 40), st.integers(0, 6), st.integers(1, 4), st.integers(0, 999))
@@ -47,8 +48,8 @@ def test_choices_are_few_an_object_and_overlap_enough(windows, objects, per_obje
     boxes = Boxes(rows[:windows], SIZE)
     truth = truth_of(rows[windows:].tolist(), [0] * objects)
     for least, (chosen, owner) in (
-        (0.5, choose_for_regression(boxes, truth, per_object, draw)),
-        (0.6, (choose_positives(boxes, truth, per_object, draw), None)),
+        (0.5, choose_on_objects(boxes, truth, 0.5, per_object, draw)),
+        (0.6, choose_on_objects(boxes, truth, 0.6, per_object, draw)),
     ):
         assert chosen.tolist() == sorted(set(chosen.tolist()))
         if not objects or not windows:

@@ -1,4 +1,4 @@
-"""SVMs on the rows of windows, with the paper's or the release's hard negatives (paper section 3.4)."""
+"""SVMs on the rows of windows, with the paper's or the release's hard negatives (section 4.1)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sppnet.detect.paper.options import SvmStageOptions
-from sppnet.detect.paper.source import RowSource
-from sppnet.detect.samples import class_overlaps
+from sppnet.detect.sources import RowSource
+from sppnet.detect.stage_options import SvmOptions, TargetOptions
+from sppnet.detect.svm_rounds import solver_options
+from sppnet.detect.targets import class_overlaps
 from sppnet.errors import UserError
-from sppnet.learn import LinearModel, NegativeCache, NegativeRule, SvmOptions, fit_linear_svm
+from sppnet.learn import LinearModel, NegativeCache, NegativeRule, fit_linear_svm
 from sppnet.ops.boxes import nms
 from sppnet.progress import track
 from sppnet.structures import GroundTruth
 
-MEAN_NORM = 20.0
 _NORM_IMAGES = 200
 _NORM_WINDOWS = 200
 _FRESH_SHARE = 10  # one refit makes room for at least a tenth of the capacity
 _BEFORE_THE_FIRST = 1e9  # the score of a negative while there is no SVM yet
 
 
-def mean_norm_scale(source: RowSource, seed: int) -> float:
-    """What brings rows to a mean norm of 20: over up to 200 windows of up to 200 images."""
+def mean_norm_scale(source: RowSource, mean_norm: float, seed: int) -> float:
+    """Return the factor that brings features to a mean norm: over up to 200 windows of up to 200 images."""
     draw = torch.Generator().manual_seed(seed)
     total, count = 0.0, 0
     for i in torch.randperm(len(source.windows), generator=draw)[:_NORM_IMAGES].tolist():
@@ -33,7 +33,7 @@ def mean_norm_scale(source: RowSource, seed: int) -> float:
         if len(which):
             total += float(source.rows(i, which).norm(dim=1).sum())
             count += len(which)
-    return MEAN_NORM * count / total if total > 0 else 1.0
+    return mean_norm * count / total if total > 0 else 1.0
 
 
 @dataclass
@@ -47,7 +47,7 @@ class _Class:
     model: LinearModel | None = None
     left_out: int = 0
 
-    def add(self, rows: Tensor, scores: Tensor, keys: Tensor, options: SvmStageOptions) -> None:
+    def add(self, rows: Tensor, scores: Tensor, keys: Tensor, options: SvmOptions) -> None:
         """Add negatives of one image. Where they have no room, those that are no longer hard make some.
 
         Before the first fit no negative is harder than another: a random part of them is taken.
@@ -64,30 +64,24 @@ class _Class:
             rows, scores, keys = rows[chosen], scores[chosen], keys[chosen]
         self.cache = self.cache.add(rows, scores, keys)
 
-    def refit(self, options: SvmStageOptions, *, last: bool) -> None:
+    def refit(self, options: SvmOptions, *, last: bool) -> None:
         if not len(self.positives) or not self.cache.pieces or not (self.cache.fresh or self.model is None):
             return
         negatives = self.cache.rows
         rows = torch.cat([self.positives, negatives])
         targets = torch.cat([torch.ones(len(self.positives)), -torch.ones(len(negatives))]).to(torch.int8)
-        wanted = SvmOptions(
-            C=options.C,
-            loss="hinge",
-            bias_feature=options.bias_feature,
-            positive_weight=options.positive_weight,
-            tolerance=options.tolerance,
-        )
-        self.model = fit_linear_svm(rows, targets[:, None], wanted, self.model)
+        self.model = fit_linear_svm(rows, targets[:, None], solver_options(options), self.model)
         if not last:
             scores = self.model.scores(rows[len(self.positives) :])[:, 0]
             del rows
             self.cache = self.cache.evict(scores)
 
 
-def fit_paper_svms(
+def fit_by_images(
     source: RowSource,
     truths: Sequence[GroundTruth],
-    options: SvmStageOptions,
+    options: SvmOptions,
+    target: TargetOptions,
     seed: int,
     *,
     quiet: bool,
@@ -96,13 +90,14 @@ def fit_paper_svms(
 
     The first image gives all its negatives, at once fitted on; later ones those that score above
     ``add_above``. A class is fitted anew after ``refit_after`` additions and at the end of a pass, and then
-    drops the negatives that score below ``evict_below``. Negatives that would exceed ``rows_mb`` cause an
-    earlier fit; of those that exceed it even so, the hardest stay, and the counts state the others.
+    drops the negatives that score below ``evict_below``. Negatives that would exceed ``negatives_mb``
+    cause an earlier fit; of those that exceed it even so, the hardest stay, and the counts state the others.
 
     Args:
         source: rows of each image's windows, of which the first are its objects' own boxes.
         truths: the objects of the same images.
         options: everything about it.
+        target: what windows teach.
         seed: of the windows that the mean norm is taken from.
         quiet: no progress bar.
 
@@ -112,21 +107,21 @@ def fit_paper_svms(
     Raises:
         UserError: no objects at all.
     """
-    scale = mean_norm_scale(source, seed)
-    positives = _positives(source, truths, options, scale)
+    scale = mean_norm_scale(source, options.mean_norm, seed)
+    positives = _positives(source, truths, target, scale)
     learned = sum(len(rows) > 0 for rows in positives)
     if not learned:
         raise UserError("data", "annotated objects to learn from", "images without any")
-    capacity = max(100, options.rows_mb * 2**20 // (4 * source.length * learned))
+    capacity = max(100, options.negatives_mb * 2**20 // (4 * source.length * learned))
     rule = NegativeRule(options.add_above, options.evict_below, options.refit_after, capacity)
     draw = torch.Generator().manual_seed(seed)
     states = [_Class(k, rows, NegativeCache.empty(rule), draw) for k, rows in enumerate(positives)]
     started = False
     added = 0
-    for _ in range(options.passes):
+    for _ in range(options.mining_rounds):
         for i in track(range(len(truths)), "Mining negatives", quiet=quiet):
             if len(source.windows[i]):
-                added += _look_at(source, truths[i], i, states, scale, options)
+                added += _look_at(source, truths[i], i, states, scale, options, target)
                 for state in states:
                     if not started or state.cache.due:
                         state.refit(options, last=False)
@@ -143,12 +138,12 @@ def fit_paper_svms(
 
 
 def _positives(
-    source: RowSource, truths: Sequence[GroundTruth], options: SvmStageOptions, scale: float
+    source: RowSource, truths: Sequence[GroundTruth], target: TargetOptions, scale: float
 ) -> list[Tensor]:
     classes = len(truths[0].names)
     parts: list[list[Tensor]] = [[] for _ in range(classes)]
     for i, truth in enumerate(truths):
-        able = ~truth.crowd & (truth.difficult.logical_not() | options.difficult)
+        able = ~truth.crowd & (truth.difficult.logical_not() | target.difficult)
         if not bool(able.any()):
             continue
         rows = source.rows(i, torch.arange(len(truth))) * scale
@@ -166,7 +161,8 @@ def _look_at(
     i: int,
     states: Sequence[_Class],
     scale: float,
-    options: SvmStageOptions,
+    options: SvmOptions,
+    target: TargetOptions,
 ) -> int:
     """Add the negatives of one image that the classes want; returns how many."""
     windows = source.windows[i]
@@ -188,7 +184,7 @@ def _look_at(
     lines = source.lines(i) if options.negatives == "release" else None
     takes: list[Tensor] = []
     for state in states:
-        able = (overlaps[:, state.number] < options.negative_iou) & ~near_crowd
+        able = (overlaps[:, state.number] < target.negative_iou) & ~near_crowd
         index = able.nonzero()[:, 0]
         if not len(state.positives):
             index = index[:0]
@@ -207,13 +203,13 @@ def _look_at(
 
 
 def _different(
-    index: Tensor, scores: Tensor, boxes: Tensor, lines: Tensor | None, options: SvmStageOptions
+    index: Tensor, scores: Tensor, boxes: Tensor, lines: Tensor | None, options: SvmOptions
 ) -> Tensor:
     """Of windows ``index`` those that stay where alike ones count once; ascending."""
     if not len(index):
         return index
     if lines is None:
-        # Best first: of two alike, the harder stays (paper section 3.4).
+        # Best first: of two alike, the harder stays (section 4.1).
         return index[nms(boxes[index], scores[index], options.alike)].sort().values
     _, inverse = torch.unique(lines[index], dim=0, return_inverse=True)
     first = torch.full((int(inverse.max()) + 1,), len(index))

@@ -2,15 +2,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sppnet.detect.rows import (
-    HARD_SHARE,
+from sppnet.detect import SvmOptions
+from sppnet.detect.row_table import (
     RowTable,
     Sample,
     first_samples_within,
     hard_samples_within,
     make_room,
 )
-from sppnet.detect.samples import draw_evenly
+from sppnet.detect.targets import draw_evenly
 
 GROUPS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=60)
 
@@ -61,17 +61,17 @@ def samples_of(counts, classes):
 def test_a_first_sample_that_fits_is_taken_whole_and_draws_nothing():
     draw = generator(0)
     before = draw.get_state()
-    chosen = first_samples_within(samples_of([(3, 0, 5), (0, 2, 4)], 2), 2, 14, draw)
+    chosen = first_samples_within(samples_of([(3, 0, 5), (0, 2, 4)], 2), 2, 14, SvmOptions().hard_share, draw)
     assert [part.tolist() for part in chosen] == [list(range(0, 16, 2)), list(range(0, 12, 2))]
     assert torch.equal(draw.get_state(), before)
 
 
 def test_a_first_sample_without_room_keeps_rare_classes_and_room_for_hard_negatives():
     samples = samples_of([(40, 0, 40)] * 10 + [(0, 6, 40)], 2)
-    chosen = first_samples_within(samples, 2, 100, generator(0))
+    chosen = first_samples_within(samples, 2, 100, SvmOptions().hard_share, generator(0))
     groups = torch.cat([s.groups[torch.isin(s.windows, c)] for s, c in zip(samples, chosen, strict=True)])
     counts = torch.bincount(groups, minlength=3).tolist()
-    assert sum(counts) == 100 - int(HARD_SHARE * 100)
+    assert sum(counts) == 100 - int(SvmOptions().hard_share * 100)
     assert counts[1] == 6
     assert counts[2] == 37
     assert all(len(part) for part in chosen)
@@ -98,13 +98,13 @@ def full_table(scores):
 @settings(deadline=None, max_examples=100)
 def test_sure_negatives_make_room_first(scores, wanted, seed):
     table = full_table(scores)
-    make_room(table, table.rows, wanted, -1.0, generator(seed))
+    make_room(table, table.rows, wanted, SvmOptions(), generator(seed))
     easy = sorted(score for score in scores if score <= -1)
     negatives = sorted(value for value in table.rows[:, 0].tolist() if value < 5)
     gone = min(wanted, len(easy))
     assert negatives == sorted(torch.tensor(sorted(scores)[gone:]).tolist())
     hard = len(scores) - len(easy)
-    reserved = max(0, min(wanted, int(HARD_SHARE * table.limit) - hard) - gone)
+    reserved = max(0, min(wanted, int(SvmOptions().hard_share * table.limit) - hard) - gone)
     assert table.free == gone + min(10, reserved)
     # What was removed may be found again; what stays may not be added twice.
     assert sum(map(len, table.used)) == len(table)
@@ -112,7 +112,7 @@ def test_sure_negatives_make_room_first(scores, wanted, seed):
 
 def test_rows_and_their_targets_stay_together():
     table = full_table([-2.0, -0.5, -3.0, 0.1])
-    make_room(table, table.rows, 2, -1.0, generator(0))
+    make_room(table, table.rows, 2, SvmOptions(), generator(0))
     assert table.free == 2
     assert bool(((table.rows[:, 0] == 5) == (table.targets[:, 0] == 1)).all())
     assert sorted(table.rows[table.targets[:, 0] < 0, 0].tolist()) == [-0.5, 0.10000000149011612]

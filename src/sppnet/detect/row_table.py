@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sppnet.detect.samples import draw_evenly
-
-HARD_SHARE = 0.25
-"""Share of the budget that is kept free for hard negatives where the first sample does not fit."""
+from sppnet.detect.stage_options import SvmOptions
+from sppnet.detect.targets import draw_evenly
 
 
 class RowTable:
@@ -105,23 +103,24 @@ class Sample:
 
 
 def first_samples_within(
-    samples: Sequence[Sample], classes: int, limit: int, draw: torch.Generator
+    samples: Sequence[Sample], classes: int, limit: int, hard_share: float, draw: torch.Generator
 ) -> list[Tensor]:
     """The windows of each image that fit into the budget.
 
-    Where all fit, all are taken and nothing is drawn. Otherwise `HARD_SHARE` stays free, half of the rest
-    goes to the background, and each half is drawn evenly over classes and images.
+    Where all fit, all are taken and nothing is drawn. Otherwise ``hard_share`` of it stays free, half of
+    the rest goes to the background, and each half is drawn evenly over classes and images.
 
     Args:
         samples: one an image.
         classes: K.
         limit: rows at most.
+        hard_share: share of ``limit`` that is kept free for hard negatives.
         draw: of what is taken at random.
     """
     images, groups, priority = _joined(samples)
     if len(groups) <= limit:
         return [sample.windows for sample in samples]
-    room = limit - int(HARD_SHARE * limit)
+    room = limit - int(hard_share * limit)
     background = groups == classes
     some = min(int(background.sum()), max(room // 2, room - int((~background).sum())))
     taken = torch.zeros(len(groups), dtype=torch.bool)
@@ -140,7 +139,9 @@ def hard_samples_within(samples: Sequence[Sample], room: int, draw: torch.Genera
     return _split(samples, taken)
 
 
-def make_room(table: RowTable, scores: Tensor, wanted: int, margin: float, draw: torch.Generator) -> None:
+def make_room(
+    table: RowTable, scores: Tensor, wanted: int, options: SvmOptions, draw: torch.Generator
+) -> None:
     """Remove rows until there is room for ``wanted`` hard negatives, or for as many as are reserved.
 
     Negatives that every SVM is sure of go first, the surest ones before the others: they do not change the
@@ -151,7 +152,7 @@ def make_room(table: RowTable, scores: Tensor, wanted: int, margin: float, draw:
         table: the rows.
         scores: ``[N, K]``: the present SVMs' scores of them.
         wanted: hard negatives that were found.
-        margin: from which score on a negative is hard.
+        options: from which score on a negative is hard, and the share of hard ones.
         draw: of what is removed at random.
     """
     missing = wanted - table.free
@@ -159,10 +160,10 @@ def make_room(table: RowTable, scores: Tensor, wanted: int, margin: float, draw:
         return
     negative = (table.targets <= 0).all(1)
     worst = scores.masked_fill(table.targets >= 0, -torch.inf).amax(1)
-    easy = (negative & (worst <= margin)).nonzero()[:, 0]
+    easy = (negative & (worst <= options.add_above)).nonzero()[:, 0]
     gone = easy[worst[easy].sort(stable=True).indices[:missing]]
-    hard = int((negative & (worst > margin)).sum())
-    reserved = int(HARD_SHARE * table.limit) - hard
+    hard = int((negative & (worst > options.add_above)).sum())
+    reserved = int(options.hard_share * table.limit) - hard
     short = min(missing, reserved - table.free) - len(gone)
     if short > 0:
         positive = (~negative).nonzero()[:, 0]

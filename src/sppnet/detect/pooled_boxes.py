@@ -1,4 +1,4 @@
-"""Box regression on pooled rows (paper section 3.6)."""
+"""Box regression on pooled rows (section 4.1)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sppnet.detect.paper.options import BoxOptions
-from sppnet.detect.paper.source import RowSource
-from sppnet.detect.paper.svms import mean_norm_scale
+from sppnet.detect.sources import RowSource
+from sppnet.detect.stage_options import BoxOptions
+from sppnet.detect.svm_images import mean_norm_scale
 from sppnet.learn import LinearModel, fit_ridge
 from sppnet.ops.boxes import decode_deltas, encode_deltas, iou
 from sppnet.structures import Boxes, GroundTruth
@@ -20,7 +20,7 @@ _LEAST_ROWS = 8
 
 
 @dataclass(frozen=True)
-class BoxModel:
+class PooledRegressors:
     """One linear regressor a class.
 
     Attributes:
@@ -30,15 +30,33 @@ class BoxModel:
 
     model: LinearModel
 
-    def __call__(self, rows: Tensor, boxes: Boxes, label: int) -> Boxes:
-        """Each box moved by class ``label``'s regressor on its row, and clipped to the image."""
-        part = slice(4 * label, 4 * label + 4)
-        deltas = rows @ self.model.weight[part].T + self.model.bias[part]
-        return Boxes(decode_deltas(boxes.xyxy, deltas), boxes.size).clip()
+    def __call__(
+        self, source: RowSource, i: int, boxes: Boxes, labels: Tensor, known: Tensor | None = None
+    ) -> Boxes:
+        """Move each box by its class's regressor on its pooled features, and clip it to the image.
+
+        Args:
+            source: gives the pooled features.
+            i: the image.
+            boxes: N boxes on it.
+            labels: ``[N]``, their classes.
+            known: ``[N]``, positions of the boxes among the source's windows, whose features may be cached.
+        """
+        place = boxes.xyxy.clone()
+        for label in labels.unique().tolist():
+            mine = (labels == label).nonzero()[:, 0]
+            if known is None:
+                rows = source.at(i, boxes[mine]).rows(0, torch.arange(len(mine)))
+            else:
+                rows = source.rows(i, known[mine])
+            part = slice(4 * label, 4 * label + 4)
+            deltas = rows @ self.model.weight[part].T + self.model.bias[part]
+            place[mine] = decode_deltas(boxes.xyxy[mine], deltas)
+        return Boxes(place, boxes.size).clip()
 
 
 def whitening(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``[4]``, the root of the inverse covariance ``[4, 4]`` and its inverse (paper section 3.6)."""
+    """Mean ``[4]``, the root of the inverse covariance ``[4, 4]`` and its inverse (section 4.1)."""
     mean = targets.mean(0)
     centred = targets - mean
     covariance = centred.T @ centred / len(targets)
@@ -48,27 +66,28 @@ def whitening(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, root, (vectors * values.sqrt()) @ vectors.T
 
 
-def fit_boxes(
-    source: RowSource, truths: Sequence[GroundTruth], options: BoxOptions, seed: int
-) -> tuple[BoxModel, dict[str, int]]:
+def fit_pooled(
+    source: RowSource, truths: Sequence[GroundTruth], options: BoxOptions, mean_norm: float, seed: int
+) -> tuple[PooledRegressors, dict[str, int]]:
     """Ridge regression of whitened deltas, one a class, on windows above ``above_iou``.
 
     A window takes the class and the target of the object that it overlaps most. Where a class has more
-    rows than fit into ``rows_mb``, a random part of them is taken, and the counts say so.
+    rows than fit into ``boxes_mb``, a random part of them is taken, and the counts say so.
 
     Args:
         source: pooled rows of each image's windows.
         truths: the objects of the same images.
         options: everything about it.
+        mean_norm: to which features are scaled.
         seed: of what is taken at random.
 
     Returns:
         The regressors, for unscaled rows, and counts: ``"regression_rows"``, ``"regression_left_out"``.
     """
     classes = len(truths[0].names)
-    most = max(100, options.rows_mb * 2**20 // (4 * source.length))
+    most = max(100, options.boxes_mb * 2**20 // (4 * source.length))
     draw = torch.Generator().manual_seed(seed)
-    scale = mean_norm_scale(source, seed)
+    scale = mean_norm_scale(source, mean_norm, seed)
     pairs = _pairs(source, truths, options)
     weight, bias = torch.zeros(classes, 4, source.length), torch.zeros(classes, 4)
     used = left_out = 0
@@ -86,7 +105,7 @@ def fit_boxes(
         weight[number] = back.float() @ fitted.weight * scale
         bias[number] = back.float() @ fitted.bias + mean.float()
     counts = {"regression_rows": used, "regression_left_out": left_out}
-    return BoxModel(LinearModel(weight.flatten(0, 1), bias.flatten())), counts
+    return PooledRegressors(LinearModel(weight.flatten(0, 1), bias.flatten())), counts
 
 
 def _pairs(source: RowSource, truths: Sequence[GroundTruth], options: BoxOptions) -> Tensor:

@@ -1,7 +1,7 @@
 """R-CNN's way to the same rows: each window is cropped, warped and run through the network by itself.
 
 Everything else - the network, its pyramid, the heads - is what pooling from maps has, so that only the
-order of cropping and convolving differs (paper section 4).
+order of cropping and convolving differs (R-CNN, section 2.2).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class CropOptions:
 
 
 def crop_windows(image: Tensor, boxes: Boxes, fill: Tensor, options: CropOptions | None = None) -> Tensor:
-    """Windows cut out with context and warped to one square size (paper section 4).
+    """Windows cut out with context and warped to one square size (R-CNN, section 2.2).
 
     Each window grows about its centre by side / (side - 2 padding) and is rounded to whole pixels; the
     part of it on the image is resized without keeping its shape (bilinear, no antialiasing) and laid

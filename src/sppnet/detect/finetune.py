@@ -1,4 +1,4 @@
-"""Fine-tuning of the fully connected layers on windows (paper section 3.5)."""
+"""Fine-tuning of the fully connected layers on windows (section 4.1)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from sppnet.backbones.weights import read_fc_weights
-from sppnet.detect.paper.fc import FullyConnected
-from sppnet.detect.paper.options import FinetuneOptions
-from sppnet.detect.paper.source import RowSource
+from sppnet.detect.fc_head import FullyConnected
+from sppnet.detect.head_options import FcOptions, FinetuneOptions
+from sppnet.detect.sources import RowSource
 from sppnet.errors import UserError
 from sppnet.ops.boxes import iou
 from sppnet.progress import track
@@ -72,8 +72,8 @@ def finetune(
     source: RowSource,
     truths: Sequence[GroundTruth],
     options: FinetuneOptions,
+    head: FullyConnected,
     seed: int,
-    device: torch.device,
     *,
     quiet: bool,
 ) -> FullyConnected:
@@ -83,15 +83,16 @@ def finetune(
         source: rows of each image's windows, objects' own boxes among them.
         truths: the objects of the same images.
         options: everything about it.
-        seed: of the start, the order and the drop-out.
-        device: where the layers lie.
+        head: the layers as `start_head` gives them; they are trained where they lie.
+        seed: of the order and the drop-out.
         quiet: no progress bar.
 
     Raises:
         UserError: no window that may be drawn as foreground.
     """
     classes = len(truths[0].names)
-    head = start_head(source, options, classes, seed).to(device)
+    device = head.fc6.weight.device
+    head.dropout = options.dropout
     labels = [window_labels(w, t, options) for w, t in zip(source.windows, truths, strict=True)]
     if not any(bool(((own != _UNUSED) & (own != classes)).any()) for own in labels):
         raise UserError("data", "windows on objects to fine-tune on", "none")
@@ -136,12 +137,12 @@ def _batch_rows(
     return torch.cat(rows), torch.cat([labels[i][which] for i, which in batch])
 
 
-def start_head(source: RowSource, options: FinetuneOptions, classes: int, seed: int) -> FullyConnected:
-    """Return the layers before training: at random, or from ``options.weights``."""
+def start_head(source: RowSource, options: FcOptions, classes: int, seed: int) -> FullyConnected:
+    """Return the layers before training: at random, or from ``options.fc_weights``."""
     draw = torch.Generator().manual_seed(seed)
-    given = None if options.weights is None else read_fc_weights(options.weights)
+    given = None if options.fc_weights is None else read_fc_weights(options.fc_weights)
     widths = (options.width, options.width) if given is None else given.widths
-    head = FullyConnected(source.length, widths, classes, options.dropout)
+    head = FullyConnected(source.length, widths, classes)
     if given is None:
         head.scale.fill_(_unit_scale(source, draw))
     head.start(draw, given)

@@ -1,17 +1,16 @@
-"""Which windows teach what: overlaps with the truth turned into targets, and a fair choice among them."""
+"""Which windows teach what: overlaps turned into targets, a fair choice among them, classes to learn."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from sppnet.data import without_empty_classes
+from sppnet.detect.stage_options import TargetOptions
 from sppnet.ops.boxes import ioa, iou
-from sppnet.structures import Boxes, GroundTruth
-
-POSITIVE_IOU = 0.6
-NEGATIVE_IOU = 0.3
-REGRESSION_IOU = 0.5
-_CROWD_SHARE = 0.5
+from sppnet.structures import Boxes, DetectionItem, DetectionSet, GroundTruth
 
 
 def class_overlaps(boxes: Boxes, truth: GroundTruth) -> Tensor:
@@ -24,46 +23,47 @@ def class_overlaps(boxes: Boxes, truth: GroundTruth) -> Tensor:
     return best
 
 
-def svm_targets(boxes: Boxes, truth: GroundTruth) -> Tensor:
-    """What each box is for each class's SVM (paper section 3.4, with well-placed windows as positives).
+def svm_targets(boxes: Boxes, truth: GroundTruth, options: TargetOptions) -> Tensor:
+    """What each box is for each class's SVM (section 4.1, with well-placed windows as positives).
 
     Args:
         boxes: N windows of an image.
         truth: its objects; what lies in a crowd, or on a difficult object, teaches nothing.
+        options: the IoUs.
 
     Returns:
-        int8 ``[N, K]``: +1 from an IoU of 0.6 with an object of the class, -1 below 0.3 (objects of
-        other classes included), 0 between.
+        int8 ``[N, K]``: +1 from ``positive_iou`` with an object of the class, -1 below ``negative_iou``
+        (objects of other classes included), 0 between.
     """
     best = class_overlaps(boxes, truth)
-    targets = (best >= POSITIVE_IOU).to(torch.int8) - (best < NEGATIVE_IOU).to(torch.int8)
+    targets = (best >= options.positive_iou).to(torch.int8) - (best < options.negative_iou).to(torch.int8)
     for number in range(len(truth.names)):
         of_class = truth.labels == number
         crowd, hard = of_class & truth.crowd, of_class & truth.difficult
         if bool(crowd.any()):
-            inside = ioa(boxes.xyxy, truth.boxes.xyxy[crowd]).amax(1) >= _CROWD_SHARE
+            inside = ioa(boxes.xyxy, truth.boxes.xyxy[crowd]).amax(1) >= options.crowd_share
             targets[inside & (targets[:, number] < 0), number] = 0
         if bool(hard.any()):
-            near = iou(boxes.xyxy, truth.boxes.xyxy[hard]).amax(1) >= NEGATIVE_IOU
+            near = iou(boxes.xyxy, truth.boxes.xyxy[hard]).amax(1) >= options.negative_iou
             targets[near, number] = 0
     return targets
 
 
-def choose_positives(windows: Boxes, truth: GroundTruth, per_object: int, draw: torch.Generator) -> Tensor:
-    """Up to ``per_object`` windows of IoU 0.6 or more for each object: int64 positions, ascending."""
-    return _choose(windows, truth, POSITIVE_IOU, per_object, draw)[0]
-
-
-def choose_for_regression(
-    windows: Boxes, truth: GroundTruth, per_object: int, draw: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Up to ``per_object`` windows of IoU 0.5 or more for each object, and which object each one is on."""
-    return _choose(windows, truth, REGRESSION_IOU, per_object, draw)
-
-
-def _choose(
+def choose_on_objects(
     windows: Boxes, truth: GroundTruth, least: float, per_object: int, draw: torch.Generator
 ) -> tuple[Tensor, Tensor]:
+    """Choose up to ``per_object`` windows of at least some IoU for each object, at random.
+
+    Args:
+        windows: N windows of an image.
+        truth: its objects; crowds and difficult ones do not count.
+        least: the IoU.
+        per_object: how many windows.
+        draw: of the choice.
+
+    Returns:
+        int64 twice: positions of windows, ascending, and which object each one is on.
+    """
     if not len(truth) or not len(windows):
         none = torch.zeros(0, dtype=torch.int64)
         return none, none
@@ -129,3 +129,38 @@ def _ranks(keys: Tensor, order: Tensor) -> Tensor:
     ranks = torch.empty_like(order)
     ranks[order[index]] = torch.arange(len(order)) - starts.repeat_interleave(counts)
     return ranks
+
+
+def learnable(dataset: DetectionSet, options: TargetOptions) -> DetectionSet:
+    """The data set without the classes that have no positive example; ``notes`` names them.
+
+    A class without objects has none, nor has one whose objects are all crowds, difficult or without area.
+
+    Args:
+        dataset: the data set.
+        options: whether objects' own boxes alone are positives, and difficult ones too.
+
+    Raises:
+        UserError: no class is left.
+    """
+    if options.positives == "objects":
+        return without_empty_classes(dataset, difficult=options.difficult)
+    learned: set[int] = set()
+    for item in dataset.items:
+        own = svm_targets(item.truth.boxes.clip(), item.truth, options)
+        learned.update((own > 0).any(0).nonzero()[:, 0].tolist())
+    if len(learned) == len(dataset.names):
+        return dataset
+    numbers = torch.tensor(sorted(learned), dtype=torch.int64)
+
+    def marked(item: DetectionItem) -> DetectionItem:
+        truth = item.truth
+        difficult = truth.difficult | ~torch.isin(truth.labels, numbers)
+        return replace(item, truth=replace(truth, difficult=difficult))
+
+    return without_empty_classes(replace(dataset, items=tuple(map(marked, dataset.items))), difficult=False)
+
+
+def left_out(before: DetectionSet, after: DetectionSet) -> list[str]:
+    """The names of the classes that ``after`` lacks."""
+    return [name for name in before.names if name not in after.names]

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from sppnet.backbones import Backbone
-from sppnet.detect.paper.options import PaperOptions
+from sppnet.detect.stage_options import PoolOptions
 from sppnet.errors import UserError
 from sppnet.features import choose_scale
+from sppnet.features.cells import cells
 from sppnet.learn import LinearModel
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores
 from sppnet.ops.cells import floor_quotient
 from sppnet.structures import Boxes, FeatureMap, FeatureMaps
 
-CELLS_VERSION = 2
+CELLS_VERSION = 3
 """Part of the key of cached stages; raised when a rule in this module changes."""
 TRAINING_SIDE = 224
 """Side of the training images, from which the release derives a window's target side (section 4.1)."""
@@ -141,7 +142,7 @@ def release_cells(boxes: Boxes, fmap: FeatureMap, offset: float) -> Tensor:
 def window_cells(
     maps: FeatureMaps,
     boxes: Boxes,
-    options: PaperOptions,
+    options: PoolOptions,
     scale: Tensor | None = None,
     targets: Mapping[str, float] | None = None,
 ) -> Tensor:
@@ -175,8 +176,10 @@ def window_cells(
                 continue
             if options.cells == "release":
                 line[index, 1:] = release_cells(boxes[index], fmap, options.release_offset)
-            else:
+            elif options.cells == "paper":
                 line[index, 1:] = paper_cells(boxes[index], fmap)
+            else:
+                line[index, 1:] = cells(boxes[index], fmap)
         parts.append(line)
     return torch.cat(parts, 1)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sppnet.data import ImageSource, image_size, read_image, read_scaled
-from sppnet.detect.paper.stages import file_key
+from sppnet.data import ImageSource, image_size, read_image, read_pixels, read_scaled
+from sppnet.features.keys import file_key
 from sppnet.structures import ImageSize
 
 
@@ -20,12 +20,14 @@ class Image:
     Attributes:
         source: what `sppnet.data.read_image` reads.
         size: after EXIF rotation.
-        key: a digest of the file's content; ``""`` for an image in memory, which nothing is kept of.
+        key: a digest of the file's content; ``""`` for an image in memory, of which nothing is cached.
+        flipped: seen flipped left to right.
     """
 
     source: ImageSource
     size: ImageSize
     key: str
+    flipped: bool = False
 
     @property
     def path(self) -> Path | None:
@@ -34,21 +36,32 @@ class Image:
 
     def read(self) -> Tensor:
         """float32 ``[3, H, W]``, RGB, 0..1."""
+        return self._turned(read_image(self.source))
+
+    def read_plain(self) -> Tensor:
+        """As `read`, never flipped."""
         return read_image(self.source)
 
     def read_for(self, largest: ImageSize) -> Tensor:
         """As `read`; a very large image is averaged down to at least twice the size ``largest``."""
-        return read_scaled(self.source, lambda _: largest).values
+        return self._turned(read_scaled(self.source, lambda _: largest).values)
+
+    def _turned(self, pixels: Tensor) -> Tensor:
+        return pixels.flip(2) if self.flipped else pixels
 
 
-def image_of(source: ImageSource) -> Image:
-    """An image from a path or from memory.
+def image_of(source: ImageSource, *, keyed: bool = True) -> Image:
+    """Return an image from a path or from memory.
+
+    Args:
+        source: what `sppnet.data.read_image` reads.
+        keyed: read the file for its digest; without it, nothing of the image is cached.
 
     Raises:
         UserError: a file that cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        return Image(path, image_size(path), file_key(path))
-    image = read_image(source)
-    return Image(source, ImageSize(image.shape[1], image.shape[2]), "")
+        return Image(path, image_size(path), file_key(path) if keyed else "")
+    height, width = read_pixels(source).shape[:2]
+    return Image(source, ImageSize(height, width), "")

@@ -1,0 +1,342 @@
+"""Features of proposals: pooled from cached maps, or from crops (R-CNN), or above fully connected layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from sppnet.backbones import Backbone
+from sppnet.config import as_config
+from sppnet.detect.cells import CELLS_VERSION, pool_windows, score_windows, target_sides, window_cells
+from sppnet.detect.crops import CropOptions, crop_rows
+from sppnet.detect.fc_head import FullyConnected
+from sppnet.detect.images import Image
+from sppnet.detect.stage_options import MapOptions, PoolOptions
+from sppnet.errors import UserError
+from sppnet.features import extract, pool_rows, resized_size, score_rows
+from sppnet.features.keys import key_of, tensors_key
+from sppnet.features.store import StageStore
+from sppnet.learn import LinearModel
+from sppnet.structures import Boxes, FeatureMap, FeatureMaps
+
+_PIECE = 512  # proposals whose features exist at a time
+
+
+class RowSource(Protocol):
+    """Features of the proposals of some images."""
+
+    @property
+    def windows(self) -> Sequence[Boxes]:
+        """The proposals of each image; a long list may compute each when it is asked for."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Numbers in a feature vector."""
+        ...
+
+    def rows(
+        self, i: int, which: Tensor, *, flipped: bool = False, draw: torch.Generator | None = None
+    ) -> Tensor:
+        """float32 ``[n, length]`` of proposals ``which`` of image i, with ``draw`` at a random scale each.
+
+        On the CPU, as are scores, wherever the network computes.
+        """
+        ...
+
+    def scores(self, i: int, model: LinearModel) -> Tensor:
+        """``[N, K]``: every proposal of image i by K linear functions."""
+        ...
+
+    def at(self, i: int, boxes: Boxes) -> RowSource:
+        """The same for other boxes on image i, as its only image."""
+        ...
+
+    def lines(self, i: int) -> Tensor:
+        """int64 ``[N, L]``: proposals of image i with equal lines have equal features."""
+        ...
+
+
+@dataclass
+class MapSource:
+    """Features pooled from maps, which are computed once per image.
+
+    Attributes:
+        network: prepared.
+        network_key: its digest.
+        images: the images.
+        windows: of each.
+        options: of the maps.
+        pool: how proposals are pooled.
+        store: caches the maps as bfloat16; None computes them when they are asked for.
+    """
+
+    network: Backbone
+    network_key: str
+    images: Sequence[Image]
+    windows: Sequence[Boxes]
+    options: MapOptions
+    pool: PoolOptions
+    store: StageStore | None
+    _sides: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _latest: dict[tuple[int, bool], FeatureMaps] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def length(self) -> int:
+        """Numbers in a feature vector."""
+        return sum(layer.channels for layer in self.network.layers) * sum(n * n for n in self.pool.levels)
+
+    def maps(self, i: int, *, flipped: bool = False) -> FeatureMaps:
+        """The maps of image i.
+
+        Raises:
+            UserError: an image that would be larger than ``options.largest`` at some scale.
+        """
+        if (i, flipped) in self._latest:
+            return self._latest[i, flipped]
+        image = replace(self.images[i], flipped=self.images[i].flipped != flipped)
+        key = self.key(image)
+        if self.store is not None and key:
+            # Cell by cell, as pooling reads them.
+            kept = self.store.get("maps", key, lambda: _packed(self._compute(image)))
+            maps = self._unpacked(image, kept)
+        else:
+            maps = self._compute(image)
+            if self.options.rounded:
+                maps = _on_cpu(maps)
+        # Scores and the regressors of each class ask for the same maps one after the other.
+        self._latest = {(i, flipped): maps}
+        return maps
+
+    def key(self, image: Image) -> str:
+        """A digest of everything that the maps of an image depend on; ``""`` for an image in memory."""
+        if not image.key:
+            return ""
+        return key_of("maps", image.key, self.network_key, as_config(self.options), image.flipped)
+
+    def row_key(self, i: int) -> str:
+        """The same of the features of its proposals."""
+        image = self.images[i]
+        if not image.key:
+            return ""
+        boxes = tensors_key({"boxes": self.windows[i].xyxy})
+        return key_of("rows", self.key(image), as_config(self.pool), CELLS_VERSION, boxes)
+
+    def _compute(self, image: Image) -> FeatureMaps:
+        options, limit = self.options, self.options.long_side or None
+        sizes = [resized_size(image.size, side, self.network, limit) for side in options.sides or (None,)]
+        largest = max(sizes, key=lambda size: size.area)
+        if limit is None and largest.area > options.largest:
+            wanted = f"at most {options.largest} pixels after resizing (options.largest)"
+            todo = "Allow more, or take smaller scales; a silent cap would change the results."
+            raise UserError(image.path or "source", wanted, f"{largest.area}", todo)
+        return extract(
+            self.network,
+            image.read_for(largest),
+            options.sides,
+            long_side=limit,
+            image_size=image.size,
+        )
+
+    def _unpacked(self, image: Image, kept: dict[str, Tensor]) -> FeatureMaps:
+        maps: list[FeatureMap] = []
+        values = iter(kept[name].permute(2, 0, 1) for name in sorted(kept))
+        for side in self.options.sides or (None,):
+            resized = resized_size(image.size, side, self.network, self.options.long_side or None)
+            for info in self.network.layers:
+                maps.append(FeatureMap(next(values), info.name, info.grid, resized, image.size))
+        return FeatureMaps(tuple(maps))
+
+    def rows(
+        self, i: int, which: Tensor, *, flipped: bool = False, draw: torch.Generator | None = None
+    ) -> Tensor:
+        """See `RowSource`."""
+        boxes = self.windows[i][which]
+        boxes = boxes.flipped() if flipped else boxes
+        maps = self.maps(i, flipped=flipped)
+        if self.pool.cells == "centre" and draw is None:
+            return pool_rows(maps, boxes, self.pool.levels).cpu()
+        scale = None
+        if draw is not None:
+            scale = torch.randint(len(self.options.sides or (0,)), (len(boxes),), generator=draw)
+        return pool_windows(maps, self._cells(maps, boxes, scale), self.pool.levels).cpu()
+
+    def scores(self, i: int, model: LinearModel) -> Tensor:
+        """See `RowSource`; features are never stored."""
+        maps, boxes, levels = self.maps(i), self.windows[i], self.pool.levels
+        if self.pool.cells == "centre":
+            return score_rows(maps, boxes, model.weight, model.bias, levels).cpu()
+        return score_windows(maps, self._cells(maps, boxes), model, levels)
+
+    def at(self, i: int, boxes: Boxes) -> MapSource:
+        """See `RowSource`."""
+        moved = replace(self, images=[self.images[i]], windows=[boxes])
+        moved._latest = {(0, False): self.maps(i)}
+        moved._sides = self._sides
+        return moved
+
+    def lines(self, i: int) -> Tensor:
+        """See `RowSource`."""
+        maps = self.maps(i)
+        return self._cells(maps, self.windows[i])
+
+    def _cells(self, maps: FeatureMaps, boxes: Boxes, scale: Tensor | None = None) -> Tensor:
+        if self.pool.cells == "release" and len(self.options.sides or (0,)) > 1 and not self._sides:
+            # The sides that the release wants proposals to have, measured once.
+            self._sides = target_sides(self.network)
+        return window_cells(maps, boxes, self.pool, scale, self._sides or None)
+
+
+def _on_cpu(maps: FeatureMaps) -> FeatureMaps:
+    return FeatureMaps(tuple(replace(m, values=m.values.to("cpu", torch.bfloat16)) for m in maps.maps))
+
+
+def _packed(maps: FeatureMaps) -> dict[str, Tensor]:
+    # bfloat16 halves the room, and for max pooling it only rounds what would be rounded later.
+    return {f"{n:03}": m.values.permute(1, 2, 0).to("cpu", torch.bfloat16) for n, m in enumerate(maps.maps)}
+
+
+@dataclass
+class CropSource:
+    """Features of crops, each convolved by itself (R-CNN), cached as float16.
+
+    Attributes:
+        network: prepared.
+        network_key: its digest.
+        images: the images.
+        windows: of each.
+        pool: crops and levels.
+        store: caches the features; None computes them when they are asked for.
+    """
+
+    network: Backbone
+    network_key: str
+    images: Sequence[Image]
+    windows: Sequence[Boxes]
+    pool: PoolOptions
+    store: StageStore | None
+    _latest: dict[tuple[int, bool], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def length(self) -> int:
+        """Numbers in a feature vector."""
+        return sum(layer.channels for layer in self.network.layers) * sum(n * n for n in self.pool.levels)
+
+    def every(self, i: int, *, flipped: bool = False) -> Tensor:
+        """The features of all proposals of image i, float16."""
+        if (i, flipped) in self._latest:
+            return self._latest[i, flipped]
+        image = replace(self.images[i], flipped=self.images[i].flipped != flipped)
+        boxes = self.windows[i].flipped() if flipped else self.windows[i]
+        crops = CropOptions(self.pool.crop_side, self.pool.crop_padding, self.pool.crop_batch)
+
+        def make() -> dict[str, Tensor]:
+            rows = crop_rows(self.network, image.read(), boxes, self.pool.levels, crops)
+            return {"rows": rows.to("cpu", torch.float16)}
+
+        key = self._key(image, self.windows[i])
+        found = (make() if self.store is None else self.store.get("crops", key, make))["rows"]
+        self._latest = {(i, flipped): found}
+        return found
+
+    def _key(self, image: Image, boxes: Boxes) -> str:
+        if not image.key:
+            return ""
+        which = tensors_key({"boxes": boxes.xyxy})
+        return key_of("crops", image.key, self.network_key, which, as_config(self.pool), image.flipped)
+
+    def row_key(self, i: int) -> str:
+        """A digest of everything that the features of image i depend on; ``""`` for one in memory."""
+        return self._key(self.images[i], self.windows[i])
+
+    def rows(
+        self, i: int, which: Tensor, *, flipped: bool = False, draw: torch.Generator | None = None
+    ) -> Tensor:
+        """See `RowSource`; crops have one scale."""
+        return self.every(i, flipped=flipped)[which].float()
+
+    def scores(self, i: int, model: LinearModel) -> Tensor:
+        """See `RowSource`."""
+        return torch.cat([model.scores(part.float()) for part in self.every(i).split(_PIECE)])
+
+    def at(self, i: int, boxes: Boxes) -> CropSource:
+        """See `RowSource`."""
+        return replace(self, images=[replace(self.images[i], key="")], windows=[boxes])
+
+    def lines(self, i: int) -> Tensor:
+        """See `RowSource`: a proposal's corners, as no two crops are the same."""
+        return self.windows[i].xyxy.contiguous().view(torch.int32).long()
+
+
+@dataclass
+class FcSource:
+    """The outputs of fc6 or fc7 for the features of another source, cached as float16.
+
+    Attributes:
+        base: gives the pooled features.
+        head: the layers.
+        head_key: their digest.
+        layer: which one.
+        store: caches the outputs; None computes them when they are asked for.
+    """
+
+    base: MapSource | CropSource
+    head: FullyConnected
+    head_key: str
+    layer: Literal["fc6", "fc7"]
+    store: StageStore | None
+
+    @property
+    def windows(self) -> Sequence[Boxes]:
+        """Of each image."""
+        return self.base.windows
+
+    @property
+    def length(self) -> int:
+        """Numbers in a feature vector."""
+        return self.head.fc7.in_features if self.layer == "fc6" else self.head.fc7.out_features
+
+    def _make(self, i: int) -> dict[str, Tensor]:
+        place = self.head.fc6.weight.device
+        parts = [torch.zeros(0, self.length, dtype=torch.float16)]
+        for which in torch.arange(len(self.windows[i])).split(_PIECE):
+            rows = self.base.rows(i, which).to(place)
+            parts.append(self.head.features(rows, self.layer).to("cpu", torch.float16))
+        return {"rows": torch.cat(parts)}
+
+    def every(self, i: int) -> Tensor:
+        """The features of all proposals of image i, float16."""
+        base = "" if self.store is None else self.base.row_key(i)
+        if self.store is None or not base:
+            return self._make(i)["rows"]
+        return self.store.get("fc", key_of("fc", base, self.head_key, self.layer), lambda: self._make(i))[
+            "rows"
+        ]
+
+    def rows(
+        self, i: int, which: Tensor, *, flipped: bool = False, draw: torch.Generator | None = None
+    ) -> Tensor:
+        """See `RowSource`; neither flipped nor at a random scale."""
+        assert not flipped
+        assert draw is None
+        return self.every(i)[which].float()
+
+    def scores(self, i: int, model: LinearModel) -> Tensor:
+        """See `RowSource`."""
+        return model.scores(self.every(i).float())
+
+    def at(self, i: int, boxes: Boxes) -> FcSource:
+        """See `RowSource`."""
+        return replace(self, base=self.base.at(i, boxes), store=None)
+
+    def lines(self, i: int) -> Tensor:
+        """See `RowSource`."""
+        return self.base.lines(i)

@@ -1,0 +1,93 @@
+"""Of boxes that repeat each other one is kept: candidates, detections of a class, answers for people."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sppnet.detect.head_options import PostOptions
+from sppnet.ops.boxes import ioa, iou, nms, vote
+from sppnet.structures import Boxes, Detections
+
+
+def candidates(
+    windows: Boxes, scores: Tensor, options: PostOptions, most: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Choose the proposals of each class that may become detections, near-duplicates thinned out.
+
+    Low scores stay: a box may be scored again once it has been refined. Where objects crowd together, each
+    has some twenty windows that are not near-duplicates.
+
+    Args:
+        windows: N proposals of an image.
+        scores: ``[N, K]``, their decision scores.
+        options: ``score_above``, ``thinning``, ``best``, ``candidates`` and ``per_class`` count.
+        most: maximum number per class, in place of ``candidates``.
+
+    Returns:
+        int64 ``[M]`` twice: proposals, and the class that each is a candidate of; class by class, best first.
+    """
+    most = most or options.candidates or options.per_class
+    index: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
+    labels: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
+    for number in range(scores.shape[1]):
+        mine = scores[:, number]
+        if options.best:
+            # Proposals of the same cells have equal scores, whose order topk does not define; a stable sort does.
+            best = torch.sort(mine, descending=True, stable=True).indices[: options.best]
+            best = best[mine[best] > options.score_above]
+        else:
+            best = (mine > options.score_above).nonzero()[:, 0]
+        kept = best[nms(windows.xyxy[best], mine[best], options.thinning, most)]
+        index.append(kept)
+        labels.append(torch.full((len(kept),), number, dtype=torch.int64))
+    return torch.cat(index), torch.cat(labels)
+
+
+def merge(
+    boxes: Boxes, logits: Tensor, labels: Tensor, names: tuple[str, ...], options: PostOptions
+) -> Detections:
+    """Suppress and vote class by class; at most ``per_class`` per class, best first.
+
+    Detections are ranked by their logits: in float32 the probabilities of confident detections are all 1.
+
+    Args:
+        boxes: M boxes on an image.
+        logits: ``[M]``, of their probabilities.
+        labels: ``[M]``.
+        names: class names.
+        options: ``nms``, ``vote`` and ``per_class`` count.
+    """
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for number in range(len(names)):
+        mine = (labels == number).nonzero()[:, 0]
+        place, logit = boxes.xyxy[mine], logits[mine]
+        kept = nms(place, logit, options.nms, options.per_class)
+        voters = torch.sigmoid(logit)
+        merged = place[kept] if options.vote >= 1 else vote(place[kept], place, voters, options.vote)
+        parts.append((merged, logit[kept], labels[mine][kept]))
+    place, logit, label = (torch.cat(column) for column in zip(*parts, strict=True))
+    logit, order = torch.sort(logit, descending=True, stable=True)
+    return Detections(Boxes(place[order], boxes.size), torch.sigmoid(logit), label[order], names)
+
+
+def without_repeats(found: Detections, options: PostOptions) -> Detections:
+    """Keep one answer for each object: what repeats a better detection goes.
+
+    It goes when its IoU with a better one is above ``same_box``, whatever the classes, or when one of the
+    two, of the same class, lies inside the other by ``inside`` or more.
+
+    Args:
+        found: detections, best first.
+        options: ``same_box`` and ``inside`` count.
+    """
+    place = found.boxes.xyxy
+    same = iou(place, place) > options.same_box
+    if options.inside < 1:
+        within = torch.maximum(ioa(place, place), ioa(place, place).T) >= options.inside
+        same = same | (within & (found.labels[:, None] == found.labels[None]))
+    kept: list[int] = []
+    for i in range(len(found)):
+        if not bool(same[i, kept].any()):
+            kept.append(i)
+    return found[torch.tensor(kept, dtype=torch.int64)]

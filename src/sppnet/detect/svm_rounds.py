@@ -1,0 +1,172 @@
+"""SVMs fitted on a sample of all images and on their hard negatives, round by round (section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sppnet.detect.row_table import RowTable, Sample, first_samples_within, hard_samples_within, make_room
+from sppnet.detect.sources import RowSource
+from sppnet.detect.stage_options import SvmOptions, TargetOptions
+from sppnet.detect.targets import choose_on_objects, svm_targets
+from sppnet.learn import LinearModel, fit_linear_svm
+from sppnet.learn import SvmOptions as SolverOptions
+from sppnet.ops.boxes import nms
+from sppnet.progress import track
+from sppnet.structures import GroundTruth
+
+
+@dataclass(frozen=True)
+class _Mining:
+    """What all steps need: features, objects, options and the generator."""
+
+    source: RowSource
+    truths: Sequence[GroundTruth]
+    options: SvmOptions
+    target: TargetOptions
+    draw: torch.Generator
+    quiet: bool
+
+    def targets(self, i: int) -> Tensor:
+        """What each window of image i is for each class."""
+        return svm_targets(self.source.windows[i], self.truths[i], self.target)
+
+
+def fit_in_rounds(
+    source: RowSource,
+    truths: Sequence[GroundTruth],
+    options: SvmOptions,
+    target: TargetOptions,
+    draw: torch.Generator,
+    seconds: Callable[[str], None],
+    *,
+    quiet: bool,
+) -> tuple[LinearModel, dict[str, int]]:
+    """Fit one SVM per class, find its hard negatives, fit again.
+
+    Args:
+        source: features of each image's windows, of which the first are its objects' own boxes.
+        truths: the objects of the same images.
+        options: everything about it.
+        target: what windows teach.
+        draw: of everything random.
+        seconds: called with ``"mining"`` or ``"svm"`` whenever such a stage ends.
+        quiet: no progress bars.
+
+    Returns:
+        The SVMs, for unscaled features, and counts: ``"rows"``, ``"rows_left_out"`` (of the first sample),
+        ``"negatives_left_out"`` (hard negatives without room, all rounds), ``"mining_rounds"``.
+    """
+    mining = _Mining(source, truths, options, target, draw, quiet)
+    table = RowTable(len(truths), options.rows)
+    left_out = _add_first_rows(table, mining)
+    table.rescale(options.mean_norm)
+    seconds("mining")
+    model = _fit(table, options, None)
+    seconds("svm")
+    rounds = hard_left_out = 0
+    for _ in range(options.mining_rounds):
+        added, missed = _add_hard_rows(table, mining, model)
+        hard_left_out += missed
+        seconds("mining")
+        if added <= options.enough_news * len(table):
+            break
+        model = _fit(table, options, model)
+        rounds += 1
+        seconds("svm")
+    counts = {"rows": len(table), "rows_left_out": left_out, "negatives_left_out": hard_left_out}
+    return model, {**counts, "mining_rounds": rounds}
+
+
+def _add_first_rows(table: RowTable, mining: _Mining) -> int:
+    """Add the features of the first sample; returns how many did not fit."""
+    options, images = mining.options, range(len(mining.truths))
+    # An even share for every image, so that a large set fits into the same memory.
+    share = max(8, options.rows // (2 * len(images)))
+    samples = [_first_sample(mining, i, share) for i in images]
+    classes = len(mining.truths[0].names)
+    chosen = first_samples_within(samples, classes, options.rows, options.hard_share, mining.draw)
+    for i, which in enumerate(track(chosen, "Sampling windows", quiet=mining.quiet)):
+        if len(which):
+            table.add(i, mining.source.rows(i, which), mining.targets(i)[which], which)
+    return sum(len(sample.windows) for sample in samples) - len(table)
+
+
+def _add_hard_rows(table: RowTable, mining: _Mining, model: LinearModel) -> tuple[int, int]:
+    """Add the hard negatives of one round; returns how many were added, and how many did not fit."""
+    samples = [
+        _hard(mining, i, model, table.used[i])
+        for i in track(range(len(mining.truths)), "Mining negatives", quiet=mining.quiet)
+    ]
+    found = sum(len(sample.windows) for sample in samples)
+    if found > table.free:
+        make_room(table, _scaled(model, table).scores(table.rows), found, mining.options, mining.draw)
+    added = 0
+    for i, which in enumerate(hard_samples_within(samples, table.free, mining.draw)):
+        if len(which):
+            table.add(i, mining.source.rows(i, which), mining.targets(i)[which], which)
+            added += len(which)
+    return added, found - added
+
+
+def _first_sample(mining: _Mining, i: int, share: int) -> Sample:
+    """Objects, well-placed windows and random negatives; at most ``share`` beyond the objects."""
+    truth, windows, targets = mining.truths[i], mining.source.windows[i], mining.targets(i)
+    draw, target = mining.draw, mining.target
+    objects = torch.arange(len(truth))
+    positive = objects[:0]
+    if target.positives == "windows":
+        each = target.positives_per_object
+        positive = choose_on_objects(windows, truth, target.positive_iou, each, draw)[0]
+    positive = positive[torch.randperm(len(positive), generator=draw)][: share // 2]
+    negative = (targets < 0).all(1).nonzero()[:, 0]
+    order = torch.randperm(len(negative), generator=draw)
+    near = negative[order][: min(mining.options.random_negatives, share // 2)]
+    chosen = torch.unique(torch.cat([objects, positive, near]))
+    targets = targets[chosen]
+    groups = torch.where((targets > 0).any(1), targets.argmax(1), targets.shape[1])
+    # An object's own box comes before windows on it.
+    return Sample(chosen, groups, (chosen >= len(truth)).float())
+
+
+def _hard(mining: _Mining, i: int, model: LinearModel, used: set[int]) -> Sample:
+    """Negatives of image i that score above ``add_above`` for some class, none twice."""
+    options = mining.options
+    windows, targets, scores = mining.source.windows[i], mining.targets(i), mining.source.scores(i, model)
+    chosen: set[int] = set()
+    for number in range(scores.shape[1]):
+        wrong = ((targets[:, number] < 0) & (scores[:, number] > options.add_above)).nonzero()[:, 0]
+        if len(wrong):
+            best = scores[wrong, number]
+            apart = nms(windows.xyxy[wrong], best, options.alike, options.hard_per_class)
+            chosen.update(wrong[apart].tolist())
+    index = torch.tensor(sorted(chosen - used), dtype=torch.int64)
+    worst, groups = scores[index].masked_fill(targets[index] >= 0, -torch.inf).max(1)
+    return Sample(index, groups, -worst)
+
+
+def _fit(table: RowTable, options: SvmOptions, start: LinearModel | None) -> LinearModel:
+    """Fit SVMs on scaled features; returned for unscaled ones."""
+    fitted = fit_linear_svm(
+        table.rows, table.targets, solver_options(options), None if start is None else _scaled(start, table)
+    )
+    return LinearModel(fitted.weight * table.scale, fitted.bias)
+
+
+def solver_options(options: SvmOptions) -> SolverOptions:
+    """What the solver takes."""
+    return SolverOptions(
+        C=options.C,
+        loss=options.loss,
+        bias_feature=options.bias_feature,
+        positive_weight=options.positive_weight,
+        tolerance=options.tolerance,
+    )
+
+
+def _scaled(model: LinearModel, table: RowTable) -> LinearModel:
+    """SVMs for the scaled features of the table."""
+    return LinearModel(model.weight / table.scale, model.bias)
