@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from sppnet.backbones import load_backbone, prepare
-from sppnet.benchmark._measure import machine
 from sppnet.benchmark.classifying import views_and_pyramids
 from sppnet.benchmark.faster_rcnn import train_and_measure
+from sppnet.benchmark.measure import machine
 from sppnet.benchmark.one_fit import OneFit, fit_once
 from sppnet.benchmark.windows import recall_of_windows
 from sppnet.data import default_split, read_detection, read_image
