@@ -3,11 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-all check fix clean
+# Two processes of one thread each: most tests are too small to share among threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+
+.PHONY: help demo test test-all test-slow check fix clean
 help:
 	@echo "make demo   fit, evaluate and predict offline; results in demo/"
 	@echo "make test   run the tests"
-	@echo "make test-all  run the tests and their exhaustive forms"
+	@echo "make test-all   the same and the exhaustive forms of tests"
+	@echo "make test-slow  tests that take minutes each"
 	@echo "make check  ruff, basedpyright, import-linter, inventory of public names"
 	@echo "make fix    format and mend what ruff can"
 
@@ -20,10 +24,13 @@ demo: $(BIN)/.ready
 	$(BIN)/sppnet demo --out demo
 
 test: $(BIN)/.ready
-	$(BIN)/python -m pytest -m "not exhaustive"
+	$(PYTEST) -m "not exhaustive and not slow"
 
 test-all: $(BIN)/.ready
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-slow: $(BIN)/.ready
+	$(PYTEST) -m slow
 
 check: $(BIN)/.ready
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 import torch
 
 from sppnet.benchmark import pooling
-from sppnet.benchmark._measure import machine, medians
+from sppnet.benchmark.measure import machine, medians
 
 
 def test_a_quick_run_has_the_promised_form(tmp_path):

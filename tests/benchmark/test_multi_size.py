@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from sppnet.backbones.builtin import BuiltinNet
+from sppnet.benchmark import multi_size
 from sppnet.benchmark.multi_size import Ablation, ablate, divide, evaluate_head, recipe_of
 from sppnet.errors import UserError
-from sppnet.recipes import multi_size
 from sppnet.recipes.pretraining import ClassHead
 
 

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,23 +174,6 @@ def test_a_run_loads_predicts_and_refuses_another_kind(tmp_path: Path) -> None:
     assert torch.equal(one.scores, other.scores)
 
 
-KILLED = """
-import os, signal, sys
-from sppnet.classify import training
-steps = 0
-step = training._Run._step
-def counted(self, images, labels):
-    global steps
-    steps += 1
-    if steps == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, images, labels)
-training._Run._step = counted
-from sppnet.cli.train_classify import run
-run(sys.argv[2:])
-"""
-
-
 def test_an_interrupted_run_goes_on_from_its_last_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +195,7 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_exactly(program, tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", "train", 8)
     words = [
         str(data), "--backbone", BACKBONE, "--device", "cpu", "--pyramid", "2", "1", "--hidden", "16",
@@ -224,9 +204,8 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
     ]  # fmt: skip
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_words([*words, "--out", str(whole)])
-    program = [sys.executable, "-c", KILLED, "6", *words, "--out", str(broken)]
-    stopped = subprocess.run(program, env=dict(os.environ), capture_output=True, check=False)
-    assert stopped.returncode == -signal.SIGKILL, stopped.stderr.decode()
+    stopped = program("killed_training", "6", *words, "--out", str(broken))
+    assert stopped.returncode == -signal.SIGKILL, stopped.stderr
     assert load(broken, "cpu") is not None  # a run already, and loadable
     train_words([str(data), "--out", str(broken), "--resume", "--device", "cpu"])
     for name in ("checkpoint.safetensors", "model.safetensors"):
@@ -325,3 +304,22 @@ def test_the_normalisation_travels_with_the_weights(tmp_path: Path) -> None:
     with torch.inference_mode():
         for ours, theirs in zip(again(image), trained.network_.backbone(image), strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+def test_undivided_data_are_divided_and_damaged_images_listed(tmp_path: Path) -> None:
+    root = write_images(tmp_path, "flat", each=10)  # class folders without a split
+    data = root / "flat"
+    one = NetworkClassifier(BACKBONE, device="cpu", network=NET, train=replace(TINY, epochs=1))
+    one.fit(data, quiet=True)
+    assert one.fitted_on_ is not None
+    assert (len(one.fitted_on_.trained), len(one.fitted_on_.held_out)) == (24, 6)
+    found = one.evaluate(data, quiet=True)
+    assert (found["images"], found["held_out"], found["trained_on"]) == (6, True, 0)
+    assert any("held out" in note for note in one.summary_["notes"])
+    again = load(one.save(tmp_path / "run"), "cpu")
+    assert again.fitted_on_ == one.fitted_on_
+    every = NetworkClassifier(BACKBONE, device="cpu", network=NET, train=replace(TINY, epochs=1), val_share=0)
+    assert every.fit(data, quiet=True).evaluate(data, quiet=True)["trained_on"] == 30
+    (data / "class0" / "0.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"0\.png.*--skip-bad"):
+        one.fit(data, quiet=True)
+    kept = one.fit(data, skip_bad=True, quiet=True)
+    assert len(kept.fitted_on_.trained) + len(kept.fitted_on_.held_out) == 29

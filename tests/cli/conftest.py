@@ -10,7 +10,9 @@ import pytest
 from sppnet.cli import main
 from sppnet.recipes.demo_data import DemoSets, DemoSize, write_demo_data
 
-DETECT = ["--short-side=160", "--windows=400", "--mining-rounds=1", "--rows=2000", "--device=cpu"]
+DETECT = [
+    "--short-side=160", "--windows=400", "--mining-rounds=1", "--rows=2000", "--iou-head=16", "--device=cpu",
+]  # fmt: skip
 CLASSIFY = ["--levels", "2", "1", "--device", "cpu"]
 
 

@@ -19,7 +19,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     size = DemoSize(train=5, test=2, class_train=2, class_test=1, new=1, class_new=2)
     write = functools.partial(sppnet.recipes.demo_data.write_demo_data, size=size)
     monkeypatch.setattr(sppnet.recipes.demo_data, "write_demo_data", write)
-    options = DetectorOptions(short_side=160, windows=400, mining_rounds=1, rows=2000)
+    options = DetectorOptions(short_side=160, windows=400, mining_rounds=1, rows=2000, iou_head=16)
     detector = functools.partial(sppnet.detect.Detector, options=options)
     monkeypatch.setattr(sppnet.detect, "Detector", detector)
 

@@ -19,7 +19,7 @@ def test_fit_detect_writes_a_run(detector_run: Path) -> None:
     }
     config = tomllib.loads((detector_run / "config.toml").read_text())
     assert config["backbone"] == "builtin"
-    assert config["options"]["short_side"] == 160
+    assert config["options"]["map"]["short_side"] == 160
     record = json.loads((detector_run / "log.jsonl").read_text().splitlines()[0])
     assert record["verb"] == "fit"
     assert record["images"] == 6
@@ -133,5 +133,6 @@ def test_damaged_images_are_listed_at_once_or_left_out(
 
 def test_an_out_without_room_is_found_before_the_data_is_read(refused, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    out = tmp_path / "file" / "run"
-    assert "a folder that can be written" in refused("fit", "classify", tmp_path, "--out", out)
+    (tmp_path / "data").mkdir()  # reading it would fail: it is empty
+    words = ("fit", "classify", tmp_path / "data", "--out", tmp_path / "file" / "run")
+    assert "a folder that can be written" in refused(*words)

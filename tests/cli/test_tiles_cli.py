@@ -11,11 +11,13 @@ def test_tiles_of_a_run_that_was_fitted_without(
     image = next(sets.new.glob("*.jpg"))
 
     def found(*words: object) -> dict:
-        said = shell("predict", detector_run, image, *words, "--threshold", 0.0, "--out", tmp_path, "--json")
+        out = tmp_path / "-".join(map(str, ("out", *words)))
+        said = shell("predict", detector_run, image, *words, "--threshold", 0.0, "--out", out, "--json")
         assert said.code == 0
         return said.document["images"][0]
 
-    assert found("--tile", 4000) == found()
+    whole, one_tile = found(), found("--tile", 4000)
+    assert whole["detections"] == one_tile["detections"] != []
     tiled = found("--tile", 256, "--overlap", 0.5)
     assert all(0 <= d["box"][0] < d["box"][2] <= tiled["width"] for d in tiled["detections"])
     assert max(d["box"][2] for d in tiled["detections"]) > 256

@@ -53,6 +53,7 @@ def test_an_export_is_measured_as_good_as_the_classifier(classifier, colours, tm
     assert all(ours == theirs for ours, theirs in measured.values())
 
 
+@pytest.mark.exhaustive  # torch.export takes a minute
 @pytest.mark.parametrize("size", [(40, 60), (300, 200), (64, 900)], ids=str)
 def test_a_torch_program_gives_the_classifier_s_answers(program, classifier, size):
     pixels = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
@@ -76,7 +77,7 @@ def test_a_backbone_alone_is_exported(detector, tmp_path):
 def test_mistakes_leave_no_file(detector, classifier, tmp_path):
     target = tmp_path / "model.onnx"
     for estimator in (Detector(), Classifier()):
-        with pytest.raises(UserError, match="unfitted"):
+        with pytest.raises(UserError, match="a fitted estimator"):
             estimator.export(target)
     with pytest.raises(UserError, match=r"ends in \.onnx"):
         detector.export(tmp_path / "model.pt")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sppnet.benchmark._measure import grow
+from sppnet.benchmark.measure import grow
 from sppnet.errors import UserError
 from sppnet.paper import transfer
 from sppnet.paper.classification import TABLES

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sppnet.backbones import Backbone, load_backbone, prepare
 from sppnet.backbones.prepare import Precision
-from sppnet.benchmark._measure import machine, medians
+from sppnet.benchmark.measure import machine, medians
 from sppnet.structures import ImageSize
 
 PEER = "torchvision:squeezenet1_0"

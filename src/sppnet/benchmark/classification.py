@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sppnet.benchmark._measure import machine, medians
+from sppnet.benchmark.measure import machine, medians
 from sppnet.classify import NetworkOptions
 from sppnet.classify.network import PyramidNetwork, make_network
 from sppnet.classify.views import paper_96, view_probabilities

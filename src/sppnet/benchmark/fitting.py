@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from sppnet.backbones import load_backbone, prepare
-from sppnet.benchmark._measure import machine
 from sppnet.benchmark.classifying import views_and_pyramids
 from sppnet.benchmark.faster_rcnn import train_and_measure
+from sppnet.benchmark.measure import machine
 from sppnet.benchmark.one_fit import OneFit, fit_once
 from sppnet.benchmark.windows import recall_of_windows
 from sppnet.data import default_split, read_detection, read_image
@@ -143,10 +143,10 @@ def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]
             lambda source=source: refined(source, source, (0, 0), heads, post),
         )
         slope, offset = heads.calibration[labels].unbind(1)
-        chance = torch.sigmoid(slope * margins + offset)
+        logits = slope * margins + offset
         timed(
             "suppress and vote",
-            lambda b=boxes, c=chance, ls=labels: merge(b, c, ls, heads.names, post),
+            lambda b=boxes, s=logits, ls=labels: merge(b, s, ls, heads.names, post),
         )
         timed("all of predict", lambda item=item: detector.predict(item.path))
     return {step: statistics.median(some) for step, some in times.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, linear
 
-from sppnet.benchmark._measure import (
+from sppnet.benchmark.measure import (
     cuda_medians,
     cuda_seconds,
     keep_memory,

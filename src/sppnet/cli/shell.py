@@ -37,6 +37,7 @@ VERBS = {
     "predict": "RUN SOURCE... [--out DIR]: drawn images and predictions for images, folders, globs",
     "features": "SOURCE... --out FILE [--boxes FILE]: feature vectors of images or boxes, .npy or Parquet",
     "export": "RUN --out FILE.onnx: one file for images of any size, run by sppnet.runtime without torch",
+    "serve": "RUN [--host H] [--port P]: predictions over HTTP, and a page to try them",
     "benchmark": "pooling | fitting | detection | classification | backbones: ratios against peers",
     "reproduce": "TABLE --data DIR: a table of the paper beside this machine's figures",
 }

@@ -141,8 +141,9 @@ class WindowOptions:
         if self.source == "edge-boxes" and not (self.edge_model or self.proposals):
             wanted = "the file of OpenCV's structured edge model, for EdgeBoxes"
             raise UserError("options.edge_model", wanted, "none")
-        if self.edge_model is not None and not self.edge_model.is_file():
-            raise UserError(self.edge_model, "a file, for options.edge_model", "no such file")
+        for name, file in (("proposals", self.proposals), ("edge_model", self.edge_model)):
+            if file is not None and not file.is_file():
+                raise UserError(file, f"a file, for options.{name}", "no such file")
 
 
 WINDOW_RANGES: Mapping[str, Range] = {

@@ -78,7 +78,7 @@ class Estimator(ABC, Generic[Result]):
     device: str
     names_: tuple[str, ...]
     summary_: dict[str, Any]
-    fitted_on_: FittedOn | None
+    fitted_on_: FittedOn | None = None
 
     def _store(self, values: Mapping[str, object], options: Mapping[str, object]) -> None:
         """The constructor's work: keep the parameters; single options replace those of the dataclasses."""

@@ -125,9 +125,7 @@ def peak_growth_mb(call: str) -> float | None:
     if not Path("/proc/self/clear_refs").exists():
         return None
     module, name = call.split(":")
-    program = (
-        f"from sppnet.benchmark._measure import grow; from {module} import {name}; print(grow({name}()))"
-    )
+    program = f"from sppnet.benchmark.measure import grow; from {module} import {name}; print(grow({name}()))"
     said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     return float(said.stdout)
 
