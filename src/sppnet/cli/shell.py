@@ -24,6 +24,9 @@ _SYSTEM_FAULTS = frozenset(
 )
 """Failures of the file system that are no defect of the package."""
 
+_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""How users choose what waiting OpenMP threads do: the standard's variable, GNU's and LLVM's."""
+
 VERBS = {
     "check": "what is installed, which device, which kernels, which optional parts",
     "demo": "offline, a few minutes on two cores: fit, evaluate, predict, report",
@@ -62,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     verb = words[0]
     _quieten_pillow()
+    _let_idle_threads_sleep()
     try:
         if verb not in VERBS:
             raise UserError("verb", "one of " + ", ".join(VERBS), repr(verb), _close(verb))
@@ -126,6 +130,16 @@ def _quieten_pillow() -> None:
 
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def _let_idle_threads_sleep() -> None:
+    """Let waiting OpenMP threads sleep instead of spin, unless the user has chosen.
+
+    On busy cores a spinning thread takes the time slice of the thread that it waits for. The OpenMP
+    libraries read the variable when they are loaded, which torch does on import.
+    """
+    if not any(name in os.environ for name in _WAIT_VARIABLES):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def _help() -> str:
