@@ -304,6 +304,8 @@ def test_the_normalisation_travels_with_the_weights(tmp_path: Path) -> None:
     with torch.inference_mode():
         for ours, theirs in zip(again(image), trained.network_.backbone(image), strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
 def test_undivided_data_are_divided_and_damaged_images_listed(tmp_path: Path) -> None:
     root = write_images(tmp_path, "flat", each=10)  # class folders without a split
     data = root / "flat"
