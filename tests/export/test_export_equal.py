@@ -52,15 +52,15 @@ def test_classes(classifier, models, size):
 @SIZES
 def test_features(detector, models, size):
     pixels = _image(size)
-    options = detector.options
-    maps = extract(detector.network_, read_image(pixels), (options.short_side,), long_side=options.long_side)
-    row = image_rows(maps, options.levels).numpy()
+    options, levels = detector.options.map, detector.options.pool.levels
+    maps = extract(detector.network_, read_image(pixels), options.sides, long_side=options.long_side)
+    row = image_rows(maps, levels).numpy()
     # Relative to the largest feature: in float32 torch's own maps are off by up to 2e-4 from float64's.
     np.testing.assert_allclose(models["features"].features(pixels), row, atol=1e-4 * row.max(), rtol=0)
     draw = np.random.default_rng(sum(size))
     corners = np.sort(draw.uniform(-0.1, 1.1, (30, 2, 2)), 1)
     boxes = (corners * (size[1], size[0])).reshape(30, 4).astype(np.float32)
-    rows = pool_rows(maps, Boxes(torch.from_numpy(boxes), ImageSize(*size)), options.levels).numpy()
+    rows = pool_rows(maps, Boxes(torch.from_numpy(boxes), ImageSize(*size)), levels).numpy()
     found = models["box-features"].features(pixels, boxes)
     np.testing.assert_allclose(found, rows, atol=1e-4 * rows.max(), rtol=0)
 

@@ -170,14 +170,14 @@ class PostOptions:
     thinning: float = 0.75
     best: int = 8000
     candidates: int = 400
-    regressions: int = 2
+    regressions: int = 1
     rescored: bool = True
-    iou_weight: float = 0.5
+    iou_weight: float = 1.0
     calibrated: bool = True
     calibration_images: int = 40
     calibration_per_class: int = 10
     nms: float = 0.4
-    vote: float = 0.6
+    vote: float = 0.75
     per_class: int = 100
     threshold: float = 0.5
     same_box: float = 0.6
