@@ -26,6 +26,7 @@ class IouHeadOptions:
         jitter_stretch: maximum logarithm of the ratio of its sides to the object's.
         placed_iou: boxes from this IoU on teach where to go.
         largest_delta: limit of a box's deltas, in units of their spread.
+        order_weight: factor of the loss of pairs of boxes in the wrong order of their IoUs.
     """
 
     iou_head: int = 256
@@ -37,6 +38,7 @@ class IouHeadOptions:
     jitter_stretch: float = 1.0
     placed_iou: float = 0.4
     largest_delta: float = 5.0
+    order_weight: float = 1.0
 
     def check(self) -> None:
         """Raise `UserError` for the first value out of its range."""
@@ -53,6 +55,7 @@ IOU_HEAD_RANGES: Mapping[str, Range] = {
     "jitter_stretch": AT_LEAST_0,
     "placed_iou": IOU,
     "largest_delta": ABOVE_0,
+    "order_weight": AT_LEAST_0,
 }
 
 
