@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sppnet.classify import Classifier
 from sppnet.data import write_voc
 from sppnet.data.video import VideoWriter
 from sppnet.detect import Detector, DetectorOptions
@@ -148,9 +147,7 @@ def write_data(root: Path) -> None:
 
 
 def write_runs(root: Path) -> None:
-    """Small runs in runs/cells and runs/flowers, for documents that begin where the README ends."""
-    options = DetectorOptions(short_side=96, levels=(2, 1), windows=200, mining_rounds=1, rows=1000)
+    """A small run in runs/cells, for documents that begin where the README ends."""
+    options = DetectorOptions(short_side=96, levels=(2, 1), windows=200, mining_rounds=1, iou_head=16)
     detector = Detector(device="cpu", options=options).fit(root / "data" / "cells", split="train", quiet=True)
     detector.save(root / "runs" / "cells")
-    classifier = Classifier(device="cpu").fit(root / "data" / "flowers", split="train", quiet=True)
-    classifier.save(root / "runs" / "flowers")

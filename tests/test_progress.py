@@ -4,6 +4,7 @@ import builtins
 import ctypes
 import importlib
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -65,9 +66,18 @@ def test_macos_counts_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert progress.peak_memory_mb() == round(usage.ru_maxrss / 2**20, 1)
 
 
-def test_no_module_imports_what_only_posix_has() -> None:
-    """Every module of the package imports where `resource`, `fcntl`, `pwd` and `termios` are missing."""
+def test_no_module_imports_what_only_posix_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules import on Windows, where `resource`, `fcntl`, `pwd` and `termios` are missing."""
     posix = {"resource", "fcntl", "pwd", "grp", "termios", "pty"}
+    names = (
+        "sppnet.progress", "sppnet.files", "sppnet.locks", "sppnet.runs", "sppnet.ops.cpu.threads",
+        "sppnet.cli.outputs",
+    )  # fmt: skip
+    for name in names:  # and what they import from other packages, which looks at the platform too
+        module = importlib.import_module(name)
+        parent, _, own = name.rpartition(".")
+        monkeypatch.setattr(sys.modules[parent], own, module)  # both are put back after the test
+        monkeypatch.setitem(sys.modules, name, module)
     real = builtins.__import__
 
     def windows(name: str, *rest: object) -> object:
@@ -76,12 +86,10 @@ def test_no_module_imports_what_only_posix_has() -> None:
             raise ModuleNotFoundError(name)
         return real(name, *rest)
 
-    names = ("sppnet.progress", "sppnet.files", "sppnet.runs", "sppnet.ops.cpu.threads", "sppnet.cli.outputs")
-    kept = {name: sys.modules.pop(name, None) for name in names}
-    builtins.__import__ = windows
-    try:
-        for name in names:
-            importlib.import_module(name)
-    finally:
-        builtins.__import__ = real
-        sys.modules.update({name: module for name, module in kept.items() if module is not None})
+    for name in names:
+        del sys.modules[name]
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "msvcrt", ModuleType("msvcrt"))
+    monkeypatch.setattr(builtins, "__import__", windows)
+    for name in names:
+        importlib.import_module(name)

@@ -12,7 +12,7 @@ def test_tiles_of_a_run_that_was_fitted_without(
 
     def found(*words: object) -> dict:
         out = tmp_path / "-".join(map(str, ("out", *words)))
-        said = shell("predict", detector_run, image, *words, "--threshold", 0.0, "--out", out, "--json")
+        said = shell("predict", detector_run, image, *words, "--threshold", 0.1, "--out", out, "--json")
         assert said.code == 0
         return said.document["images"][0]
 

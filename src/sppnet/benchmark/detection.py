@@ -20,13 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sppnet.backbones import Backbone, load_backbone, prepare
-<<<<<<< HEAD
 from sppnet.benchmark.measure import machine
-from sppnet.detect.rcnn import CropOptions, crop_windows
-=======
-from sppnet.benchmark._measure import machine
 from sppnet.detect.crops import CropOptions, crop_windows
->>>>>>> main
 from sppnet.errors import MissingExtraError
 from sppnet.features import extract, score_rows
 from sppnet.features.network import pick_device

@@ -14,9 +14,6 @@ from typing import Literal
 from sppnet.detect.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, IOU, SHARE, Range, check_ranges
 from sppnet.errors import UserError
 
-RELEASE_SCALES = (480, 576, 688, 874, 1200)
-"""The five scales in the release's scripts; the paper has 864 for the fourth (section 4.1)."""
-
 
 @dataclass(frozen=True)
 class MapOptions:
