@@ -40,7 +40,7 @@ class Classifier(Estimator[ClassificationResult]):
     the constructor stores its arguments, `fit` learns what ends in ``_`` and returns self.
 
     Attributes:
-        backbone: ``builtin``, ``torchvision:NAME`` or ``timm:NAME``.
+        backbone: ``builtin``, ``lite0``, ``lite2``, ``torchvision:NAME`` or ``timm:NAME``.
         weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         seed: of everything random.

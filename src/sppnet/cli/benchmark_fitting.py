@@ -21,7 +21,7 @@ class FittingFlags:
         detection: a data set with boxes; made-up images when left out.
         classification: a data set of class folders.
         windows: further data sets with boxes, whose windows are judged.
-        backbone: builtin, torchvision:NAME or timm:NAME.
+        backbone: builtin, lite0, lite2, torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file.
         parts: what is measured beside the detector: prediction, svm, rcnn, windows, classifier, curve,
             growth, faster_rcnn.

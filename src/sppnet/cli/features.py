@@ -30,7 +30,7 @@ class FeaturesFlags:
         sources: images, folders and globs.
         out: a file that ends in .npy (with an index, OUT.index.jsonl) or .parquet.
         boxes: boxes by image, in a file as --proposals takes it; one row for each box.
-        backbone: builtin, torchvision:NAME, timm:NAME or one of the paper's networks.
+        backbone: builtin, lite0, lite2, torchvision:NAME, timm:NAME or one of the paper's networks.
         weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
         layers: maps to pool, such as stride8 stride16; the backbone's default when left out.
         levels: bins along each side of each level of the pyramid.

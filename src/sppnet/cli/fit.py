@@ -34,7 +34,7 @@ class FitFlags:
         out: the run folder to write.
         split: which part of the data to learn from; the part for training when left out.
         format: the layout of the data, where looking is not enough: voc, coco, yolo or folders.
-        backbone: builtin, torchvision:NAME or timm:NAME.
+        backbone: builtin, lite0, lite2, torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
         device: where to compute.
         seed: of everything random.

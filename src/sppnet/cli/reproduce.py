@@ -34,7 +34,7 @@ class ReproduceFlags:
         table: table2, table3, table4, table6, table7 (classification), table9 to table12 (detection).
         data: the folder of the data set.
         out: a folder for the JSON document, the plot and what may be used again.
-        backbone: zf5, convnet5, overfeat5, overfeat7, builtin, torchvision:NAME or timm:NAME.
+        backbone: zf5, convnet5, overfeat5, overfeat7, builtin, lite0, lite2, torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file, or a run folder.
         from_run: a run of sppnet train classify to start from: backbone, weights, mean, and for table6,
             table7 and table9 to table12 fc6 and fc7. Its folder as --weights does the same.

@@ -34,8 +34,8 @@ class TrainClassify:
         held_split: the part whose error decides about plateaus and the epoch that is kept; val where there is
             one. Without one the last epoch is kept.
         format: the layout of the data, where looking is not enough.
-        backbone: zf5, convnet5, overfeat5, overfeat7 (zf5/4 has a quarter of the channels), builtin,
-            torchvision:NAME or timm:NAME.
+        backbone: zf5, convnet5, overfeat5, overfeat7 (zf5/4 has a quarter of the channels), builtin, lite0,
+            lite2, torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file.
         device: where to compute.
         seed: of everything random.

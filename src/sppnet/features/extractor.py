@@ -47,7 +47,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     The network is loaded at the first use.
 
     Args:
-        backbone: ``builtin``, ``torchvision:NAME``, ``timm:NAME`` or one of the paper's networks.
+        backbone: ``builtin``, ``lite0``, ``lite2``, ``torchvision:NAME``, ``timm:NAME`` or one of the
+            paper's networks.
         weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
         layers: which maps to pool, such as ``("stride8", "stride16")``; None takes the backbone's default.
         levels: bins along each side of each level of the pyramid.
