@@ -10,30 +10,30 @@ import pytest
 from sppnet import progress
 
 
-def test_peak_memory_grows_with_what_is_held() -> None:
+def test_peak_memory_includes_allocated_memory() -> None:
     before = progress.peak_memory_mb()
     if before is None:
-        pytest.skip("this system does not tell")
-    held = bytearray(64 * 2**20)
-    held[:: 2**12] = b"x" * len(held[:: 2**12])
+        pytest.skip("the system does not report the peak memory")
+    block = bytearray(64 * 2**20)
+    block[:: 2**12] = b"x" * len(block[:: 2**12])
     assert progress.peak_memory_mb() >= before
     assert progress.peak_memory_mb() > 60
 
 
-def test_without_the_resource_module_everything_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_works_without_the_resource_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows has no module `resource`."""
     monkeypatch.setitem(sys.modules, "resource", None)
     monkeypatch.setattr(sys, "platform", "win32")
-    again = importlib.reload(progress)
+    reloaded = importlib.reload(progress)
     try:
-        assert again.peak_memory_mb() is None
-        assert again.Stopwatch().seconds()["total"] >= 0
+        assert reloaded.peak_memory_mb() is None
+        assert reloaded.Stopwatch().seconds()["total"] >= 0
     finally:
         monkeypatch.undo()
         importlib.reload(progress)
 
 
-def test_windows_tells_its_peak_working_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_working_set_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     class Kernel:
         class GetCurrentProcess:
             restype = None
@@ -57,7 +57,7 @@ def test_windows_tells_its_peak_working_set(monkeypatch: pytest.MonkeyPatch) -> 
     assert progress.peak_memory_mb() == 3.0
 
 
-def test_macos_counts_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_memory_on_macos_is_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
     usage = resource.getrusage(resource.RUSAGE_SELF)
     monkeypatch.setattr(resource, "getrusage", lambda who: usage)
@@ -65,8 +65,8 @@ def test_macos_counts_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert progress.peak_memory_mb() == round(usage.ru_maxrss / 2**20, 1)
 
 
-def test_no_module_imports_what_only_posix_has() -> None:
-    """Every module of the package imports where `resource`, `fcntl`, `pwd` and `termios` are missing."""
+def test_modules_import_without_posix_modules() -> None:
+    """The modules import on systems without `resource`, `fcntl`, `pwd` and `termios`."""
     posix = {"resource", "fcntl", "pwd", "grp", "termios", "pty"}
     real = builtins.__import__
 
@@ -77,11 +77,11 @@ def test_no_module_imports_what_only_posix_has() -> None:
         return real(name, *rest)
 
     names = ("sppnet.progress", "sppnet.files", "sppnet.runs", "sppnet.ops.cpu.threads", "sppnet.cli.outputs")
-    kept = {name: sys.modules.pop(name, None) for name in names}
+    loaded = {name: sys.modules.pop(name, None) for name in names}
     builtins.__import__ = windows
     try:
         for name in names:
             importlib.import_module(name)
     finally:
         builtins.__import__ = real
-        sys.modules.update({name: module for name, module in kept.items() if module is not None})
+        sys.modules.update({name: module for name, module in loaded.items() if module is not None})
