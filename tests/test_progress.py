@@ -4,6 +4,7 @@ import builtins
 import ctypes
 import importlib
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_peak_memory_on_macos_is_in_bytes(monkeypatch: pytest.MonkeyPatch) -> No
     assert progress.peak_memory_mb() == round(usage.ru_maxrss / 2**20, 1)
 
 
-def test_modules_import_without_posix_modules() -> None:
+def test_modules_import_without_posix_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """The modules import on systems without `resource`, `fcntl`, `pwd` and `termios`."""
     posix = {"resource", "fcntl", "pwd", "grp", "termios", "pty"}
     real = builtins.__import__
@@ -77,11 +78,17 @@ def test_modules_import_without_posix_modules() -> None:
         return real(name, *rest)
 
     names = ("sppnet.progress", "sppnet.files", "sppnet.runs", "sppnet.ops.cpu.threads", "sppnet.cli.outputs")
-    loaded = {name: sys.modules.pop(name, None) for name in names}
+    loaded = {name: sys.modules.pop(name, None) for name in ("sppnet.locks", *names)}
     builtins.__import__ = windows
     try:
+        with monkeypatch.context() as patch:  # locks chooses its implementation by the platform
+            patch.setattr(sys, "platform", "win32")
+            patch.setitem(sys.modules, "msvcrt", ModuleType("msvcrt"))
+            importlib.import_module("sppnet.locks")
         for name in names:
             importlib.import_module(name)
     finally:
         builtins.__import__ = real
+        for name in loaded:
+            sys.modules.pop(name, None)
         sys.modules.update({name: module for name, module in loaded.items() if module is not None})

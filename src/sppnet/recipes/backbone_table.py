@@ -1,9 +1,9 @@
-"""Make the table that ``sppnet backbones`` shows.
+"""Create the table of ``sppnet backbones``.
 
     python -m sppnet.recipes.backbone_table
 
-Strides and channels are measured on networks with random weights; licences and sizes of the published weights
-come from timm. Accuracy and speed are those of docs/builtin.md. Nothing is downloaded.
+Strides and channels are measured on networks with random weights. Licences and sizes of the published weights
+are those that timm states, accuracies and times those of docs/builtin.md. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ TIMM = (
     "vgg11_bn.tv_in1k",
 )
 TORCHVISION = ("squeezenet1_0", "resnet18", "resnet50", "mobilenet_v3_large")
-"""SqueezeNet's weights are published as a pickle alone; the others as safetensors by timm."""
-# docs/builtin.md: heads by `fit` with defaults; an image of 640x480 on two threads.
+"""The weights of SqueezeNet are published as a pickle only; timm publishes the others as safetensors."""
+# From docs/builtin.md: `fit` with default options; milliseconds per image of 640x480 on two threads.
 MEASURED: dict[str, dict[str, float]] = {
     "builtin": {"caltech101_accuracy": 0.867, "bccd_ap50": 0.869, "milliseconds": 32.0},
     "torchvision:squeezenet1_0": {"caltech101_accuracy": 0.898, "bccd_ap50": 0.881, "milliseconds": 49.0},
@@ -42,7 +42,14 @@ MEASURED: dict[str, dict[str, float]] = {
 
 
 def entry(name: str, tag: str | None, licence: str | None, size_mb: float) -> Entry:
-    """Return one line of the table; ``tag`` names timm's weights, ``size_mb`` those that are shipped."""
+    """Create one row of the table.
+
+    Args:
+        name: name of the network.
+        tag: name of its weights in timm, if any; they determine licence and size.
+        licence: licence of weights that are not in timm.
+        size_mb: size of weights that are not in timm.
+    """
     backbone = load_backbone(name if name == "builtin" or name in PAPER_NETS else f"random:{name}")
     if tag is not None:
         licence, size_mb = _published(tag)
@@ -59,16 +66,16 @@ def entry(name: str, tag: str | None, licence: str | None, size_mb: float) -> En
 
 
 def _published(tag: str) -> tuple[str | None, float]:
-    """Return the licence of timm's weights, and their size: float32, with the classifier."""
+    """Return licence and size in MB of weights in timm, as float32 with the classifier."""
     import timm
 
     config: Any = timm.get_pretrained_cfg(tag)
-    whole = timm.create_model(tag, pretrained=False)
-    return config.license, round(4 * sum(p.numel() for p in whole.parameters()) / 1e6, 1)
+    network = timm.create_model(tag, pretrained=False)
+    return config.license, round(4 * sum(p.numel() for p in network.parameters()) / 1e6, 1)
 
 
 def make_table() -> list[Entry]:
-    """Return all lines."""
+    """Create all rows."""
     import timm
 
     entries = [entry("builtin", None, "apache-2.0", 0.0)]
@@ -81,7 +88,7 @@ def make_table() -> list[Entry]:
 
 
 def main() -> None:
-    """Write the table into the package."""
+    """Write the table to the package."""
     lines = [json.dumps(one.to_dict()) for one in make_table()]
     Path(CATALOGUE).write_text("[\n " + ",\n ".join(lines) + "\n]\n", encoding="utf-8")
 
