@@ -157,7 +157,7 @@ def _resized(network: PyramidNetwork, image: Tensor, scale: int) -> Tensor:
     size = resized_size(bounded_shape(given), scale, network.backbone)
     if size.area > _LARGEST_INPUT:
         got = f"{given.height} x {given.width}, which would be resized to {size.height} x {size.width}"
-        raise UserError("image", f"an input of at most {_LARGEST_INPUT:,} pixels", got, "Cut it into parts")
+        raise UserError("image", f"an input of at most {_LARGEST_INPUT:,} pixels", got, "Cut it into parts.")
     # Shrinking averages, as it does in training.
     return resize(image[None].to(network.backbone.device), size, antialias=True)[0]
 

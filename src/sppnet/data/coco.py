@@ -108,10 +108,10 @@ def _images(file: Path, content: Record) -> dict[int | str, tuple[int | str, Rec
         if same_key(image_id) in found:
             other = found[same_key(image_id)][1]["file_name"]
             got = f"{shown(image_id)} for {shown(other)} and for {shown(name)}"
-            raise UserError(file, "each image id once", got, "Give every image its own id")
+            raise UserError(file, "each image id once", got, "Give every image its own id.")
         if name in names:
             got = f"{shown(name)} for the ids {shown(names[name])} and {shown(image_id)}"
-            raise UserError(file, "each file_name once", got, "Merge the two entries")
+            raise UserError(file, "each file_name once", got, "Merge the two entries.")
         names[name] = image_id
         found[same_key(image_id)] = (image_id, record)
     return found
@@ -137,7 +137,7 @@ def _annotations(
         image = str(images[key][1]["file_name"])
         if own in seen:
             got = f"it for an object of {shown(seen[own])} and for one of {shown(image)}"
-            raise UserError(where, "each annotation id once", got, "Number the annotations anew")
+            raise UserError(where, "each annotation id once", got, "Number the annotations anew.")
         seen[own] = image
     return found
 
@@ -187,7 +187,7 @@ def _find_images(
             continue
         if path in owners:
             got = f"it for {shown(owners[path])} and for {shown(name)}"
-            raise UserError(path, "one entry for the image", got, "Remove one of the entries")
+            raise UserError(path, "one entry for the image", got, "Remove one of the entries.")
         owners[path] = name
         found[key] = path
     if missing:

@@ -64,7 +64,7 @@ def read_folders(root: Path, split: str) -> ClassificationSet:
         files = [path for path in listed(folder) if is_file(path)]
         images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
         if not images:
-            raise UserError(folder, "images in every class folder", "none", "Fill or remove the folder")
+            raise UserError(folder, "images in every class folder", "none", "Fill or remove the folder.")
         others += files
         deeper += [f"{folder.name}/{inner.name}" for inner in folders_in(folder)]
         label = numbers[class_name(folder.name, folder)]

@@ -32,7 +32,7 @@ _FORMATS = (
     ("CreateML JSON", ".json", (b'"coordinates"', b'"label"', b'"image')),
     ("CVAT XML", ".xml", (b"<annotations", b"<image ")),
 )
-_TODO = "If every folder is a class, say so: --format folders (layout='folders')"
+_TODO = "If every folder is a class, say so: --format folders (layout='folders')."
 
 
 def foreign_format(root: Path) -> str | None:

@@ -177,7 +177,7 @@ def stable_source(source: ImageSource) -> ImageSource:
     except (OSError, ValueError) as error:
         raise UserError("image", "a binary file that can be read", reason(error)) from error
     if not isinstance(content, bytes):
-        todo = "Open it with mode 'rb'"
+        todo = "Open it with mode 'rb'."
         raise UserError("image", "a binary file", f"one that yields {type(content).__name__}", todo)
     return content
 
@@ -232,7 +232,7 @@ def _decoded(
     except (MemoryError, UserError):
         raise
     except Exception as error:  # what broken data makes of a decoder has no common type
-        todo = "The file may be truncated or corrupt: fetch it again or leave it out"
+        todo = "The file may be truncated or corrupt: fetch it again or leave it out."
         raise UserError(where, "an image that decodes", reason(error), todo) from error
 
 

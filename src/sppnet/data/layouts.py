@@ -57,7 +57,7 @@ def recognise(path: PathLike) -> Layout:
             return "yolo"
         other = foreign_format(root)
         if other is not None:
-            raise UserError(root, _LOOKED_FOR, other, "Convert it to COCO")
+            raise UserError(root, _LOOKED_FOR, other, "Convert it to COCO.")
         if is_folders(root):
             check_class_folders(root)
             return "folders"
@@ -117,7 +117,7 @@ def read_detection(path: PathLike, split: str | None = None, layout: str | None 
     found = _layout(root, layout)
     if found == "folders":
         wanted = "images with boxes in VOC, COCO or YOLO layout"
-        raise UserError(root, wanted, "class folders", "They are for classification")
+        raise UserError(root, wanted, "class folders", "They are for classification.")
     part = _split(root, split, found)
     with reading(root):
         match found:

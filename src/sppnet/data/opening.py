@@ -101,7 +101,7 @@ def open_file(file: Path | BinaryIO, where: object, *, empty: bool) -> Image.Ima
     if image.width * image.height > limit:
         got = f"{image.width} x {image.height} = {image.width * image.height:,}"
         image.close()
-        todo = "If the image can be trusted, set --max-megapixels or SPPNET_MAX_MEGAPIXELS"
+        todo = "If the image can be trusted, set --max-megapixels or SPPNET_MAX_MEGAPIXELS."
         raise UserError(where, f"an image of at most {limit:,} pixels", got, todo)
     return image
 

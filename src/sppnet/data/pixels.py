@@ -96,19 +96,19 @@ def tensor_pixels(tensor: Tensor, where: str = "image") -> Pixels:
 
 def _array_hint(array: NDArray[Any]) -> str:
     if array.ndim == 4:
-        return "Pass the images of a batch as a list"
+        return "Pass the images of a batch as a list."
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
-        return "Move the channels last: array.transpose(1, 2, 0)"
+        return "Move the channels last: array.transpose(1, 2, 0)."
     if array.dtype.kind in "iu" and array.dtype != np.uint8:
-        return "Convert it: array.astype(numpy.uint8)"
+        return "Convert it: array.astype(numpy.uint8)."
     return ""
 
 
 def _tensor_hint(tensor: Tensor) -> str:
     if tensor.ndim == 4:
-        return "Pass the images of a batch as a list: list(batch)"
+        return "Pass the images of a batch as a list: list(batch)."
     if tensor.ndim == 3 and tensor.shape[2] in (3, 4) and tensor.shape[0] not in (1, 3, 4):
-        return "Move the channels first: tensor.permute(2, 0, 1)"
+        return "Move the channels first: tensor.permute(2, 0, 1)."
     return ""
 
 

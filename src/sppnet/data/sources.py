@@ -74,7 +74,7 @@ def local_sources(
     """
     for url in filter(is_url, sources):
         if not allow_download:
-            todo = "Download it first, or give --allow-download"
+            todo = "Download it first, or give --allow-download."
             raise UserError(url, "a file, a folder or a glob", "a URL", todo)
         _check_scheme(url)
     return [

@@ -57,7 +57,7 @@ def pick_split(where: object, wanted: str, available: Sequence[str]) -> str:
     if len(alike) == 1:
         return alike[0]
     if not available:
-        raise UserError(where, "no split, as the data set is not divided", repr(wanted), "Leave it out")
+        raise UserError(where, "no split, as the data set is not divided", repr(wanted), "Leave it out.")
     raise UserError(where, f"one of the splits {', '.join(available)}", repr(wanted))
 
 
@@ -89,4 +89,6 @@ def choose_split(where: object, available: Sequence[str], purpose: Purpose) -> s
     if serves_both(available):
         return available[0]
     job = "fit on" if purpose == "fit" else "evaluate on"
-    raise UserError(where, f"a split {' or '.join(order)} to {job}", ", ".join(available), "Name one of them")
+    raise UserError(
+        where, f"a split {' or '.join(order)} to {job}", ", ".join(available), "Name one of them."
+    )

@@ -74,7 +74,7 @@ def _checked(found: Annotated, size: ImageSize) -> tuple[float, float, float, fl
     outside = x0 >= size.width or y0 >= size.height or x1 <= 0 or y1 <= 0
     if over > OVERHANG or outside:
         wanted = f"a box inside its image of {size.width} x {size.height} pixels (width x height)"
-        raise UserError(found.where, wanted, found.shown, "Correct the box or take it out")
+        raise UserError(found.where, wanted, found.shown, "Correct the box or take it out.")
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(size.width)), min(y1, float(size.height))
 
 
@@ -123,14 +123,14 @@ class Sizes:
             expected = f"boxes on {image.name} as it is shown, {_sides(size)}"
             got = f"the size before its EXIF rotation, {_sides(stated)}"
             raise UserError(
-                annotation, expected, got, "Rotate the image's pixels and drop its EXIF orientation"
+                annotation, expected, got, "Rotate the image's pixels and drop its EXIF orientation."
             )
         off = max(abs(stated.width - size.width), abs(stated.height - size.height))
         if not objects or off <= _ROUNDING:
             return make_truth(objects, names, size)
         if not _same_aspect(stated, size):
             expected = f"the size of {image.name}, {_sides(size)}"
-            todo = "Its boxes cannot be placed: correct the stated size and the boxes, or remove both"
+            todo = "Its boxes cannot be placed: correct the stated size and the boxes, or remove both."
             raise UserError(annotation, expected, f"a stated size of {_sides(stated)}", todo)
         change = f"{image.name} from {_sides(stated)} to {_sides(size)}"
         self._scaled.append(change)

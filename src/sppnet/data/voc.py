@@ -225,5 +225,5 @@ def _check_images(items: list[DetectionItem]) -> None:
     for item in items:
         if item.path in keys:
             got = f"the annotations {keys[item.path]} and {item.key}"
-            raise UserError(item.path, "one annotation", got, "Remove one of them")
+            raise UserError(item.path, "one annotation", got, "Remove one of them.")
         keys[item.path] = item.key

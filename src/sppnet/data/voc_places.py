@@ -74,7 +74,7 @@ def voc_place(root: Path) -> VocHome:
         raise UserError(root, expected, "neither or only one of them")
     if len(homes) > 1:
         found = ", ".join(home.root.name for home in homes)
-        raise UserError(root, "one VOC data set", f"{len(homes)}: {found}", "Name one of these folders")
+        raise UserError(root, "one VOC data set", f"{len(homes)}: {found}", "Name one of these folders.")
     return homes[0]
 
 

@@ -80,7 +80,7 @@ def read_yolo(root: Path, split: str) -> DetectionSet:
         items.append(DetectionItem(image, key, make_truth(objects, names, size)))
     if items and not labels:
         expected = f"a label file for at least one of {plural(len(items), 'image')}"
-        raise UserError(root, expected, "none", f"Looked for {_label_places(items[0].path)[0]} and the like")
+        raise UserError(root, expected, "none", f"Looked for {_label_places(items[0].path)[0]} and the like.")
     notes += _notes(images, labels)
     return DetectionSet(root, "yolo", split, names, tuple(table.values()), tuple(items), notes)
 
@@ -144,7 +144,7 @@ def _label_files(images: Images) -> dict[Path, Path]:
             continue
         if file in owners:
             got = f"{owners[file].name} and {image.name}"
-            raise UserError(file, "one image of its name", got, "Rename one of them and its label file")
+            raise UserError(file, "one image of its name", got, "Rename one of them and its label file.")
         owners[file] = image
         found[image] = file
     return found

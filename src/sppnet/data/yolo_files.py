@@ -68,7 +68,7 @@ def yaml_of(root: Path) -> Path | None:
     fitting = named or [path for path in files if b"names" in read_bytes(path).replace(b"\0", b"")]
     if len(fitting) > 1:
         found = ", ".join(path.name for path in fitting)
-        raise UserError(root, "one yaml that names classes", found, "Give the path of the one that is meant")
+        raise UserError(root, "one yaml that names classes", found, "Give the path of the one that is meant.")
     return fitting[0] if fitting else None
 
 
@@ -133,7 +133,7 @@ def _yaml_names(file: Path, table: Mapping[str, Any]) -> dict[int, str]:
         raise UserError(file, "the class names under names, as a list or by number", shown(given))
     if count is not None and count != len(names):
         got = f"{len(names)} names"
-        raise UserError(file, f"as many names as nc says, {count}", got, "A missing name shifts the others")
+        raise UserError(file, f"as many names as nc says, {count}", got, "A missing name shifts the others.")
     return names
 
 
@@ -233,7 +233,7 @@ def _resolve(layout: YoloLayout, entry: str) -> Path:
             if path is not None:
                 return path
     raise UserError(
-        layout.root, f"a folder or list of images {entry[:200]}", "none", f"Looked for {str(tried[0])[:300]}"
+        layout.root, f"a folder or list of images {entry[:200]}", "none", f"Looked for {str(tried[0])[:300]}."
     )
 
 

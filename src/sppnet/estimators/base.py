@@ -170,7 +170,7 @@ class Estimator(ABC, Generic[Result]):
         """
         self._check_fitted()
         if not hasattr(sources, "__iter__") or isinstance(sources, (str, bytes, os.PathLike)):
-            hint = "Use predict for one image"
+            hint = "Use predict for one image."
             raise UserError("sources", "an iterable of images", type(sources).__name__, hint)
         return self._predictions(sources, threshold)
 
