@@ -290,12 +290,12 @@ def test_resume_goes_on_with_the_same_data_options_and_seed_only(tmp_path: Path)
     classifier().fit(data, folder=run, quiet=True)
     before = run_files(run)
     other = NetworkClassifier(BACKBONE, device="cpu", network=NET, train=TINY, seed=1)
-    for asked, said in ((other, "seed 0, as training began"), (classifier(epochs=3), "train.epochs 2")):
+    for asked, said in ((other, "seed 0, as in the checkpoint"), (classifier(epochs=3), "train.epochs 2")):
         with pytest.raises(UserError, match=said):
             asked.fit(data, folder=run, resume=True, quiet=True)
     image = next((data / "train" / "class0").glob("*.png"))
     image.rename(data / "train" / "class1" / "moved.png")
-    with pytest.raises(UserError, match="the images and labels that training began with"):
+    with pytest.raises(UserError, match="the images and labels of the checkpoint"):
         classifier().fit(data, folder=run, resume=True, quiet=True)
     assert run_files(run) == before
 

@@ -123,7 +123,7 @@ def test_classes_of_all_splits_are_numbered_together(tmp_path: Path, coco: Make)
     assert train.category_ids == val.category_ids == (3, 5, 7)
     assert val.items[1].truth.labels.tolist() == [1]
     coco(tmp_path, "annotations/instances_test2017.json", "x", categories=[{"id": 3, "name": "cow"}])
-    with pytest.raises(UserError, match="category 3 to be"):
+    with pytest.raises(UserError, match="of category 3"):
         read_detection(root, "train")
 
 
@@ -168,7 +168,7 @@ def test_a_wrong_annotation_is_named(tmp_path: Path, coco: Make, change: dict[st
         ({"annotations": None}, 'under "annotations", got NoneType'),
         ({"categories": []}, 'a list "categories"'),
         ({"categories": [{"id": 1}]}, "category 1: expected a class name, got none"),
-        ({"images": [{"id": 5}], "annotations": []}, '"file_name" in every image, got image 5 without it'),
+        ({"images": [{"id": 5}], "annotations": []}, '"file_name" in every image, got image 5 without a file_name'),
         ({"images": [{"file_name": "a"}], "annotations": []}, '"id" in every image'),
         ({"images": [{"id": 5, "file_name": "no.jpg"}], "annotations": []}, r"the image no\.jpg in one of"),
         ({"images": [], "annotations": []}, "images in the split train2017, got none"),

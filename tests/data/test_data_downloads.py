@@ -102,7 +102,7 @@ def test_downloads_take_the_places_of_urls(server, site: str, tmp_path: Path) ->
     [
         ("/none.jpg", "Not Found"),
         ("/short.jpg", "before the connection ended"),
-        ("/liar.jpg", "at most 0.1 MB, got more"),
+        ("/liar.jpg", "at most 0.1 MB, got a larger file"),
         ("/large.jpg", "at most 0.1 MB, got 1000.0 MB"),
         ("/away.jpg", "not allowed"),
         ("/elsewhere.jpg", "http or https"),

@@ -214,7 +214,7 @@ def test_no_image_at_all(tmp_path: Path) -> None:
     text.write_text("not an image")
     (tmp_path / "empty.jpg").touch()
     for path, got in [
-        (text, "no known type"),
+        (text, "unknown type"),
         (tmp_path / "empty.jpg", "an empty file"),
         (tmp_path / "missing.jpg", "no such file"),
         (tmp_path, "a folder"),

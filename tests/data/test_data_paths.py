@@ -108,7 +108,7 @@ def test_an_image_that_a_list_names_twice_is_read_once(tmp_path: Path, voc: Make
     root = voc(tmp_path, {"a": [("cat", 1, 1, 9, 9)], "b": []}, {"train": "a\nb\na.jpg\n"})
     data = read_detection(root, "train")
     assert [item.key for item in data.items] == ["a", "b"]
-    assert data.notes == ("1 image named twice in train.txt read once: a",)
+    assert data.notes == ("1 image listed twice in train.txt read once: a",)
 
 
 def test_capital_endings(tmp_path: Path, voc: Make) -> None:
@@ -135,7 +135,7 @@ def test_lines_of_yolo_lists(tmp_path: Path, image: Make, line: str) -> None:
     (tmp_path / "data.yaml").write_bytes("train: train.txt\nnames: [cat]\n".encode("utf-16"))
     data = read_detection(tmp_path)
     assert [len(item.truth) for item in data.items] == [1]
-    assert data.notes == ("1 image named twice read once: a.jpg",)
+    assert data.notes == ("1 image listed twice read once: a.jpg",)
     (tmp_path / "train.txt").write_text("gone/b.jpg\ngone/c.jpg\n")
     with pytest.raises(UserError, match=r"the 2 images gone/b\.jpg, gone/c\.jpg"):
         read_detection(tmp_path)

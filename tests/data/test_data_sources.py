@@ -72,7 +72,7 @@ def test_half_precision_keeps_bytes_to_its_precision() -> None:
         ({"a": 1}, "got dict"),
         (io.StringIO("text"), "Open it with mode 'rb'"),
         (b"", "an empty file"),
-        (b"text", "a file of no known type"),
+        (b"text", "a file of unknown type"),
         ("a\0b", "NUL"),
         (torch.zeros(2, 3, 4, 4), "list"),
         (torch.zeros(6, 5, 3), "permute"),

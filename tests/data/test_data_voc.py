@@ -142,7 +142,7 @@ def test_a_corrupt_image_has_no_objects_until_it_is_checked(tmp_path: Path, voc:
     (root / "JPEGImages" / "a.jpg").write_bytes(b"nonsense")
     (item,) = read_detection(root).items
     assert len(item.truth) == 0
-    assert check_images([item.path]) == [(item.path, "expected an image, got a file of no known type")]
+    assert check_images([item.path]) == [(item.path, "expected an image, got a file of unknown type")]
 
 
 @pytest.mark.shared

@@ -143,8 +143,8 @@ def test_predictions_that_do_not_fit(tmp_path: Path) -> None:
             lambda: write_predictions(path, [("a", result), ("b", other)]),
             "b: expected the class names cat, dog",
         ),
-        (lambda: write_predictions(path, [("a", result)], "coco", (1,)), "2 numbers, one a class, got 1"),
-        (lambda: write_predictions(path, [("7.jpg", result), ("x/007.png", result)], "coco"), "another id"),
+        (lambda: write_predictions(path, [("a", result)], "coco", (1,)), "2 ids, one per class, got 1"),
+        (lambda: write_predictions(path, [("7.jpg", result), ("x/007.png", result)], "coco"), "a unique image id"),
     ]
     for call, got in calls:
         with pytest.raises(UserError, match=got):

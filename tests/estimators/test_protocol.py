@@ -104,7 +104,7 @@ def test_one_bad_source_leaves_the_other_results() -> None:
     assert isinstance(failed, FailedPrediction)
     assert failed.source == "bad"
     assert float(last.scores) == 3.0
-    with pytest.raises(PredictionsError, match="1 of 3 that cannot: bad") as caught:
+    with pytest.raises(PredictionsError, match="1 of 3 that cannot be read: bad") as caught:
         mean.predict([1.0, "bad", 2.0])
     assert [type(result) for result in caught.value.results] == [Answer, FailedPrediction, Answer]
 
@@ -168,7 +168,7 @@ def tensors() -> dict[str, Tensor]:
         ({"scale": torch.ones((), dtype=torch.float64)}, "scale of torch.float32, got torch.float64"),
         ({"scale": torch.tensor(float("nan"))}, "finite numbers in scale"),
         ({"bias": torch.full((3,), 1e30)}, "finite numbers in bias"),
-        ({"more": torch.ones(1)}, "a further one, 'more'"),
+        ({"more": torch.ones(1)}, "the unexpected tensor 'more'"),
     ],
 )
 def test_tensors_are_checked_against_the_table(change: dict[str, Tensor], said: str) -> None:

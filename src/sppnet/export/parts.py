@@ -1,4 +1,4 @@
-"""What an export needs of fitted estimators: the one place that knows their attributes."""
+"""The parameters and tensors of fitted estimators that an export needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Matrix: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Linear:
-    """weight ``[K, D]`` and bias ``[K]``."""
+    """A linear model of weight ``[K, D]`` and bias ``[K]``."""
 
     weight: Matrix
     bias: Matrix
@@ -31,10 +31,10 @@ class FeatureParts:
     """A feature extractor.
 
     Attributes:
-        backbone: as it was loaded, not the copy laid out for speed.
-        scales: short sides that images are resized to, ascending; 0 keeps their own size.
-        long_side: limit of the resized long side; None sets none.
-        levels: bins a side of each level.
+        backbone: the loaded backbone, not the copy with an optimised memory layout.
+        scales: short sides to which images are resized, ascending; 0 keeps their own size.
+        long_side: limit of the resized long side; None for no limit.
+        levels: bins along each side of each level.
         mode: ``max`` or ``mean``.
     """
 
@@ -47,7 +47,7 @@ class FeatureParts:
 
 @dataclass(frozen=True)
 class ClassifierParts:
-    """A classifier: features, how they are normalised, SVMs and calibration ``[2]``."""
+    """A classifier: features, normalisation, SVMs and calibration ``[2]``."""
 
     features: FeatureParts
     normalise: bool
@@ -62,13 +62,13 @@ class RegressionParts:
     """Box regression on projected, mean-pooled maps.
 
     Attributes:
-        rounds: how often a box is moved.
-        levels: bins a side of each level.
-        means: ``[C]`` a layer.
-        bases: ``[C, P]`` a layer.
+        rounds: number of refinements of a box.
+        levels: bins along each side of each level.
+        means: ``[C]`` per layer.
+        bases: ``[C, P]`` per layer, P the length of the projection.
         linear: ``4 K`` deltas.
         hidden: the first layer of the IoU head; None without one.
-        last: its second layer, ``5 K``: deltas and a logit for each class.
+        last: the second layer of the IoU head, ``5 K``: deltas and a logit per class.
     """
 
     rounds: int
@@ -85,19 +85,20 @@ class DetectorParts:
     """A detector.
 
     Attributes:
-        features: one scale.
-        names: of the K classes.
-        shapes: ``[S, 2]`` of dense windows; None where boxes are given with each image.
-        window_step: of dense windows.
-        windows: dense windows an image.
-        svm: decision scores of the K classes.
-        regression: None where windows stay as they are.
-        calibration: ``[K, 2]``.
-        candidates: least score, IoU of near-duplicates, windows looked at and kept of a class.
-        iou_weight: of the IoU's logit beside a decision score.
-        nms, vote: IoU of duplicates and of voters.
-        per_class: detections of a class.
-        same_box, inside: IoU and IoA from which two detections are one object's.
+        features: the feature extractor, of one scale.
+        names: the K class names.
+        shapes: shapes of dense windows, ``[S, 2]``; None if boxes are an input.
+        window_step: step of dense windows.
+        windows: largest number of dense windows per image.
+        svm: the SVMs of the K classes.
+        regression: the box regression; None without.
+        calibration: ``[K, 2]``, slope and offset per class.
+        candidates: lowest score, IoU of near-duplicates, and numbers of windows before and after their
+            removal per class.
+        iou_weight: weight of the logit of the IoU, relative to the decision score.
+        nms, vote: IoU of duplicates and of voting boxes.
+        per_class: largest number of detections per class.
+        same_box, inside: IoU and IoA from which two detections are of the same object.
     """
 
     features: FeatureParts
@@ -118,10 +119,10 @@ class DetectorParts:
 
 
 def estimator_parts(estimator: object) -> ClassifierParts | DetectorParts:
-    """The parts of any estimator that can be exported.
+    """Return the parts of an estimator.
 
     Raises:
-        UserError: an estimator of another class, or one that is not fitted.
+        UserError: the estimator is of another class or not fitted.
     """
     from sppnet.classify import Classifier
     from sppnet.detect import Detector
@@ -134,7 +135,7 @@ def estimator_parts(estimator: object) -> ClassifierParts | DetectorParts:
 
 
 def classifier_parts(estimator: Classifier) -> ClassifierParts:
-    """The parts of a fitted `sppnet.Classifier`."""
+    """Return the parts of a fitted `sppnet.Classifier`."""
     if not hasattr(estimator, "svm_"):
         raise UserError("Classifier", "a fitted classifier", "an unfitted one", "Call fit or load first.")
     options = estimator.options
@@ -151,7 +152,7 @@ def classifier_parts(estimator: Classifier) -> ClassifierParts:
 
 
 def detector_parts(estimator: Detector) -> DetectorParts:
-    """The parts of a fitted `sppnet.Detector`."""
+    """Return the parts of a fitted `sppnet.Detector`."""
     from sppnet.detect import candidates as thinning
     from sppnet.detect import postprocess
 
