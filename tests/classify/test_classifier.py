@@ -41,7 +41,7 @@ def classifier(textures):
     return Classifier(device="cpu", options=OPTIONS).fit(textures, quiet=True)
 
 
-def test_it_learns_to_name_images_of_all_shapes(classifier, textures):
+def test_it_classifies_images_of_all_shapes(classifier, textures):
     metrics = classifier.evaluate(textures, quiet=True)
     assert metrics["images"] == 18
     assert metrics["mean_class_accuracy"] >= 0.8
@@ -49,7 +49,7 @@ def test_it_learns_to_name_images_of_all_shapes(classifier, textures):
     assert set(metrics["per_class"]) == set(NAMES)
 
 
-def test_a_run_gives_the_same_answers(classifier, textures, tmp_path):
+def test_a_loaded_run_gives_the_same_results(classifier, textures, tmp_path):
     again = Classifier.load(classifier.save(tmp_path / "run"), device="cpu")
     path = textures / "test" / "dots" / "0.png"
     first, second = classifier.predict(path), again.predict(path)

@@ -96,7 +96,7 @@ def test_the_crop_is_resized_for_the_other_size(tmp_path: Path) -> None:
     assert [TrainImages([sample], options, e, 0)[0][0].shape[1] for e in (0, 1, 2)] == [36, 28, 36]
 
 
-def test_colour_alteration_moves_all_pixels_alike() -> None:
+def test_colour_alteration_shifts_all_pixels_equally() -> None:
     image = torch.rand(3, 4, 5)
     moved = alter_colour(image, [0.1, -0.2, 0.3]) - image
     assert torch.allclose(moved, moved[:, :1, :1].expand_as(moved), atol=1e-6)
@@ -115,7 +115,7 @@ def test_object_crops_keep_half_of_the_object() -> None:
             assert wide * high >= 0.5 * (box[2] - box[0]) * (box[3] - box[1])
 
 
-def test_mixed_sizes_give_what_each_image_gives_alone() -> None:
+def test_a_batch_of_mixed_sizes_equals_single_images() -> None:
     network = make_network(BACKBONE, 4, NET, 36).eval()
     images = [torch.rand(3, 36, 44), torch.rand(3, 40, 36), torch.rand(3, 36, 44)]
     with torch.inference_mode():
@@ -124,7 +124,7 @@ def test_mixed_sizes_give_what_each_image_gives_alone() -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-def test_no_spp_is_the_sliding_pool_and_takes_one_size() -> None:
+def test_without_spp_the_pool_slides_and_needs_one_size() -> None:
     network = make_network(BACKBONE, 4, replace(NET, pyramid=()), 64).eval()
     maps = torch.rand(2, 8, 13, 13)
     assert torch.equal(network.pool(maps), torch.nn.MaxPool2d(3, 2)(maps).flatten(1))
@@ -133,7 +133,7 @@ def test_no_spp_is_the_sliding_pool_and_takes_one_size() -> None:
         network(torch.rand(1, 3, 80, 64))
 
 
-def test_fc6_of_the_paper_s_networks_sees_50_bins_or_36() -> None:
+def test_fc6_of_the_paper_s_networks_has_50_or_36_bins() -> None:
     backbone = make_network("zf5", 2, NetworkOptions(hidden=()), 224).backbone
     wide = [PyramidNetwork(backbone, 2, NetworkOptions(p, ()), 13).head[0] for p in ((6, 3, 2, 1), ())]
     assert [layer.in_features for layer in wide] == [12_800, 9_216]
@@ -194,7 +194,7 @@ run(sys.argv[2:])
 """
 
 
-def test_an_interrupted_run_goes_on_from_its_last_epoch(
+def test_an_interrupted_run_resumes_from_its_last_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_images(tmp_path / "data", "train")
@@ -215,7 +215,7 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", "train", 8)
     words = [
         str(data), "--backbone", BACKBONE, "--device", "cpu", "--pyramid", "2", "1", "--hidden", "16",
@@ -270,7 +270,7 @@ def run_files(folder: Path) -> dict[str, bytes]:
         ({"epochs": 0}, "train.epochs"),
     ],
 )
-def test_a_training_that_fails_at_first_touches_no_old_run(
+def test_a_training_that_fails_early_leaves_an_existing_run(
     tmp_path: Path, wrong: dict[str, object], said: str
 ) -> None:
     data = write_images(tmp_path / "data", "train", 2)
@@ -284,7 +284,7 @@ def test_a_training_that_fails_at_first_touches_no_old_run(
     assert not (tmp_path / "new").exists()
 
 
-def test_resume_goes_on_with_the_same_data_options_and_seed_only(tmp_path: Path) -> None:
+def test_resume_requires_the_same_data_options_and_seed(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", "train", 2)
     run = tmp_path / "run"
     classifier().fit(data, folder=run, quiet=True)
@@ -300,7 +300,7 @@ def test_resume_goes_on_with_the_same_data_options_and_seed_only(tmp_path: Path)
     assert run_files(run) == before
 
 
-def test_the_last_epoch_is_kept_where_nothing_is_held_out(tmp_path: Path) -> None:
+def test_the_last_epoch_is_saved_without_held_out_images(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", "train")
     # The rate is so high that the loss rises after the first epoch.
     rising = classifier(rate=0.5, epochs=4, batch=3, momentum=0.99).fit(
@@ -317,7 +317,7 @@ def test_the_last_epoch_is_kept_where_nothing_is_held_out(tmp_path: Path) -> Non
     assert model["summary"]["epochs"] == model["summary"]["kept_epoch"] == 4
 
 
-def test_the_normalisation_travels_with_the_weights(tmp_path: Path) -> None:
+def test_the_normalisation_is_saved_with_the_weights(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", "train", 2)
     trained = classifier(epochs=1).fit(data, folder=tmp_path / "run", quiet=True)
     again = load_backbone(BACKBONE, tmp_path / "run" / "model.safetensors")

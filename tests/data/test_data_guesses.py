@@ -74,7 +74,7 @@ def test_labels_beside_images_and_in_folders(
         (("cat/a.jpg", "cat/a.txt", "dog/b.jpg"), r"text files next to images \(cat/a\.txt\)"),
     ],
 )
-def test_folders_that_are_no_classes(
+def test_folders_that_are_not_classes(
     tmp_path: Path, image: Make, text: Make, names: tuple[str, ...], got: str
 ) -> None:
     for name in names:
@@ -95,7 +95,7 @@ def test_class_folders_by_name_of_the_layout(tmp_path: Path, image: Make, text: 
 
 
 @pytest.mark.parametrize("at", ["", "train", "images", "labels", "cat"])
-def test_labelme_is_named_and_refused(tmp_path: Path, image: Make, text: Make, at: str) -> None:
+def test_labelme_is_refused_by_name(tmp_path: Path, image: Make, text: Make, at: str) -> None:
     content = {
         "shapes": [{"label": "cat", "points": [[1, 2], [3, 4]]}],
         "imagePath": "a.jpg",

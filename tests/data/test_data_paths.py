@@ -53,7 +53,7 @@ def test_a_name_that_fits_several_files_is_refused(tmp_path: Path, image: Make) 
         coco(tmp_path, ["three/a.jpg"])
 
 
-def test_another_split_is_never_taken(tmp_path: Path, image: Make) -> None:
+def test_images_of_another_split_are_not_read(tmp_path: Path, image: Make) -> None:
     image(tmp_path / "val" / "a.jpg")
     with pytest.raises(UserError, match=r"the image /x/train/a\.jpg in one of .*no such file"):
         coco(tmp_path, ["/x/train/a.jpg"])
@@ -150,7 +150,7 @@ def test_lines_of_yolo_lists(tmp_path: Path, image: Make, line: str) -> None:
         b"<?xml version='1.0' encoding='klingon'?><annotation/>",
     ],
 )
-def test_xml_that_is_no_xml(tmp_path: Path, voc: Make, content: bytes) -> None:
+def test_invalid_xml_is_refused(tmp_path: Path, voc: Make, content: bytes) -> None:
     root = voc(tmp_path, {"a": []})
     (root / "Annotations" / "a.xml").write_bytes(content)
     with pytest.raises(UserError, match="well-formed XML"):
@@ -171,7 +171,7 @@ def test_other_encodings(tmp_path: Path, voc: Make) -> None:
         read_detection(root, "train")
 
 
-def test_what_the_file_system_refuses(tmp_path: Path) -> None:
+def test_errors_of_the_file_system_are_reported(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     for path in (loop, tmp_path / ("n" * 300), Path("a\0b")):

@@ -95,7 +95,7 @@ def test_other_sources_say_what_is_expected(source: object, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_closed_or_failing_file_is_a_users_error(tmp_path: Path) -> None:
+def test_a_closed_or_failing_file_is_a_user_error(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
     with path.open("rb") as stream:

@@ -32,14 +32,14 @@ def _picture(mode: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_is_read_as_the_package_reads_it(mode):
+def test_every_mode_equals_the_reader_of_the_package(mode):
     image = _picture(mode)
     np.testing.assert_array_equal(read_without_torch(image), read_pixels(image))
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
-def test_every_orientation_is_turned_upright(tmp_path, turn, ending):
+def test_every_orientation_is_read_upright(tmp_path, turn, ending):
     path = tmp_path / f"image.{ending}"
     exif = Image.Exif()
     exif[0x0112] = turn
@@ -48,7 +48,7 @@ def test_every_orientation_is_turned_upright(tmp_path, turn, ending):
     np.testing.assert_array_equal(read_without_torch(path.read_bytes()), read_pixels(path))
 
 
-def test_a_file_is_predicted_as_the_estimator_predicts_it(detector, classifier, models, scenes, colours):
+def test_a_file_gives_the_predictions_of_the_estimator(detector, classifier, models, scenes, colours):
     path = scenes / "JPEGImages" / "b00.jpg"
     if not path.exists():
         path = next((scenes / "JPEGImages").glob("b00.*"))
@@ -63,7 +63,7 @@ def test_a_file_is_predicted_as_the_estimator_predicts_it(detector, classifier, 
     assert models["classifier"].predict(path).name == classifier.predict(path).name == "red"
 
 
-def test_results_of_a_list_and_an_iterable_are_those_of_each(models, tmp_path):
+def test_a_list_and_an_iterable_give_the_single_results(models, tmp_path):
     images = [scene(seed)[0] for seed in (1, 2)]
     each = [models["detector"].predict(image).to_dict() for image in images]
     assert [found.to_dict() for found in models["detector"].predict(images)] == each
@@ -71,7 +71,7 @@ def test_results_of_a_list_and_an_iterable_are_those_of_each(models, tmp_path):
     assert models["detector"].predict(images[0]).save(tmp_path / "found.json").stat().st_size > 0
 
 
-def test_a_file_says_what_it_is(models):
+def test_the_metadata_describe_the_model(models):
     for kind, model in models.items():
         assert model.kind == kind
         assert model.metadata["license"].startswith("Apache-2.0")
@@ -82,7 +82,7 @@ def test_a_file_says_what_it_is(models):
 
 @settings(max_examples=20, deadline=None)
 @given(threshold=st.floats(0, 1))
-def test_a_threshold_cuts_the_tail(models, threshold):
+def test_a_threshold_removes_improbable_predictions(models, threshold):
     image = scene(5)[0]
     every = models["detector"].predict(image, threshold=0.0)
     some = models["detector"].predict(image, threshold=threshold)
@@ -98,12 +98,12 @@ def test_a_threshold_cuts_the_tail(models, threshold):
         ([1, 2, 3, 4], "shape"),
     ],
 )
-def test_boxes_at_fault_are_refused(models, boxes, where):
+def test_invalid_boxes_are_refused(models, boxes, where):
     with pytest.raises(UserError, match=where):
         models["box-features"].features(scene(1)[0], boxes)
 
 
-def test_what_does_not_fit_is_refused(models, tmp_path):
+def test_invalid_arguments_are_refused(models, tmp_path):
     image = scene(1)[0]
     with pytest.raises(UserError, match="a detector or a classifier"):
         models["features"].predict(image)
