@@ -130,7 +130,7 @@ def in_own_basis(features: Tensor) -> Tensor:
     return torch.linalg.cholesky(gram).float()
 
 
-def random_split(labels: Tensor, train: int, test: int, chance: torch.Generator) -> tuple[Tensor, Tensor]:
+def random_split(labels: Tensor, train: int, test: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw ``train`` images of each class for training, and up to ``test`` others for testing.
 
     Returns:
@@ -144,7 +144,7 @@ def random_split(labels: Tensor, train: int, test: int, chance: torch.Generator)
         members = (labels == label).nonzero()[:, 0]
         if len(members) <= train:
             raise UserError(f"class {label}", f"more than {train} images", len(members))
-        members = members[torch.randperm(len(members), generator=chance)]
+        members = members[torch.randperm(len(members), generator=rng)]
         splits[0].append(members[:train])
         splits[1].append(members[train : train + test])
     return torch.cat(splits[0]), torch.cat(splits[1])

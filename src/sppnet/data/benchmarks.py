@@ -21,7 +21,7 @@ PAGES = {
     "ILSVRC 2012": (
         "https://www.image-net.org/download-images (ILSVRC2012, an account is needed)",
         "train/WNID/*.JPEG and val/*.JPEG with val.txt, LOC_val_solution.csv or the development kit's "
-        "ILSVRC2012_validation_ground_truth.txt and meta.mat beside them",
+        "ILSVRC2012_validation_ground_truth.txt and meta.mat next to them",
     ),
     "Caltech-101": (
         "https://data.caltech.edu/records/mzrjq-6wc02 (caltech-101.zip)",

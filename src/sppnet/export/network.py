@@ -22,11 +22,11 @@ from sppnet.export.graph import IR_VERSION, OPSET
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 
-_SIDES = (97, 131)  # of the traced image: odd and unequal, so that no size is taken for a constant
+_SIDES = (97, 131)  # sides of the traced image: odd and unequal, so that no size becomes a constant
 
 
 class _Trunk(nn.Module):
-    """The trunk of a backbone with float32 maps, whatever it computes in."""
+    """The trunk of a backbone in a given precision, with float32 maps."""
 
     def __init__(self, trunk: nn.Module, precision: torch.dtype) -> None:
         super().__init__()
@@ -43,12 +43,15 @@ def export_network(
     """Convert the trunk of a backbone: normalised ``[1, 3, H, W]`` to float32 maps, H and W dynamic.
 
     Args:
-        backbone: any; batch normalisations are folded into its convolutions.
-        precision: of its weights and of what it computes in; ``int8`` quantises activations too.
-        images: for ``int8``: normalised images ``[1, 3, H, W]`` whose activations set the ranges.
+        backbone: the backbone; batch normalisations are folded into its convolutions.
+        precision: precision of weights and activations.
+        images: normalised images ``[1, 3, H, W]``, whose activations set the ranges of ``int8``.
+
+    Returns:
+        The model.
 
     Raises:
-        UserError: a precision that does not exist, or int8 without images.
+        UserError: the precision is unknown, or int8 has no images.
         MissingExtraError: onnxscript is not installed.
     """
     if precision not in PRECISIONS:
