@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +23,29 @@ FORMAT = 2
 """The version of the layout that `sppnet.runs` writes. Format 1, without checksums, is read too."""
 CONFIG, MODEL, TENSORS = "config.toml", "model.json", "model.safetensors"
 _MOST_TEXT = 2**26  # bytes
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """The contents of a run folder.
+
+    Attributes:
+        folder: the folder that was read.
+        kind: the kind of estimator that wrote it.
+        config: the estimator's arguments, from ``config.toml``.
+        tensors: the fitted tensors, on the CPU.
+        model: class names, backbone and heads, from ``model.json``.
+
+    Examples:
+        >>> RunContents(Path("run"), "classifier", {"seed": 0}, {}, {"names": ["cat", "dog"]}).kind
+        'classifier'
+    """
+
+    folder: Path
+    kind: str
+    config: dict[str, object]
+    tensors: dict[str, Tensor]
+    model: dict[str, object]
 
 
 def staged_path(folder: Path, name: str, digest: str) -> Path:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -33,6 +32,7 @@ from sppnet._run_reading import (
     FORMAT,
     MODEL,
     TENSORS,
+    RunContents,
     digest_of,
     read_config,
     read_model,
@@ -61,29 +61,6 @@ _CHECKPOINT, _BOARD = "checkpoint.safetensors", "tensorboard"
 _FILES = {CONFIG, MODEL, TENSORS, METRICS, REPORT, LOG, _CHECKPOINT, _BOARD}
 _FITTED = {MODEL, TENSORS, _CHECKPOINT}
 """A folder with one of these files holds the result of a fit, which only ``overwrite`` replaces."""
-
-
-@dataclass(frozen=True)
-class RunContents:
-    """The contents of a run folder.
-
-    Attributes:
-        folder: the folder that was read.
-        kind: the kind of estimator that wrote it.
-        config: the estimator's arguments, from ``config.toml``.
-        tensors: the fitted tensors, on the CPU.
-        model: class names, backbone and heads, from ``model.json``.
-
-    Examples:
-        >>> RunContents(Path("run"), "classifier", {"seed": 0}, {}, {"names": ["cat", "dog"]}).kind
-        'classifier'
-    """
-
-    folder: Path
-    kind: str
-    config: dict[str, object]
-    tensors: dict[str, Tensor]
-    model: dict[str, object]
 
 
 def check_out(folder: Path | str, *, overwrite: bool = False) -> Path:
