@@ -89,7 +89,7 @@ def _network(
     with torch.inference_mode():
         for item in track(items, "Centre crops", quiet=quiet):
             crop = see(read_image(item.path), "crop", _SIDE, convolutions)
-            rows.append(network.rows(crop)[0].float())
+            rows.append(network.features(crop)[0].float())
     table = torch.stack(rows)
     scale = 1 / float(table.norm(dim=1).mean())
     targets = one_versus_rest(torch.tensor([item.label for item in items]), len(train.names))

@@ -1,4 +1,4 @@
-"""What `Classifier.predict` returns for an image."""
+"""Results of classification."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _DRAWN_SIDE = 1024
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """The classes of one image, top first.
+    """The most probable classes of one image.
 
     Attributes:
-        labels: int64 ``[n]``, positions in ``names``.
-        scores: float32 ``[n]``, probabilities, descending.
+        labels: int64 ``[N]``, indices into ``names``, by descending probability.
+        scores: float32 ``[N]``, probabilities, descending.
         names: the classifier's classes.
-        source: the image as it was given.
-        error: always None; a `sppnet.estimators.FailedPrediction` has one.
+        source: the source of the image.
+        error: always None; a `sppnet.estimators.FailedPrediction` has a `UserError` instead.
 
     Examples:
         >>> ClassificationResult.top(torch.tensor([0.2, 0.8]), ("cat", "dog"), "a.jpg", 0.5).name
@@ -47,18 +47,18 @@ class ClassificationResult:
     def top(
         cls, probabilities: Tensor, names: tuple[str, ...], source: ImageSource, threshold: float | None
     ) -> Self:
-        """From the probabilities ``[K]`` of all classes those of at least ``threshold``; five when None."""
+        """Select the classes of at least ``threshold`` from probabilities ``[K]``; the top five when None."""
         order = torch.sort(probabilities, descending=True, stable=True).indices
         order = order[:5] if threshold is None else order[probabilities[order] >= threshold]
         return cls(order, probabilities[order], names, source)
 
     @property
     def name(self) -> str:
-        """The top class; empty where all were below the threshold."""
+        """The most probable class; empty if all are below the threshold."""
         return self.names[int(self.labels[0])] if len(self.labels) else ""
 
     def plot(self) -> Image:
-        """The image with its top classes written below it; one of more than 16 megapixels is shrunk."""
+        """Draw the image with its three most probable classes; images above 16 megapixels are shrunk."""
         from sppnet.draw import draw_labels
         from sppnet.draw.fonts import drawn_name
 
@@ -70,7 +70,7 @@ class ClassificationResult:
         return draw_labels(pixels, lines)
 
     def to_dict(self) -> dict[str, object]:
-        """``{"classes": [{"label", "name", "score"}]}``, as JSON takes it."""
+        """Return ``{"classes": [{"label", "name", "score"}]}`` in JSON types."""
         pairs = zip(self.labels.tolist(), self.scores.tolist(), strict=True)
         classes = [
             {"label": label, "name": self.names[label], "score": round(score, 4)} for label, score in pairs
@@ -78,14 +78,17 @@ class ClassificationResult:
         return {"classes": classes}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the drawn image or, where the path ends in ``.json``, `to_dict`; returns the path.
+        """Write the drawn image or, if the path ends in ``.json``, the content of `to_dict`.
+
+        Returns:
+            The path.
 
         Raises:
-            UserError: the path is the image itself, has no ending of an image, or cannot be written.
+            UserError: the path is the source image, has no image extension, or cannot be written.
         """
         return save_result(path, self.source, self.plot, self.to_dict)
 
 
 def _drawn_size(size: ImageSize) -> ImageSize:
-    """A large image is drawn with sides of at least twice this."""
+    """Return the smallest size at which a large image is drawn; `read_scaled_pixels` keeps twice this."""
     return ImageSize(min(size.height, _DRAWN_SIDE), min(size.width, _DRAWN_SIDE))

@@ -1,4 +1,4 @@
-"""What every estimator has: parameters, fit, predict, evaluate, save and load, each written once."""
+"""The estimator protocol: parameters, fit, predict, evaluate, save and load."""
 
 from sppnet.estimators.base import Estimator, fresh_fit
 from sppnet.estimators.registry import load

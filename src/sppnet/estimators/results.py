@@ -1,4 +1,4 @@
-"""What a prediction yields for a source that cannot be read."""
+"""Results of sources that cannot be read."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from sppnet.errors import UserError
 
-_LISTED = 10  # further messages would hide these
+_LISTED = 10  # messages in one error
 
 
 @dataclass(frozen=True)
 class FailedPrediction:
-    """Stands in for the result of a source that cannot be read.
+    """The result of a source that cannot be read.
 
     Attributes:
-        source: the source as it was given.
-        error: what is wrong with it.
+        source: the source.
+        error: the reason.
 
     Examples:
         >>> FailedPrediction("a.jpg", UserError("a.jpg", "an image", "no such file")).to_dict()
@@ -27,23 +27,23 @@ class FailedPrediction:
     error: UserError
 
     def to_dict(self) -> dict[str, object]:
-        """``{"error": message}``, as JSON takes it."""
+        """Return ``{"error": message}``, in JSON types."""
         return {"error": str(self.error)}
 
 
 class PredictionsError(UserError):
-    """Some sources of a list could not be read; the others' results are kept.
+    """Some sources of a list could not be read; ``results`` has the results of the others.
 
     Args:
-        results: one per source, in their order; `FailedPrediction` for those that could not be read.
+        results: one per source, in order; a `FailedPrediction` for each source that could not be read.
 
     Attributes:
-        results: as given.
+        results: the argument, as a list.
 
     Examples:
         >>> bad = FailedPrediction("a.jpg", UserError("a.jpg", "an image", "no such file"))
         >>> PredictionsError([bad]).got
-        '1 of 1 that cannot: a.jpg: expected an image, got no such file'
+        '1 of 1 that cannot be read: a.jpg: expected an image, got no such file'
     """
 
     def __init__(self, results: Sequence[object]) -> None:
@@ -52,6 +52,8 @@ class PredictionsError(UserError):
         listed = "; ".join(str(result.error) for result in failed[:_LISTED])
         if len(failed) > _LISTED:
             listed += f"; and {len(failed) - _LISTED} more"
-        got = f"{len(failed)} of {len(results)} that cannot: {listed}"
-        hint = "The error's `results` has the others; predict_iter yields them one by one."
+        got = f"{len(failed)} of {len(results)} that cannot be read: {listed}"
+        hint = (
+            "The attribute `results` of the error has the other results; predict_iter yields them one by one."
+        )
         super().__init__("sources", "images that can be read", got, hint)
