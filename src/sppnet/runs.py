@@ -29,17 +29,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import tomli_w
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from sppnet.config import parse_toml
 from sppnet.errors import UserError
 from sppnet.files import append_line, is_temporary, remove, rename, write_tensors, write_text
 from sppnet.locks import LOCK, locked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "FORMAT",
@@ -423,6 +424,8 @@ def _read_config(folder: Path, digest: str) -> dict[str, object]:
 
 
 def _read_tensors(folder: Path, digest: str) -> dict[str, Tensor]:
+    from safetensors.torch import load_file  # imports torch, which only reading a run needs
+
     path = _placed(folder, _TENSORS, digest)
     wanted = "the tensors of the run"
     try:

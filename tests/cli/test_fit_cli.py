@@ -134,4 +134,4 @@ def test_damaged_images_are_listed_at_once_or_left_out(
 def test_an_out_without_room_is_found_before_the_data_is_read(refused, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "run"
-    assert "a folder that can be written" in refused("fit", "classify", "nowhere", "--out", out)
+    assert "a folder that can be written" in refused("fit", "classify", tmp_path, "--out", out)

@@ -14,10 +14,10 @@ __all__ = ["CheckFlags", "run"]
 
 @dataclass(frozen=True)
 class CheckFlags:
-    """Say what is installed, which device and kernels are used, and which optional parts are there.
+    """Check the installation: packages, device, kernels, optional extras, and the results of pooling.
 
     Attributes:
-        json: one JSON document on stdout.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
     json: bool = False

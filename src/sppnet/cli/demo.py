@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sppnet.cli.flags import read_flags
+from sppnet.cli.paths import OutFolder
 from sppnet.cli.predict import draw_images
 from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.errors import UserError
@@ -31,16 +32,16 @@ _PARTS = ("data", "detector", "classifier", "images")
 class DemoFlags:
     """Fit a detector and a classifier, evaluate and predict; offline, a few minutes on two cores.
 
-    The images are real handwritten digits on crops of two real photographs, all from scikit-learn;
-    training and test share neither a digit nor a pixel of a photograph.
+    The images are handwritten digits on crops of two photographs, all from scikit-learn. The training and
+    test splits share neither digits nor pixels of a photograph.
 
     Attributes:
-        out: a folder for images, runs and report; what an earlier demo left there is replaced.
-        seed: decides the images and everything random.
-        json: one JSON document on stdout, everything else on stderr.
+        out: folder for images, runs and the report; the files of an earlier demo are replaced.
+        seed: seed of the images and of all random numbers.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
-    out: Path = Path("demo")
+    out: OutFolder = Path("demo")
     seed: int = 0
     json: bool = False
 

@@ -8,28 +8,33 @@ from typing import Annotated
 import tyro
 
 from sppnet.cli.fit import FitFlags, fit_and_save
+from sppnet.cli.flag_table import Group
 from sppnet.cli.flags import read_flags
-from sppnet.cli.paths import check_data_path
 from sppnet.detect.options import DetectorOptions
+from sppnet.runs import check_out
 
 __all__ = ["FitDetect", "run"]
+
+_SHOWN = Group("Detector", shown=("short-side", "levels", "proposals", "tile", "C", "nms"))
 
 
 @dataclass(frozen=True)
 class FitDetect(FitFlags):
-    """Fit a detector: SVMs and box regressors on pooled windows of frozen features.
+    """Fit a detector: SVMs and box regressors on frozen features, pooled from the windows of each image.
 
     Attributes:
-        options: how windows are made, pooled, scored and merged.
+        options: options of the detector.
     """
 
-    options: Annotated[DetectorOptions, tyro.conf.arg(name="")] = field(default_factory=DetectorOptions)
+    options: Annotated[DetectorOptions, tyro.conf.arg(name=""), _SHOWN] = field(
+        default_factory=DetectorOptions
+    )
 
 
 def run(words: list[str]) -> int:
     """Fit a detector and write its run."""
     flags = read_flags(FitDetect, "sppnet fit detect", words)
-    check_data_path(flags.data)
+    check_out(flags.out, overwrite=flags.overwrite)
     from sppnet.detect import Detector
 
     detector = Detector(

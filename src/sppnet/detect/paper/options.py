@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from sppnet.backbones.weights import weights_file
-from sppnet.detect.rcnn import CropOptions
+from sppnet.detect.crop_options import CropOptions
 from sppnet.errors import UserError
 
 Pipeline = Literal["spp", "rcnn"]
@@ -287,7 +286,7 @@ class PaperOptions:
             ("finetune.weights", tune.weights),
         )
         for name, file in given:
-            if file is not None and not weights_file(file).is_file():
+            if file is not None and not (file.is_file() or (file / "model.safetensors").is_file()):
                 raise UserError(file, f"a file, for options.{name}", "no such file")
         if self.windows.source == "dense" and self.windows.file is not None:
             wanted = "a file of boxes or dense windows, not both"
