@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from sppnet.cli import main, shell
+from sppnet.cli.commands import Command, all_commands
 from sppnet.cli.shell import VERBS
 
 
@@ -116,18 +118,29 @@ def test_a_reader_that_goes_away_makes_no_traceback() -> None:
 
 
 HEAVY = ["torch", "numpy", "PIL", "numba", "sklearn", "matplotlib"]
-LIGHT = [
-    ["predict", "--help"],
+MISTAKES = [
     ["predict", "nowhere", "a.jpg"],
-    ["evaluate", "--help"],
+    ["predict", ".", "a.jpg"],
     ["evaluate", "nowhere", "data"],
-    ["fit", "detect", "--help"],
     ["fit", "detect", "nowhere", "--out", "x"],
-    ["fit", "classify", "--help"],
+    ["fit", "detect", ".", "--out", "x", "--weights", "nowhere"],
+    ["fit", "detect", ".", "--out", "x", "--proposals", "nowhere.json"],
+    ["fit", "detect", ".", "--out", "."],
     ["fit", "classify", "nowhere", "--out", "x"],
-    ["check", "--help"],
-    ["demo", "--help"],
+    ["train", "classify", "nowhere", "--out", "x"],
+    ["train", "classify", ".", "--out", "x", "--resume"],
+    ["train", "detect", "nowhere", "--out", "x"],
+    ["train", "detect", ".", "--out", "x", "--from-run", "nowhere"],
+    ["features", "nowhere.jpg", "--out", "x.npy"],
+    ["features", "nowhere*.jpg", "--out", "x.npy"],
+    ["features", ".", "--out", "x.npy", "--boxes", "nowhere.json"],
+    ["export", "nowhere", "--out", "x.onnx"],
+    ["reproduce", "table2", "--data", "nowhere"],
+    ["benchmark", "fitting", "--detection", "nowhere"],
+    ["benchmark", "classification", "--data", "nowhere"],
+    ["benchmark", "detection", "--weights", "nowhere.safetensors"],
 ]
+"""Wrong paths, at least one for each command that takes paths."""
 IMPORTS_OF_EACH = """
 import contextlib, io, json, sys
 from sppnet.cli import main
@@ -135,8 +148,11 @@ from sppnet.cli import main
 found = {}
 for words in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        with contextlib.suppress(SystemExit):
-            main(words)
+        try:
+            code = main(words)
+        except SystemExit as stop:
+            code = stop.code or 0
+    assert code == (0 if words[-1].startswith("--help") else 2), (words, code)
     found[" ".join(words)] = sorted(set(json.loads(sys.argv[2])) & set(sys.modules))
 print(json.dumps(found))
 """
@@ -158,11 +174,40 @@ console_main()
 """
 
 
-def test_help_and_wrong_paths_import_nothing_heavy() -> None:
+def test_help_and_wrong_paths_import_nothing_heavy(tmp_path: Path) -> None:
     """One interpreter runs them all; what one imports would be seen after it."""
-    words = [sys.executable, "-c", IMPORTS_OF_EACH, json.dumps(LIGHT), json.dumps(HEAVY)]
-    said = subprocess.run(words, capture_output=True, text=True, check=True)
+    helps = [[*command.words, "--help-all"] for command in all_commands(VERBS)]
+    calls = [*helps, *MISTAKES, ["--help"]]
+    words = [sys.executable, "-c", IMPORTS_OF_EACH, json.dumps(calls), json.dumps(HEAVY)]
+    said = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
     assert {call: heavy for call, heavy in json.loads(said.stdout).items() if heavy} == {}
+
+
+def test_wrong_paths_are_tried_for_every_command_that_takes_paths() -> None:
+    def reads_paths(command: Command) -> bool:
+        return any(flag.path is not None and flag.path.check is not None for flag in command.table())
+
+    tried = {tuple(words[:2]) for words in MISTAKES} | {(words[0],) for words in MISTAKES}
+    assert [c.name for c in all_commands(VERBS) if reads_paths(c) and c.words not in tried] == []
+
+
+@pytest.mark.parametrize("command", all_commands(VERBS), ids=lambda command: command.name)
+def test_help_is_one_screen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with contextlib.suppress(SystemExit):
+        assert main([*command.words, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    with contextlib.suppress(SystemExit):
+        main([*command.words, "--help-all"])
+    whole = capsys.readouterr().out
+    for flag in command.table():
+        assert f"  {flag.name}" in whole
+        assert flag.help, flag.name
 
 
 @pytest.mark.parametrize("module", ["tyro", "rich", "numpy"])

@@ -18,8 +18,7 @@ from sppnet.files import make_folder, write_text
 from sppnet.progress import Stopwatch
 
 if TYPE_CHECKING:
-    from sppnet.classify import Classifier
-    from sppnet.detect import Detector
+    from sppnet.estimators import Estimator
 
 __all__ = ["DemoFlags", "run"]
 
@@ -60,7 +59,7 @@ def run(words: list[str]) -> int:
         watch = Stopwatch()
         sets = write_demo_data(flags.out / "data", flags.seed)
         watch("data")
-        # Mirrored digits are none.
+        # A flipped digit is not a digit.
         detector = Detector(seed=flags.seed, options=DetectorOptions(flip_below=0))
         found = _learn(detector, sets.detection, flags.out / "detector", watch)
         classifier = Classifier(seed=flags.seed)
@@ -88,7 +87,7 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _learn(estimator: Detector | Classifier, data: Path, run: Path, watch: Stopwatch) -> Mapping[str, Any]:
+def _learn(estimator: Estimator[Any], data: Path, run: Path, watch: Stopwatch) -> Mapping[str, Any]:
     """Fit on the training part, write the run, evaluate on the test part."""
     from sppnet.cli.evaluate import evaluate_run
     from sppnet.runs import append_log

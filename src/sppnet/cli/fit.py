@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -15,9 +15,7 @@ from sppnet.cli.paths import DataPath, NewRun, WeightsPath
 from sppnet.cli.screen import opened_screen, summary_rows
 
 if TYPE_CHECKING:
-    from sppnet.classify import Classifier
-    from sppnet.detect import Detector
-    from sppnet.detect.paper import PaperDetector
+    from sppnet.estimators import Estimator
 
 __all__ = ["JOBS", "FitFlags", "fit_and_save", "run"]
 
@@ -68,7 +66,7 @@ def run(words: list[str]) -> int:
     return run_job("fit", JOBS, words, "DATA --out RUN ...")
 
 
-def fit_and_save(estimator: Detector | PaperDetector | Classifier, flags: FitFlags) -> int:
+def fit_and_save(estimator: Estimator[Any], flags: FitFlags) -> int:
     """Fit, write the run and print a summary.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The flags of a dataclass as a table, from which help and completion are written; `tyro` parses the words."""
+"""The flags of a dataclass as a table for help, completion and path checks; `tyro` parses the words."""
 
 from __future__ import annotations
 

@@ -24,12 +24,8 @@ from sppnet.errors import UserError, visible
 from sppnet.progress import track
 
 if TYPE_CHECKING:
-    from sppnet.classify import ClassificationResult
     from sppnet.cli.outputs import PredictionFolder
-    from sppnet.detect import DetectionResult
     from sppnet.estimators import Estimator
-
-    Result = DetectionResult | ClassificationResult
 
 __all__ = ["PredictFlags", "draw_images", "run"]
 
@@ -102,7 +98,7 @@ def _predict(flags: PredictFlags, screen: Screen) -> int:
     )
     given = None if flags.images is None else read_coco_ids(flags.images)
     estimator = load(flags.run, flags.device)
-    if flags.formats and not hasattr(estimator, "category_ids_"):
+    if flags.formats and not estimator.supports_boxes:
         raise UsageError("sppnet predict", "--formats is for the boxes of a detector; this is a classifier")
     use_tiles("sppnet predict", estimator, flags.tile, flags.overlap)
     images = find_images(sources) if sources else []
@@ -169,7 +165,7 @@ def predict_images(
                 error = fault
             else:
                 drawn = folder.write(name, content)
-                folder.add(path, {"path": path, "drawn": drawn, **result.to_dict(), **_exact(result)})
+                folder.add(path, {"path": path, "drawn": drawn, **result.to_record()})
         if error is not None:
             failed[path] = error
             print(f"sppnet: {error}", file=sys.stderr)
@@ -184,8 +180,7 @@ def draw_images(estimator: Estimator[Any], images: list[Path], out: Path) -> lis
     drawn: list[Path] = []
     names = free_names(images, os.listdir(out) if out.exists() else ())
     for path in track(images, "images"):
-        result = estimator.predict(path)
-        assert not isinstance(result, list)
+        result = estimator.predict_one(path)
         drawn.append(result.save(out / names[path]))
     return drawn
 
@@ -218,14 +213,6 @@ def _digest(run: Path) -> str:
     return digest.hexdigest()
 
 
-def _exact(result: Result) -> dict[str, object]:
-    """The numbers that `to_dict` rounds, for --formats of a later call."""
-    detections = getattr(result, "detections", None)
-    if detections is None:
-        return {}
-    return {"exact": {"boxes": detections.boxes.xyxy.tolist(), "scores": detections.scores.tolist()}}
-
-
 def _shown_line(line: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if name not in ("exact", "file")}
 
@@ -253,10 +240,11 @@ def _write_formats(
 
 def _show(screen: Screen, lines: Mapping[Path, Mapping[str, Any]], names: tuple[str, ...]) -> None:
     from sppnet.draw import undrawable_names
+    from sppnet.estimators.results import record_entries
 
     rows: list[tuple[object, ...]] = []
     for path, line in lines.items():
-        found = line["detections"] if "detections" in line else line["classes"]
+        found = record_entries(line)
         best = [f"{one['name']} {one['score']:.2f}" for one in found[:5]]
         rows.append((path.name, len(found), ", ".join(best)))
     screen.table("found", ("image", "labels", "best"), rows)

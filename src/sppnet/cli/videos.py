@@ -124,8 +124,7 @@ def _predict_video(
                     if isinstance(frame, UserError):
                         error = frame
                         break
-                    result = estimator.predict(frame.pixels, threshold=threshold)
-                    assert not isinstance(result, list)
+                    result = estimator.predict_one(frame.pixels, threshold=threshold)
                     stream.write(_line(reader.source, frame, result.to_dict()) + "\n")
                     stream.flush()
                     video.write(np.asarray(result.plot().convert("RGB")))

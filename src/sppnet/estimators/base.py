@@ -16,7 +16,6 @@ from typing import (
     Generic,
     Literal,
     ParamSpec,
-    Protocol,
     Self,
     TypeVar,
     cast,
@@ -29,7 +28,7 @@ from sppnet.config import as_config, from_config
 from sppnet.data import FittedOn, ImageSource, stable_source
 from sppnet.errors import UserError
 from sppnet.estimators.params import changed_params, nested_params
-from sppnet.estimators.results import FailedPrediction, PredictionsError
+from sppnet.estimators.results import FailedPrediction, PredictionResult, PredictionsError
 from sppnet.estimators.state import SavedState, damaged
 from sppnet.runs import load_run, save_run
 
@@ -37,16 +36,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-class Scored(Protocol):
-    """A result: it has scores."""
-
-    @property
-    def scores(self) -> Tensor:
-        """The probabilities."""
-        ...
-
-
-Result = TypeVar("Result", bound=Scored)
+Result = TypeVar("Result", bound=PredictionResult)
 Fitted = TypeVar("Fitted", bound="Estimator[Any]")
 Arguments = ParamSpec("Arguments")
 
@@ -61,6 +51,7 @@ class Estimator(ABC, Generic[Result]):
 
     Attributes:
         kind: what ``model.json`` calls a run of the class.
+        supports_boxes: whether results have boxes; then ``category_ids_`` has the data set's class ids.
         device: where to compute.
         names_: class names.
         summary_: what fitting says about itself: seconds, counts, memory.
@@ -75,6 +66,7 @@ class Estimator(ABC, Generic[Result]):
     """
 
     kind: ClassVar[str]
+    supports_boxes: ClassVar[bool] = False
     device: str
     names_: tuple[str, ...]
     summary_: dict[str, Any]
@@ -151,6 +143,19 @@ class Estimator(ABC, Generic[Result]):
         if any(isinstance(result, FailedPrediction) for result in results):
             raise PredictionsError(results)
         return cast("list[Result]", results)
+
+    def predict_one(self, source: ImageSource, *, threshold: float | None = None) -> Result:
+        """Predict on one image.
+
+        Args:
+            source: the image, as for `predict`.
+            threshold: as for `predict`.
+
+        Raises:
+            UserError: not fitted, or an image that cannot be read.
+        """
+        self._check_fitted()
+        return self._checked(source, threshold)
 
     def predict_iter(
         self, sources: Iterable[ImageSource], *, threshold: float | None = None
@@ -286,6 +291,18 @@ class Estimator(ABC, Generic[Result]):
             delattr(self, name)
 
     @abstractmethod
+    def fit(
+        self,
+        data: Any,
+        split: str | None = None,
+        *,
+        layout: str | None = None,
+        skip_bad: bool = False,
+        quiet: bool = False,
+    ) -> Self:
+        """Learn from labelled images; a fit that fails leaves the estimator unfitted."""
+
+    @abstractmethod
     def evaluate(
         self,
         data: Any,
@@ -296,6 +313,12 @@ class Estimator(ABC, Generic[Result]):
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Measure what `predict` returns on labelled images."""
+
+    @abstractmethod
+    def to_measure(
+        self, data: Any, split: str | None = None, *, layout: str | None = None, skip_bad: bool = False
+    ) -> tuple[Any, dict[str, object]]:
+        """Return the data set that `evaluate` measures, and its "held_out" and "trained_on"."""
 
     @abstractmethod
     def _predict_one(self, source: ImageSource, threshold: float | None) -> Result:

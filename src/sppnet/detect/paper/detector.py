@@ -68,6 +68,7 @@ class PaperDetector(Estimator[DetectionResult]):
     """
 
     kind: ClassVar[str] = "paper-detector"
+    supports_boxes: ClassVar[bool] = True
 
     backbone: str = "builtin"
     weights: Path | str | None = None
