@@ -125,7 +125,7 @@ MISTAKES = [
     ["fit", "detect", "nowhere", "--out", "x"],
     ["fit", "detect", ".", "--out", "x", "--weights", "nowhere"],
     ["fit", "detect", ".", "--out", "x", "--proposals", "nowhere.json"],
-    ["fit", "detect", ".", "--out", "."],
+    ["fit", "detect", ".", "--out", __file__],
     ["fit", "classify", "nowhere", "--out", "x"],
     ["train", "classify", "nowhere", "--out", "x"],
     ["train", "classify", ".", "--out", "x", "--resume"],

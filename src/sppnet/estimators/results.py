@@ -73,7 +73,7 @@ class PredictionResult(ABC):
             IndexError: an index out of range.
         """
         if isinstance(index, slice):
-            return self._select(torch.arange(len(self))[index])
+            return self._select(torch.tensor(range(len(self))[index], dtype=torch.int64))
         if isinstance(index, SupportsIndex) and not isinstance(index, Tensor):
             return self._select(torch.tensor([range(len(self))[index]]))
         chosen = torch.as_tensor(index)
