@@ -70,7 +70,7 @@ class Estimator(ABC, Generic[Result]):
     device: str
     names_: tuple[str, ...]
     summary_: dict[str, Any]
-    fitted_on_: FittedOn | None
+    fitted_on_: FittedOn | None = None
 
     def _store(self, values: Mapping[str, object], options: Mapping[str, object]) -> None:
         """The constructor's work: keep the parameters; single options replace those of the dataclasses."""
@@ -291,18 +291,6 @@ class Estimator(ABC, Generic[Result]):
             delattr(self, name)
 
     @abstractmethod
-    def fit(
-        self,
-        data: Any,
-        split: str | None = None,
-        *,
-        layout: str | None = None,
-        skip_bad: bool = False,
-        quiet: bool = False,
-    ) -> Self:
-        """Learn from labelled images; a fit that fails leaves the estimator unfitted."""
-
-    @abstractmethod
     def evaluate(
         self,
         data: Any,
@@ -314,11 +302,25 @@ class Estimator(ABC, Generic[Result]):
     ) -> dict[str, Any]:
         """Measure what `predict` returns on labelled images."""
 
-    @abstractmethod
-    def to_measure(
-        self, data: Any, split: str | None = None, *, layout: str | None = None, skip_bad: bool = False
-    ) -> tuple[Any, dict[str, object]]:
-        """Return the data set that `evaluate` measures, and its "held_out" and "trained_on"."""
+    if TYPE_CHECKING:
+        # Declared for callers of any estimator; an estimator that only predicts needs neither.
+        def fit(
+            self,
+            data: Any,
+            split: str | None = None,
+            *,
+            layout: str | None = None,
+            skip_bad: bool = False,
+            quiet: bool = False,
+        ) -> Self:
+            """Learn from labelled images; a fit that fails leaves the estimator unfitted."""
+            ...
+
+        def to_measure(
+            self, data: Any, split: str | None = None, *, layout: str | None = None, skip_bad: bool = False
+        ) -> tuple[Any, dict[str, object]]:
+            """Return the data set that `evaluate` measures, and its "held_out" and "trained_on"."""
+            ...
 
     @abstractmethod
     def _predict_one(self, source: ImageSource, threshold: float | None) -> Result:
