@@ -152,7 +152,7 @@ def test_coco_rows_of_a_result() -> None:
 
 def test_large_images_are_drawn_small_with_their_boxes_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sppnet.data.images.LARGE", 1000)
-    monkeypatch.setattr("sppnet.detect.result._DRAWN_SIDE", 200)
+    monkeypatch.setattr("sppnet.estimators.results._DRAWN_SIDE", 200)
     image = np.full((800, 1200, 3), 128, np.uint8)
     size = ImageSize(800, 1200)
     box = Boxes(torch.tensor([[400.0, 400, 800, 600]]), size)

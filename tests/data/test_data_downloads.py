@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sppnet.data.sources import DownloadLimits, is_url, local_sources
+from sppnet.data.sources import DownloadLimits, local_sources
 from sppnet.errors import UserError
+from sppnet.inputs.sources import is_url
 
 CONTENT = bytes(range(256)) * 20
 ANSWERS = {

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sppnet.data.video import VideoReader, VideoWriter, camera_input, is_camera, is_video
+from sppnet.data.video import VideoReader, VideoWriter, camera_input
 from sppnet.errors import MissingExtraError, UserError
+from sppnet.inputs.sources import is_camera, is_video
 
 av = pytest.importorskip("av")
 

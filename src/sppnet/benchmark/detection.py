@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from sppnet.backbones import Backbone, load_backbone, prepare
 from sppnet.benchmark.measure import machine
+from sppnet.benchmark.settings import DetectionBenchmark
 from sppnet.detect.crops import CropOptions, crop_windows
 from sppnet.errors import MissingExtraError
 from sppnet.features import extract, score_rows
@@ -38,31 +39,6 @@ PUBLISHED_BATCH = 256
 _BATCHES = (16, 64, PUBLISHED_BATCH)
 _SIZE = ImageSize(480, 640)
 _MOST_CROPS = 1000  # beyond it, R-CNN's time in the growth is extrapolated
-
-
-@dataclass(frozen=True)
-class DetectionBenchmark:
-    """What is measured.
-
-    Attributes:
-        backbone: the network of both pipelines.
-        weights: its local weights; random ones, which take the same time, when None.
-        layer: the layer that is pooled.
-        windows: windows of the image.
-        crop: pixels of R-CNN's crops.
-        device: where to compute.
-        runs: of pooling; R-CNN runs once in its best batches and once in batches of 256.
-        quick: fewer windows, for trying.
-    """
-
-    backbone: str = "torchvision:squeezenet1_0"
-    weights: Path | None = None
-    layer: str = "stride16"
-    windows: int = 2000
-    crop: int = 227
-    device: str = "auto"
-    runs: int = 5
-    quick: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from sppnet.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sppnet.classify.classifier import Classifier
-    from sppnet.classify.network import NetworkOptions
     from sppnet.classify.network_classifier import NetworkClassifier
+    from sppnet.classify.network_options import NetworkOptions
     from sppnet.classify.options import ClassifierOptions
     from sppnet.classify.result import ClassificationResult
     from sppnet.classify.train_options import TrainOptions
@@ -27,7 +27,7 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "sppnet.classify.classifier",
-    "NetworkOptions": "sppnet.classify.network",
+    "NetworkOptions": "sppnet.classify.network_options",
     "ClassifierOptions": "sppnet.classify.options",
     "ClassificationResult": "sppnet.classify.result",
     "TrainOptions": "sppnet.classify.train_options",

@@ -17,8 +17,8 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from sppnet.errors import UserError
+from sppnet.inputs.sources import is_url
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SCHEMES = ("http", "https")
 _CHUNK = 2**16
 _NAME_LENGTH = 80
@@ -37,16 +37,6 @@ class DownloadLimits:
     megabytes: float = 200
     timeout: float = 20
     seconds: float = 600
-
-
-def is_url(source: str | os.PathLike[str]) -> bool:
-    """Return whether a source has the form ``scheme://...``.
-
-    Examples:
-        >>> is_url("https://example.org/a.jpg"), is_url("photos/a.jpg"), is_url("C:/a.jpg")
-        (True, False, False)
-    """
-    return isinstance(source, str) and _URL.match(source) is not None
 
 
 def local_sources(

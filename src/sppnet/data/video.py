@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -18,31 +17,11 @@ import numpy as np
 
 from sppnet.data.images import Pixels
 from sppnet.errors import MissingExtraError, UserError
+from sppnet.inputs.sources import CAMERA, is_camera
 
-VIDEO_ENDINGS = (
-    ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv",
-)  # fmt: skip
-"""The extensions of video files, in lower case."""
-
-_CAMERA = re.compile(r"camera(?::(\d+))?")
 _CODECS = ("libx264", "libopenh264", "mpeg4")
 _RATE = Fraction(25)
 _LARGEST_NUMERATOR = 65_535  # of a frame rate, in MPEG-4
-
-
-def is_camera(source: str | os.PathLike[str]) -> bool:
-    """Return whether a source is ``camera`` or ``camera:N`` and not a file of that name."""
-    return _CAMERA.fullmatch(os.fspath(source)) is not None and not Path(source).exists()
-
-
-def is_video(source: str | os.PathLike[str]) -> bool:
-    """Return whether a source is a camera or a path with one of `VIDEO_ENDINGS`.
-
-    Examples:
-        >>> is_video("tour.MP4"), is_video("camera:1"), is_video("photo.jpg")
-        (True, True, False)
-    """
-    return is_camera(source) or Path(source).suffix.lower() in VIDEO_ENDINGS
 
 
 @dataclass(frozen=True)
@@ -88,7 +67,7 @@ class VideoReader:
         self.source = os.fspath(source)
         self.every = every
         av = _av()
-        camera = _CAMERA.fullmatch(self.source) if is_camera(source) else None
+        camera = CAMERA.fullmatch(self.source) if is_camera(source) else None
         if camera is None and not Path(source).is_file():
             raise UserError(source, "a video", "a folder" if Path(source).is_dir() else "no such file")
         name, format = (self.source, None) if camera is None else camera_input(int(camera[1] or 0))

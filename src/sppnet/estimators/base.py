@@ -47,6 +47,7 @@ class Estimator(Predictor[Result]):
 
     Attributes:
         kind: the name of the class in ``model.json``.
+        supports_boxes: whether results have boxes; then ``category_ids_`` has the class ids of the data set.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         names_: class names.
         summary_: seconds, counts and memory of fitting.
@@ -61,6 +62,7 @@ class Estimator(Predictor[Result]):
     """
 
     kind: ClassVar[str]
+    supports_boxes: ClassVar[bool] = False
     device: str
     names_: tuple[str, ...]
     summary_: dict[str, Any]
@@ -209,6 +211,26 @@ class Estimator(Predictor[Result]):
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Evaluate the results of `predict` on labelled images."""
+
+    if TYPE_CHECKING:
+        # Declared for callers of any estimator; an estimator that only predicts needs neither.
+        def fit(
+            self,
+            data: Any,
+            split: str | None = None,
+            *,
+            layout: str | None = None,
+            skip_bad: bool = False,
+            quiet: bool = False,
+        ) -> Self:
+            """Learn from labelled images; a fit that fails leaves the estimator unfitted."""
+            ...
+
+        def to_measure(
+            self, data: Any, split: str | None = None, *, layout: str | None = None, skip_bad: bool = False
+        ) -> tuple[Any, dict[str, object]]:
+            """Return the data set that `evaluate` measures, and its "held_out" and "trained_on"."""
+            ...
 
     @abstractmethod
     def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:

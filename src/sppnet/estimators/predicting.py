@@ -5,26 +5,15 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import torch
-from torch import Tensor
 
 from sppnet.data import ImageSource, stable_source
 from sppnet.errors import UserError
-from sppnet.estimators.results import FailedPrediction, PredictionsError
+from sppnet.estimators.results import FailedPrediction, PredictionResult, PredictionsError
 
-
-class Scored(Protocol):
-    """A result with scores."""
-
-    @property
-    def scores(self) -> Tensor:
-        """Probabilities, float32 ``[N]``."""
-        ...
-
-
-Result = TypeVar("Result", bound=Scored)
+Result = TypeVar("Result", bound=PredictionResult)
 
 
 class Predictor(ABC, Generic[Result]):
@@ -58,6 +47,19 @@ class Predictor(ABC, Generic[Result]):
         if any(isinstance(result, FailedPrediction) for result in results):
             raise PredictionsError(results)
         return cast("list[Result]", results)
+
+    def predict_one(self, source: ImageSource, *, threshold: float | None = None) -> Result:
+        """Predict on one image.
+
+        Args:
+            source: see `predict`.
+            threshold: see `predict`.
+
+        Raises:
+            UserError: the estimator is not fitted, or the image cannot be read.
+        """
+        self._check_fitted()
+        return self._checked(source, threshold)
 
     def predict_iter(
         self, sources: Iterable[ImageSource], *, threshold: float | None = None

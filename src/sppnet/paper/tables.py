@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sppnet.backbones.paper_nets import is_paper_net
-
 PAPER_MEAN = 128.0
 """Pixel value that the paper subtracts from the images of VOC 2007 and Caltech101 (appendix A)."""
 
@@ -147,4 +145,6 @@ def row_note(paper: float | None, theirs: Source, ours: Source, *more: str) -> s
 
 def subtracts_paper_mean(backbone: str) -> bool:
     """Return whether a network takes images less the paper's constant mean on VOC 2007 and Caltech101."""
+    from sppnet.backbones.paper_nets import is_paper_net  # imports torch
+
     return is_paper_net(backbone)
