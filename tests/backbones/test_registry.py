@@ -76,3 +76,14 @@ def test_the_verb_prints_the_table_as_json(capsys: pytest.CaptureFixture[str]) -
     assert set(document["backbones"][0]) == set(asdict(read_catalogue()[0]))
     assert main(["backbones"]) == 0
     assert "squeezenet1_0" in capsys.readouterr().out
+
+
+def test_the_document_shows_the_figures_of_the_table() -> None:
+    from pathlib import Path
+
+    from sppnet.recipes.backbone_table import DOCUMENT, document
+
+    text = (Path(__file__).parents[2] / DOCUMENT).read_text(encoding="utf-8")
+    assert text == document(read_catalogue())
+    for entry in read_catalogue():
+        assert (f"`{entry.name}` |" in text) == (entry.bccd_ap50 is not None)

@@ -304,3 +304,24 @@ def test_the_normalisation_travels_with_the_weights(tmp_path: Path) -> None:
     with torch.inference_mode():
         for ours, theirs in zip(again(image), trained.network_.backbone(image), strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_undivided_data_are_divided_and_damaged_images_listed(tmp_path: Path) -> None:
+    root = write_images(tmp_path, "flat", each=10)  # class folders without a split
+    data = root / "flat"
+    one = NetworkClassifier(BACKBONE, device="cpu", network=NET, train=replace(TINY, epochs=1))
+    one.fit(data, quiet=True)
+    assert one.fitted_on_ is not None
+    assert (len(one.fitted_on_.trained), len(one.fitted_on_.held_out)) == (24, 6)
+    found = one.evaluate(data, quiet=True)
+    assert (found["images"], found["held_out"], found["trained_on"]) == (6, True, 0)
+    assert any("held out" in note for note in one.summary_["notes"])
+    again = load(one.save(tmp_path / "run"), "cpu")
+    assert again.fitted_on_ == one.fitted_on_
+    every = NetworkClassifier(BACKBONE, device="cpu", network=NET, train=replace(TINY, epochs=1), val_share=0)
+    assert every.fit(data, quiet=True).evaluate(data, quiet=True)["trained_on"] == 30
+    (data / "class0" / "0.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"0\.png.*--skip-bad"):
+        one.fit(data, quiet=True)
+    kept = one.fit(data, skip_bad=True, quiet=True)
+    assert len(kept.fitted_on_.trained) + len(kept.fitted_on_.held_out) == 29

@@ -19,7 +19,7 @@ def test_fit_detect_writes_a_run(detector_run: Path) -> None:
     }
     config = tomllib.loads((detector_run / "config.toml").read_text())
     assert config["backbone"] == "builtin"
-    assert config["options"]["short_side"] == 160
+    assert config["options"]["map"]["short_side"] == 160
     record = json.loads((detector_run / "log.jsonl").read_text().splitlines()[0])
     assert record["verb"] == "fit"
     assert record["images"] == 6

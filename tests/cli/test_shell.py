@@ -50,7 +50,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "said"),
     [
         (["predit"], "Did you mean 'predict'?"),
-        (["serve"], "got 'serve'"),
+        (["cook"], "got 'cook'"),
         (["fit", "segment"], "'segment' is none of detect, classify. See sppnet fit --help."),
         (["check", "--jsn"], "--jsn"),
         (["check", "more"], "more"),
@@ -163,3 +163,17 @@ def test_names_cannot_control_the_terminal(refused) -> None:
 )
 def test_messages_have_no_double_full_stop(refused, words: list[str]) -> None:
     assert ".." not in refused(*words)
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_waiting_threads_sleep_unless_the_user_has_chosen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        # Set first, so that what `main` sets is undone at the end of the test.
+        monkeypatch.setenv(other, "x")
+        monkeypatch.delenv(other)
+    monkeypatch.setenv(name, "active")
+    main(["no such verb"])
+    assert os.environ.get("OMP_WAIT_POLICY") == ("active" if name == "OMP_WAIT_POLICY" else None)
+    monkeypatch.delenv(name)
+    main(["no such verb"])
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"

@@ -1,7 +1,9 @@
 """The paper's detection on tiny images: stages kept and never wrongly used, rules, both pipelines."""
 
 import functools
+import json
 
+import numpy as np
 import pytest
 import torch
 from elsewhere import DEVICE, Pretended
@@ -346,3 +348,22 @@ def test_negatives_without_room_are_counted_and_hard_ones_still_find_some():
         scores = [model.scores(rows)[:, 0] for rows in source.table]
         assert min(float(some[0]) for some in scores) > max(float(some[1:].max()) for some in scores)
         assert bool((model.weight[1] == 0).all())
+
+
+def test_a_run_whose_file_of_proposals_is_gone_says_so_when_it_predicts(data, tmp_path):
+    path = read_detection(data, "val").items[0].path
+    table = {}
+    for split in ("train", "val"):
+        for item in read_detection(data, split).items:
+            table[item.path.name] = [[x, y, x + 34, y + 34] for x in (0, 20, 60) for y in (0, 30, 50)]
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps(table))
+    fitted = trained(data, None, POOL.replace(proposals=file))
+    fitted.save(tmp_path / "run")
+    with pytest.raises(UserError, match="image in memory"):
+        fitted.predict(np.zeros((40, 50, 3), np.uint8))
+    there = Detector.load(tmp_path / "run", device="cpu").detect(path)
+    assert torch.equal(there.scores, fitted.detect(path).scores)
+    file.unlink()
+    with pytest.raises(UserError, match=r"boxes\.json: .*proposals"):
+        Detector.load(tmp_path / "run", device="cpu").detect(path)

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import pytest
 import sklearn.base
 import torch
+from sppnet.detect.paper import PaperDetector
 from torch import Tensor
 
 import sppnet
 from sppnet.classify import Classifier, ClassifierOptions, NetworkClassifier, NetworkOptions
 from sppnet.detect import Detector, DetectorOptions
-from sppnet.detect.paper import PaperDetector
 from sppnet.errors import UserError
 from sppnet.estimators import (
     Estimator,

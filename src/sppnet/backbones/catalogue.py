@@ -23,7 +23,12 @@ class Entry:
         licence: of the weights, as their publisher states it; None where none is stated.
         download_mb: size of the published weights; 0 where nothing is downloaded.
         caltech101_accuracy: mean class accuracy on a part of Caltech101, None where not measured.
-        bccd_ap50: AP50 of a detector on BCCD, None where not measured.
+        bccd_ap50: AP50 of a detector on BCCD; this and the other figures are None where not measured.
+        bccd_ap75: AP75 of the same detector.
+        fruit_ap50: of a detector of three kinds of fruit.
+        fruit_ap75: of the same.
+        raccoon_ap50: of a detector of raccoons, a quarter of the images held out.
+        raccoon_ap75: of the same.
         milliseconds: for an image of 640x480 on two CPU threads, None where not measured.
     """
 
@@ -36,6 +41,11 @@ class Entry:
     download_mb: float
     caltech101_accuracy: float | None = None
     bccd_ap50: float | None = None
+    bccd_ap75: float | None = None
+    fruit_ap50: float | None = None
+    fruit_ap75: float | None = None
+    raccoon_ap50: float | None = None
+    raccoon_ap75: float | None = None
     milliseconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:

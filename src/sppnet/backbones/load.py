@@ -27,15 +27,16 @@ def load_backbone(
     """Load a backbone with its weights, for images of any size.
 
     Args:
-        name: ``builtin``, ``torchvision:NAME``, ``timm:NAME`` or one of the paper's, ``zf5``, ``convnet5``,
-            ``overfeat5`` and ``overfeat7``, whose weights are random unless a file is given, and which have
-            a quarter of their channels with ``/4`` appended; with ``random:`` before it, such as
-            ``random:timm:resnet18``, the weights are the network's own random start, drawn from ``seed``.
+        name: ``builtin``, ``lite0``, ``lite2``, ``torchvision:NAME``, ``timm:NAME`` or one of the paper's,
+            ``zf5``, ``convnet5``, ``overfeat5`` and ``overfeat7``, whose weights are random unless a file is
+            given, and which have a quarter of their channels with ``/4`` appended; with ``random:`` before
+            it, such as ``random:timm:resnet18``, the weights are the network's own random start, drawn
+            from ``seed``.
         weights: a safetensors file with the library's own parameter names, in any floating precision, or a
             run of this package, whose mean and standard deviation are taken too; None takes the bundled
-            weights (builtin) or downloads them.
+            weights (builtin), those of an installed package (lite0, lite2) or downloads them.
         layers: which layers to give, by the library's names or as ``stride8``, ``stride16``; None takes
-            the network's default: one layer, both of builtin.
+            the network's default: one layer; both of builtin, strides 16 and 32 of lite0 and lite2.
         seed: for random weights.
 
     Raises:

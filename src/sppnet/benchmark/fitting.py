@@ -143,10 +143,10 @@ def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]
             lambda source=source: refined(source, source, (0, 0), heads, post),
         )
         slope, offset = heads.calibration[labels].unbind(1)
-        chance = torch.sigmoid(slope * margins + offset)
+        logits = slope * margins + offset
         timed(
             "suppress and vote",
-            lambda b=boxes, c=chance, ls=labels: merge(b, c, ls, heads.names, post),
+            lambda b=boxes, s=logits, ls=labels: merge(b, s, ls, heads.names, post),
         )
         timed("all of predict", lambda item=item: detector.predict(item.path))
     return {step: statistics.median(some) for step, some in times.items()}

@@ -24,6 +24,9 @@ _SYSTEM_FAULTS = frozenset(
 )
 """Failures of the file system that are no defect of the package."""
 
+_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""How users choose what waiting OpenMP threads do: the standard's variable, GNU's and LLVM's."""
+
 VERBS = {
     "check": "what is installed, which device, which kernels, which optional parts",
     "demo": "offline, a few minutes on two cores: fit, evaluate, predict, report",
@@ -34,6 +37,7 @@ VERBS = {
     "predict": "RUN SOURCE... [--out DIR]: drawn images and predictions for images, folders, globs",
     "features": "SOURCE... --out FILE [--boxes FILE]: feature vectors of images or boxes, .npy or Parquet",
     "export": "RUN --out FILE.onnx: one file for images of any size, run by sppnet.runtime without torch",
+    "serve": "RUN [--host H] [--port P]: predictions over HTTP, and a page to try them",
     "benchmark": "pooling | fitting | detection | classification | backbones: ratios against peers",
     "reproduce": "TABLE --data DIR: a table of the paper beside this machine's figures",
 }
@@ -61,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     verb = words[0]
     _quieten_pillow()
+    _let_idle_threads_sleep()
     try:
         if verb not in VERBS:
             raise UserError("verb", "one of " + ", ".join(VERBS), repr(verb), _close(verb))
@@ -125,6 +130,16 @@ def _quieten_pillow() -> None:
 
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def _let_idle_threads_sleep() -> None:
+    """Let waiting OpenMP threads sleep instead of spin, unless the user has chosen.
+
+    On busy cores a spinning thread takes the time slice of the thread that it waits for. The OpenMP
+    libraries read the variable when they are loaded, which torch does on import.
+    """
+    if not any(name in os.environ for name in _WAIT_VARIABLES):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def _help() -> str:

@@ -29,6 +29,7 @@ def combine(found: Sequence[Detections], options: DetectorOptions) -> Detections
         if one.names != first.names or one.boxes.size != first.boxes.size:
             raise UserError("found", "detections of one image and the same classes", "others")
     place = torch.cat([one.boxes.xyxy for one in found])
-    probability = torch.cat([one.scores for one in found])
+    # A probability of exactly 0 or 1 in float32 still needs a finite logit.
+    logit = torch.cat([one.scores for one in found]).double().logit(eps=1e-12).float()
     label = torch.cat([one.labels for one in found])
-    return merge(Boxes(place, first.boxes.size), probability, label, first.names, options.post)
+    return merge(Boxes(place, first.boxes.size), logit, label, first.names, options.post)

@@ -201,6 +201,10 @@ class Detector(Estimator[DetectionResult]):
             return self._windows(source, store)[0]
 
     def _windows(self, source: ImageSource, store: StageStore | None) -> ImageWindows:
+        file = self.options.window.proposals
+        if file is not None and not self.proposals_.table:
+            todo = "Restore it: this run has no proposals of its own"
+            raise UserError(file, "the file of proposals of this run", "no such file", todo)
         image = image_of(source, keyed=store is not None)
         return ImageWindows([image], self.proposals_, self.options.window, store)
 
@@ -270,7 +274,7 @@ class Detector(Estimator[DetectionResult]):
 
     def _check_loaded(self) -> None:
         # Files that only fitting needs may be gone; so may a file of proposals, which predict asks for.
-        options = self.options.replace(fc_weights=None)
+        options = self.options.replace(fc_weights=None, proposals=None)
         dataclasses.replace(self, options=options).check_params()
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:

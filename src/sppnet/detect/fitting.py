@@ -13,6 +13,7 @@ from sppnet.backbones.weights import weights_file
 from sppnet.config import as_config
 from sppnet.detect.boxes import ProjectedRegressors, fit_projected
 from sppnet.detect.fc_head import FullyConnected
+from sppnet.detect.fc_source import FcSource
 from sppnet.detect.finetune import finetune, start_head
 from sppnet.detect.heads import Heads, fc_of
 from sppnet.detect.images import Image, image_of
@@ -20,7 +21,7 @@ from sppnet.detect.iou_head import IouHeadTask, fit_iou_head
 from sppnet.detect.options import DetectorOptions
 from sppnet.detect.pooled_boxes import PooledRegressors, fit_pooled
 from sppnet.detect.postprocess import refined
-from sppnet.detect.sources import CropSource, FcSource, MapSource, RowSource
+from sppnet.detect.sources import CropSource, MapSource, RowSource
 from sppnet.detect.svm_images import fit_by_images
 from sppnet.detect.svm_rounds import fit_in_rounds
 from sppnet.detect.targets import class_overlaps

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeAlias
 
 from sppnet.detect.head_options import FcOptions, FinetuneOptions, IouHeadOptions, PostOptions
 from sppnet.detect.stage_options import (
-    RELEASE_SCALES,
     BoxOptions,
     MapOptions,
     PoolOptions,
@@ -17,6 +16,9 @@ from sppnet.detect.stage_options import (
     WindowOptions,
 )
 from sppnet.errors import UserError
+
+RELEASE_SCALES = (480, 576, 688, 874, 1200)
+"""The five scales in the release's scripts; the paper has 864 for the fourth (section 4.1)."""
 
 Preset: TypeAlias = Literal["fast", "paper", "release", "rcnn"]
 

@@ -80,8 +80,8 @@ def at_threshold(found: Detections, threshold: float, options: PostOptions) -> D
     """Return what is shown at a threshold: the last step of `predict`.
 
     Detections below it go, and of the others those that repeat a better one, whatever its class: one answer
-    for each object. At a threshold of 0 everything stays, as a ranked list that metrics are taken of; a
-    weaker second opinion on an object costs no precision there, and removing it can cost recall.
+    for each object. At a threshold of 0 everything stays: the ranked list that metrics are taken of, in
+    which answers of two classes for one object are both counted, as the metrics of VOC and COCO expect.
     """
     if threshold <= 0:
         return found

@@ -1,10 +1,10 @@
-"""Features of proposals: pooled from cached maps, or from crops (R-CNN), or above fully connected layers."""
+"""Pooled features of proposals: from cached maps, or from crops (R-CNN)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from sppnet.backbones import Backbone
 from sppnet.config import as_config
 from sppnet.detect.cells import CELLS_VERSION, pool_windows, score_windows, target_sides, window_cells
 from sppnet.detect.crops import CropOptions, crop_rows
-from sppnet.detect.fc_head import FullyConnected
 from sppnet.detect.images import Image
 from sppnet.detect.stage_options import MapOptions, PoolOptions
 from sppnet.errors import UserError
@@ -274,69 +273,3 @@ class CropSource:
     def lines(self, i: int) -> Tensor:
         """See `RowSource`: a proposal's corners, as no two crops are the same."""
         return self.windows[i].xyxy.contiguous().view(torch.int32).long()
-
-
-@dataclass
-class FcSource:
-    """The outputs of fc6 or fc7 for the features of another source, cached as float16.
-
-    Attributes:
-        base: gives the pooled features.
-        head: the layers.
-        head_key: their digest.
-        layer: which one.
-        store: caches the outputs; None computes them when they are asked for.
-    """
-
-    base: MapSource | CropSource
-    head: FullyConnected
-    head_key: str
-    layer: Literal["fc6", "fc7"]
-    store: StageStore | None
-
-    @property
-    def windows(self) -> Sequence[Boxes]:
-        """Of each image."""
-        return self.base.windows
-
-    @property
-    def length(self) -> int:
-        """Numbers in a feature vector."""
-        return self.head.fc7.in_features if self.layer == "fc6" else self.head.fc7.out_features
-
-    def _make(self, i: int) -> dict[str, Tensor]:
-        place = self.head.fc6.weight.device
-        parts = [torch.zeros(0, self.length, dtype=torch.float16)]
-        for which in torch.arange(len(self.windows[i])).split(_PIECE):
-            rows = self.base.rows(i, which).to(place)
-            parts.append(self.head.features(rows, self.layer).to("cpu", torch.float16))
-        return {"rows": torch.cat(parts)}
-
-    def every(self, i: int) -> Tensor:
-        """The features of all proposals of image i, float16."""
-        base = "" if self.store is None else self.base.row_key(i)
-        if self.store is None or not base:
-            return self._make(i)["rows"]
-        return self.store.get("fc", key_of("fc", base, self.head_key, self.layer), lambda: self._make(i))[
-            "rows"
-        ]
-
-    def rows(
-        self, i: int, which: Tensor, *, flipped: bool = False, draw: torch.Generator | None = None
-    ) -> Tensor:
-        """See `RowSource`; neither flipped nor at a random scale."""
-        assert not flipped
-        assert draw is None
-        return self.every(i)[which].float()
-
-    def scores(self, i: int, model: LinearModel) -> Tensor:
-        """See `RowSource`."""
-        return model.scores(self.every(i).float())
-
-    def at(self, i: int, boxes: Boxes) -> FcSource:
-        """See `RowSource`."""
-        return replace(self, base=self.base.at(i, boxes), store=None)
-
-    def lines(self, i: int) -> Tensor:
-        """See `RowSource`."""
-        return self.base.lines(i)

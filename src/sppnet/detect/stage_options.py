@@ -14,9 +14,6 @@ from typing import Literal
 from sppnet.detect.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, IOU, SHARE, Range, check_ranges
 from sppnet.errors import UserError
 
-RELEASE_SCALES = (480, 576, 688, 874, 1200)
-"""The five scales in the release's scripts; the paper has 864 for the fourth (section 4.1)."""
-
 
 @dataclass(frozen=True)
 class MapOptions:
@@ -141,8 +138,9 @@ class WindowOptions:
         if self.source == "edge-boxes" and not (self.edge_model or self.proposals):
             wanted = "the file of OpenCV's structured edge model, for EdgeBoxes"
             raise UserError("options.edge_model", wanted, "none")
-        if self.edge_model is not None and not self.edge_model.is_file():
-            raise UserError(self.edge_model, "a file, for options.edge_model", "no such file")
+        for name, file in (("proposals", self.proposals), ("edge_model", self.edge_model)):
+            if file is not None and not file.is_file():
+                raise UserError(file, f"a file, for options.{name}", "no such file")
 
 
 WINDOW_RANGES: Mapping[str, Range] = {

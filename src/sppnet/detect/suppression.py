@@ -33,7 +33,7 @@ def candidates(
     for number in range(scores.shape[1]):
         mine = scores[:, number]
         if options.best:
-            # Proposals of the same cells have equal scores, whose order topk does not define; a stable sort does.
+            # Equal scores are common (same cells); topk leaves their order open, a stable sort does not.
             best = torch.sort(mine, descending=True, stable=True).indices[: options.best]
             best = best[mine[best] > options.score_above]
         else:

@@ -35,7 +35,7 @@ class ProposalSource:
 
     Examples:
         >>> source = ProposalSource("dense", 5, shapes=torch.tensor([[0.5, 0.5]]))
-        >>> len(source.boxes(ImageSize(40, 60))) <= 5
+        >>> 0 < len(source.boxes(ImageSize(40, 60))) <= 5
         True
     """
 

@@ -1,0 +1,82 @@
+"""``sppnet serve``: a run behind HTTP, and a page to try it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sppnet.cli.estimators import Device
+from sppnet.cli.flags import ConfigFile, read_flags
+from sppnet.errors import MissingExtraError
+
+__all__ = ["ServeFlags", "run"]
+
+
+@dataclass(frozen=True)
+class ServeFlags:
+    """Serve a run over HTTP, with a page at /; SIGTERM finishes accepted requests and ends with 0.
+
+    Attributes:
+        run: a folder that sppnet fit wrote.
+        host: address to listen on; 0.0.0.0 lets other machines in.
+        port: 0 takes a free one.
+        batch_ms: longest wait for further images of a batch, in milliseconds.
+        max_batch: images in a batch; 1 turns batching off.
+        max_megapixels: largest image, in millions of pixels.
+        max_bytes: largest request body.
+        max_files: images in one request.
+        queue: images in work at a time; more are refused with 429.
+        read_seconds: longest time to send a request body.
+        grace: longest time for requests to end after SIGTERM, in seconds.
+        device: where to compute.
+        access_log: write a line per request on stdout, without its content.
+        config: defaults of the flags.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    host: str = "127.0.0.1"
+    port: int = 8000
+    batch_ms: float = 10.0
+    max_batch: int = 16
+    max_megapixels: float = 32.0
+    max_bytes: int = 20 * 2**20
+    max_files: int = 16
+    queue: int = 128
+    read_seconds: float = 30.0
+    grace: float = 30.0
+    device: Device = "auto"
+    access_log: bool = False
+    config: ConfigFile = None
+
+
+def run(words: list[str]) -> int:
+    """Serve until a signal."""
+    flags = read_flags(ServeFlags, "sppnet serve", words)
+    for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "serve", "sppnet serve")
+    from sppnet.estimators import load
+    from sppnet.serve import ServeOptions, create_app, serve
+
+    options = ServeOptions(
+        max_bytes=flags.max_bytes,
+        max_megapixels=flags.max_megapixels,
+        max_files=flags.max_files,
+        queue=flags.queue,
+        batch_ms=flags.batch_ms,
+        max_batch=flags.max_batch,
+        read_seconds=flags.read_seconds,
+    )
+    options.check()
+    app = create_app(load(flags.run, flags.device), options)
+
+    def say(url: str) -> None:
+        print(f"Serving {flags.run} at {url}", file=sys.stderr, flush=True)
+
+    serve(app, flags.host, flags.port, access_log=flags.access_log, grace=flags.grace, started=say)
+    return 0

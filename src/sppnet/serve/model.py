@@ -1,0 +1,147 @@
+"""What the server computes of one image."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sppnet.backbones import Backbone
+from sppnet.data.images import Pixels, pixels_to_image
+from sppnet.errors import UserError
+from sppnet.estimators import Estimator
+from sppnet.features import extract, image_rows, pool_rows
+from sppnet.ops.pyramid import LEVELS
+from sppnet.structures import Boxes, FeatureMaps, ImageSize
+
+_SHORT_SIDE = 224
+_LONG_SIDE = 1333
+
+
+class Served:
+    """A fitted estimator behind the server; safe to use from several threads.
+
+    Features are pooled at one scale, the smallest short side that the run uses, with the run's pyramid.
+
+    Args:
+        estimator: a fitted one.
+
+    Attributes:
+        estimator: as given.
+        backbone: its network.
+        short_side: to which images are resized for features and maps; 0 keeps their size.
+        long_side: limit of the resized long side.
+        levels: bins along each side of each level of the pyramid.
+    """
+
+    def __init__(self, estimator: Estimator[Any]) -> None:
+        self.estimator = estimator
+        self.backbone = _backbone(estimator)
+        options = getattr(estimator, "options", None) or getattr(estimator, "train", None)
+        side = getattr(options, "short_side", None)
+        if side is None:
+            side = min((s for s in getattr(options, "scales", None) or () if s), default=_SHORT_SIDE)
+        self.short_side = int(side)
+        self.long_side = int(getattr(options, "long_side", _LONG_SIDE))
+        self.levels = tuple(getattr(options, "levels", LEVELS))
+
+    def describe(self) -> dict[str, object]:
+        """Kind, class names and the features' geometry, in JSON's types."""
+        channels = sum(layer.channels for layer in self.backbone.layers)
+        return {
+            "kind": self.estimator.kind,
+            "names": list(self.estimator.names_),
+            "features": {
+                "length": channels * sum(n * n for n in self.levels),
+                "levels": list(self.levels),
+                "short_side": self.short_side,
+            },
+        }
+
+    def predict(self, pixels: Pixels, threshold: float | None) -> dict[str, Any]:
+        """The result of one image as JSON takes it."""
+        result = self.estimator.predict(pixels, threshold=threshold)
+        assert not isinstance(result, list)
+        return cast("dict[str, Any]", result.to_dict())
+
+    def features(self, pixels: Pixels, boxes: list[list[float]] | None) -> Tensor:
+        """float32 ``[N, D]``: one row for the image, or one for each box.
+
+        Raises:
+            UserError: boxes at fault.
+        """
+        maps = self._maps(pixels)
+        if boxes is None:
+            return image_rows(maps, self.levels).cpu()
+        placed = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), maps.image)
+        return pool_rows(maps, placed, self.levels).cpu()
+
+    def strongest_maps(self, pixels: Pixels, count: int) -> list[dict[str, object]]:
+        """The channels of the last layer that vary most over the image, as PNGs.
+
+        A channel is ranked by its standard deviation over the cells: a constant channel shows nothing.
+        """
+        last = self._maps(pixels).maps[-1]
+        values = last.values.float().cpu()
+        deviations = values.flatten(1).std(1, correction=0)
+        order = torch.sort(deviations, descending=True, stable=True).indices[:count].tolist()
+        return [
+            {
+                "layer": last.layer,
+                "channel": channel,
+                "height": values.shape[1],
+                "width": values.shape[2],
+                "png": _png(values[channel]),
+            }
+            for channel in order
+        ]
+
+    def warm_up(self) -> None:
+        """Predict on a grey image, which compiles kernels and finds a run that needs files beside images.
+
+        Raises:
+            UserError: the run cannot predict on images in memory.
+        """
+        grey = np.full((96, 128, 3), 128, dtype=np.uint8)
+        self.predict(grey, None)
+        self.features(grey, [[0.0, 0.0, 64.0, 64.0]])
+
+    def _maps(self, pixels: Pixels) -> FeatureMaps:
+        scales = (self.short_side,) if self.short_side else None
+        return extract(self.backbone, pixels_to_image(pixels), scales, long_side=self.long_side)
+
+
+def encoded(rows: Tensor) -> str:
+    """float32 rows as base64 of their little-endian bytes."""
+    return base64.b64encode(rows.numpy().astype("<f4").tobytes()).decode("ascii")
+
+
+def check_boxes(boxes: list[list[float]], size: ImageSize) -> None:
+    """Check boxes before they are queued.
+
+    Raises:
+        UserError: the first box at fault.
+    """
+    Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), size)
+
+
+def _backbone(estimator: Estimator[Any]) -> Backbone:
+    network = getattr(estimator, "network_", None)
+    backbone = network if isinstance(network, Backbone) else getattr(network, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        raise UserError(type(estimator).__name__, "a run with a backbone", "none")
+    return backbone
+
+
+def _png(values: Tensor) -> str:
+    """A map stretched from black to white, as a data URL."""
+    low, high = float(values.min()), float(values.max())
+    grey = ((values - low) / ((high - low) or 1.0) * 255).round().to(torch.uint8).numpy()
+    file = BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
