@@ -120,11 +120,18 @@ def _to_rgb(image: Image.Image) -> Pixels:
 
 def _grey_to_uint8(values: NDArray[Any], mode: str) -> Pixels:
     if mode.startswith("I;16"):
-        return (values >> 8).astype(np.uint8)
+        return _deep_to_uint8(values.astype(np.uint16))
     plain = np.where(np.isfinite(values), values, 0).astype(np.float64)
     low, high = float(plain.min()), float(plain.max())
     if mode == "I" and low >= 0 and high <= 65535:
-        return (plain.astype(np.int64) >> 8).astype(np.uint8)
+        return _deep_to_uint8(plain.astype(np.uint16))
     if mode == "F" and low >= 0 and high <= 255:
         return np.rint(plain * 255 if high <= 1 else plain).astype(np.uint8)
     return np.rint((plain - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
+
+
+def _deep_to_uint8(values: NDArray[np.uint16]) -> Pixels:
+    """Return the upper 8 of the 10, 12, 14 or 16 bits of the maximum; values up to 255 do not change."""
+    high = int(values.max())
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
+    return (values >> (bits - 8)).astype(np.uint8)
