@@ -131,7 +131,7 @@ def _grey_to_uint8(values: NDArray[Any], mode: str) -> Pixels:
 
 
 def _deep_to_uint8(values: NDArray[np.uint16]) -> Pixels:
-    """The upper 8 of the 10, 12, 14 or 16 bits that the greatest value needs; up to 8 bits stay."""
+    """Return the upper 8 of the 10, 12, 14 or 16 bits of the maximum; values up to 255 do not change."""
     high = int(values.max())
     bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
     return (values >> (bits - 8)).astype(np.uint8)
