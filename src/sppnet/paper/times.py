@@ -1,4 +1,4 @@
-"""Seconds per image of both pipelines, as Tables 9 and 10 report them: convolutions, then fc layers."""
+"""Seconds per image of convolutions and fc layers, as in Tables 9 and 10 (He et al. 2015, section 4.3)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FeatureTimes:
     """Mean seconds per image.
 
     Attributes:
-        conv: convolutional layers; of R-CNN with cropping and warping.
+        conv: convolutional layers; for R-CNN with cropping and warping.
         fc: pooling and fully connected layers.
     """
 
@@ -33,16 +33,19 @@ class FeatureTimes:
 
     @property
     def total(self) -> float:
-        """Both parts."""
+        """The sum of both."""
         return self.conv + self.fc
 
 
 def feature_times(detector: PaperDetector, images: Sequence[tuple[Path, Tensor, Boxes]]) -> FeatureTimes:
-    """Time the features of all proposals of some images; proposals, SVMs and NMS are left out.
+    """Time the features of all proposals, without the search for proposals, SVMs and NMS.
 
     Args:
-        detector: fitted.
-        images: path, pixels and proposals of each. One more pass over the first image comes before, untimed.
+        detector: a fitted detector.
+        images: path, pixels and proposals of each image. The first image is also used for a warm-up.
+
+    Returns:
+        The mean seconds.
     """
     work = _time_maps if detector.options.pipeline == "spp" else _time_crops
     conv = fc = 0.0
@@ -71,8 +74,8 @@ def _time_maps(detector: PaperDetector, pixels: Tensor, boxes: Boxes) -> tuple[f
     start = _now(network)
     maps = extract(network, pixels, options.scales)
     middle = _now(network)
-    lines = window_cells(maps, boxes, options, targets=targets)
-    _fully_connected(detector, pool_windows(maps, lines, options.levels))
+    cells = window_cells(maps, boxes, options, targets=targets)
+    _fully_connected(detector, pool_windows(maps, cells, options.levels))
     return middle - start, _now(network) - middle
 
 
