@@ -58,7 +58,7 @@ def test_runs_differ_in_size_and_seed_only_and_exclude_held_out_images(data: Pat
 def test_too_few_images_raise_a_user_error(data: Path) -> None:
     for number in range(2):
         (data / f"dark/{number}.png").unlink()
-    with pytest.raises(UserError, match="five or more"):
+    with pytest.raises(UserError, match="at least two class folders"):
         divide(data)
 
 

@@ -56,9 +56,9 @@ def _with_backward(work: Callable[[], Tensor], leaf: Tensor) -> Callable[[], Non
 
 
 def _row(
-    work: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object], effort: _Effort
+    work: str, ours: Callable[[], object], peer: str, peer_work: Callable[[], object], effort: _Effort
 ) -> dict[str, object]:
-    return _compared(work, peer, medians(ours, theirs, *effort))
+    return _compared(work, peer, medians(ours, peer_work, *effort))
 
 
 def _compared(work: str, peer: str, seconds: tuple[float, float]) -> dict[str, object]:
@@ -247,10 +247,10 @@ def _gpu_rows(count: int, runs: int) -> list[dict[str, object]]:
 
 
 def _gpu_row(
-    work: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object], runs: int
+    work: str, ours: Callable[[], object], peer: str, peer_work: Callable[[], object], runs: int
 ) -> dict[str, object]:
-    alone_s, peer_alone_s = cuda_medians(ours, theirs, runs, 1)
-    consecutive = _compared(work, peer, cuda_medians(ours, theirs, runs, 10))
+    alone_s, peer_alone_s = cuda_medians(ours, peer_work, runs, 1)
+    consecutive = _compared(work, peer, cuda_medians(ours, peer_work, runs, 10))
     return consecutive | {"alone_ratio": peer_alone_s / alone_s}
 
 

@@ -288,9 +288,9 @@ def _class_rows(title: str, paper: str, found: dict[str, Any], ours: Source) -> 
     note = row_note(mean, _ZF5, ours)
     rows = [Row(f"{title}, mean", mean, _percent(found["VOC07_AP50"]), note=note)]
     for name, values in found["per_class"].items():
-        theirs = known.get(name)
-        note = row_note(theirs, _ZF5, ours)
-        rows.append(Row(f"{title}, {name}", theirs, _percent(values["VOC07_AP50"]), note=note))
+        published = known.get(name)
+        note = row_note(published, _ZF5, ours)
+        rows.append(Row(f"{title}, {name}", published, _percent(values["VOC07_AP50"]), note=note))
     return rows
 
 
