@@ -6,12 +6,11 @@ BIN := $(VENV)/bin
 # Two processes of one thread each: most tests are too small to share among threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
-.PHONY: help demo test test-all test-slow check fix clean
+.PHONY: help demo test test-all check fix clean
 help:
 	@echo "make demo   fit, evaluate and predict offline; results in demo/"
 	@echo "make test   run the tests"
-	@echo "make test-all   the same and the exhaustive forms of tests"
-	@echo "make test-slow  tests that take minutes each"
+	@echo "make test-all  run the tests and the exhaustive forms of tests"
 	@echo "make check  ruff, basedpyright, import-linter, inventory of public names"
 	@echo "make fix    format and mend what ruff can"
 
@@ -24,13 +23,10 @@ demo: $(BIN)/.ready
 	$(BIN)/sppnet demo --out demo
 
 test: $(BIN)/.ready
-	$(PYTEST) -m "not exhaustive and not slow"
+	$(PYTEST) -m "not exhaustive"
 
 test-all: $(BIN)/.ready
-	$(PYTEST) -m "not slow"
-
-test-slow: $(BIN)/.ready
-	$(PYTEST) -m slow
+	$(PYTEST)
 
 check: $(BIN)/.ready
 	$(BIN)/ruff check .

@@ -36,13 +36,13 @@ class Outer:
         Outer("a", Path("w/x.safetensors"), None, (1, 2), True, Inner((), (0.5, float("inf")), "mean")),
     ],
 )
-def test_toml_and_back(tmp_path: Path, value: Outer) -> None:
+def test_toml_round_trip(tmp_path: Path, value: Outer) -> None:
     path = tmp_path / "c.toml"
     path.write_text(tomli_w.dumps(as_config(value)), encoding="utf-8")
     assert from_config(Outer, read_toml(path), path) == value
 
 
-def test_a_table_may_leave_out_what_has_a_default() -> None:
+def test_missing_fields_have_their_defaults() -> None:
     assert from_config(Outer, {"name": "b", "inner": {"mode": "mean"}}, "here") == Outer(
         "b", inner=Inner(mode="mean")
     )
@@ -50,7 +50,7 @@ def test_a_table_may_leave_out_what_has_a_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ({}, "here: expected a value for 'name', got none"),
         ({"name": 1}, "here: name: expected text, got 1"),
@@ -72,13 +72,13 @@ def test_a_table_may_leave_out_what_has_a_default() -> None:
         ({"name": "a", "inner": {"levels": 6}}, "here: inner: levels: expected a list, got 6"),
     ],
 )
-def test_what_does_not_fit_is_named(table: dict[str, object], said: str) -> None:
+def test_invalid_tables_raise_user_errors(table: dict[str, object], message: str) -> None:
     with pytest.raises(UserError) as caught:
         from_config(Outer, table, "here")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
+def test_invalid_files_raise_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_toml(tmp_path / "none.toml")
     with pytest.raises(UserError, match="TOML"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 import sppnet
 
 ROOT = Path(sppnet.__file__).parent
+EXAMPLE = re.compile(r"^ *>>> (?!.*\+SKIP)", re.MULTILINE)
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -22,9 +24,9 @@ def module_name(path: Path) -> str:
 
 
 def modules_with_examples() -> list[str]:
-    """By their source: a module need not be imported to be listed."""
+    """By their source: a module need not be imported to be listed. Skipped examples do not count."""
     files = sorted(ROOT.rglob("*.py"))
-    return [module_name(path) for path in files if ">>> " in path.read_text(encoding="utf-8")]
+    return [module_name(path) for path in files if EXAMPLE.search(path.read_text(encoding="utf-8"))]
 
 
 def run_examples(name: str, **known: object) -> doctest.TestResults:

@@ -14,7 +14,7 @@ from sppnet.files import append_line, make_folder, replacing, write_bytes, write
 from sppnet.runs import json_text
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
 
@@ -47,7 +47,7 @@ def test_links_are_replaced_and_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "a\0b", "\ud800" * 2 + "x", "folder", "missing/below"])
-def test_names_that_cannot_be_written_are_one_line(tmp_path: Path, name: str) -> None:
+def test_names_that_cannot_be_written_are_reported_in_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "missing").write_text("a file")
     with pytest.raises(UserError) as caught:
@@ -62,13 +62,13 @@ def test_the_longest_names_of_the_file_system_are_written(tmp_path: Path) -> Non
     assert path.read_text() == "x"
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.bin: .*No space left"), replacing(tmp_path / "a.bin"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_below_a_file_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_below_a_file_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     with pytest.raises(UserError, match="a folder that can be written"):
         make_folder(tmp_path / "a" / "b")

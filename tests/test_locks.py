@@ -11,7 +11,7 @@ from sppnet.locks import LOCK, locked
 from sppnet.runs import lock_run
 
 
-def test_one_thread_at_a_time_and_the_owner_again(tmp_path: Path) -> None:
+def test_the_lock_is_re_entrant_within_a_thread_only(tmp_path: Path) -> None:
     said: list[str] = []
 
     def other() -> None:
@@ -34,7 +34,7 @@ def test_one_thread_at_a_time_and_the_owner_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_another_process_is_refused_and_a_dead_one_blocks_nobody(tmp_path: Path) -> None:
+def test_a_live_process_blocks_and_a_dead_one_does_not(tmp_path: Path) -> None:
     ready, done = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
@@ -54,7 +54,7 @@ def test_another_process_is_refused_and_a_dead_one_blocks_nobody(tmp_path: Path)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_does_not_hold_its_parents_lock(tmp_path: Path) -> None:
+def test_a_forked_child_does_not_hold_the_lock_of_its_parent(tmp_path: Path) -> None:
     done = os.pipe()
     with locked(tmp_path):
         child = os.fork()
@@ -67,7 +67,7 @@ def test_a_forked_child_does_not_hold_its_parents_lock(tmp_path: Path) -> None:
     os.waitpid(child, 0)
 
 
-def test_a_folder_that_got_nothing_is_removed_again(tmp_path: Path) -> None:
+def test_a_new_folder_without_files_is_removed(tmp_path: Path) -> None:
     with lock_run(tmp_path / "deep" / "run"):
         assert (tmp_path / "deep" / "run").is_dir()
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ def test_importing_the_package_is_quick(program) -> None:
     assert (said.stdout, said.stderr) == ("[]\n", "")
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     for name in sppnet.__all__:
         assert getattr(sppnet, name) is not None
         assert name in dir(sppnet)
@@ -24,7 +24,7 @@ def test_every_public_name_is_there() -> None:
     ]
 
 
-def test_other_names_are_not() -> None:
+def test_other_names_do_not_exist() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Recogniser'"):
         # That there is none is what is tested.
         _ = sppnet.Recogniser  # type: ignore[attr-defined]

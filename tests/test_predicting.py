@@ -56,7 +56,7 @@ def grey(value: int) -> np.ndarray:
     return np.full((3, 4, 3), value, np.uint8)
 
 
-def test_one_bad_source_of_a_list_does_not_lose_the_others() -> None:
+def test_one_bad_source_of_a_list_leaves_the_other_results() -> None:
     with pytest.raises(PredictionsError) as caught:
         Averager().predict([grey(10), "missing.jpg", grey(20), b"", grey(30)])
     results = caught.value.results
@@ -84,7 +84,7 @@ def test_a_file_object_is_one_source_and_is_read_once() -> None:
     assert read_pixels(found.source).mean() == 7
 
 
-def test_predict_iter_is_lazy_in_order_and_names_what_failed() -> None:
+def test_predict_iter_is_lazy_and_ordered_and_yields_failures() -> None:
     drawn: list[int] = []
 
     def numbers():
@@ -103,12 +103,12 @@ def test_predict_iter_is_lazy_in_order_and_names_what_failed() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["a.jpg", b"abc", 7])
-def test_predict_iter_of_one_image_says_so(wrong: object) -> None:
+def test_predict_iter_refuses_a_single_image(wrong: object) -> None:
     with pytest.raises(UserError, match="Use predict for one image"):
         Averager().predict_iter(wrong)
 
 
-def test_an_image_beyond_memory_is_one_failed_source() -> None:
+def test_an_image_that_exceeds_memory_is_one_failed_source() -> None:
     first, second = Averager().predict_iter(["huge.png", grey(5)])
     assert isinstance(first, FailedPrediction)
     assert "memory" in str(first.error)
@@ -122,7 +122,7 @@ def result(source: ImageSource) -> DetectionResult:
     )
 
 
-def test_a_result_is_never_saved_over_its_image(tmp_path) -> None:
+def test_a_result_is_never_saved_over_its_source_image(tmp_path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (40, 30)).save(path)
     (tmp_path / "link.png").symlink_to(path)
@@ -152,7 +152,7 @@ def test_coco_rows_of_a_result() -> None:
 
 def test_large_images_are_drawn_small_with_their_boxes_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sppnet.data.images.LARGE", 1000)
-    monkeypatch.setattr("sppnet.detect.result._DRAWN_SIDE", 200)
+    monkeypatch.setattr("sppnet.estimators.results._DRAWN_SIDE", 200)
     image = np.full((800, 1200, 3), 128, np.uint8)
     size = ImageSize(800, 1200)
     box = Boxes(torch.tensor([[400.0, 400, 800, 600]]), size)

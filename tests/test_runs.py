@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 
 from sppnet import runs
@@ -24,7 +25,7 @@ def run(tmp_path: Path) -> Path:
     return save(tmp_path / "deep" / "run")
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+def test_a_saved_run_is_loaded(tmp_path: Path) -> None:
     tensors = {
         "w": torch.randn(4, 6).T,
         "tied": torch.zeros(3),
@@ -65,7 +66,7 @@ def test_metrics_and_log(run: Path) -> None:
     assert records[0]["time"].endswith("+00:00")
 
 
-def test_a_run_is_replaced_only_when_asked(run: Path) -> None:
+def test_a_run_is_replaced_only_with_overwrite(run: Path) -> None:
     runs.write_metrics(run, {"AP50": 1.0})
     (run / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="overwrite"):
@@ -79,7 +80,7 @@ def test_a_run_is_replaced_only_when_asked(run: Path) -> None:
 
 def test_other_folders_are_never_written_to(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="other things"):
+    with pytest.raises(UserError, match="other files"):
         save(tmp_path, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(UserError, match="a file"):
@@ -88,9 +89,7 @@ def test_other_folders_are_never_written_to(tmp_path: Path) -> None:
         save(tmp_path / "thesis.tex" / "below")
 
 
-def test_a_failed_save_leaves_the_old_run_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_leaves_only_the_old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save(tmp_path / "run", names=["old"])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -98,7 +97,7 @@ def test_a_failed_save_leaves_the_old_run_and_nothing_else(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs.tomli_w, "dumps", fail)
+        patch.setattr(tomli_w, "dumps", fail)
         with pytest.raises(KeyboardInterrupt):
             save(folder, overwrite=True, names=["new"])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -151,12 +150,12 @@ def test_a_truncated_tensor_file_is_refused(run: Path) -> None:
         runs.load_run(run)
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path, run: Path) -> None:
+def test_other_folders_and_files_are_not_loaded(tmp_path: Path, run: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         runs.load_run(tmp_path / "nowhere")
     with pytest.raises(UserError, match="a file"):
         runs.load_run(run / "model.json")
     with pytest.raises(UserError, match=r"without model\.json"):
         runs.run_kind(tmp_path)
-    with pytest.raises(UserError, match="a run of a classifier, got a run of a detector"):
+    with pytest.raises(UserError, match="a run of kind classifier, got a run of kind detector"):
         runs.load_run(run, "classifier")

@@ -25,7 +25,7 @@ __all__ = [
     "load",
 ]
 
-_ROOMS = {
+_MODULES = {
     "Classifier": "sppnet.classify",
     "Detector": "sppnet.detect",
     "NetworkClassifier": "sppnet.classify",
@@ -37,17 +37,17 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> object:
-    # torch takes seconds to import: names are fetched when they are asked for.
+    # torch takes seconds to import: names are imported on first use.
     if name == "__version__":
         from importlib.metadata import version
 
-        found: object = version("sppnet")
-    elif name in _ROOMS:
-        found = getattr(import_module(_ROOMS[name]), name)
+        value: object = version("sppnet")
+    elif name in _MODULES:
+        value = getattr(import_module(_MODULES[name]), name)
     else:
         raise AttributeError(f"module 'sppnet' has no attribute {name!r}")
-    globals()[name] = found
-    return found
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

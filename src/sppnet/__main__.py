@@ -1,4 +1,4 @@
-"""``python -m sppnet`` is ``sppnet``."""
+"""Run the command line as ``python -m sppnet``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dataclasses to TOML tables and back, checked field by field against their annotations."""
+"""Conversion of dataclasses to TOML tables and back, validated by their annotations."""
 
 from __future__ import annotations
 
@@ -23,15 +23,29 @@ else:
 
 __all__ = ["as_config", "from_config", "parse_toml", "read_toml"]
 
-_NONE = "none"  # TOML has no null; only written where None is not the field's default
-_REFUSE = object()
+_NONE = "none"  # TOML has no null; written only if None is not the default of the field
+_REQUIRED = object()
 
 
 def as_config(value: DataclassInstance) -> dict[str, object]:
-    """The constructor arguments of a dataclass as a TOML table, nested dataclasses as tables in it.
+    """Convert the constructor arguments of a dataclass to a TOML table; `from_config` is the inverse.
 
-    Fields that are None by default and still None are left out; paths become text, tuples become
-    lists. `from_config` is the inverse.
+    Nested dataclasses become tables, paths become strings and tuples become lists. Fields that are None by
+    default and have the value None are left out.
+
+    Args:
+        value: a dataclass.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: a value has a type that a configuration cannot store.
+
+    Examples:
+        >>> from sppnet.learn import SvmOptions
+        >>> as_config(SvmOptions(C=0.01))["C"]
+        0.01
     """
     table: dict[str, object] = {}
     for field in dataclasses.fields(value):
@@ -54,39 +68,48 @@ def _plain(content: object) -> object:
     if isinstance(content, (tuple, list)):
         return [_plain(item) for item in content]
     if not isinstance(content, (bool, int, float, str)):
-        raise UserError("configuration", "numbers, text, paths, lists and options", type(content).__name__)
+        got = f"a value of type {type(content).__name__}"
+        raise UserError("configuration", "numbers, strings, paths, lists and dataclasses", got)
     return content
 
 
 def from_config(
-    kind: type[Value], table: Mapping[str, object], where: object, missing: object = _REFUSE
+    kind: type[Value], table: Mapping[str, object], where: object, missing: object = _REQUIRED
 ) -> Value:
-    """The dataclass ``kind`` that a TOML table describes; what the table leaves out keeps its default.
+    """Create a dataclass from a TOML table; fields that are not in the table have their defaults.
 
     Args:
         kind: a dataclass whose fields are bool, int, float, str, Path, Literal, tuples and unions of
-            these, or dataclasses of the same sort.
-        table: names and values, as `read_toml` gives them.
+            these, or dataclasses of such fields.
+        table: names and values, as `read_toml` returns them.
         where: the file or argument that errors name.
-        missing: what stands for a field without default that the table leaves out.
+        missing: value of fields that are not in the table and have no default.
+
+    Returns:
+        The dataclass.
 
     Raises:
-        UserError: an unknown name, a value of another type, or, without ``missing``, a field that is
-            left out and has no default.
+        UserError: a name is unknown, a value has another type than its field, or a field without default
+            is not in the table and ``missing`` is not given.
+
+    Examples:
+        >>> from sppnet.learn import SvmOptions
+        >>> from_config(SvmOptions, {"C": 0.01}, "config.toml").C
+        0.01
     """
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     for name in table:
         if name not in fields:
             close = difflib.get_close_matches(name, fields, 1)
-            todo = f"Did you mean {close[0]!r}?" if close else ""
-            raise UserError(where, "one of the names " + ", ".join(fields), repr(name), todo)
+            hint = f"Did you mean {close[0]!r}?" if close else ""
+            raise UserError(where, "one of the names " + ", ".join(fields), repr(name), hint)
     given: dict[str, object] = {}
     for name, field in fields.items():
         if name in table:
             given[name] = _typed(table[name], hints[name], f"{where}: {name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            if missing is _REFUSE:
+            if missing is _REQUIRED:
                 raise UserError(where, f"a value for {name!r}", "none")
             given[name] = missing
     return kind(**given)
@@ -120,32 +143,32 @@ def _scalar(value: object, hint: object, where: str) -> object:
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         if abs(value) < 2**63:
             return value
-        raise UserError(where, "a whole number of at most 64 bits", f"one of {value.bit_length()} bits")
+        raise UserError(where, "a whole number of at most 64 bits", f"a number of {value.bit_length()} bits")
     named = {float: "a number", int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
     assert isinstance(hint, type)
-    assert hint in named, f"{hint} has no place in a config"
+    assert hint in named, f"configurations do not support fields of type {hint}"
     raise UserError(where, named[hint], _shown(value))
 
 
 def _one_of(value: object, hints: Sequence[object], where: str) -> object:
     if value == _NONE and types.NoneType in hints:
         return None
-    refused: list[UserError] = []
+    errors: list[UserError] = []
     for hint in hints:
         if hint is types.NoneType:
             continue
         try:
             return _typed(value, hint, where)
         except UserError as error:
-            refused.append(error)
-    raise UserError(where, " or ".join(error.expected for error in refused), _shown(value))
+            errors.append(error)
+    raise UserError(where, " or ".join(error.expected for error in errors), _shown(value))
 
 
 def _shown(value: object) -> str:
-    """A value as text, short enough for a message."""
+    """Format a value for a message, in at most 200 characters."""
     try:
         text = repr(value)
-    except ValueError:  # a number of more digits than Python writes
+    except ValueError:  # Python limits the conversion of integers to 4300 digits
         text = "a number of thousands of digits"
     return text if len(text) <= 200 else text[:197] + "..."
 
@@ -154,19 +177,29 @@ def _tuple(value: object, hints: Sequence[object], where: str) -> tuple[object, 
     if not isinstance(value, list):
         raise UserError(where, "a list", _shown(value))
     items = typing.cast("list[object]", value)
-    each = [hints[0]] * len(items) if len(hints) == 2 and hints[1] is Ellipsis else list(hints)
-    if len(each) != len(items):
-        raise UserError(where, f"a list of {len(each)}", _shown(items))
-    return tuple(
-        _typed(item, hint, f"{where}[{i}]") for i, (item, hint) in enumerate(zip(items, each, strict=True))
-    )
+    item_hints = [hints[0]] * len(items) if len(hints) == 2 and hints[1] is Ellipsis else list(hints)
+    if len(item_hints) != len(items):
+        raise UserError(where, f"a list of {len(item_hints)}", _shown(items))
+    pairs = enumerate(zip(items, item_hints, strict=True))
+    return tuple(_typed(item, hint, f"{where}[{i}]") for i, (item, hint) in pairs)
 
 
 def read_toml(path: Path) -> dict[str, object]:
-    """The table in a TOML file.
+    """Read a TOML file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its table.
 
     Raises:
-        UserError: no such file, or no TOML.
+        UserError: the file does not exist, is not readable or is not valid TOML.
+
+    Examples:
+        >>> read_toml(Path("missing.toml"))
+        Traceback (most recent call last):
+        sppnet.errors.UserError: missing.toml: expected a TOML file, got no such file
     """
     try:
         if path.is_fifo():
@@ -180,14 +213,17 @@ def read_toml(path: Path) -> dict[str, object]:
 
 
 def parse_toml(text: str, where: object) -> dict[str, object]:
-    """The table in a text of TOML.
+    """Parse a string of TOML.
 
     Args:
-        text: the text.
+        text: the string.
         where: the file that errors name.
 
+    Returns:
+        Its table.
+
     Raises:
-        UserError: no TOML.
+        UserError: ``text`` is not valid TOML.
 
     Examples:
         >>> parse_toml("seed = 3", "config.toml")
@@ -195,6 +231,6 @@ def parse_toml(text: str, where: object) -> dict[str, object]:
     """
     try:
         return tomllib.loads(text.replace("\r\n", "\n"))
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
+    except (ValueError, RecursionError) as error:  # a number of over 4300 digits raises a plain ValueError
         got = "tables nested too deeply" if isinstance(error, RecursionError) else f"invalid TOML: {error}"
         raise UserError(where, "a TOML file", got) from error

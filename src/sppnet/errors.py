@@ -1,6 +1,6 @@
 """Errors that the user can fix.
 
-A mistake in the input raises `UserError`. The command line prints it as one line and exits with 2; in
+An invalid input raises `UserError`. The command line prints it as one line and exits with 2; in
 Python it is a `ValueError`. Every other exception is a defect of the package.
 """
 
@@ -13,10 +13,10 @@ _JOINERS = "\u200c\u200d"  # scripts such as Devanagari and Persian are written 
 
 
 def visible(text: str) -> str:
-    r"""The text with control characters escaped, so that a terminal shows them instead of obeying them.
+    r"""Escape control characters, so that a terminal shows them instead of interpreting them.
 
-    Escaped are control and format characters (terminal escapes, line breaks, changes of the writing
-    direction) and parts of file names that are not UTF-8.
+    Control and format characters (terminal escapes, line breaks, changes of the writing direction) and bytes
+    of file names that are not UTF-8 are escaped.
 
     Examples:
         >>> visible("a\x1b[31m.jpg")
@@ -39,9 +39,9 @@ class UserError(ValueError):
 
     Args:
         where: the argument or file at fault, such as ``"regions[3]"`` or ``"/data/a.xml"``.
-        expected: what would have been valid.
-        got: what was given instead.
-        hint: how to fix it; may be empty where ``expected`` says it already.
+        expected: what is valid, a noun phrase.
+        got: what was given, a noun phrase.
+        hint: how to fix it, a sentence; empty where ``expected`` is enough.
 
     Examples:
         >>> str(UserError("levels", "positive integers", (3, 0), "Remove the 0."))
@@ -69,7 +69,7 @@ class MissingExtraError(UserError):
     Args:
         package: the module that could not be imported.
         extra: the extra of sppnet that installs it.
-        job: what it is needed for.
+        job: the feature that needs it.
 
     Examples:
         >>> MissingExtraError("pyarrow", "parquet", "proposals").hint

@@ -1,8 +1,8 @@
-"""Atomic writes: the only module of the package that creates, replaces or removes files of the user.
+"""Atomic writes: the module of the package that creates, replaces and removes files of the user.
 
-A file is written beside its place under a temporary name of its own and renamed. A reader sees the old file
-or the new one, whole, and a write that fails or is killed leaves the old one. Temporary files are created
-exclusively and without following links, so a link planted under a predictable name is never written through.
+A file is written in its folder under a unique temporary name and then renamed. A reader gets the old file or
+the new one, whole, and a write that fails or is killed leaves the old one. Temporary files are created
+exclusively and without following links, so that a link with a predictable name is never written through.
 Every failure of the file system raises `sppnet.errors.UserError` with the path.
 """
 
@@ -35,13 +35,13 @@ __all__ = [
     "write_text",
 ]
 
-# Short, so that any name that the file system allows can be written.
+# The temporary name has a fixed length, so that a target with the longest allowed name can be written.
 _TEMPORARY = re.compile(r"\.sppnet-[0-9a-f]{16}\.part")
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file name is one that a writer of this package uses before it renames the file.
+    """Return whether a file name is a temporary name of this package.
 
     Examples:
         >>> is_temporary(".sppnet-0123456789abcdef.part"), is_temporary("model.json")
@@ -55,14 +55,15 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Generat
     """Open a binary stream whose content replaces a file when the block ends without an exception.
 
     Args:
-        path: the file. Its folder must exist; a link in its place is replaced, not followed.
-        durable: flush the content to the disk before the rename, for files that others refer to.
+        path: the file. Its folder must exist; a link of that name is replaced, not followed.
+        durable: flush the content to disk before the rename, for files that other files refer to.
 
     Yields:
-        a stream to write to.
+        A binary stream.
 
     Raises:
-        UserError: the file cannot be written (no space, no permission, a name too long, a folder there).
+        UserError: the file cannot be written, for lack of space or permission, because its name is too long
+            or because it is a folder.
 
     Examples:
         >>> import tempfile
@@ -74,58 +75,77 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Generat
     """
     target = Path(path)
     with _reported(target):
-        part = target.parent / f".sppnet-{secrets.token_hex(8)}.part"
-        number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)
+        temporary = target.parent / f".sppnet-{secrets.token_hex(8)}.part"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)
         try:
-            with os.fdopen(number, "wb") as stream:
+            with os.fdopen(descriptor, "wb") as stream:
                 yield stream
                 if durable:
                     stream.flush()
                     os.fsync(stream.fileno())
-            os.replace(part, target)
+            os.replace(temporary, target)
         except BaseException:
             with suppress(OSError):
-                part.unlink()
+                temporary.unlink()
             raise
         if durable:
             _flush_folder(target.parent)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, durable: bool = False) -> None:
-    """Replace a file by ``content``; see `replacing`."""
+    """Replace a file with bytes; see `replacing`.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "a.txt"
+        >>> write_bytes(path, b"new")
+        >>> path.read_bytes()
+        b'new'
+    """
     with replacing(path, durable=durable) as stream:
         stream.write(content)
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, durable: bool = False) -> None:
-    r"""Replace a file by ``text`` in UTF-8; see `replacing`.
+    r"""Replace a file with text in UTF-8; see `replacing`.
 
-    What UTF-8 cannot hold (parts of file names in another encoding) is written as ``\udcXX``, which JSON
-    reads back.
+    Bytes of file names that are not UTF-8 are written as ``\udcXX``, which JSON reads back.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "a.txt"
+        >>> write_text(path, "naïve")
+        >>> path.read_text(encoding="utf-8")
+        'naïve'
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"), durable=durable)
 
 
 def append_line(path: str | os.PathLike[str], line: str) -> None:
-    """Add a line to a text file in one write; a line that a killed writer left unfinished is ended first.
+    """Append a line to a text file in one write; a line that a killed writer left unfinished is ended first.
 
     Raises:
-        UserError: the file cannot be written, or is a link.
+        UserError: the file cannot be written, or is a symbolic link.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "a.txt"
+        >>> append_line(path, "one")
+        >>> append_line(path, "two")
+        >>> path.read_text().split()
+        ['one', 'two']
     """
     target = Path(path)
     with _reported(target):
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW
-        number = os.open(target, flags, 0o666)
+        descriptor = os.open(target, flags, 0o666)
         try:
             torn = b""
-            if os.fstat(number).st_size:
-                os.lseek(number, -1, os.SEEK_END)
-                torn = b"" if os.read(number, 1) == b"\n" else b"\n"
+            if os.fstat(descriptor).st_size:
+                os.lseek(descriptor, -1, os.SEEK_END)
+                torn = b"" if os.read(descriptor, 1) == b"\n" else b"\n"
             content = torn + line.encode("utf-8", "backslashreplace") + b"\n"
-            if os.write(number, content) != len(content):
+            if os.write(descriptor, content) != len(content):
                 raise OSError("no space left for the whole line")
         finally:
-            os.close(number)
+            os.close(descriptor)
 
 
 def write_tensors(
@@ -135,12 +155,12 @@ def write_tensors(
     *,
     durable: bool = False,
 ) -> str:
-    """Replace a safetensors file, tensor by tensor: no second copy of all of them is made.
+    """Replace a safetensors file, tensor by tensor, without a second copy of all tensors in memory.
 
     Args:
         path: the file.
-        tensors: any dtype that the format has, any device and strides.
-        metadata: texts for the file's header.
+        tensors: tensors by name, of any dtype of the format, any device and any strides.
+        metadata: texts for the header of the file.
         durable: as for `replacing`.
 
     Returns:
@@ -148,6 +168,15 @@ def write_tensors(
 
     Raises:
         UserError: the file cannot be written.
+
+    Examples:
+        >>> import torch
+        >>> from safetensors.torch import load_file
+        >>> path = getfixture("tmp_path") / "a.safetensors"
+        >>> len(write_tensors(path, {"bias": torch.ones(2)}))
+        64
+        >>> load_file(path)["bias"]
+        tensor([1., 1.])
     """
     digest = hashlib.sha256()
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
@@ -185,10 +214,14 @@ def _content(tensor: Tensor) -> memoryview | bytes:
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder and its parents where they are missing.
+    """Make a folder and its parents if they are missing.
 
     Raises:
-        UserError: it cannot be made, or a file is in its place.
+        UserError: the folder cannot be made, or a file of that name exists.
+
+    Examples:
+        >>> make_folder(getfixture("tmp_path") / "a" / "b").is_dir()
+        True
     """
     folder = Path(path)
     with _reported(folder, "a folder that can be written"):
@@ -197,10 +230,17 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def remove(path: str | os.PathLike[str]) -> None:
-    """Remove a file where there is one.
+    """Remove a file if it exists.
 
     Raises:
-        UserError: it cannot be removed.
+        UserError: the file cannot be removed.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "a.txt"
+        >>> path.touch()
+        >>> remove(path)
+        >>> path.exists()
+        False
     """
     target = Path(path)
     with _reported(target, "a file that can be removed"):
@@ -208,10 +248,17 @@ def remove(path: str | os.PathLike[str]) -> None:
 
 
 def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Give a file another name in one step; a file of that name is replaced.
+    """Rename a file in one step; an existing file of the new name is replaced.
 
     Raises:
-        UserError: it cannot be renamed.
+        UserError: the file cannot be renamed.
+
+    Examples:
+        >>> folder = getfixture("tmp_path")
+        >>> (folder / "a.txt").touch()
+        >>> rename(folder / "a.txt", folder / "b.txt")
+        >>> [path.name for path in folder.iterdir()]
+        ['b.txt']
     """
     with _reported(Path(target)):
         os.replace(source, target)
@@ -225,26 +272,26 @@ def _reported(path: Path, expected: str = "a file that can be written") -> Gener
     except UserError:
         raise
     except OSError as error:
-        raise UserError(_shown(path), expected, error.strerror or str(error)) from error
+        raise UserError(_printable(path), expected, error.strerror or str(error)) from error
     except UnicodeError as error:
-        raise UserError(_shown(path), "a name that the file system can hold", "other characters") from error
+        raise UserError(_printable(path), "a name of the file system", "unsupported characters") from error
     except ValueError as error:
         if "null" not in str(error):
             raise
-        raise UserError(_shown(path), "a name without null characters", "one with them") from error
+        raise UserError(_printable(path), "a name without null characters", "a null character") from error
 
 
-def _shown(path: Path) -> str:
-    """The path as text that any terminal can print."""
+def _printable(path: Path) -> str:
+    """Return a path as text that any terminal can print."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename survive a power failure, on systems where folders can be opened."""
+    """Flush a folder, so that a rename survives a power failure; POSIX only."""
     if os.name == "posix":
         with suppress(OSError):  # some file systems refuse to flush a folder; the content is flushed already
-            number = os.open(folder, os.O_RDONLY | cast("int", getattr(os, "O_DIRECTORY", 0)))
+            descriptor = os.open(folder, os.O_RDONLY | cast("int", getattr(os, "O_DIRECTORY", 0)))
             try:
-                os.fsync(number)
+                os.fsync(descriptor)
             finally:
-                os.close(number)
+                os.close(descriptor)

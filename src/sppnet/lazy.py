@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are asked for: torch takes seconds to import."""
+"""Import the names of a package on first use, because importing torch takes seconds."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from importlib import import_module
 __all__ = ["lazy_names"]
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """The ``__getattr__`` of a package whose names live in modules that are imported on demand.
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
+    """Return the ``__getattr__`` of a package whose names are imported on first use.
 
     Args:
         package: the package's ``__name__``.
-        homes: by name, the module that defines it.
+        modules: the defining module of each name.
+
+    Returns:
+        A function from a name to its value, which raises AttributeError for an unknown name.
 
     Examples:
         >>> lazy_names("sppnet", {"UserError": "sppnet.errors"})("UserError").__name__
@@ -22,10 +25,10 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object
     """
 
     def find(name: str) -> object:
-        if name not in homes:
+        if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        found: object = getattr(import_module(homes[name]), name)
-        setattr(sys.modules[package], name, found)
-        return found
+        value: object = getattr(import_module(modules[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
 
     return find

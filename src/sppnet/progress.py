@@ -1,4 +1,4 @@
-"""Progress bars with the time left, on stderr, for every loop that may take over two seconds; a stopwatch."""
+"""Progress bars on stderr for loops that may take more than two seconds, timing and peak memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ Item = TypeVar("Item")
 def track(
     items: Iterable[Item], title: str, total: int | None = None, *, quiet: bool = False
 ) -> Iterator[Item]:
-    """Yield ``items`` behind a bar that shows the share done, the time spent and the time left.
+    """Yield ``items`` and show a progress bar with the elapsed and the remaining time.
 
-    Nothing is drawn when ``quiet``, or when stderr is no terminal: then one line says the stage and
-    how many items it took, so that a log stays readable.
+    If stderr is not a terminal, only one line with the title and the number of items is printed at the
+    end, so that logs stay readable.
 
     Args:
-        items: anything iterable.
-        title: what is being done, in a few words.
-        total: how many items there are; taken from ``len(items)`` where it has one.
-        quiet: draw and print nothing.
+        items: any iterable.
+        title: name of the stage, a few words.
+        total: number of items; by default ``len(items)``, if it is defined.
+        quiet: whether to print nothing.
+
+    Yields:
+        The items.
+
+    Examples:
+        >>> list(track([1, 2], "Features", quiet=True))
+        [1, 2]
     """
     if quiet:
         yield from items
@@ -62,14 +69,17 @@ def track(
 def rate_bar(
     title: str, total: int, unit: str, done: int = 0, *, quiet: bool = False
 ) -> Generator[Callable[[], None]]:
-    """Show a bar with the number of items per second; the function that it gives counts one item.
+    """Show a progress bar with the number of items per second.
 
     Args:
-        title: what is being done, in a few words.
-        total: how many items there are.
-        unit: what the items are called, such as ``"images"``.
-        done: items that an earlier, interrupted run has done.
-        quiet: draw and print nothing.
+        title: name of the stage, a few words.
+        total: number of items.
+        unit: plural name of the items, such as ``"images"``.
+        done: number of items that an earlier, interrupted run has finished.
+        quiet: whether to print nothing.
+
+    Yields:
+        A function that counts one item.
 
     Examples:
         >>> with rate_bar("Features", 3, "images", quiet=True) as advance:
@@ -107,9 +117,16 @@ def rate_bar(
 
 
 class Stopwatch:
-    """Seconds by stage, and the peak memory of the process.
+    """Measure the seconds of each stage, from construction on.
 
-    It starts when it is made.
+    Attributes:
+        stages: seconds of each stage.
+
+    Examples:
+        >>> clock = Stopwatch()
+        >>> clock("maps")
+        >>> list(clock.seconds())
+        ['maps', 'total']
     """
 
     def __init__(self) -> None:
@@ -123,13 +140,13 @@ class Stopwatch:
         self._last = now
 
     def seconds(self) -> dict[str, float]:
-        """Every stage's seconds, and ``"total"`` since the watch was made."""
+        """Return the seconds of every stage, and as ``"total"`` those since construction."""
         rounded = {stage: round(value, 3) for stage, value in self.stages.items()}
         return {**rounded, "total": round(time.perf_counter() - self._start, 3)}
 
 
 def peak_memory_mb() -> float | None:
-    """The most memory that this process has held so far, in MiB; None where the system does not tell.
+    """Return the peak memory of this process in MiB, or None if the system does not report it.
 
     Examples:
         >>> peak_memory_mb() is None or peak_memory_mb() > 0
@@ -139,13 +156,13 @@ def peak_memory_mb() -> float | None:
         import resource
     except ImportError:  # Windows
         return _windows_peak_mb()
-    # Linux counts in KiB, macOS in bytes.
+    # The unit is KiB on Linux and bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
 
 
 def _windows_peak_mb() -> float | None:
-    """The peak working set by the system's own interface; None elsewhere or where it fails."""
+    """Return the peak working set on Windows in MiB; None on other systems or if the call fails."""
     import ctypes
 
     windows = getattr(ctypes, "WinDLL", None)
@@ -153,7 +170,7 @@ def _windows_peak_mb() -> float | None:
         return None
 
     class Counters(ctypes.Structure):
-        # PROCESS_MEMORY_COUNTERS: two 32-bit numbers, then sizes.
+        # The layout of PROCESS_MEMORY_COUNTERS: two 32-bit numbers, then sizes.
         _fields_ = [
             ("cb", ctypes.c_uint32),
             ("page_faults", ctypes.c_uint32),
@@ -163,9 +180,9 @@ def _windows_peak_mb() -> float | None:
 
     kernel = windows("kernel32")
     kernel.GetCurrentProcess.restype = ctypes.c_void_p
-    ask = kernel.K32GetProcessMemoryInfo
-    ask.argtypes = [ctypes.c_void_p, ctypes.POINTER(Counters), ctypes.c_uint32]
+    get_memory_info = kernel.K32GetProcessMemoryInfo
+    get_memory_info.argtypes = [ctypes.c_void_p, ctypes.POINTER(Counters), ctypes.c_uint32]
     counters = Counters(cb=ctypes.sizeof(Counters))
-    if not ask(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.cb):
+    if not get_memory_info(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.cb):
         return None
     return round(counters.peak_working_set / 2**20, 1)

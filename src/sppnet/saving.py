@@ -1,4 +1,4 @@
-"""Saving a result as a drawn image or as JSON, never over the image that it came from."""
+"""Save a result as a drawn image or as JSON, but never over its source image."""
 
 from __future__ import annotations
 
@@ -24,10 +24,25 @@ def save_result(
     plot: Callable[[], Image],
     content: Callable[[], Mapping[str, object]],
 ) -> Path:
-    """Write the drawn image or, where the path ends in ``.json``, the content; returns the path.
+    """Write a result as a drawn image or, where the path ends in ``.json``, as JSON.
+
+    Args:
+        path: the file to write.
+        source: the source of the result; a path may not be overwritten.
+        plot: draws the image.
+        content: returns the content of the JSON file.
+
+    Returns:
+        The path.
 
     Raises:
-        UserError: the path is the source of the result, has no ending of an image, or cannot be written.
+        UserError: the path is the source image, has no image extension, or cannot be written.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "a.json"
+        >>> _ = save_result(path, "a.jpg", lambda: None, lambda: {"classes": []})
+        >>> json.loads(path.read_text())
+        {'classes': []}
     """
     target = Path(path)
     _check_not_source(target, source)
@@ -40,7 +55,7 @@ def save_result(
 
 
 def _check_not_source(target: Path, source: object) -> None:
-    """Refuse to write over the image that a result came from, by whatever name or link it is called.
+    """Refuse to write over the source image, under any name or link.
 
     Raises:
         UserError: ``target`` is ``source``.
@@ -49,7 +64,7 @@ def _check_not_source(target: Path, source: object) -> None:
         return
     try:
         same = os.path.samefile(target, Path(source))
-    except OSError:  # one of them does not exist, or cannot be looked at: it is not the same file
+    except OSError:  # one of them does not exist or cannot be examined
         return
     if same:
-        raise UserError(target, "another file than the image itself", "the same file", "Choose another name")
+        raise UserError(target, "another file than the source image", "the same file", "Choose another name.")

@@ -23,7 +23,7 @@ def test_rows_cover_threads_and_precisions() -> None:
     json.dumps(found)
 
 
-def test_multiply_adds_equal_a_count_by_hand() -> None:
+def test_multiply_adds_equal_a_manual_count() -> None:
     # builtin at 16x16: maps of 8x8, 4x4, 2x2 and 1x1 cells.
     steps = 8 * 8 * 32 * 27 + 4 * 4 * (64 * 32 * 9 + 2 * 64 * 32 + 32 * 32 * 9)
     fine = 2 * 2 * (192 * 64 * 9 + 4 * (2 * 192 * 64 + 64 * 64 * 9) + 192 * 256 + 192 * 96)
@@ -32,7 +32,7 @@ def test_multiply_adds_equal_a_count_by_hand() -> None:
     assert backbones.multiply_adds(backbone, ImageSize(16, 16)) == steps + fine + coarse
 
 
-def test_the_shell_prints_one_document(
+def test_the_command_prints_one_json_document(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fake(runs: int) -> dict[str, object]:

@@ -25,7 +25,7 @@ def test_the_peer_pools_the_same_values() -> None:
     assert torch.equal(AdaptivePyramid()(maps), spatial_pyramid_pool(maps))
 
 
-def test_ten_views_both_ways_on_images_told_apart_by_colour(tmp_path: Path) -> None:
+def test_ten_views_classify_images_by_colour(tmp_path: Path) -> None:
     colours = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
     for part, count in (("train", 2), ("test", 1)):
         for name, colour in colours.items():

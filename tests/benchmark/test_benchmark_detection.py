@@ -13,7 +13,7 @@ from sppnet.benchmark.detection import (
 from sppnet.detect.crops import CropOptions
 
 
-def test_windows_lie_in_the_image_and_are_the_same_every_time():
+def test_windows_are_inside_the_image_and_deterministic():
     image, windows = image_and_windows(500)
     again, same = image_and_windows(500)
     assert torch.equal(image, again)
@@ -23,7 +23,7 @@ def test_windows_lie_in_the_image_and_are_the_same_every_time():
     assert bool((windows.xyxy >= 0).all())
 
 
-def test_parts_add_up():
+def test_stages_add_up():
     network = prepare(load_backbone("random:torchvision:squeezenet1_0", layers=("stride8",)))
     image, windows = image_and_windows(5)
     ours = time_pooling(network, image, windows, (64,), 1)
@@ -35,7 +35,7 @@ def test_parts_add_up():
     assert min(peer.crop, peer.conv, peer.pool, peer.fc) > 0
 
 
-def test_rcnn_as_published_stands_beside_its_best_batch(monkeypatch):
+def test_rcnn_is_timed_with_published_and_fastest_batch(monkeypatch):
     seen = []
 
     def cropped(network, image, windows, options):

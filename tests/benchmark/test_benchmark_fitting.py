@@ -19,7 +19,7 @@ SIZE = ImageSize(120, 160)
 
 
 def _image(seed: int) -> tuple[np.ndarray, GroundTruth]:
-    """Two bright squares, one of them red, on noise."""
+    """Create images of two bright squares, one of them red, on noise."""
     draw = torch.Generator().manual_seed(seed)
     pixels = (torch.rand(SIZE.height, SIZE.width, 3, generator=draw) * 80).to(torch.uint8)
     boxes = []
@@ -63,7 +63,7 @@ def test_every_part_on_a_few_images(squares: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"run", "curve.png", "seconds.png"}
 
 
-def test_windows_are_judged_by_the_objects_that_they_find(squares: Path) -> None:
+def test_recall_of_windows(squares: Path) -> None:
     pytest.importorskip("cv2")
     rows = recall_of_windows(squares, 1)
     assert len(rows) == 6
@@ -90,7 +90,7 @@ def test_views_and_pyramids(tmp_path: Path) -> None:
     assert all(row["accuracy"] == 1 for row in rows)
 
 
-def test_an_unknown_part(squares: Path, tmp_path: Path) -> None:
+def test_an_unknown_part_raises_a_user_error(squares: Path, tmp_path: Path) -> None:
     request = fitting.FittingRequest(squares, None, (), "random:builtin", None, ("speed",), tmp_path)
     with pytest.raises(UserError, match="speed"):
         fitting.run(request)

@@ -4,7 +4,7 @@ from sppnet.benchmark import pooling
 from sppnet.benchmark.measure import machine, medians
 
 
-def test_a_quick_run_has_the_promised_form(tmp_path):
+def test_a_quick_run_has_the_documented_form(tmp_path):
     found = pooling.run(quick=True, plot=tmp_path / "growth.png")
     assert set(found["machine"]) >= {"cores", "threads", "torch"}
     assert len(found["rows"]) == 9
@@ -19,7 +19,7 @@ def test_a_quick_run_has_the_promised_form(tmp_path):
     assert (tmp_path / "growth.png").stat().st_size > 1000
 
 
-def test_random_regions_lie_in_the_map_and_are_not_empty():
+def test_random_regions_are_inside_the_map_and_not_empty():
     regions = pooling.random_regions(500, 7, 9)
     assert bool((regions[:, :2] >= 0).all())
     assert bool((regions[:, :2] < regions[:, 2:]).all())
@@ -28,7 +28,7 @@ def test_random_regions_lie_in_the_map_and_are_not_empty():
     assert torch.equal(regions, pooling.random_regions(500, 7, 9))
 
 
-def test_medians_run_both_in_turn():
+def test_medians_interleave_runs():
     calls = []
     medians(lambda: calls.append("a"), lambda: calls.append("b"), 3)
     assert calls == ["a", "a", "b", "b"] * 3

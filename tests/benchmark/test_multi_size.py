@@ -27,7 +27,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two classes of six images, dark and bright."""
+    """Create two classes of six images, dark and bright."""
     random = np.random.default_rng(0)
     for name, low in (("dark", 0), ("bright", 150)):
         for number in range(6):
@@ -45,7 +45,7 @@ def test_every_fifth_image_of_a_class_is_held_out(data: Path) -> None:
     assert not set(train.paths) & set(held.paths)
 
 
-def test_runs_differ_in_size_and_seed_only_and_see_no_held_out_image(data: Path) -> None:
+def test_runs_differ_in_size_and_seed_only_and_exclude_held_out_images(data: Path) -> None:
     _, held = divide(data)
     ablation = Ablation(data, data.parent)
     one, several = (recipe_of(ablation, kind, 0, held) for kind in multi_size.KINDS)
@@ -55,14 +55,14 @@ def test_runs_differ_in_size_and_seed_only_and_see_no_held_out_image(data: Path)
     assert recipe_of(ablation, "multi-size", 1, held).seed == 1
 
 
-def test_too_few_images_are_a_mistake(data: Path) -> None:
+def test_too_few_images_raise_a_user_error(data: Path) -> None:
     for number in range(2):
         (data / f"dark/{number}.png").unlink()
-    with pytest.raises(UserError, match="five or more"):
+    with pytest.raises(UserError, match="at least two class folders"):
         divide(data)
 
 
-def test_a_head_is_judged_at_the_sizes_asked_for(data: Path) -> None:
+def test_a_head_is_evaluated_at_the_given_sizes(data: Path) -> None:
     _, held = divide(data)
     net, head = BuiltinNet(folded=False).eval(), ClassHead(2)
     with torch.no_grad():
@@ -72,9 +72,7 @@ def test_a_head_is_judged_at_the_sizes_asked_for(data: Path) -> None:
     assert evaluate_head(net, head, held, (16, None)) == {"16": 0.5, "own": 0.5}
 
 
-def test_an_ablation_has_a_row_a_run_and_is_not_done_twice(
-    data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ablation_has_one_row_per_run_and_is_cached(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ablation = Ablation(data, data.parent / "out", steps=1, batch=2, seeds=1, device="cpu")
     rows = ablate(ablation)  # without a teacher, labels are all there is, whatever their weight
     assert [row["kind"] for row in rows] == ["single-size", "multi-size"]

@@ -41,7 +41,7 @@ def classifier(textures):
     return Classifier(device="cpu", options=OPTIONS).fit(textures, quiet=True)
 
 
-def test_it_learns_to_name_images_of_all_shapes(classifier, textures):
+def test_it_classifies_images_of_all_shapes(classifier, textures):
     metrics = classifier.evaluate(textures, quiet=True)
     assert metrics["images"] == 18
     assert metrics["mean_class_accuracy"] >= 0.8
@@ -49,7 +49,7 @@ def test_it_learns_to_name_images_of_all_shapes(classifier, textures):
     assert set(metrics["per_class"]) == set(NAMES)
 
 
-def test_a_run_gives_the_same_answers(classifier, textures, tmp_path):
+def test_a_loaded_run_gives_the_same_results(classifier, textures, tmp_path):
     again = Classifier.load(classifier.save(tmp_path / "run"), device="cpu")
     path = textures / "test" / "dots" / "0.png"
     first, second = classifier.predict(path), again.predict(path)
@@ -83,22 +83,27 @@ def test_any_image_size(classifier, size):
     assert len(classifier.predict(np.full((*size, 3), 90, np.uint8)).labels) == 3
 
 
-def test_rows_have_norm_one_and_flipping_is_blind_to_sides(textures):
+def test_features_have_norm_one_and_do_not_depend_on_a_flip(textures):
     options = ClassifierOptions(levels=(2,), flip=True, scales=(64, 96))
     fitted = Classifier(device="cpu", options=options).fit(textures, quiet=True)
     pixels = texture(2, 7)
-    row, turned = fitted._row(pixels), fitted._row(np.ascontiguousarray(pixels[:, ::-1]))
-    assert float(row.norm()) == pytest.approx(1.0, abs=1e-5)
-    torch.testing.assert_close(row, turned, rtol=1e-3, atol=1e-4)
+    features, flipped = (
+        fitted._feature_vector(pixels),
+        fitted._feature_vector(np.ascontiguousarray(pixels[:, ::-1])),
+    )
+    assert float(features.norm()) == pytest.approx(1.0, abs=1e-5)
+    torch.testing.assert_close(features, flipped, rtol=1e-3, atol=1e-4)
 
 
-def test_a_images_own_size_is_joined_with_other_scales(textures):
-    def row(scales):
+def test_the_own_size_of_an_image_is_combined_with_other_scales(textures):
+    def features(scales):
         options = ClassifierOptions(levels=(2,), scales=scales)
-        return Classifier(device="cpu", options=options).fit(textures, quiet=True)._row(texture(2, 7))
+        return (
+            Classifier(device="cpu", options=options).fit(textures, quiet=True)._feature_vector(texture(2, 7))
+        )
 
-    own, larger, both = row(None), row((96,)), row((96, 0))
-    assert torch.equal(row((0,)), own)
+    own, larger, both = features(None), features((96,)), features((96, 0))
+    assert torch.equal(features((0,)), own)
     torch.testing.assert_close(both, torch.cat([own, larger]) / 2**0.5)
 
 

@@ -29,7 +29,7 @@ def test_sights() -> None:
     assert torch.equal(crop, full[..., 16:80])
 
 
-def test_rows_are_the_layers_of_the_network() -> None:
+def test_features_are_the_layers_of_the_network() -> None:
     network = make_network("zf5-small/32", 3, NetworkOptions((2, 1), (12, 7), start="he"), 64).eval()
     given = see(IMAGE, "crop", 64, network.backbone)
     wanted = (
@@ -64,7 +64,7 @@ def test_own_basis_keeps_inner_products_and_svms() -> None:
     assert 0.4 < one <= 1
 
 
-def test_random_splits_are_apart_and_of_the_wanted_sizes() -> None:
+def test_random_splits_are_disjoint_and_have_the_requested_sizes() -> None:
     labels = torch.tensor([0] * 8 + [1] * 5)
     train, test = random_split(labels, 4, 3, torch.Generator().manual_seed(0))
     assert labels[train].bincount().tolist() == [4, 4]

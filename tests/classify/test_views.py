@@ -33,7 +33,7 @@ def test_ten_views_are_centre_and_corners() -> None:
 
 
 @pytest.mark.parametrize(("height", "width", "count"), [(90, 90, 9), (64, 90, 3), (90, 64, 3), (64, 64, 1)])
-def test_nine_views_and_fewer_where_there_is_no_room(height: int, width: int, count: int) -> None:
+def test_nine_views_and_fewer_on_a_short_side(height: int, width: int, count: int) -> None:
     boxes = view_boxes(ImageSize(height, width), ViewOptions((64,), 64, "nine"))
     assert len(boxes) == count
     assert len({tuple(box) for box in boxes.xyxy.tolist()}) == count
@@ -57,7 +57,7 @@ def test_crops_are_the_mean_of_each_crop_s_softmax(network: PyramidNetwork) -> N
     assert torch.allclose(found, torch.stack(alone).mean(0), atol=1e-5)
 
 
-def test_views_on_maps_pool_the_cells_whose_centres_they_cover(network: PyramidNetwork) -> None:
+def test_views_on_maps_pool_the_cells_with_centres_in_the_view(network: PyramidNetwork) -> None:
     found = view_probabilities(network, IMAGE, ViewOptions((80,), 64, "centre", flip=False, how="maps"))
     (fmap,) = extract(network.backbone, IMAGE).maps
     centres = [fmap.grid.first + i * fmap.grid.stride for i in range(40)]
@@ -77,7 +77,7 @@ def test_full_image_is_the_network_on_it(network: PyramidNetwork) -> None:
         assert torch.allclose(found, network(resized).softmax(1)[0], atol=1e-5)
 
 
-def test_the_convolutions_run_once_a_scale_and_side(network: PyramidNetwork) -> None:
+def test_the_convolutions_run_once_per_scale_and_flip(network: PyramidNetwork) -> None:
     calls: list[object] = []
     hook = network.backbone.register_forward_hook(lambda *_: calls.append(None))
     view_probabilities(network, IMAGE, paper_96(64))
@@ -85,7 +85,7 @@ def test_the_convolutions_run_once_a_scale_and_side(network: PyramidNetwork) -> 
     assert len(calls) == 6 * 2 + 2
 
 
-def test_views_that_cannot_be_are_refused(network: PyramidNetwork) -> None:
+def test_invalid_views_are_refused(network: PyramidNetwork) -> None:
     plain = make_network("zf5-small/32", 5, NetworkOptions((), (16,)), 64).eval()
     assert view_probabilities(plain, IMAGE, ViewOptions((80,), 64)).sum() == pytest.approx(1, abs=1e-5)
     for options in (ViewOptions((80,), 64, how="maps"), ViewOptions(positions="none", full=80)):

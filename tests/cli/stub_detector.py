@@ -19,6 +19,7 @@ from sppnet.structures import Boxes, Detections, ImageSize
 @dataclass(init=False)
 class StubDetector(Estimator[DetectionResult]):
     kind: ClassVar[str] = "stub"
+    supports_boxes: ClassVar[bool] = True
 
     def __init__(self, names: tuple[str, ...] = ("cat", "dog"), category_ids: tuple[int | str, ...] = (3, 9)):
         self.names_ = names
@@ -35,6 +36,12 @@ class StubDetector(Estimator[DetectionResult]):
         score = torch.tensor([(float(pixels.mean()) + 1) / 257])
         found = Detections(box, score, torch.tensor([int(pixels.mean()) % len(self.names_)]), self.names_)
         return DetectionResult(found[found.scores >= (threshold or 0)], source, self.category_ids_)
+
+    def fit(self, data: Any, split: str | None = None, **_: Any) -> StubDetector:
+        return self
+
+    def to_measure(self, data: Any, split: str | None = None, **_: Any) -> tuple[Any, dict[str, object]]:
+        return read_detection(data, split), {}
 
     def evaluate(self, data: Any, split: str | None = None, **_: object) -> dict[str, Any]:
         items = read_detection(data, split).items

@@ -22,7 +22,10 @@ def test_check_tells_what_is_there(shell) -> None:
 def test_absent_parts_come_with_the_line_that_installs_them(shell, monkeypatch: pytest.MonkeyPatch) -> None:
     known = installation._version
     monkeypatch.setattr(installation, "_version", lambda name: None if name == "matplotlib" else known(name))
-    assert shell("check", "--json").document["optional"]["plot"] == "absent; pip install 'sppnet[plot]'"
+    assert (
+        shell("check", "--json").document["optional"]["plot"]
+        == "not installed: matplotlib; pip install 'sppnet[plot]'"
+    )
 
 
 def test_wrong_pooling_is_told(shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,4 +105,4 @@ def test_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         read("--help")
     assert stop.value.code in (0, None)
-    assert "a share." in capsys.readouterr().out
+    assert "a share (default: 0.5)" in capsys.readouterr().out

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sppnet import Classifier, Detector
 from sppnet.benchmark import fitting
+from sppnet.cli.commands import all_commands
+from sppnet.cli.shell import VERBS
 from sppnet.recipes.demo_data import DemoSets
 
 
@@ -21,6 +25,18 @@ def test_evaluate_is_the_mapping_of_evaluate(
     metrics = Classifier.load(classifier_run).evaluate(sets.classification, quiet=True)
     assert metrics.keys() <= said.keys()
     assert {"accuracy", "mean_class_accuracy", "top5"} <= said.keys()
+
+
+def test_every_command_has_json() -> None:
+    commands = [command for command in all_commands(VERBS) if command.flags is not None]
+    assert [c.name for c in commands if "--json" not in {flag.name for flag in c.table()}] == []
+
+
+@pytest.mark.parametrize("verb", ["check", "backbones"])
+def test_json_is_one_document_and_nothing_else(shell, verb: str) -> None:
+    said = shell(verb, "--json")
+    assert said.code == 0
+    assert isinstance(said.document, dict)
 
 
 def test_fit_has_seconds_by_stage_counts_and_memory(detector_run: Path, classifier_run: Path) -> None:

@@ -13,7 +13,7 @@ SIZES = st.builds(ImageSize, st.integers(1, 3), st.integers(1, 3))
 
 @given(st.lists(SIZES, max_size=40), st.integers(1, 6))
 @settings(deadline=None, max_examples=100)
-def test_every_image_once_one_size_a_batch_and_no_batch_to_spare(sizes: list[ImageSize], limit: int) -> None:
+def test_batches_have_one_size_and_every_image_once(sizes: list[ImageSize], limit: int) -> None:
     batches = batches_of_equal_size(sizes, limit)
     assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
     for batch in batches:
@@ -24,6 +24,6 @@ def test_every_image_once_one_size_a_batch_and_no_batch_to_spare(sizes: list[Ima
     assert len(batches) == sum(-(-sizes.count(size) // limit) for size in set(sizes))
 
 
-def test_a_limit_of_none_is_refused() -> None:
+def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(UserError, match="limit"):
         batches_of_equal_size([ImageSize(2, 2)], 0)

@@ -58,7 +58,7 @@ def test_ilsvrc_by_the_development_kit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ILSVRC2012_val_1.JPEG 0\n", "no line"),
+        ("ILSVRC2012_val_1.JPEG 0\n", "no such line"),
         ("a.JPEG\n", "line 1"),
         ("ILSVRC2012_val_1.JPEG 7\n", "classes"),
     ],

@@ -94,7 +94,7 @@ FILES = {kind: encoded(kind) for kind in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "
 
 @given(st.sampled_from(sorted(FILES)), st.floats(0, 1), st.none() | st.binary(min_size=1, max_size=4))
 @settings(deadline=None, max_examples=150)
-def test_what_is_listed_cannot_be_read_and_the_rest_can(
+def test_listed_images_cannot_be_read_and_others_can(
     tmp_path_factory: pytest.TempPathFactory, kind: str, share: float, patch: bytes | None
 ) -> None:
     whole = FILES[kind]

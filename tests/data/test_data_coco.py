@@ -79,7 +79,9 @@ def test_boxes_sparse_ids_crowds_and_empty_images(tmp_path: Path, coco: Make) ->
         ("labels.json", "images", "labels"),
     ],
 )
-def test_the_places_where_files_lie(tmp_path: Path, coco: Make, file: str, at: str, split: str) -> None:
+def test_all_locations_of_annotation_files(
+    tmp_path: Path, coco: Make, file: str, at: str, split: str
+) -> None:
     root = coco(tmp_path, file, at)
     assert recognise(root) == "coco"
     assert splits(root) == (split,)
@@ -99,7 +101,7 @@ def test_images_of_the_split_come_before_others_of_their_name(
         assert {item.path.parent.name for item in read_detection(root, split).items} == {split}
 
 
-def test_other_annotation_kinds_are_no_splits(tmp_path: Path, coco: Make, text: Make) -> None:
+def test_other_kinds_of_annotations_are_not_splits(tmp_path: Path, coco: Make, text: Make) -> None:
     root = coco(tmp_path)
     text(root / "annotations" / "captions_train2017.json", "{}")
     assert splits(root) == ("train2017",)
@@ -123,7 +125,7 @@ def test_classes_of_all_splits_are_numbered_together(tmp_path: Path, coco: Make)
     assert train.category_ids == val.category_ids == (3, 5, 7)
     assert val.items[1].truth.labels.tolist() == [1]
     coco(tmp_path, "annotations/instances_test2017.json", "x", categories=[{"id": 3, "name": "cow"}])
-    with pytest.raises(UserError, match="category 3 to be"):
+    with pytest.raises(UserError, match="of category 3"):
         read_detection(root, "train")
 
 
@@ -135,7 +137,7 @@ def test_categories_of_one_name_are_one_class(tmp_path: Path, coco: Make) -> Non
     assert data.items[1].truth.labels.tolist() == [0, 0, 1]
 
 
-def test_a_box_without_area_is_kept(tmp_path: Path, coco: Make) -> None:
+def test_boxes_without_area_are_not_removed(tmp_path: Path, coco: Make) -> None:
     rows = [{"id": 1, "image_id": 5, "category_id": 3, "bbox": [4, 5, 0, 2]}]
     data = read_detection(coco(tmp_path, annotations=rows))
     assert data.items[1].truth.boxes.xyxy.tolist() == [[4, 5, 4, 7]]
@@ -168,7 +170,10 @@ def test_a_wrong_annotation_is_named(tmp_path: Path, coco: Make, change: dict[st
         ({"annotations": None}, 'under "annotations", got NoneType'),
         ({"categories": []}, 'a list "categories"'),
         ({"categories": [{"id": 1}]}, "category 1: expected a class name, got none"),
-        ({"images": [{"id": 5}], "annotations": []}, '"file_name" in every image, got image 5 without it'),
+        (
+            {"images": [{"id": 5}], "annotations": []},
+            '"file_name" in every image, got image 5 without a file_name',
+        ),
         ({"images": [{"file_name": "a"}], "annotations": []}, '"id" in every image'),
         ({"images": [{"id": 5, "file_name": "no.jpg"}], "annotations": []}, r"the image no\.jpg in one of"),
         ({"images": [], "annotations": []}, "images in the split train2017, got none"),
@@ -189,7 +194,7 @@ def test_broken_json(tmp_path: Path, coco: Make, text: Make) -> None:
             read_detection(root)
 
 
-def test_a_missing_split_lists_those_there_are(tmp_path: Path, coco: Make) -> None:
+def test_a_missing_split_lists_the_existing_ones(tmp_path: Path, coco: Make) -> None:
     root = coco(tmp_path)
     for split in ("test", ""):
         with pytest.raises(UserError, match="one of the splits train2017"):

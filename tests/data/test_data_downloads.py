@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sppnet.data.sources import DownloadLimits, is_url, local_sources
+from sppnet.data.sources import DownloadLimits, local_sources
 from sppnet.errors import UserError
+from sppnet.inputs.sources import is_url
 
 CONTENT = bytes(range(256)) * 20
 ANSWERS = {
@@ -69,7 +70,7 @@ def test_urls_are_refused_unless_downloads_are_allowed(source: str, tmp_path: Pa
 @pytest.mark.parametrize(
     "source", ["a.jpg", "C:\\a.jpg", "C:/a.jpg", "a:b.jpg", "//host/a.jpg", "camera:0", "://"]
 )
-def test_paths_are_no_urls(source: str, tmp_path: Path) -> None:
+def test_paths_are_not_urls(source: str, tmp_path: Path) -> None:
     assert local_sources([source], tmp_path) == [source]
 
 
@@ -80,7 +81,7 @@ def test_other_schemes_are_never_fetched(source: str, server, site: str, tmp_pat
     assert server.asked == []
 
 
-def test_downloads_take_the_places_of_urls(server, site: str, tmp_path: Path) -> None:
+def test_downloads_replace_urls(server, site: str, tmp_path: Path) -> None:
     folder = tmp_path / "downloads"
     sources = [f"{site}/a.jpg", "b.jpg", f"{site}/plain", f"{site}/../%2e%2e/b c$.jpg", f"{site}/moved.jpg"]
     sources[3] = sources[3].replace(" ", "%20")
@@ -102,14 +103,14 @@ def test_downloads_take_the_places_of_urls(server, site: str, tmp_path: Path) ->
     [
         ("/none.jpg", "Not Found"),
         ("/short.jpg", "before the connection ended"),
-        ("/liar.jpg", "at most 0.1 MB, got more"),
+        ("/liar.jpg", "at most 0.1 MB, got a larger file"),
         ("/large.jpg", "at most 0.1 MB, got 1000.0 MB"),
         ("/away.jpg", "not allowed"),
         ("/elsewhere.jpg", "http or https"),
         ("/loop.jpg", "redirect"),
     ],
 )
-def test_bad_answers_leave_nothing(site: str, path: str, reason: str, tmp_path: Path) -> None:
+def test_bad_responses_leave_no_file(site: str, path: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=reason):
         local_sources([site + path], tmp_path, allow_download=True, limits=DownloadLimits(megabytes=0.1))
     assert list(tmp_path.iterdir()) == []
@@ -120,7 +121,7 @@ def test_a_slow_download_ends(site: str, tmp_path: Path) -> None:
         local_sources([f"{site}/a.jpg"], tmp_path, allow_download=True, limits=DownloadLimits(seconds=0))
 
 
-def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(UserError, match="can be downloaded"):
         local_sources(["http://127.0.0.1:1/a.jpg"], tmp_path, allow_download=True)

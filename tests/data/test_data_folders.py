@@ -58,10 +58,10 @@ def test_mistakes(tmp_path: Path, image: Make) -> None:
         read_classification(tmp_path, "test")
 
 
-def test_undivided_data_has_no_split_to_name(tmp_path: Path, image: Make) -> None:
+def test_a_split_of_undivided_data_is_refused(tmp_path: Path, image: Make) -> None:
     for name in ("dog/b.jpg", "cat/c.jpg"):
         image(tmp_path / name)
-    with pytest.raises(UserError, match="no split, as the data set is not divided, got 'train'"):
+    with pytest.raises(UserError, match="no split, because the data set is not divided, got 'train'"):
         read_classification(tmp_path, "train")
 
 

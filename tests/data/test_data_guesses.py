@@ -70,11 +70,11 @@ def test_labels_beside_images_and_in_folders(
         (("Train/a.jpg", "VAL/b.jpg"), "images without classes or labels in the folders"),
         (("train/images/a.jpg", "train/masks/a.png"), "the folders train/images, train/masks"),
         (("train/cat/a.jpg", "train/labels/a.jpg"), "the folders train/labels"),
-        (("cat/a.jpg", "dog/b.jpg", "dog/b.json"), r"JSON files beside images \(dog/b\.json\)"),
-        (("cat/a.jpg", "cat/a.txt", "dog/b.jpg"), r"text files beside images \(cat/a\.txt\)"),
+        (("cat/a.jpg", "dog/b.jpg", "dog/b.json"), r"JSON files next to images \(dog/b\.json\)"),
+        (("cat/a.jpg", "cat/a.txt", "dog/b.jpg"), r"text files next to images \(cat/a\.txt\)"),
     ],
 )
-def test_folders_that_are_no_classes(
+def test_folders_that_are_not_classes(
     tmp_path: Path, image: Make, text: Make, names: tuple[str, ...], got: str
 ) -> None:
     for name in names:
@@ -95,7 +95,7 @@ def test_class_folders_by_name_of_the_layout(tmp_path: Path, image: Make, text: 
 
 
 @pytest.mark.parametrize("at", ["", "train", "images", "labels", "cat"])
-def test_labelme_is_named_and_refused(tmp_path: Path, image: Make, text: Make, at: str) -> None:
+def test_labelme_is_refused_by_name(tmp_path: Path, image: Make, text: Make, at: str) -> None:
     content = {
         "shapes": [{"label": "cat", "points": [[1, 2], [3, 4]]}],
         "imagePath": "a.jpg",
@@ -108,7 +108,7 @@ def test_labelme_is_named_and_refused(tmp_path: Path, image: Make, text: Make, a
             read_detection(tmp_path)
         return
     for read in (recognise, read_detection, read_classification):
-        with pytest.raises(UserError, match=r"got labelme JSON \(a\.json\), which is not read"):
+        with pytest.raises(UserError, match=r"got labelme JSON \(a\.json\), which is not supported"):
             read(tmp_path)
 
 
@@ -118,5 +118,5 @@ def test_nested_folders_and_other_types_in_class_folders_are_counted(tmp_path: P
     (tmp_path / "cat" / "d.HEIC").touch()
     assert read_classification(tmp_path).notes == (
         "1 folder inside class folders left out: dog/more",
-        "1 file of types that are not read left out (1 .heic)",
+        "1 file of unsupported types left out (1 .heic)",
     )

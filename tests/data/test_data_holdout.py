@@ -47,7 +47,7 @@ def test_images_of_one_class_are_held_out_by_exact_shares(labels, seed):
         assert sum(labels[i] == number for i in chosen) == labels.count(number) // 5
 
 
-def test_the_seed_decides():
+def test_the_division_depends_on_the_seed():
     labels = [[0]] * 50
     assert hold_out(labels, 0.2, 0) != hold_out(labels, 0.2, 1)
 
@@ -100,7 +100,7 @@ def test_boxes_without_splits_are_divided_alike(boxes):
     assert not {item.path for item in data.items} & {item.path for item in measured.items}
 
 
-def test_images_fitted_on_are_said_to_be_measured(folder, tmp_path):
+def test_evaluation_reports_fitted_images(folder, tmp_path):
     _, record = classification_to_fit(folder, None, None, Division(0.0, 0), skip_bad=False)
     measured, facts = classification_to_measure(folder, None, None, KINDS, record)
     assert facts == {"held_out": False, "trained_on": 20}
@@ -114,7 +114,7 @@ def test_images_fitted_on_are_said_to_be_measured(folder, tmp_path):
     assert classification_to_measure(other, None, None, KINDS, record)[1]["trained_on"] == 2
 
 
-def test_images_added_later_are_measured_too(folder):
+def test_images_added_later_are_evaluated(folder):
     _, record = classification_to_fit(folder, None, None, Division(None, 0), skip_bad=False)
     Image.fromarray(pixels(999)).save(folder / "cat" / "new.png")
     measured, facts = classification_to_measure(folder, None, None, KINDS, record)
@@ -122,7 +122,7 @@ def test_images_added_later_are_measured_too(folder):
     assert facts["trained_on"] == 0
 
 
-def test_a_named_split_and_a_data_set_object_are_taken_whole(folder):
+def test_a_named_split_and_a_data_set_object_are_not_divided(folder):
     data = read_classification(folder)
     whole, record = classification_to_fit(data, None, None, Division(None, 0), skip_bad=False)
     assert len(whole) == 20
@@ -133,7 +133,7 @@ def test_a_named_split_and_a_data_set_object_are_taken_whole(folder):
     assert len(classification_to_fit(divided, None, None, Division(0.5, 0), skip_bad=False)[0]) == 20
 
 
-def test_few_images_are_all_fitted_on_and_that_is_said(folder):
+def test_small_classes_are_not_held_out_and_a_note_reports_it(folder):
     for kind in KINDS:
         for i in range(4, 10):
             (folder / kind / f"{i}.png").unlink()
@@ -168,7 +168,7 @@ def test_records_survive_json(folder):
 @pytest.mark.parametrize(
     "change", [{"trained": "abc"}, {"held_out": 3}, {"share": 2}, {"seed": "0"}, {"trained": "g" * 16}]
 )
-def test_damaged_records_are_named(change):
+def test_damaged_records_are_refused(change):
     content = {"share": 0.2, "seed": 0, "trained": "", "held_out": "", **change}
     with pytest.raises(UserError, match=r"model\.json"):
         FittedOn.from_dict(content, Path("model.json"))
@@ -176,7 +176,7 @@ def test_damaged_records_are_named(change):
         FittedOn.from_dict([], Path("model.json"))
 
 
-def test_an_unknown_record_is_not_taken_for_none_fitted_on(boxes):
+def test_an_unknown_record_gives_none(boxes):
     data = read_detection(boxes, "all")
     assert detection_to_measure(data, None, None, ("cat",), None)[1]["trained_on"] is None
 

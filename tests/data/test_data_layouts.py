@@ -19,7 +19,7 @@ from sppnet.errors import UserError
 Make = Callable[..., Path]
 
 
-def test_where_nothing_fits(tmp_path: Path, image: Make, text: Make) -> None:
+def test_an_unknown_layout_is_refused(tmp_path: Path, image: Make, text: Make) -> None:
     with pytest.raises(UserError, match="an empty folder"):
         recognise(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
@@ -34,7 +34,7 @@ def test_where_nothing_fits(tmp_path: Path, image: Make, text: Make) -> None:
         recognise(tmp_path)
 
 
-def test_a_layout_that_is_named(tmp_path: Path, voc: Make, image: Make) -> None:
+def test_an_explicit_layout(tmp_path: Path, voc: Make, image: Make) -> None:
     root = voc(tmp_path, {"a": [("cat", 1, 1, 9, 9)]})
     assert read_detection(root, layout="voc").layout == "voc"
     with pytest.raises(UserError, match="one of voc, coco, yolo, folders, got 'pascal'"):
@@ -51,7 +51,7 @@ def test_a_layout_that_is_named(tmp_path: Path, voc: Make, image: Make) -> None:
         read_detection(other, layout="voc")
 
 
-def test_the_wrong_job_for_a_layout(tmp_path: Path, voc: Make, image: Make) -> None:
+def test_a_layout_of_the_other_task_is_refused(tmp_path: Path, voc: Make, image: Make) -> None:
     with pytest.raises(UserError, match="boxes in VOC layout"):
         read_classification(voc(tmp_path / "voc", {"a": []}))
     for name in ("dog/b.jpg", "cat/c.jpg"):
@@ -91,7 +91,7 @@ def test_an_ambiguous_split_is_not_guessed(tmp_path: Path, voc: Make) -> None:
             read_detection(root, split)
 
 
-def test_detection_in_the_numbers_of_another_taught_class_list(tmp_path: Path, voc: Make) -> None:
+def test_boxes_with_the_class_numbers_of_a_detector(tmp_path: Path, voc: Make) -> None:
     objects = {"a": [("cat", 1, 1, 9, 9), ("ant", 1, 1, 5, 5)], "b": [("bee", 1, 1, 5, 5)]}
     data = read_detection(voc(tmp_path, objects, {"val": "a\n", "rest": "b\n"}), "val")
     assert data.names == ("ant", "bee", "cat")
@@ -103,7 +103,7 @@ def test_detection_in_the_numbers_of_another_taught_class_list(tmp_path: Path, v
         detection_for(data, ("dog", "cat"))
 
 
-def test_classification_in_the_numbers_of_another_taught_class_list(tmp_path: Path, image: Make) -> None:
+def test_images_with_the_class_numbers_of_a_classifier(tmp_path: Path, image: Make) -> None:
     for name in ("dog/b.jpg", "cat/c.jpg"):
         image(tmp_path / name)
     data = read_classification(tmp_path)

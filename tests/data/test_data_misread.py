@@ -60,7 +60,7 @@ def one(**changes: Any) -> dict[str, Any]:
         (
             [*pair(), {"id": 3, "file_name": "./a.jpg"}],
             [],
-            r"one entry for the image, got it for 'a\.jpg' and",
+            r"one entry for the image, got entries for 'a\.jpg' and",
         ),
         (pair([1], 2), [], "a whole number or a text as id, got \\[1\\]"),
         (pair(10**400, 2), [], "got a number of more than 64 bits"),
@@ -71,7 +71,7 @@ def one(**changes: Any) -> dict[str, Any]:
         (pair(), [one(bbox=[0, 0, True, 1])], "a bbox"),
     ],
 )
-def test_coco_refuses_what_it_cannot_keep_apart(
+def test_coco_refuses_ambiguous_entries(
     tmp_path: Path, coco: Make, images: list[dict[str, Any]], objects: list[dict[str, Any]], got: str
 ) -> None:
     with pytest.raises(UserError, match=got):
@@ -95,7 +95,7 @@ def test_flags_in_every_form(tmp_path: Path, coco: Make, voc: Make, value: objec
     assert read_detection(root).items[0].truth.difficult.tolist() == [crowd]
 
 
-def test_ids_keep_the_type_that_they_have_in_the_file(tmp_path: Path, coco: Make) -> None:
+def test_ids_keep_their_type(tmp_path: Path, coco: Make) -> None:
     categories = [{"id": "3", "name": "cat"}, {"id": "x", "name": "dog"}]
     data = read_detection(coco(tmp_path, pair("7", "b"), [one(image_id=7, category_id=3)], categories))
     assert data.category_ids == ("3", "x")
@@ -103,15 +103,15 @@ def test_ids_keep_the_type_that_they_have_in_the_file(tmp_path: Path, coco: Make
     assert data.items[0].truth.labels.tolist() == [0]
 
 
-def test_of_two_ids_of_one_name_the_used_one_is_kept_and_said(tmp_path: Path, coco: Make) -> None:
+def test_categories_of_one_name_have_the_used_id_and_a_note(tmp_path: Path, coco: Make) -> None:
     categories = [{"id": 0, "name": "cat"}, {"id": 3, "name": "cat"}, {"id": 5, "name": "cat "}]
     data = read_detection(coco(tmp_path, pair(), [one()], categories))
     assert (data.names, data.category_ids) == (("cat",), (3,))
-    assert "1 name of several classes counted as one class: cat" in data.notes
+    assert "1 name of several classes merged into one class: cat" in data.notes
 
 
 @pytest.mark.parametrize("name", [None, "", "  ", ["cat"], True, "a\nb", "\ud800"])
-def test_no_class_name_is_made_up(tmp_path: Path, coco: Make, name: object) -> None:
+def test_class_names_are_not_invented(tmp_path: Path, coco: Make, name: object) -> None:
     with pytest.raises(UserError, match="a class name"):
         read_detection(coco(tmp_path, pair(), [], [{"id": 3, "name": name}]))
 
@@ -157,7 +157,7 @@ def test_yaml_names_are_the_text_that_was_written(tmp_path: Path, image: Make, f
 @pytest.mark.parametrize(
     ("yaml", "got"),
     [
-        ("nc: 3\nnames: [a, b]", "as many names as nc says, 3, got 2 names"),
+        ("nc: 3\nnames: [a, b]", "3 names, as stated by nc, got 2 names"),
         ("names: {0: a, 0: b}", "the key '0' twice"),
         ("names: {0: a, 00: b}", "each class number once"),
         ("names: [a, [b]]", "a class name"),
@@ -168,7 +168,7 @@ def test_yaml_names_are_the_text_that_was_written(tmp_path: Path, image: Make, f
         ("names: !!python/object:os.system [a, b]\ntrain: {a: b}", "a folder or list of images"),
     ],
 )
-def test_a_yaml_that_is_not_believed(tmp_path: Path, image: Make, yaml: str, got: str) -> None:
+def test_inconsistent_yaml_is_refused(tmp_path: Path, image: Make, yaml: str, got: str) -> None:
     image(tmp_path / "images" / "train" / "a.jpg")
     prefix = "" if "train:" in yaml else "train: images/train\n"
     (tmp_path / "data.yaml").write_text(prefix + yaml + "\n")
@@ -190,7 +190,7 @@ def test_classes_by_their_number_alone(tmp_path: Path, image: Make) -> None:
             read_detection(tmp_path)
 
 
-def test_of_class_lists_no_line_is_passed_over(tmp_path: Path, image: Make) -> None:
+def test_class_lists_without_a_name_in_a_line_are_refused(tmp_path: Path, image: Make) -> None:
     image(tmp_path / "images" / "a.jpg")
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text("1 .5 .5 .1 .1\n2 .5 .5 .2 .2\n")
@@ -199,7 +199,7 @@ def test_of_class_lists_no_line_is_passed_over(tmp_path: Path, image: Make) -> N
     data = read_detection(tmp_path)
     assert (data.names, data.category_ids) == (("dog", "cat"), (1, 2))
     assert data.items[0].truth.labels.tolist() == [0, 1]
-    assert data.notes == ("1 name of several classes counted as one class: cat",)
+    assert data.notes == ("1 name of several classes merged into one class: cat",)
     for content, line in (("cat\n\ndog\n", 2), ("\ncat\ndog\n", 1)):
         names.write_text(content)
         with pytest.raises(UserError, match=rf"classes\.txt, line {line}: expected a class name"):
@@ -243,17 +243,17 @@ def test_a_stated_size_of_another_shape_is_refused(
     assert len(read_detection(coco(tmp_path / "b", images, []))) == 2
 
 
-def test_a_namespace_hides_nothing(tmp_path: Path, voc: Make) -> None:
+def test_xml_namespaces_are_ignored(tmp_path: Path, voc: Make) -> None:
     root = voc(tmp_path, {"a": [("cat", 1, 1, 9, 9)]})
     path = root / "Annotations" / "a.xml"
     path.write_text(path.read_text().replace("<annotation>", "<annotation xmlns='urn:voc'>"))
     assert read_detection(root).items[0].truth.boxes.xyxy.tolist() == [[0, 0, 9, 9]]
     path.write_text("<annotations/>")
-    with pytest.raises(UserError, match="an element annotation as the root, got annotations"):
+    with pytest.raises(UserError, match="a root element annotation, got the root element annotations"):
         read_detection(root)
 
 
-def test_what_is_left_out_is_counted(tmp_path: Path, voc: Make, image: Make) -> None:
+def test_skipped_files_are_counted(tmp_path: Path, voc: Make, image: Make) -> None:
     root = voc(tmp_path / "voc", {"a": [("cat", 1, 1, 9, 9)], "b": []})
     (root / "JPEGImages" / "b.jpg").unlink()
     for name in ("c.jpg", "d.jpg"):
@@ -266,7 +266,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path, voc: Make, image: Make) -> 
     assert data.notes == (
         "2 images without an annotation left out: c.jpg, d.jpg",
         "1 annotation without an image left out: b.xml",
-        "1 file of types that are not read left out (1 .heic)",
+        "1 file of unsupported types left out (1 .heic)",
     )
     yolo = tmp_path / "yolo"
     for name in ("a.jpg", "b.jpg"):
@@ -277,9 +277,9 @@ def test_what_is_left_out_is_counted(tmp_path: Path, voc: Make, image: Make) -> 
     (yolo / "labels" / "z.txt").write_text("0 .5 .5 .1 .1\n")
     (yolo / "labels" / "classes.txt").write_text("cat\n")
     assert read_detection(yolo).notes == (
-        "1 image without a label file taken as images without objects: b.jpg",
+        "1 image without a label file read as images without objects: b.jpg",
         "1 label file without an image left out: z.txt",
-        "1 file of types that are not read left out (1 .psd)",
+        "1 file of unsupported types left out (1 .psd)",
     )
 
 

@@ -72,7 +72,7 @@ def test_half_precision_keeps_bytes_to_its_precision() -> None:
         ({"a": 1}, "got dict"),
         (io.StringIO("text"), "Open it with mode 'rb'"),
         (b"", "an empty file"),
-        (b"text", "a file of no known type"),
+        (b"text", "a file of unknown type"),
         ("a\0b", "NUL"),
         (torch.zeros(2, 3, 4, 4), "list"),
         (torch.zeros(6, 5, 3), "permute"),
@@ -95,7 +95,7 @@ def test_other_sources_say_what_is_expected(source: object, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_closed_or_failing_file_is_a_users_error(tmp_path: Path) -> None:
+def test_a_closed_or_failing_file_is_a_user_error(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
     with path.open("rb") as stream:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sppnet.data.video import VideoReader, VideoWriter, camera_input, is_camera, is_video
+from sppnet.data.video import VideoReader, VideoWriter, camera_input
 from sppnet.errors import MissingExtraError, UserError
+from sppnet.inputs.sources import is_camera, is_video
 
 av = pytest.importorskip("av")
 
@@ -32,7 +33,7 @@ def read(path: Path, every: int = 1):
         return list(frames)
 
 
-def test_frames_come_back(video: Path) -> None:
+def test_written_frames_are_read(video: Path) -> None:
     frames = read(video)
     assert [frame.number for frame in frames] == list(range(6))
     assert [frame.seconds for frame in frames] == pytest.approx([n / 10 for n in range(6)])
@@ -44,7 +45,7 @@ def test_frames_come_back(video: Path) -> None:
 
 
 @pytest.mark.parametrize(("every", "numbers"), [(2, [0, 2, 4]), (4, [0, 4]), (10, [0])])
-def test_every_so_many_th_frame(video: Path, every: int, numbers: list[int]) -> None:
+def test_every_nth_frame(video: Path, every: int, numbers: list[int]) -> None:
     assert [frame.number for frame in read(video, every)] == numbers
     with VideoReader(video, every) as frames:
         assert frames.rate == Fraction(10, every)
@@ -64,7 +65,7 @@ def test_odd_and_changing_sizes_are_padded_and_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "rate", [Fraction(30000, 1001), Fraction(1, 10), Fraction(999983, 7919), Fraction(25)]
 )
-def test_rates_that_files_can_hold(tmp_path: Path, rate: Fraction) -> None:
+def test_supported_frame_rates(tmp_path: Path, rate: Fraction) -> None:
     with VideoWriter(tmp_path / "v.mp4", rate) as writer:
         for _ in range(3):
             writer.write(plain((9, 9, 9)))
@@ -72,7 +73,7 @@ def test_rates_that_files_can_hold(tmp_path: Path, rate: Fraction) -> None:
         assert float(frames.rate) == pytest.approx(float(rate), rel=0.01)
 
 
-def test_a_phone_s_rotated_video_stands_upright(video: Path) -> None:
+def test_a_rotated_video_is_read_upright(video: Path) -> None:
     # The matrix in the track header turns what is shown by 90 degrees clockwise.
     content = bytearray(video.read_bytes())
     start = content.index(b"tkhd") + 4 + 40
@@ -96,7 +97,7 @@ def test_a_phone_s_rotated_video_stands_upright(video: Path) -> None:
     assert turned[:, :18].max() < 60
 
 
-def test_a_damaged_video_gives_what_is_before_the_fault(tmp_path: Path) -> None:
+def test_a_damaged_video_yields_its_intact_frames(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     with VideoWriter(tmp_path / "v.mp4", Fraction(10)) as writer:
         for _ in range(30):
@@ -111,7 +112,7 @@ def test_a_damaged_video_gives_what_is_before_the_fault(tmp_path: Path) -> None:
         read(tmp_path / "text.mp4")
 
 
-def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+def test_sound_without_video_is_refused(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mp4"), "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
@@ -139,7 +140,7 @@ def test_a_failed_writer_leaves_nothing(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "none" / "v.mp4", Fraction(10))
 
 
-def test_what_counts_as_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert is_camera("camera")
     assert is_camera("camera:12")
@@ -151,13 +152,13 @@ def test_what_counts_as_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not is_video("a/b.gif")
 
 
-def test_cameras_of_the_systems() -> None:
+def test_camera_names_of_each_system() -> None:
     assert camera_input(2, "linux") == ("/dev/video2", "v4l2")
     assert camera_input(2, "darwin") == ("2", "avfoundation")
     assert camera_input(2, "win32") == ("video=2", "dshow")
 
 
-def test_a_camera_that_is_not_there() -> None:
+def test_a_missing_camera_is_reported() -> None:
     with pytest.raises(UserError, match="camera:97: expected a camera"):
         VideoReader("camera:97")
 

@@ -37,7 +37,7 @@ def test_class_numbers_are_the_same_in_every_split(tmp_path: Path, voc: Make) ->
     assert default_split(root, "evaluate") == "val"
 
 
-def test_lists_of_single_classes_are_no_splits(tmp_path: Path, voc: Make) -> None:
+def test_lists_of_a_class_are_not_splits(tmp_path: Path, voc: Make) -> None:
     lists = {
         "trainval": "a\n",
         "test": "b\n",
@@ -64,7 +64,7 @@ def test_difficult_and_parts(tmp_path: Path, voc: Make, text: Make) -> None:
     assert data.items[0].truth.difficult.tolist() == [False, True]
 
 
-def test_one_folder_around_it_and_several(tmp_path: Path, voc: Make) -> None:
+def test_a_parent_folder_with_one_or_several_data_sets(tmp_path: Path, voc: Make) -> None:
     voc(tmp_path / "VOCdevkit" / "VOC2007", {"a": [("cat", 1, 1, 9, 9)]})
     assert recognise(tmp_path) == recognise(tmp_path / "VOCdevkit") == "voc"
     assert len(read_detection(tmp_path)) == len(read_detection(tmp_path / "VOCdevkit")) == 1
@@ -73,7 +73,7 @@ def test_one_folder_around_it_and_several(tmp_path: Path, voc: Make) -> None:
         read_detection(tmp_path)
 
 
-def test_a_box_over_the_edge_by_a_pixel_is_clipped(tmp_path: Path, voc: Make) -> None:
+def test_a_box_that_exceeds_the_image_by_a_pixel_is_clipped(tmp_path: Path, voc: Make) -> None:
     root = voc(tmp_path, {"a": [("cat", 0, 0, 41, 31)]})
     assert read_detection(root).items[0].truth.boxes.xyxy.tolist() == [[0, 0, 40, 30]]
 
@@ -100,7 +100,7 @@ def test_a_wrong_box_names_file_and_object(
     assert f"{root / 'Annotations' / 'a.xml'}, object 2 (cat)" in str(caught.value)
 
 
-def test_the_image_is_trusted_for_its_size(tmp_path: Path, voc: Make, image: Make, text: Make) -> None:
+def test_the_size_of_the_image_has_priority(tmp_path: Path, voc: Make, image: Make, text: Make) -> None:
     root = voc(tmp_path, {"a": []})
     size = "<size><width>{}</width><height>{}</height></size>"
     for width, height in ((0, 0), (7, 7), (30, 40)):
@@ -142,7 +142,7 @@ def test_a_corrupt_image_has_no_objects_until_it_is_checked(tmp_path: Path, voc:
     (root / "JPEGImages" / "a.jpg").write_bytes(b"nonsense")
     (item,) = read_detection(root).items
     assert len(item.truth) == 0
-    assert check_images([item.path]) == [(item.path, "expected an image, got a file of no known type")]
+    assert check_images([item.path]) == [(item.path, "expected an image, got a file of unknown type")]
 
 
 @pytest.mark.shared

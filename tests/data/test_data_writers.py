@@ -37,7 +37,7 @@ def grey(value: int = 100) -> np.ndarray:
 
 @given(st.lists(INSIDE, min_size=1, max_size=6))
 @settings(deadline=None, max_examples=40)
-def test_what_voc_is_written_is_read_again(
+def test_written_voc_data_are_read(
     tmp_path_factory: pytest.TempPathFactory, boxes: list[tuple[float, ...]]
 ) -> None:
     root = tmp_path_factory.mktemp("voc")
@@ -54,7 +54,7 @@ def test_what_voc_is_written_is_read_again(
     assert torch.equal(item.truth.difficult, difficult)
 
 
-def test_splits_are_added_and_images_come_back(tmp_path: Path) -> None:
+def test_splits_are_added_and_images_are_read(tmp_path: Path) -> None:
     box = truth([(1, 2, 3, 4)], [0], ("cat",))
     assert write_voc(tmp_path, [("a", grey(10), box), ("b", grey(20), box)], "train").read_text() == "a\nb\n"
     write_voc(tmp_path, iter([("c", grey(30), truth([], [], ("cat",)))]), "test")
@@ -66,7 +66,7 @@ def test_splits_are_added_and_images_come_back(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_what_voc_cannot_hold(tmp_path: Path) -> None:
+def test_data_that_voc_cannot_express(tmp_path: Path) -> None:
     box = truth([(1, 2, 3, 4)], [0], ("cat",))
     crowd = GroundTruth(box.boxes, box.labels, box.names, box.difficult, ~box.crowd)
     small = np.zeros((3, 3, 3), np.uint8)
@@ -133,7 +133,7 @@ def test_coco_results(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == []
 
 
-def test_predictions_that_do_not_fit(tmp_path: Path) -> None:
+def test_inconsistent_predictions_are_refused(tmp_path: Path) -> None:
     result = found([], [])
     other = Detections.empty(SIZE, ("emu",))
     path = tmp_path / "p.json"
@@ -143,8 +143,11 @@ def test_predictions_that_do_not_fit(tmp_path: Path) -> None:
             lambda: write_predictions(path, [("a", result), ("b", other)]),
             "b: expected the class names cat, dog",
         ),
-        (lambda: write_predictions(path, [("a", result)], "coco", (1,)), "2 numbers, one a class, got 1"),
-        (lambda: write_predictions(path, [("7.jpg", result), ("x/007.png", result)], "coco"), "another id"),
+        (lambda: write_predictions(path, [("a", result)], "coco", (1,)), "2 ids, one per class, got 1"),
+        (
+            lambda: write_predictions(path, [("7.jpg", result), ("x/007.png", result)], "coco"),
+            "a unique image id",
+        ),
     ]
     for call, got in calls:
         with pytest.raises(UserError, match=got):

@@ -68,13 +68,13 @@ def test_poses_are_boxes_with_points(tmp_path: Path, yolo: Make, text: Make) -> 
     ("line", "got"),
     [
         ("2 0.5 0.5 1 1", "one of the 2 class numbers up to 1, got 2"),
-        ("-1 0.5 0.5 1 1", "a class number first, got '-1'"),
-        ("cat 0.5 0.5 1 1", "a class number first, got 'cat'"),
+        ("-1 0.5 0.5 1 1", "a class number in the first column, got '-1'"),
+        ("cat 0.5 0.5 1 1", "a class number in the first column, got 'cat'"),
         ("1 0.5 0.5 1", "got 4 numbers"),
         ("1 0.5 0.5 1 1 0.9", "got 6 numbers"),
         ("1 0.5 x 1 1", "numbers after the class number, got 0.5 x 1 1"),
         ("1 0.5 nan 1 1", "finite numbers after the class number"),
-        ("1 0.5 0.5 -1 1", "a box whose"),
+        ("1 0.5 0.5 -1 1", "a box with x0 <= x1"),
         ("1 0.9 0.5 0.5 1", "inside its image of 40 x 30"),
         ("1 300 200 50 20", "inside its image of 40 x 30"),
     ],
@@ -110,7 +110,7 @@ def test_numbered_classes_are_those_of_every_split(tmp_path: Path, yolo: Make) -
     "entry",
     ["images/train", "../images/train", "/gone/set/images/train", "./images/train", "C:\\set\\images\\train"],
 )
-def test_where_a_yaml_points(tmp_path: Path, yolo: Make, text: Make, entry: str) -> None:
+def test_paths_in_a_yaml(tmp_path: Path, yolo: Make, text: Make, entry: str) -> None:
     root = yolo(tmp_path / "inner")
     text(root / "data.yml", f"path: /gone/set\nnames: [cat, dog]\ntrain: {entry}\nval: images/none\n")
     assert splits(root) == ("train", "val")
@@ -119,7 +119,7 @@ def test_where_a_yaml_points(tmp_path: Path, yolo: Make, text: Make, entry: str)
         read_detection(root, "val")
 
 
-def test_another_split_is_never_taken_for_a_missing_one(tmp_path: Path, yolo: Make, text: Make) -> None:
+def test_a_missing_split_is_not_replaced_by_another(tmp_path: Path, yolo: Make, text: Make) -> None:
     root = yolo(tmp_path, "{}")
     text(root / "data.yaml", "names: [cat, dog]\ntrain: ../train/images\n")
     with pytest.raises(UserError, match=r"a folder or list of images \.\./train/images"):
@@ -170,7 +170,7 @@ def test_several_yamls(tmp_path: Path, yolo: Make, text: Make) -> None:
     assert len(read_detection(root / "a.yaml")) == 2
 
 
-def test_no_label_at_all(tmp_path: Path, yolo: Make) -> None:
+def test_data_without_labels_are_refused(tmp_path: Path, yolo: Make) -> None:
     root = yolo(tmp_path)
     (root / "labels" / "train" / "a.txt").unlink()
     with pytest.raises(UserError, match="a label file for at least one of 2 images"):

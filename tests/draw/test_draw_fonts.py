@@ -17,7 +17,7 @@ CYRILLIC, ARABIC, ACCENTED = "\u043a\u043e\u0442", "\u0642\u0637\u0629", "na\u00
 
 
 def make_font(path: Path, letters: str) -> Path:
-    """A font with a triangle of its own for each letter."""
+    """Write a font with a different triangle for each character."""
     names = {ord(letter): f"g{i}" for i, letter in enumerate(letters)}
     glyphs = {}
     for i, name in enumerate([".notdef", *names.values()]):
@@ -49,15 +49,15 @@ def drawn(names: tuple[str, ...], label: int) -> bytes:
 
 @pytest.fixture
 def no_fonts(monkeypatch: pytest.MonkeyPatch):
-    """Nothing but Pillow's own font."""
+    """Make all fonts except that of Pillow unavailable."""
     monkeypatch.setattr(fonts, "_files", lambda letters, chosen: iter(()))
     fonts._font_file.cache_clear()
     yield
     fonts._font_file.cache_clear()
 
 
-def test_names_of_every_script_are_told_apart() -> None:
-    """Pairs of equal length: where each missing letter is the same box, both look alike."""
+def test_names_of_every_script_differ() -> None:
+    """The names of a pair have equal length: glyphs of missing characters would be equal."""
     pairs = [
         ("\u732b\u732b", "\u72ac\u72ac"), ("\u043a\u043e\u0442", "\u043f\u0435\u0441"),
         ("\uace0\uc591", "\uac15\uc544"), ("\u0642\u0637\u0629", "\u0643\u0644\u0628"),
@@ -69,13 +69,13 @@ def test_names_of_every_script_are_told_apart() -> None:
         assert bytes(masks[0]) != bytes(masks[1]), pair
 
 
-def test_without_a_font_names_become_numbers_with_a_legend(no_fonts) -> None:
+def test_without_a_font_names_are_drawn_as_numbers(no_fonts) -> None:
     names = ("cat", CHINESE, KOREAN, ACCENTED)
     assert undrawable_names(names) == {1: CHINESE, 2: KOREAN, 3: ACCENTED}
     assert [fonts.drawn_name(name, label) for label, name in enumerate(names)] == ["cat", "#1", "#2", "#3"]
 
 
-def test_the_font_that_has_the_letters_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_font_with_the_characters_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_font(tmp_path / "t.ttf", CHINESE + KOREAN + " 0.5")
     monkeypatch.setenv("SPPNET_FONT", str(path))
     assert fonts.font_file(CHINESE + " 0.5") == (str(path), 0)
@@ -86,24 +86,24 @@ def test_the_font_that_has_the_letters_is_taken(tmp_path: Path, monkeypatch: pyt
         fonts.font_file(CHINESE)
 
 
-def test_joined_scripts_need_shaping(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joined_scripts_require_raqm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts.features, "check", lambda feature: False)
     fonts._font_file.cache_clear()
     assert undrawable_names((ARABIC, DEVANAGARI, "cat")) == {0: ARABIC, 1: DEVANAGARI}
     fonts._font_file.cache_clear()
 
 
-def test_cyrillic_and_accents_have_a_font_with_matplotlib() -> None:
+def test_matplotlib_has_a_font_for_cyrillic_and_accents() -> None:
     pytest.importorskip("matplotlib")
     assert undrawable_names((CYRILLIC, ACCENTED)) == {}
 
 
-def test_control_characters_are_not_drawn(no_fonts) -> None:
+def test_control_characters_are_escaped(no_fonts) -> None:
     assert fonts.drawn_name("a\x1b[31m", 0) == "a\\x1b[31m"
 
 
 @pytest.mark.filterwarnings("error")
-def test_plots_of_any_names_draw_without_a_warning() -> None:
+def test_plots_of_any_names_give_no_warning() -> None:
     pytest.importorskip("matplotlib")
     names = [CHINESE, CYRILLIC, ARABIC, ACCENTED, "_a$b", "a\x1bb"]
     first = plot_confusion(np.eye(6, dtype=int), names)

@@ -29,14 +29,14 @@ def has_colour(pixels: np.ndarray, colour: tuple[int, int, int]) -> bool:
     return bool((np.abs(pixels - colour).max(2) <= 2).any())
 
 
-def test_each_class_has_its_line() -> None:
+def test_each_class_has_a_line() -> None:
     two = opened(plot_precision_recall({"cat": RISING, "dog": (RISING[0], RISING[1] / 2)}, {"cat": 0.5}))
     assert has_colour(two, class_colour(0))
     assert has_colour(two, class_colour(1))
     assert not has_colour(opened(plot_precision_recall({"cat": RISING})), class_colour(1))
 
 
-def test_classes_without_points_or_objects_and_odd_names_are_named_only() -> None:
+def test_classes_without_points_and_names_with_special_characters() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         curves = {"_a": ([], []), "$b": ([np.nan, np.nan], [0.0, 0.0]), "c$_$": RISING}
@@ -44,11 +44,11 @@ def test_classes_without_points_or_objects_and_odd_names_are_named_only() -> Non
     assert has_colour(pixels, class_colour(2))
 
 
-def test_many_classes_widen_the_plot() -> None:
-    few, many = (
+def test_legends_of_more_classes_are_wider() -> None:
+    narrow, wide = (
         opened(plot_precision_recall({f"class {i}": RISING for i in range(n)})).shape[1] for n in (3, 50)
     )
-    assert many > few
+    assert wide > narrow
 
 
 def test_lines_of_any_length_and_with_gaps() -> None:
@@ -63,7 +63,7 @@ def test_lines_of_any_length_and_with_gaps() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5, 30, 101])
-def test_confusion_of_few_and_many_classes(count: int) -> None:
+def test_confusion_matrices_of_any_size(count: int) -> None:
     matrix = np.eye(count, dtype=int) * 7
     matrix[0] = 0  # a class without images
     pixels = opened(plot_confusion(matrix, [f"class {i}" for i in range(count)]))
@@ -73,17 +73,17 @@ def test_confusion_of_few_and_many_classes(count: int) -> None:
     assert min(pixels.shape[:2]) > 400
 
 
-def test_what_cannot_be_plotted() -> None:
-    for call, got in [
+def test_invalid_arguments_raise_user_errors() -> None:
+    for call, message in [
         (lambda: plot_precision_recall({}), "at least one class"),
-        (lambda: plot_precision_recall({"a": ([1, 2], [1])}), "two lists of one length"),
+        (lambda: plot_precision_recall({"a": ([1, 2], [1])}), "two lists of equal length"),
         (lambda: plot_lines({}, "", "", ""), "at least one line"),
-        (lambda: plot_lines({"a": ([[1]], [[1]])}, "", "", ""), "two lists of one length"),
+        (lambda: plot_lines({"a": ([[1]], [[1]])}, "", "", ""), "two lists of equal length"),
         (lambda: plot_confusion(np.zeros((2, 3)), ["a", "b"]), r"counts \[2, 2\]"),
         (lambda: plot_confusion(np.zeros((0, 0)), []), "at least one class"),
         (lambda: plot_confusion(-np.eye(2), ["a", "b"]), "counts of at least 0"),
     ]:
-        with pytest.raises(UserError, match=got):
+        with pytest.raises(UserError, match=message):
             call()
 
 

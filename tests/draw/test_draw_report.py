@@ -17,7 +17,7 @@ VOID = {"meta", "img", "br", "link", "hr"}
 
 
 class Page(HTMLParser):
-    """Text and images of a page, and whether its tags close in order."""
+    """Parse a page into text and image sources, and check that its tags are nested correctly."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def png(size: tuple[int, int] = (30, 20)) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_report_holds_everything_and_needs_nothing(tmp_path: Path) -> None:
+def test_a_report_is_complete_and_self_contained(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.html"
     write_report(
         path,
@@ -72,7 +72,7 @@ def test_a_report_holds_everything_and_needs_nothing(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
-def test_an_empty_report_has_no_empty_parts(tmp_path: Path) -> None:
+def test_an_empty_report_has_no_empty_elements(tmp_path: Path) -> None:
     write_report(tmp_path / "r.html", "nothing", {})
     page = Page((tmp_path / "r.html").read_text())
     assert not {"h2", "dl", "table", "figure"} & set(page.tags)
@@ -81,9 +81,9 @@ def test_an_empty_report_has_no_empty_parts(tmp_path: Path) -> None:
     assert "table" in Page((tmp_path / "r.html").read_text()).tags
 
 
-def test_what_does_not_fit_leaves_no_file(tmp_path: Path) -> None:
+def test_invalid_arguments_leave_no_file(tmp_path: Path) -> None:
     path = tmp_path / "r.html"
-    with pytest.raises(UserError, match="row 1 of 't': expected 2 cells, one a column, got 1"):
+    with pytest.raises(UserError, match="row 1 of 't': expected 2 cells, one per column, got 1"):
         write_report(path, "", {}, [ReportTable("t", ["a", "b"], [[1, 2], [1]])])
     with pytest.raises(UserError, match="the bytes of a PNG or JPEG file"):
         write_report(path, "", {}, images=[ReportImage(b"GIF89a", "p")])

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import pytest
 import sklearn.base
 import torch
+from sppnet.detect.paper import PaperDetector
 from torch import Tensor
 
 import sppnet
 from sppnet.classify import Classifier, ClassifierOptions, NetworkClassifier, NetworkOptions
 from sppnet.detect import Detector, DetectorOptions
-from sppnet.detect.paper import PaperDetector
 from sppnet.errors import UserError
 from sppnet.estimators import (
     Estimator,
@@ -67,7 +67,7 @@ class Mean(Estimator[Answer]):
         self.mean_ = state.tensors["mean"]
 
 
-def test_a_new_kind_of_estimator_takes_one_class(tmp_path: Path) -> None:
+def test_a_new_kind_of_estimator_needs_one_class(tmp_path: Path) -> None:
     mean = Mean(C=2.0).fit([1.0, 3.0])
     mean.save(tmp_path / "run")
     again = sppnet.load(tmp_path / "run")
@@ -88,7 +88,7 @@ def test_a_failed_fit_leaves_the_estimator_unfitted() -> None:
             broken.predict(1.0)
 
 
-def test_one_bad_source_does_not_lose_the_others() -> None:
+def test_one_bad_source_leaves_the_other_results() -> None:
     mean = Mean().fit([1.0])
     asked: list[object] = []
 
@@ -104,7 +104,7 @@ def test_one_bad_source_does_not_lose_the_others() -> None:
     assert isinstance(failed, FailedPrediction)
     assert failed.source == "bad"
     assert float(last.scores) == 3.0
-    with pytest.raises(PredictionsError, match="1 of 3 that cannot: bad") as caught:
+    with pytest.raises(PredictionsError, match="1 of 3 that cannot be read: bad") as caught:
         mean.predict([1.0, "bad", 2.0])
     assert [type(result) for result in caught.value.results] == [Answer, FailedPrediction, Answer]
 
@@ -132,7 +132,7 @@ def test_parameters_work_as_in_scikit_learn(kind: type[Estimator[Any]]) -> None:
     assert estimator.seed == 8, "nothing is changed when one name is wrong"
 
 
-def test_single_options_are_those_of_the_dataclass() -> None:
+def test_single_options_equal_those_of_the_dataclass() -> None:
     assert Detector(C=0.5, nms=0.2) == Detector(options=DetectorOptions(C=0.5, nms=0.2))
     assert Detector().set_params(options__C=0.5) == Detector(C=0.5)
     assert PaperDetector(svm__C=0.5).options.svm.C == 0.5
@@ -141,13 +141,13 @@ def test_single_options_are_those_of_the_dataclass() -> None:
         Detector(flip_belov=1)
 
 
-def test_runs_of_an_unknown_kind_are_named(tmp_path: Path) -> None:
+def test_runs_of_an_unknown_kind_are_refused(tmp_path: Path) -> None:
     folder = Mean().fit([1.0]).save(tmp_path / "run")
     model = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**model, "format": 1, "kind": "ranker"}))
     with pytest.raises(UserError, match="kind 'ranker'"):
         sppnet.load(folder)
-    with pytest.raises(UserError, match="a run of a classifier, got a run of a ranker"):
+    with pytest.raises(UserError, match="a run of kind classifier, got a run of kind ranker"):
         Classifier.load(folder)
 
 
@@ -168,10 +168,10 @@ def tensors() -> dict[str, Tensor]:
         ({"scale": torch.ones((), dtype=torch.float64)}, "scale of torch.float32, got torch.float64"),
         ({"scale": torch.tensor(float("nan"))}, "finite numbers in scale"),
         ({"bias": torch.full((3,), 1e30)}, "finite numbers in bias"),
-        ({"more": torch.ones(1)}, "a further one, 'more'"),
+        ({"more": torch.ones(1)}, "the unexpected tensor 'more'"),
     ],
 )
-def test_tensors_are_held_against_the_table(change: dict[str, Tensor], said: str) -> None:
+def test_tensors_are_checked_against_the_table(change: dict[str, Tensor], said: str) -> None:
     assert check_tensors(tensors(), TABLE, "file", {"K": 2}) == {"K": 2, "D": 3}
     with pytest.raises(UserError, match=said):
         check_tensors(tensors() | change, TABLE, "file", {"K": 2})

@@ -1,4 +1,4 @@
-"""COCO results by pycocotools: category and image ids are the data set's, and AP is that of `evaluate`."""
+"""Written COCO results, evaluated by pycocotools: ids of categories and images, and AP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_data(root: Path, category_ids: tuple[int, ...], image_ids: tuple[int | 
     (root / "annotations").mkdir(parents=True)
     images, annotations = [], []
     for number, image_id in enumerate(image_ids):
-        name = f"{900 - number}.png"  # a name that is another number than the id
+        name = f"{900 - number}.png"  # a name with another number than the id
         Image.new("RGB", (64, 48)).save(root / name)
         images.append({"id": image_id, "file_name": name, "width": 64, "height": 48})
         for _ in range(3):
@@ -50,7 +50,7 @@ def make_data(root: Path, category_ids: tuple[int, ...], image_ids: tuple[int | 
 
 @pytest.mark.parametrize("category_ids", [(0, 1, 2), (3, 7, 9), (1, 2, 3), (90, 5, 40)])
 @pytest.mark.parametrize("image_ids", [(0, 1, 2, 3), (101, 205, 7, 10**12), ("a", "t-7", "007", "x y")])
-def test_ap_by_pycocotools_is_that_of_evaluate(
+def test_ap_by_pycocotools_equals_detection_metrics(
     tmp_path: Path, category_ids: tuple[int, ...], image_ids: tuple[int | str, ...]
 ) -> None:
     file = make_data(tmp_path / "data", category_ids, image_ids, seed=len(str(image_ids)))
@@ -70,11 +70,11 @@ def test_ap_by_pycocotools_is_that_of_evaluate(
     write_predictions(results, named, "coco", dataset.category_ids, image_id_list)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = coco.COCO(str(file))
-        judged = cocoeval.COCOeval(truth, truth.loadRes(str(results)), "bbox")
-        judged.evaluate()
-        judged.accumulate()
-        judged.summarize()
+        peer = cocoeval.COCOeval(truth, truth.loadRes(str(results)), "bbox")
+        peer.evaluate()
+        peer.accumulate()
+        peer.summarize()
     metrics = detection_metrics(found, [item.truth for item in dataset.items])
-    assert judged.stats[0] > 0
-    assert metrics["AP"] == pytest.approx(judged.stats[0], abs=1e-9)
-    assert metrics["AP50"] == pytest.approx(judged.stats[1], abs=1e-9)
+    assert peer.stats[0] > 0
+    assert metrics["AP"] == pytest.approx(peer.stats[0], abs=1e-9)
+    assert metrics["AP50"] == pytest.approx(peer.stats[1], abs=1e-9)

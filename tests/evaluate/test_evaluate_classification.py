@@ -18,7 +18,7 @@ def names_of(count):
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 9])
-def test_agrees_with_scikit_learn(classes):
+def test_equals_scikit_learn(classes):
     rng = np.random.default_rng(classes)
     labels = np.concatenate([np.arange(classes), rng.integers(0, classes, 200)])
     scores = rng.normal(size=(len(labels), classes))
@@ -29,15 +29,15 @@ def test_agrees_with_scikit_learn(classes):
     assert metrics["mean_class_accuracy"] == pytest.approx(balanced_accuracy_score(labels, guesses))
     assert metrics["confusion"] == confusion_matrix(labels, guesses).tolist()
     assert metrics["images"] == len(labels)
-    wanted = 1.0 if classes <= 5 else top_k_accuracy_score(labels, scores, k=5)
-    assert metrics["top5"] == pytest.approx(wanted)
+    top5 = 1.0 if classes <= 5 else top_k_accuracy_score(labels, scores, k=5)
+    assert metrics["top5"] == pytest.approx(top5)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.data())
-def test_agrees_with_counting(data):
-    """Few score values, so that ties are many: the class with the smaller number wins."""
+def test_equals_plain_counting(data):
+    """The few score values give many ties, in which the class with the smaller number ranks first."""
     classes, count = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 12))
     row = st.lists(st.integers(-1, 1), min_size=classes, max_size=classes)
     scores = data.draw(st.lists(row, min_size=count, max_size=count))
@@ -49,66 +49,66 @@ def test_agrees_with_counting(data):
         ranks.append(len(ahead))
     assert metrics["accuracy"] == pytest.approx(ranks.count(0) / count)
     assert metrics["top5"] == pytest.approx(sum(rank < 5 for rank in ranks) / count)
-    shares = []
+    accuracies = []
     for label, name in enumerate(names_of(classes)):
         own = [rank for rank, other in zip(ranks, labels, strict=True) if other == label]
         assert metrics["per_class"][name]["images"] == len(own)
-        share = own.count(0) / len(own) if own else None
-        assert metrics["per_class"][name]["accuracy"] == share
-        shares += [share] if own else []
+        accuracy = own.count(0) / len(own) if own else None
+        assert metrics["per_class"][name]["accuracy"] == accuracy
+        accuracies += [accuracy] if own else []
         assert sum(metrics["confusion"][label]) == len(own)
-    assert metrics["mean_class_accuracy"] == pytest.approx(sum(shares) / len(shares))
+    assert metrics["mean_class_accuracy"] == pytest.approx(sum(accuracies) / len(accuracies))
 
 
-def test_rows_of_the_confusion_are_the_truth():
+def test_rows_of_the_confusion_matrix_are_true_classes():
     scores = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
     metrics = classification_metrics(scores, torch.tensor([0, 0, 1]), ("ant", "bee"))
     assert metrics["confusion"] == [[0, 2], [0, 1]]
 
 
-def plain_eleven_point(scores, shown):
-    ranked = [one for _, one in sorted(zip(scores, shown, strict=True), key=lambda pair: -pair[0])]
+def plain_eleven_point(scores, relevant):
+    ranked = [one for _, one in sorted(zip(scores, relevant, strict=True), key=lambda pair: -pair[0])]
     total = sum(ranked)
     best = []
     for tenth in range(11):
-        fits = [0.0]
+        precisions = [0.0]
         for end in range(1, len(ranked) + 1):
             hits = sum(ranked[:end])
             if 10 * hits >= tenth * total:
-                fits.append(hits / end)
-        best.append(max(fits))
+                precisions.append(hits / end)
+        best.append(max(precisions))
     return sum(best) / 11
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.data())
-def test_mean_average_precision_agrees_with_plain_loops(data):
+def test_mean_average_precision_equals_plain_loops(data):
     classes, count = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 15))
 
     def table(values):
         row = st.lists(values, min_size=classes, max_size=classes)
         return data.draw(st.lists(row, min_size=count, max_size=count))
 
-    scores, shown = table(st.integers(-3, 3)), table(st.booleans())
+    scores, relevant = table(st.integers(-3, 3)), table(st.booleans())
     columns = [
-        plain_eleven_point([row[k] for row in scores], [row[k] for row in shown])
+        plain_eleven_point([row[k] for row in scores], [row[k] for row in relevant])
         for k in range(classes)
-        if any(row[k] for row in shown)
+        if any(row[k] for row in relevant)
     ]
-    given_scores, given_shown = torch.tensor(scores).float(), torch.tensor(shown)
+    given_scores, given_relevant = torch.tensor(scores).float(), torch.tensor(relevant)
     if columns:
-        wanted = sum(columns) / len(columns)
-        assert mean_average_precision(given_scores, given_shown) == pytest.approx(wanted)
+        expected = sum(columns) / len(columns)
+        assert mean_average_precision(given_scores, given_relevant) == pytest.approx(expected)
     else:
-        with pytest.raises(UserError, match="some image shows"):
-            mean_average_precision(given_scores, given_shown)
+        with pytest.raises(UserError, match="at least one True"):
+            mean_average_precision(given_scores, given_relevant)
 
 
 def test_mean_average_precision_of_perfect_and_of_reversed_rankings():
-    shown = torch.tensor([[True], [False], [False], [False]])
+    relevant = torch.tensor([[True], [False], [False], [False]])
     ranks = torch.tensor([[4.0], [3.0], [2.0], [1.0]])
-    assert mean_average_precision(ranks, shown) == 1.0
-    assert mean_average_precision(-ranks, shown) == pytest.approx(0.25)
+    assert mean_average_precision(ranks, relevant) == 1.0
+    assert mean_average_precision(-ranks, relevant) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,12 @@ def test_mean_average_precision_of_perfect_and_of_reversed_rankings():
         (torch.zeros(2, 2), torch.tensor([0, 1]), ("a", "a"), "names"),
     ],
 )
-def test_mistakes(scores, labels, names, where):
+def test_invalid_arguments_raise_user_errors(scores, labels, names, where):
     with pytest.raises(UserError, match=where):
         classification_metrics(scores, labels, names)
 
 
-def test_mistakes_of_relevance():
+def test_invalid_relevance_raises_user_errors():
     with pytest.raises(UserError, match="relevant"):
         mean_average_precision(torch.zeros(2, 2), torch.zeros(2, 3, dtype=torch.bool))
     with pytest.raises(UserError, match="relevant"):

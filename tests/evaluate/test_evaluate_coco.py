@@ -1,4 +1,4 @@
-"""COCO's AP against its rules written as plain loops, and against pycocotools where it is installed."""
+"""COCO metrics against plain loops, and against pycocotools if it is installed."""
 
 from __future__ import annotations
 
@@ -34,52 +34,52 @@ def shared(a, b):
     return max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
 
 
-def coco_verdicts(objects, rows, threshold, span, limit):
-    """(score, right) of one class in one image, ignored detections left out, and its objects' number."""
+def coco_matches(objects, rows, threshold, span, limit):
+    """Compute (score, correct) of the detections of one class in one image, and its number of objects."""
     outside = [o["hard"] or o["crowd"] or not span[0] <= extent(o["box"]) <= span[1] for o in objects]
     free = [True] * len(objects)
-    verdicts = []
+    matches = []
     for row in sorted(rows, key=lambda r: -r["score"])[:limit]:
         choice = {}
-        for ignored in (False, True):  # objects that count come first; the others only where none fits
-            for number, thing in enumerate(objects):
-                if outside[number] != ignored or not (free[number] or thing["crowd"]):
+        for ignored in (False, True):  # ignored objects match only if no other object does
+            for number, target in enumerate(objects):
+                if outside[number] != ignored or not (free[number] or target["crowd"]):
                     continue
-                inside = shared(row["box"], thing["box"])
-                union = extent(row["box"]) + (0 if thing["crowd"] else extent(thing["box"]) - inside)
-                share = inside / union if union > 0 else 0.0
-                if share >= max(threshold, choice.get("share", 0.0)):
-                    choice = {"share": share, "number": number}
+                inside = shared(row["box"], target["box"])
+                union = extent(row["box"]) + (0 if target["crowd"] else extent(target["box"]) - inside)
+                iou = inside / union if union > 0 else 0.0
+                if iou >= max(threshold, choice.get("iou", 0.0)):
+                    choice = {"iou": iou, "number": number}
             if choice:
                 break
         if choice:
             free[choice["number"]] = False
             if not outside[choice["number"]]:
-                verdicts.append((row["score"], True))
+                matches.append((row["score"], True))
         elif span[0] <= extent(row["box"]) <= span[1]:
-            verdicts.append((row["score"], False))
-    return verdicts, outside.count(False)
+            matches.append((row["score"], False))
+    return matches, outside.count(False)
 
 
 def coco_curve(images, label, threshold, span, limit=100):
-    """Precision at the 101 recalls and the last recall; None without objects."""
-    verdicts, count = [], 0
+    """Compute the precision at 101 recalls and the last recall; None without objects."""
+    matches, count = [], 0
     for objects, rows in images:
-        one, number = coco_verdicts(
+        one, number = coco_matches(
             [o for o in objects if o["label"] == label],
             [r for r in rows if r["label"] == label],
             threshold,
             span,
             limit,
         )
-        verdicts += one
+        matches += one
         count += number
     if not count:
         return None
-    verdicts.sort(key=lambda v: -v[0])
+    matches.sort(key=lambda v: -v[0])
     hits, points = 0, []
-    for rank, (_, right) in enumerate(verdicts, 1):
-        hits += right
+    for rank, (_, correct) in enumerate(matches, 1):
+        hits += correct
         points.append((hits / count, hits / rank))
     best = []
     for recall in RECALLS:
@@ -88,7 +88,7 @@ def coco_curve(images, label, threshold, span, limit=100):
 
 
 def plain_coco(images):
-    """All numbers of CocoScores but the per-class ones, and those beside them."""
+    """Compute the attributes of CocoScores and, separately, those per class."""
 
     def mean(values):
         known = [v for v in values if v is not None]
@@ -105,7 +105,7 @@ def plain_coco(images):
     labels = range(len(NAMES))
     numbers = {name: mean([of(k, THRESHOLDS, span) for k in labels]) for name, span in RANGES.items()}
     classes = [
-        [of(k, part, RANGES["ap"]) for part in (THRESHOLDS, THRESHOLDS[:1], THRESHOLDS[5:6])] for k in labels
+        [of(k, some, RANGES["ap"]) for some in (THRESHOLDS, THRESHOLDS[:1], THRESHOLDS[5:6])] for k in labels
     ]
     numbers["ap50"], numbers["ap75"] = mean([c[1] for c in classes]), mean([c[2] for c in classes])
     for limit in (1, 10, 100):
@@ -139,15 +139,15 @@ def as_values(images):
     return found, truths
 
 
-def agree(images):
-    ours = coco_scores(*as_values(images))
+def check(images):
+    result = coco_scores(*as_values(images))
     numbers, classes = plain_coco(images)
     for name, value in numbers.items():
-        assert getattr(ours, name) == (None if value is None else pytest.approx(value, abs=1e-9)), name
+        assert getattr(result, name) == (None if value is None else pytest.approx(value, abs=1e-9)), name
     for label, (ap, ap50, ap75) in enumerate(classes):
-        mine = ours.per_class[label]
-        for got, wanted in ((mine.ap, ap), (mine.ap50, ap50), (mine.ap75, ap75)):
-            assert got == (None if wanted is None else pytest.approx(wanted, abs=1e-9))
+        own = result.per_class[label]
+        for value, expected in ((own.ap, ap), (own.ap50, ap50), (own.ap75, ap75)):
+            assert value == (None if expected is None else pytest.approx(expected, abs=1e-9))
 
 
 def thing(box, label=0, hard=False, crowd=False):
@@ -159,7 +159,7 @@ def finding(box, score, label=0):
 
 
 def random_images(seed, images=12):
-    """Objects of all sizes, detections near them and anywhere, crowds, difficult ones, ties."""
+    """Create objects of all sizes, crowds and difficult objects, and detections with tied scores."""
     rng = np.random.default_rng(seed)
 
     def anywhere():
@@ -187,8 +187,8 @@ def random_images(seed, images=12):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_agrees_with_plain_loops(seed):
-    agree(random_images(seed))
+def test_equals_plain_loops(seed):
+    check(random_images(seed))
 
 
 corner = st.integers(0, 6)
@@ -207,20 +207,20 @@ a_detection = st.builds(finding, small_box, st.sampled_from([-1.0, 0.0, 0.5, 0.7
         st.tuples(st.lists(an_object, max_size=4), st.lists(a_detection, max_size=6)), min_size=1, max_size=3
     )
 )
-def test_agrees_with_plain_loops_on_a_coarse_grid(images):
-    agree(images)
+def test_equals_plain_loops_on_a_coarse_grid(images):
+    check(images)
 
 
-def test_only_the_hundred_best_of_a_image_count():
-    """The hundred and first detection is the right one: it comes too late."""
+def test_at_most_a_hundred_detections_per_image_count():
+    """The correct detection ranks 101st."""
     box = (10, 10, 60, 60)
     rows = [finding((100, 100, 120, 120), 1 - i / 1000) for i in range(100)] + [finding(box, 0.1)]
     assert coco_scores(*as_values([([thing(box)], rows)])).ap == 0.0
     assert coco_scores(*as_values([([thing(box)], rows[1:])])).ar100 == 1.0
-    agree([([thing(box)], rows)])
+    check([([thing(box)], rows)])
 
 
-def test_a_crowd_takes_any_number_of_detections():
+def test_a_crowd_matches_any_number_of_detections():
     rows = [finding((10 * i, 10, 10 * i + 9, 60), 0.9) for i in range(8)] + [
         finding((200, 200, 260, 260), 0.5)
     ]
@@ -231,7 +231,7 @@ def test_a_crowd_takes_any_number_of_detections():
     assert without.ap == pytest.approx(1 / 9)
 
 
-def test_a_difficult_object_excuses_the_detection_that_matches_it():
+def test_the_detection_of_a_difficult_object_is_ignored():
     box, other = (10, 10, 60, 60), (200, 200, 260, 260)
     rows = [finding(box, 0.9), finding(other, 0.5)]
     easy, hard = thing(other), thing(box, hard=True)
@@ -240,8 +240,8 @@ def test_a_difficult_object_excuses_the_detection_that_matches_it():
     assert coco_scores(*as_values([([hard], rows)])).ap is None
 
 
-def test_areas_are_told_apart():
-    """Each object found exactly, in its own image; the medium one not at all."""
+def test_area_ranges():
+    """The small and the large object are detected, the medium one is not."""
     small, medium, large = (0, 0, 31, 31), (0, 0, 64, 64), (0, 0, 120, 120)
     images = [
         ([thing(small)], [finding(small, 0.9)]),
@@ -254,37 +254,37 @@ def test_areas_are_told_apart():
 
 
 @pytest.mark.parametrize("images", [[([], [])], [([], [finding((0, 0, 9, 9), 0.5)])]])
-def test_nothing_to_find(images):
+def test_images_without_objects(images):
     scores = coco_scores(*as_values(images))
     assert scores.ap is None
     assert scores.ar100 is None
     assert [c.ap50 for c in scores.per_class] == [None] * 3
 
 
-def test_nothing_found():
+def test_images_without_detections():
     scores = coco_scores(*as_values([([thing((0, 0, 9, 9))], [])]))
     assert scores.ap == scores.ap50 == scores.ap_small == scores.ar100 == 0.0
     assert scores.ap_large is None
 
 
-def test_it_prints_nothing(capfd):
+def test_evaluation_prints_nothing(capfd):
     coco_scores(*as_values(random_images(1, 2)))
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_pycocotools(seed):
+def test_equals_pycocotools(seed):
     pytest.importorskip("pycocotools")
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    # pycocotools knows no difficult objects.
+    # pycocotools does not support difficult objects.
     images = [([{**o, "hard": False} for o in objects], rows) for objects, rows in random_images(seed, 25)]
 
-    def rows_of(part):
+    def annotations(column):
         rows = []
         for number, image in enumerate(images, 1):
-            for row in image[part]:
+            for row in image[column]:
                 x0, y0, x1, y1 = row["box"]
                 rows.append(
                     {
@@ -304,17 +304,17 @@ def test_agrees_with_pycocotools(seed):
         truth.dataset = {
             "images": [{"id": number} for number in range(1, len(images) + 1)],
             "categories": [{"id": number} for number in range(1, 4)],
-            "annotations": rows_of(0),
+            "annotations": annotations(0),
         }
         truth.createIndex()
         found = COCO()
-        found.dataset = {**truth.dataset, "annotations": rows_of(1)}
+        found.dataset = {**truth.dataset, "annotations": annotations(1)}
         found.createIndex()
         peer = COCOeval(truth, found, "bbox")
         peer.evaluate()
         peer.accumulate()
         peer.summarize()
-    ours = coco_scores(*as_values(images))
-    mine = [ours.ap, ours.ap50, ours.ap75, ours.ap_small, ours.ap_medium, ours.ap_large]
-    mine += [ours.ar1, ours.ar10, ours.ar100]
-    assert mine == pytest.approx(peer.stats[:9].tolist(), abs=1e-6)
+    result = coco_scores(*as_values(images))
+    values = [result.ap, result.ap50, result.ap75, result.ap_small, result.ap_medium, result.ap_large]
+    values += [result.ar1, result.ar10, result.ar100]
+    assert values == pytest.approx(peer.stats[:9].tolist(), abs=1e-6)

@@ -20,8 +20,8 @@ def truth(boxes, labels, names=NAMES):
 
 
 def found(boxes, labels, scores, names=NAMES):
-    place = Boxes(torch.tensor(boxes).float().reshape(-1, 4), SIZE)
-    return Detections(place, torch.tensor(scores), torch.tensor(labels), names)
+    xyxy = torch.tensor(boxes).float().reshape(-1, 4)
+    return Detections(Boxes(xyxy, SIZE), torch.tensor(scores), torch.tensor(labels), names)
 
 
 TRUTHS = [
@@ -34,7 +34,7 @@ FOUND = [
 ]
 
 
-def test_the_keys_and_that_json_holds_them():
+def test_keys_and_json_round_trip():
     metrics = detection_metrics(FOUND, TRUTHS)
     again = json.loads(json.dumps(metrics, allow_nan=False))
     assert again == metrics
@@ -47,7 +47,7 @@ def test_the_keys_and_that_json_holds_them():
         assert set(row) == {"AP50", "AP75", "AP", "VOC07_AP50", "VOC_AP50", "objects"}
 
 
-def test_the_numbers_are_those_of_coco_and_voc():
+def test_values_are_those_of_coco_scores_and_voc_curves():
     metrics = detection_metrics(FOUND, TRUTHS)
     coco, curves = coco_scores(FOUND, TRUTHS), voc_curves(FOUND, TRUTHS)
     assert (metrics["AP50"], metrics["AP75"], metrics["AP"]) == (coco.ap50, coco.ap75, coco.ap)
@@ -63,8 +63,8 @@ def test_the_numbers_are_those_of_coco_and_voc():
         assert (row["VOC07_AP50"], row["VOC_AP50"]) == (curves[number].eleven_point, curves[number].area)
 
 
-def test_worked_by_hand():
-    """Ants: found 2 of 3, first two of the ranking; the bee found; no cat, and a wrong one found."""
+def test_values_computed_by_hand():
+    """The first two of the ranking detect two of three ants; the bee is detected; a false cat is detected."""
     metrics = detection_metrics(FOUND, TRUTHS)
     assert (metrics["images"], metrics["objects"]) == (2, 4)
     per_class = metrics["per_class"]
@@ -79,14 +79,14 @@ def test_worked_by_hand():
     assert metrics["AP50"] == pytest.approx((67 / 101 + 1) / 2)
 
 
-def test_everything_found_exactly():
+def test_perfect_detections():
     perfect = [Detections(one.boxes, torch.linspace(1, 0.5, len(one)), one.labels, NAMES) for one in TRUTHS]
     metrics = detection_metrics(perfect, TRUTHS)
     for key in ("AP50", "AP75", "AP", "APs", "APm", "APl", "AR100", "VOC07_AP50", "VOC_AP50"):
         assert metrics[key] == pytest.approx(1.0), key
 
 
-def test_nothing_found_and_nothing_to_find():
+def test_no_detections_and_no_objects():
     nothing = [Detections.empty(SIZE, NAMES)] * 2
     metrics = detection_metrics(nothing, TRUTHS)
     assert (metrics["AP"], metrics["VOC07_AP50"], metrics["VOC_AP50"]) == (0.0, 0.0, 0.0)
@@ -97,12 +97,11 @@ def test_nothing_found_and_nothing_to_find():
     assert metrics["VOC_AP50"] is None
 
 
-def test_the_order_of_the_classes_does_not_matter():
-    """The same images with the classes numbered otherwise."""
-    turned = ("cat", "ant", "bee")
-    number = torch.tensor([turned.index(name) for name in NAMES])
-    other_truths = [GroundTruth.make(t.boxes, number[t.labels], turned) for t in TRUTHS]
-    other_found = [Detections(f.boxes, f.scores, number[f.labels], turned) for f in FOUND]
+def test_metrics_do_not_depend_on_the_order_of_classes():
+    reordered = ("cat", "ant", "bee")
+    number = torch.tensor([reordered.index(name) for name in NAMES])
+    other_truths = [GroundTruth.make(t.boxes, number[t.labels], reordered) for t in TRUTHS]
+    other_found = [Detections(f.boxes, f.scores, number[f.labels], reordered) for f in FOUND]
     one, two = detection_metrics(FOUND, TRUTHS), detection_metrics(other_found, other_truths)
     assert one["per_class"] == two["per_class"]
     assert one["AP"] == pytest.approx(two["AP"])
@@ -111,7 +110,7 @@ def test_the_order_of_the_classes_does_not_matter():
 @pytest.mark.parametrize(
     ("detections", "truths", "where"),
     [
-        (FOUND[:1], TRUTHS, "detections: expected one for each of the 2"),
+        (FOUND[:1], TRUTHS, "detections: expected one entry per image, 2"),
         ([], [], "at least one image"),
         (
             [FOUND[0], found([[0, 0, 9, 9]], [0], [0.5], ("ant", "cat", "bee"))],
@@ -123,12 +122,16 @@ def test_the_order_of_the_classes_does_not_matter():
         (
             [found([[0, 0, 9, 9]], [0], [0.5], ("ant", "ant"))],
             [truth([[0, 0, 9, 9]], [0], ("ant", "ant"))],
-            "each a different one",
+            "one or more unique names",
         ),
-        ([Detections.empty(SIZE, ())], [GroundTruth.make(Boxes.empty(SIZE), torch.zeros(0), ())], "one name"),
+        (
+            [Detections.empty(SIZE, ())],
+            [GroundTruth.make(Boxes.empty(SIZE), torch.zeros(0), ())],
+            "one or more unique names",
+        ),
     ],
 )
-def test_mistakes(detections, truths, where):
+def test_invalid_arguments_raise_user_errors(detections, truths, where):
     for measure in (detection_metrics, voc_curves, coco_scores):
         with pytest.raises(UserError, match=where):
             measure(detections, truths)

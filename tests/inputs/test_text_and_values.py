@@ -20,13 +20,15 @@ ANY = st.recursive(
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO, errno.ENOENT])
-def test_the_file_system_s_refusals_are_the_user_s(number: int) -> None:
+def test_errors_of_the_file_system_are_user_errors(number: int) -> None:
     with pytest.raises(UserError, match=r"a\.txt: expected a readable file or folder"), reading("set"):
         raise OSError(number, "refused", "a.txt")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20))
-def test_text_in_every_encoding_with_a_mark(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_text_in_every_encoding_with_a_byte_order_mark(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     path = tmp_path_factory.mktemp("text") / "a.txt"
     for encoding in ("utf-8-sig", "utf-16", "utf-32"):
         path.write_bytes(text.encode(encoding))
@@ -34,14 +36,14 @@ def test_text_in_every_encoding_with_a_mark(tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("content", [b"caf\xe9", b"\xff\xfe\0", b"a\xc3", b"\xfe\xff\xd8\0"])
-def test_other_bytes_are_not_guessed(tmp_path: Path, content: bytes) -> None:
+def test_other_encodings_are_not_guessed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     with pytest.raises(UserError, match="text in UTF-8"):
         read_text(path)
 
 
-def test_nul_characters_are_no_text(tmp_path: Path) -> None:
+def test_nul_characters_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"cat\ndog\0\n")
     with pytest.raises(UserError, match="NUL"):
@@ -49,7 +51,7 @@ def test_nul_characters_are_no_text(tmp_path: Path) -> None:
 
 
 @given(ANY)
-def test_values_are_taken_or_refused(value: object) -> None:
+def test_values_are_accepted_or_refused(value: object) -> None:
     for read in (whole, lambda v, w: identifier(v, w, "an id"), flag):
         with contextlib.suppress(UserError):
             read(value, "a.json")
@@ -86,8 +88,8 @@ def test_numbers_as_text(number: float) -> None:
         [1],
     ],
 )
-def test_what_is_no_number(value: object) -> None:
-    with pytest.raises(ValueError, match="no "):
+def test_other_values_are_not_numbers(value: object) -> None:
+    with pytest.raises(ValueError, match="not a "):
         real(value)
 
 
@@ -100,7 +102,7 @@ def test_depth_is_bounded(tmp_path: Path, name: str, load: object) -> None:
         load(path)
 
 
-def test_an_alias_bomb_costs_what_it_says(tmp_path: Path) -> None:
+def test_yaml_aliases_take_memory_once(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 25)]
     path = tmp_path / "a.yaml"

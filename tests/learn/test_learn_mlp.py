@@ -1,4 +1,4 @@
-"""A hidden layer against what it should learn."""
+"""Training of the MLP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sppnet.learn import MLPOptions, fit_mlp, fit_ridge
 
 
 def _table(count: int = 2000) -> tuple[Tensor, Tensor]:
-    """Rows far from 0 and not of unit size, and what no linear function of them tells."""
+    """Create features that are neither centred nor scaled, and a target that is not linear in them."""
     draw = torch.Generator().manual_seed(0)
     rows = torch.randn(count, 6, generator=draw)
     return rows * 30 + 500, (rows[:, :1] * rows[:, 1:2]).sign()
@@ -25,20 +25,20 @@ def _fit(rows: Tensor, goals: Tensor, seed: int = 0) -> Tensor:
     return found.outputs(rows)
 
 
-def test_it_learns_what_a_linear_model_cannot() -> None:
+def test_mlp_fits_a_function_that_a_linear_model_cannot() -> None:
     rows, goals = _table()
-    straight = fit_ridge(rows, goals, 1e-3).scores(rows)
-    assert float(mse_loss(straight, goals)) > 0.9
+    linear = fit_ridge(rows, goals, 1e-3).scores(rows)
+    assert float(mse_loss(linear, goals)) > 0.9
     assert float(mse_loss(_fit(rows, goals), goals)) < 0.5
 
 
-def test_the_same_seed_gives_the_same() -> None:
+def test_fits_with_equal_seeds_are_equal() -> None:
     rows, goals = _table(300)
     assert torch.equal(_fit(rows, goals), _fit(rows, goals))
     assert not torch.equal(_fit(rows, goals), _fit(rows, goals, seed=1))
 
 
-def test_fewer_rows_than_a_batch() -> None:
+def test_fewer_samples_than_a_batch() -> None:
     rows, goals = _table(3)
     assert bool(torch.isfinite(_fit(rows, goals)).all())
 
@@ -55,6 +55,6 @@ def test_fewer_rows_than_a_batch() -> None:
         ("dropout", 1.0),
     ],
 )
-def test_options_out_of_range_are_named(field: str, value: object) -> None:
+def test_options_out_of_range_raise_user_errors(field: str, value: object) -> None:
     with pytest.raises(UserError, match=f"MLPOptions.{field}"):
         MLPOptions(**{field: value})

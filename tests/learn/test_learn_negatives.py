@@ -11,15 +11,15 @@ from sppnet.learn import NegativeCache, NegativeRule
 
 
 def rows_of(keys: Tensor) -> Tensor:
-    """Rows that tell whose they are."""
+    """Create features that identify their keys."""
     return torch.stack([keys.float(), -keys.float()], 1)
 
 
-def test_the_releases_numbers():
+def test_defaults_are_those_of_the_spp_net_release():
     assert NegativeRule() == NegativeRule(-1.0001, -1.2, 2000, 100_000)
 
 
-def test_adds_above_the_limit_and_nothing_twice():
+def test_add_takes_scores_above_the_threshold_and_each_key_once():
     keys = torch.tensor([5, 6, 7, 8])
     scores = torch.tensor([-1.0001, -1.0, 0.5, -3.0])
     cache = NegativeCache.empty().add(rows_of(keys), scores, keys)
@@ -29,10 +29,10 @@ def test_adds_above_the_limit_and_nothing_twice():
     more = cache.add(rows_of(keys), torch.zeros(4), keys)
     assert more.keys.tolist() == [6, 7, 5, 8]
     assert more.fresh == 4
-    assert cache.keys.tolist() == [6, 7]  # the old value is as it was
+    assert cache.keys.tolist() == [6, 7]  # caches are immutable
 
 
-def test_is_due_after_more_than_so_many_additions():
+def test_fit_is_due_after_more_than_refit_after_additions():
     rule = NegativeRule(refit_after=3)
     keys = torch.arange(3)
     cache = NegativeCache.empty(rule).add(rows_of(keys), torch.zeros(3), keys)
@@ -44,7 +44,7 @@ def test_is_due_after_more_than_so_many_additions():
     assert len(after) == 6
 
 
-def test_evicts_what_the_new_svm_is_sure_of():
+def test_evict_removes_scores_below_the_threshold():
     keys = torch.arange(5)
     cache = NegativeCache.empty().add(rows_of(keys), torch.zeros(5), keys)
     after = cache.evict(torch.tensor([-1.3, -1.1, -9.0, 0.0, -1.1999]))
@@ -56,7 +56,7 @@ def test_evicts_what_the_new_svm_is_sure_of():
     assert none.add(rows_of(keys), torch.zeros(5), keys).rows.shape == (5, 2)
 
 
-def test_of_too_many_keeps_the_highest():
+def test_a_full_cache_retains_the_highest_scores():
     keys = torch.arange(6)
     rule = NegativeRule(capacity=3)
     cache = NegativeCache.empty(rule).add(rows_of(keys[:4]), torch.tensor([0.1, 0.9, 0.3, 0.2]), keys[:4])
@@ -69,7 +69,7 @@ def test_of_too_many_keeps_the_highest():
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 8), st.integers(1, 12))
 def test_equals_a_plain_list(seed: int, steps: int, capacity: int):
-    """The same rules on a list of (key, score), through any sequence of additions and evictions."""
+    """Compare with a list of (key, score) through random sequences of additions and evictions."""
     draw = torch.Generator().manual_seed(seed)
     rule = NegativeRule(refit_after=4, capacity=capacity)
     cache = NegativeCache.empty(rule)
@@ -78,10 +78,10 @@ def test_equals_a_plain_list(seed: int, steps: int, capacity: int):
     for _ in range(steps):
         keys = torch.randperm(20, generator=draw)[: int(torch.randint(0, 7, (), generator=draw))]
         scores = torch.rand(len(keys), generator=draw) * 2 - 2
-        held = {key for key, _ in plain}
+        known = {key for key, _ in plain}
         cache = cache.add(rows_of(keys), scores, keys)
         for key, score in zip(keys.tolist(), scores.tolist(), strict=True):
-            if score > rule.add_above and key not in held:
+            if score > rule.add_above and key not in known:
                 plain.append((key, score))
                 fresh += 1
         best = sorted(plain, key=lambda pair: -pair[1])[:capacity]
@@ -101,7 +101,7 @@ def test_equals_a_plain_list(seed: int, steps: int, capacity: int):
             assert torch.equal(cache.rows, rows_of(cache.keys))
 
 
-def test_refuses_what_does_not_fit():
+def test_invalid_arguments_raise_user_errors():
     keys = torch.arange(3)
     cache = NegativeCache.empty()
     with pytest.raises(UserError, match="none"):

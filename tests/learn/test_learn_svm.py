@@ -20,7 +20,7 @@ LOSSES: tuple[LossName, LossName] = ("squared_hinge", "hinge")
 
 
 def problem(count: int, columns: int, classes: int, noise: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Rows like pooled activations, and targets of which some do not count."""
+    """Create features distributed like pooled activations, and targets with some zeros."""
     draw = torch.Generator().manual_seed(seed)
     rows = torch.rand(count, columns, generator=draw) ** 2
     truth = torch.randn(columns, classes, generator=draw) / columns**0.5
@@ -32,7 +32,7 @@ def problem(count: int, columns: int, classes: int, noise: float, seed: int = 0)
 
 
 def objective(rows: Tensor, targets: Tensor, model: LinearModel, options: SvmOptions) -> NDArray[np.float64]:
-    """liblinear's objective, one pair of row and class at a time."""
+    """Compute the objective of liblinear with plain loops."""
     x, weight, bias = rows.double().numpy(), model.weight.double().numpy(), model.bias.double().numpy()
     values: list[float] = []
     for k in range(len(weight)):
@@ -50,12 +50,12 @@ def objective(rows: Tensor, targets: Tensor, model: LinearModel, options: SvmOpt
 
 
 def liblinear(rows: Tensor, targets: Tensor, options: SvmOptions) -> LinearModel:
-    """scikit-learn's SVM of each class, converged."""
+    """Fit the converged SVM of scikit-learn for each class."""
     weights: list[Tensor] = []
     biases: list[float] = []
     for k in range(targets.shape[1]):
         used = targets[:, k] != 0
-        machine = LinearSVC(
+        svc = LinearSVC(
             C=options.C,
             loss=options.loss,
             dual=options.loss == "hinge",
@@ -68,16 +68,16 @@ def liblinear(rows: Tensor, targets: Tensor, options: SvmOptions) -> LinearModel
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            machine.fit(rows[used].double().numpy(), targets[used, k].numpy())
-        weights.append(torch.from_numpy(machine.coef_[0]))
-        biases.append(float(np.ravel(machine.intercept_)[0]))
+            svc.fit(rows[used].double().numpy(), targets[used, k].numpy())
+        weights.append(torch.from_numpy(svc.coef_[0]))
+        biases.append(float(np.ravel(svc.intercept_)[0]))
     return LinearModel(torch.stack(weights), torch.tensor(biases, dtype=torch.float64))
 
 
-def assert_equal_machines(ours: LinearModel, theirs: LinearModel, tolerance: float = 1e-3):
-    ours_all = torch.cat([ours.weight, ours.bias[:, None]], 1).double()
-    theirs_all = torch.cat([theirs.weight, theirs.bias[:, None]], 1).double()
-    error = (ours_all - theirs_all).norm(dim=1) / theirs_all.norm(dim=1)
+def assert_close_models(model: LinearModel, expected: LinearModel, tolerance: float = 1e-3):
+    one = torch.cat([model.weight, model.bias[:, None]], 1).double()
+    two = torch.cat([expected.weight, expected.bias[:, None]], 1).double()
+    error = (one - two).norm(dim=1) / two.norm(dim=1)
     assert error.max() < tolerance, error
 
 
@@ -85,13 +85,13 @@ def assert_equal_machines(ours: LinearModel, theirs: LinearModel, tolerance: flo
 @pytest.mark.parametrize(
     ("count", "columns", "C", "bias_feature", "positive_weight"),
     [
-        (400, 30, 1.0, 1.0, 1.0),  # more rows than columns
-        (400, 30, 1e-3, 10.0, 2.0),  # the release's options
+        (400, 30, 1.0, 1.0, 1.0),  # more samples than columns
+        (400, 30, 1e-3, 10.0, 2.0),  # options of the SPP_net release
         (400, 30, 30.0, 0.0, 1.0),  # no bias
-        (60, 200, 1.0, 1.0, 2.0),  # more columns than rows: separable
+        (60, 200, 1.0, 1.0, 2.0),  # more columns than samples: separable
         (60, 200, 1e-3, 10.0, 1.0),
-        (60, 200, 100.0, 1.0, 1.0),  # a hard margin, nearly
-        (260, 200, 50.0, 1.0, 1.0),  # the same with more rows than columns
+        (60, 200, 100.0, 1.0, 1.0),  # nearly a hard margin
+        (260, 200, 50.0, 1.0, 1.0),  # nearly a hard margin, more samples than columns
     ],
 )
 def test_equals_liblinear(
@@ -99,46 +99,48 @@ def test_equals_liblinear(
 ):
     rows, targets = problem(count, columns, 3, 0.1)
     options = SvmOptions(C, loss, bias_feature, positive_weight)
-    ours = fit_linear_svm(rows, targets, options)
-    theirs = liblinear(rows, targets, options)
-    assert ours.weight.dtype == torch.float32
-    assert_equal_machines(ours, theirs)
-    ratio = objective(rows, targets, ours, options) / objective(rows, targets, theirs, options)
+    model = fit_linear_svm(rows, targets, options)
+    expected = liblinear(rows, targets, options)
+    assert model.weight.dtype == torch.float32
+    assert_close_models(model, expected)
+    ratio = objective(rows, targets, model, options) / objective(rows, targets, expected, options)
     assert np.all(ratio < 1.001), ratio
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_equals_liblinear_with_thousands_of_active_rows(loss: LossName):
+def test_equals_liblinear_with_thousands_of_active_samples(loss: LossName):
     rows, targets = problem(6000, 12, 3, 2.0)
     options = SvmOptions(0.05, loss)
-    assert_equal_machines(fit_linear_svm(rows, targets, options), liblinear(rows, targets, options))
+    assert_close_models(fit_linear_svm(rows, targets, options), liblinear(rows, targets, options))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_many_classes_at_once_equal_each_alone(loss: LossName, monkeypatch: pytest.MonkeyPatch):
+def test_joint_fit_equals_separate_fits(loss: LossName, monkeypatch: pytest.MonkeyPatch):
     rows, targets = problem(150, 40, 5, 0.3)
     options = SvmOptions(loss=loss, tolerance=1e-5)
-    together = fit_linear_svm(rows, targets, options)
-    alone = [fit_linear_svm(rows, targets[:, k : k + 1], options) for k in range(5)]
-    assert_equal_machines(
-        together, LinearModel(torch.cat([m.weight for m in alone]), torch.cat([m.bias for m in alone])), 1e-4
+    joint = fit_linear_svm(rows, targets, options)
+    separate = [fit_linear_svm(rows, targets[:, k : k + 1], options) for k in range(5)]
+    assert_close_models(
+        joint,
+        LinearModel(torch.cat([m.weight for m in separate]), torch.cat([m.bias for m in separate])),
+        1e-4,
     )
-    monkeypatch.setattr("sppnet.learn.svm._PAIRS", 300)  # two classes at a time
-    assert_equal_machines(fit_linear_svm(rows, targets, options), together, 1e-4)
+    monkeypatch.setattr("sppnet.learn.svm._PAIRS", 300)  # two classes per group
+    assert_close_models(fit_linear_svm(rows, targets, options), joint, 1e-4)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(("count", "columns"), [(300, 20), (40, 100)])
-def test_a_start_changes_nothing_but_the_way(loss: LossName, count: int, columns: int):
+def test_start_does_not_change_the_result(loss: LossName, count: int, columns: int):
     rows, targets = problem(count, columns, 3, 0.5)
     options = SvmOptions(loss=loss, tolerance=1e-5)
     cold = fit_linear_svm(rows, targets, options)
     draw = torch.Generator().manual_seed(1)
-    wild = LinearModel(torch.randn(3, columns, generator=draw), torch.randn(3, generator=draw))
+    random = LinearModel(torch.randn(3, columns, generator=draw), torch.randn(3, generator=draw))
     nearby = fit_linear_svm(rows[: count // 2], targets[: count // 2], options)
-    for start in (cold, nearby, wild):
-        assert_equal_machines(fit_linear_svm(rows, targets, options, start), cold, 1e-4)
-    # At the optimum, one step is enough.
+    for start in (cold, nearby, random):
+        assert_close_models(fit_linear_svm(rows, targets, options, start), cold, 1e-4)
+    # From the optimum, one step suffices.
     if loss == "squared_hinge":
         again = SvmOptions(loss=loss, tolerance=1e-3, max_iterations=2)
         with warnings.catch_warnings():
@@ -148,34 +150,34 @@ def test_a_start_changes_nothing_but_the_way(loss: LossName, count: int, columns
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_squared_hinge_meets_its_optimality_condition(data: st.DataObject):
-    """The gradient, w - 2 C sum_i cost_i m_i y_i x_i, vanishes: also for odd little problems."""
+def test_squared_hinge_satisfies_the_optimality_condition(data: st.DataObject):
+    """Check that the gradient, w - 2 C sum_i cost_i m_i y_i x_i, vanishes, for degenerate problems too."""
     count, columns, classes = (data.draw(st.integers(1, n)) for n in (12, 6, 3))
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
-    rows = torch.randint(-2, 3, (count, columns), generator=draw).double()  # duplicates and zeros abound
-    targets = torch.randint(-1, 2, (count, classes), generator=draw)  # classes without rows or signs too
+    rows = torch.randint(-2, 3, (count, columns), generator=draw).double()  # has duplicates and zeros
+    targets = torch.randint(-1, 2, (count, classes), generator=draw)  # a class may lack a sign or all samples
     C = data.draw(st.sampled_from([1e-4, 0.1, 1.0, 1e3]))
     bias_feature = data.draw(st.sampled_from([0.0, 1.0, 10.0]))
     weight_up = data.draw(st.sampled_from([1.0, 2.0]))
     model = fit_linear_svm(rows, targets, SvmOptions(C, "squared_hinge", bias_feature, weight_up, 1e-7))
     for k in range(classes):
         gradient = model.weight[k].clone()
-        pull = 0.0
+        bias = 0.0
         for i in range(count):
             sign = int(targets[i, k])
-            short = max(0.0, 1 - sign * float(rows[i] @ model.weight[k] + model.bias[k]))
-            force = 2 * C * (weight_up if sign > 0 else 1.0) * short * sign
+            slack = max(0.0, 1 - sign * float(rows[i] @ model.weight[k] + model.bias[k]))
+            force = 2 * C * (weight_up if sign > 0 else 1.0) * slack * sign
             gradient -= force * rows[i]
-            pull += force
+            bias += force
         size = float(model.weight[k].norm())
         assert gradient.norm() <= 1e-5 * max(size, 1e-9) + 1e-9 * C
-        # The bias is bias_feature times its weight, whose gradient vanishes likewise.
-        assert float(model.bias[k]) == pytest.approx(bias_feature**2 * pull, rel=1e-5, abs=1e-6 * (1 + size))
+        # The bias is bias_feature times its weight, whose gradient vanishes too.
+        assert float(model.bias[k]) == pytest.approx(bias_feature**2 * bias, rel=1e-5, abs=1e-6 * (1 + size))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 14), st.integers(1, 6), st.sampled_from([1e-3, 0.1, 1.0, 100.0]))
-def test_nothing_nearby_has_a_lower_hinge_objective(seed: int, count: int, columns: int, C: float):
+def test_no_neighbour_has_a_lower_hinge_objective(seed: int, count: int, columns: int, C: float):
     draw = torch.Generator().manual_seed(seed)
     rows = torch.randint(-2, 3, (count, columns), generator=draw).double()
     targets = torch.randint(-1, 2, (count, 2), generator=draw)
@@ -189,8 +191,8 @@ def test_nothing_nearby_has_a_lower_hinge_objective(seed: int, count: int, colum
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_two_points_have_the_known_answer(loss: LossName):
-    """Points at +2 and -2 without a bias and at a high cost: the margin is hard, w = 1/2."""
+def test_two_points_have_the_closed_form_solution(loss: LossName):
+    """Points at +2 and -2, no bias, high cost: the hard margin gives w = 1/2."""
     model = fit_linear_svm(
         torch.tensor([[2.0], [-2.0]]), torch.tensor([[1], [-1]]), SvmOptions(1e4, loss, bias_feature=0.0)
     )
@@ -200,33 +202,33 @@ def test_two_points_have_the_known_answer(loss: LossName):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(("count", "columns"), [(200, 10), (20, 60)])
-def test_every_row_twice_is_twice_the_cost(loss: LossName, count: int, columns: int):
+def test_repeated_samples_equal_twice_the_cost(loss: LossName, count: int, columns: int):
     rows, targets = problem(count, columns, 2, 0.5)
     twice = fit_linear_svm(rows.repeat(2, 1), targets.repeat(2, 1), SvmOptions(0.5, loss))
-    assert_equal_machines(twice, fit_linear_svm(rows, targets, SvmOptions(1.0, loss)), 1e-3)
+    assert_close_models(twice, fit_linear_svm(rows, targets, SvmOptions(1.0, loss)), 1e-3)
 
 
-def test_rows_of_other_types():
+def test_features_of_other_dtypes():
     rows, targets = problem(100, 8, 2, 0.3)
     exact = fit_linear_svm(rows.double(), targets)
     assert exact.weight.dtype == torch.float64
-    assert_equal_machines(fit_linear_svm(rows.double().T.contiguous().T, targets), exact)
+    assert_close_models(fit_linear_svm(rows.double().T.contiguous().T, targets), exact)
     half = fit_linear_svm(rows.bfloat16(), targets.to(torch.int8))
     assert half.weight.dtype == torch.float32
-    assert_equal_machines(half, fit_linear_svm(rows.bfloat16().float(), targets.float()), 1e-6)
+    assert_close_models(half, fit_linear_svm(rows.bfloat16().float(), targets.float()), 1e-6)
 
 
-def test_arguments_are_left_alone():
+def test_arguments_are_not_modified():
     rows, targets = problem(60, 90, 2, 0.3)
-    kept = rows.clone(), targets.clone()
+    copies = rows.clone(), targets.clone()
     start = LinearModel(torch.ones(2, 90), torch.ones(2))
     fit_linear_svm(rows, targets, SvmOptions(loss="hinge"), start)
-    assert torch.equal(rows, kept[0])
-    assert torch.equal(targets, kept[1])
+    assert torch.equal(rows, copies[0])
+    assert torch.equal(targets, copies[1])
     assert torch.equal(start.weight, torch.ones(2, 90))
 
 
-def test_separates_classes_of_images():
+def test_separates_gaussian_classes():
     draw = torch.Generator().manual_seed(3)
     centres = torch.rand(5, 300, generator=draw)
     labels = torch.arange(5).repeat(30)
@@ -235,13 +237,13 @@ def test_separates_classes_of_images():
     assert (model.scores(rows[100:]).argmax(1) == labels[100:]).float().mean() > 0.95
 
 
-def test_says_when_iterations_ran_out():
+def test_warns_when_the_iterations_run_out():
     rows, targets = problem(300, 20, 3, 0.5)
-    with pytest.warns(RuntimeWarning, match="3 of 3 SVMs stopped after 1 iterations"):
+    with pytest.warns(RuntimeWarning, match="3 of 3 SVMs did not converge .* within 1 iterations"):
         fit_linear_svm(rows, targets, SvmOptions(C=100.0, max_iterations=1))
 
 
-def test_refuses_what_does_not_fit():
+def test_invalid_arguments_raise_user_errors():
     rows, targets = problem(10, 4, 2, 0.5)
     with pytest.raises(UserError, match="rows"):
         fit_linear_svm(rows[0], targets)
@@ -260,7 +262,7 @@ def test_refuses_what_does_not_fit():
         fit_linear_svm(rows, targets)
 
 
-def test_rows_may_be_large_but_not_beyond_float32():
+def test_overflow_of_inner_products_raises_a_user_error():
     rows = torch.full((3, 2), 1e38)
     rows[:, 1] = -1e38
     with pytest.raises(UserError, match="overflow"):
@@ -280,7 +282,7 @@ def test_rows_may_be_large_but_not_beyond_float32():
         ("max_iterations", 0),
     ],
 )
-def test_options_check_their_ranges(name: str, value: object):
+def test_options_out_of_range_raise_user_errors(name: str, value: object):
     with pytest.raises(UserError, match=rf"SvmOptions\.{name}"):
         SvmOptions(**{name: value})
 
@@ -288,9 +290,9 @@ def test_options_check_their_ranges(name: str, value: object):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(("count", "columns"), [(3000, 20), (60, 200)])
-def test_a_gpu_gives_the_same(loss: LossName, count: int, columns: int):
+def test_gpu_equals_cpu(loss: LossName, count: int, columns: int):
     rows, targets = problem(count, columns, 3, 0.8)
-    there = fit_linear_svm(rows.cuda(), targets.cuda(), SvmOptions(loss=loss))
-    assert there.weight.is_cuda
-    here = fit_linear_svm(rows, targets, SvmOptions(loss=loss))
-    assert_equal_machines(LinearModel(there.weight.cpu(), there.bias.cpu()), here)
+    gpu = fit_linear_svm(rows.cuda(), targets.cuda(), SvmOptions(loss=loss))
+    assert gpu.weight.is_cuda
+    cpu = fit_linear_svm(rows, targets, SvmOptions(loss=loss))
+    assert_close_models(LinearModel(gpu.weight.cpu(), gpu.bias.cpu()), cpu)

@@ -55,7 +55,7 @@ def test_tables_2_to_4_share_their_networks(data: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
-def test_table_7_of_colours_is_all_right(data: Path, tmp_path: Path) -> None:
+def test_table_7_classifies_colours_correctly(data: Path, tmp_path: Path) -> None:
     table = TABLES["table7"](request(data, tmp_path))
     assert {row.setting for row in table.rows} == {
         f"{sight} 224, {name}" for sight in ("crop", "full", "warp") for name in ("one bin", "6x6", "SPP")
@@ -76,11 +76,11 @@ def test_features_are_stored_once(data: Path, tmp_path: Path, monkeypatch: pytes
     assert 0.5 * features < grown < 1.4 * features
 
 
-def test_the_papers_networks_take_images_less_128(data: Path, tmp_path: Path) -> None:
+def test_networks_of_the_paper_subtract_128(data: Path, tmp_path: Path) -> None:
     asked = request(data, tmp_path)
     ours = transfer.pretrained(asked)
     assert ours.network.mean.flatten().tolist() == pytest.approx([128 / 255] * 3)
-    assert "less 128" in ours.said
+    assert "less 128" in ours.differs
     other = transfer.pretrained(replace(asked, backbone="builtin"))
     assert other.network.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 
@@ -93,12 +93,12 @@ def test_a_row_of_the_same_network_and_data_has_no_note() -> None:
 
 
 @pytest.mark.parametrize("table", ["table2", "table6", "table7"])
-def test_missing_data_are_named_with_their_page(tmp_path: Path, table: str) -> None:
+def test_missing_data_are_reported_with_their_source(tmp_path: Path, table: str) -> None:
     with pytest.raises(UserError, match="Download it from http"):
         TABLES[table](request(tmp_path / "none", tmp_path))
 
 
-def test_difficult_images_do_not_count() -> None:
+def test_difficult_images_are_ignored() -> None:
     scores = torch.tensor([[0.9], [0.8], [0.7]])
     assert mean_ap(scores, torch.tensor([[0], [1], [-1]])) == 1.0
     assert mean_ap(scores, torch.tensor([[-1], [1], [-1]])) == pytest.approx(0.5)

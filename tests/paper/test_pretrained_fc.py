@@ -1,4 +1,4 @@
-"""A network that `sppnet train classify` trained reaches detection: convolutions, mean, fc6 and fc7."""
+"""Detection with networks of `sppnet train classify`: convolutions, mean, fc6 and fc7."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_train_detect_starts_from_a_classification_run(
 
 
 def test_finetuning_continues_from_the_given_layers(network_run: Path, data: Path) -> None:
-    """With a learning rate of almost nothing fc6 stays where the classification run left it."""
+    """With a tiny learning rate, fc6 equals that of the classification run."""
     tune = FinetuneOptions(rates=(1e-12,), lengths=(2,), images=2)
     options = DetectorOptions.paper(scales=(64,), levels=(2, 1), source="dense", windows=40, finetune=tune)
     detector = Detector(BACKBONE, network_run, "cpu", options=options).fit(data, quiet=True)
@@ -107,7 +107,7 @@ def test_finetuning_continues_from_the_given_layers(network_run: Path, data: Pat
     torch.testing.assert_close(detector.heads_.fc.fc6.weight, expected)
 
 
-def test_the_mean_of_the_run_is_kept_for_its_weights(network_run: Path) -> None:
+def test_weights_of_a_run_are_used_with_its_mean(network_run: Path) -> None:
     backbone = load_backbone(BACKBONE, network_run / "model.safetensors")
     described = run_backbone(network_run)
     assert described is not None

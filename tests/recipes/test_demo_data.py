@@ -16,21 +16,21 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> DemoSets:
     return write_demo_data(tmp_path_factory.mktemp("demo"), 7, SIZE, quiet=True)
 
 
-def test_the_detection_set_reads_back(sets: DemoSets) -> None:
+def test_the_detection_set_is_readable(sets: DemoSets) -> None:
     assert set(splits(sets.detection)) == {"train", "test"}
-    for part, count in (("train", 4), ("test", 2)):
-        read = read_detection(sets.detection, part)
+    for split, count in (("train", 4), ("test", 2)):
+        read = read_detection(sets.detection, split)
         assert set(read.names) <= set(DIGIT_NAMES)
-        for item, made in zip(read.items, detection_images(part, count, 7), strict=True):
+        for item, made in zip(read.items, detection_images(split, count, 7), strict=True):
             assert item.truth.boxes.xyxy.tolist() == made.truth.boxes.xyxy.tolist()
             names = [item.truth.names[label] for label in item.truth.labels.tolist()]
             assert names == [DIGIT_NAMES[label] for label in made.truth.labels.tolist()]
             assert list(read_image(item.path).shape[1:]) == [made.image.height, made.image.width]
 
 
-def test_the_classification_set_reads_back(sets: DemoSets) -> None:
-    for part, count in (("train", 2), ("test", 1)):
-        read = read_classification(sets.classification, part)
+def test_the_classification_set_is_readable(sets: DemoSets) -> None:
+    for split, count in (("train", 2), ("test", 1)):
+        read = read_classification(sets.classification, split)
         assert read.names == DIGIT_NAMES
         labels = [item.label for item in read.items]
         assert sorted(labels) == sorted(list(range(10)) * count)
@@ -41,7 +41,7 @@ def test_new_images(sets: DemoSets) -> None:
     assert len(find_images([sets.class_new])) == 3
 
 
-def test_the_same_seed_writes_the_same_files(sets: DemoSets, tmp_path: Path) -> None:
+def test_files_depend_on_the_seed_only(sets: DemoSets, tmp_path: Path) -> None:
     write_demo_data(tmp_path, 7, SIZE, quiet=True)
     root = sets.detection.parent
     files = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sppnet.recipes import digits
-from sppnet.recipes.digits import PARTS, DemoImage, PartName, class_images, detection_images
+from sppnet.recipes.digits import SPLITS, DemoImage, SplitName, class_images, detection_images
 
 MAKERS = (detection_images, class_images)
 
@@ -17,29 +17,29 @@ def overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def test_no_digit_is_in_two_parts_and_no_pixel_in_training_and_another() -> None:
-    for one, other in itertools.combinations(PARTS.values(), 2):
+def test_splits_share_neither_digits_nor_training_pixels() -> None:
+    for one, other in itertools.combinations(SPLITS.values(), 2):
         assert set(range(*one.digits)).isdisjoint(range(*other.digits))
-    for part in ("test", "new"):
-        assert not overlap(PARTS["train"].region, PARTS[part].region)
+    for split in ("test", "new"):
+        assert not overlap(SPLITS["train"].region, SPLITS[split].region)
 
 
-def test_training_shares_neither_digit_nor_crop_with_what_it_is_tested_on() -> None:
-    drawn = {part: [p for make in MAKERS for p in make(part, 12, 5)] for part in PARTS}
-    for part in ("test", "new"):
-        digits = [{d for p in images for d in p.digits} for images in (drawn["train"], drawn[part])]
+def test_training_images_share_neither_digits_nor_crops_with_other_images() -> None:
+    drawn = {split: [p for make in MAKERS for p in make(split, 12, 5)] for split in SPLITS}
+    for split in ("test", "new"):
+        digits = [{d for p in images for d in p.digits} for images in (drawn["train"], drawn[split])]
         assert min(map(len, digits)) > 20
         assert digits[0].isdisjoint(digits[1])
         assert not any(
             a.photograph == b.photograph and overlap(a.crop, b.crop)
             for a in drawn["train"]
-            for b in drawn[part]
+            for b in drawn[split]
         )
 
 
-@pytest.mark.parametrize("part", list(PARTS))
-def test_detection_images(part: PartName) -> None:
-    images = list(detection_images(part, 25, 1))
+@pytest.mark.parametrize("split", list(SPLITS))
+def test_detection_images(split: SplitName) -> None:
+    images = list(detection_images(split, 25, 1))
     assert len({p.truth.boxes.size for p in images}) > 15, "images of many shapes"
     counts = [len(p.truth) for p in images]
     assert min(counts) >= 3
@@ -67,14 +67,14 @@ def test_labels_are_the_digits() -> None:
         assert image.truth.labels.tolist() == target[list(image.digits)].tolist()
 
 
-def test_boxes_hold_the_ink_tightly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a black ground with white ink, what is bright is what is boxed."""
+def test_boxes_are_tight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """White digits on a black background: the boxes bound the bright pixels."""
 
-    def black(rng: object, part: object, size: digits.ImageSize) -> object:
+    def black(rng: object, split: object, size: digits.ImageSize) -> object:
         return np.zeros((size.height, size.width, 3), np.float32), 0, (0, 0, 1, 1)
 
-    def white(rng: object, canvas: digits.Pixels, mask: digits.Pixels, place: tuple[int, int]) -> None:
-        x, y = place
+    def white(rng: object, canvas: digits.Pixels, mask: digits.Pixels, corner: tuple[int, int]) -> None:
+        x, y = corner
         canvas[y : y + mask.shape[0], x : x + mask.shape[1]] += mask[..., None]
 
     monkeypatch.setattr(digits, "_backdrop", black)
@@ -86,12 +86,12 @@ def test_boxes_hold_the_ink_tightly(monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.abs(image.truth.boxes.xyxy[0].numpy() - ink).max() <= 2
 
 
-def test_digits_do_not_repeat_before_all_were_used() -> None:
+def test_digits_do_not_repeat_before_all_have_been_used() -> None:
     used = Counter(d for p in detection_images("train", 30, 0) for d in p.digits)
     assert max(used.values()) == 1
 
 
-def test_classes_take_turns() -> None:
+def test_classes_alternate() -> None:
     labels = [int(p.truth.labels[0]) for p in class_images("new", 30, 0)]
     assert labels == [*range(10)] * 3
 
@@ -101,7 +101,7 @@ def same(a: DemoImage, b: DemoImage) -> bool:
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_the_seed_decides(make: Callable[..., Iterator[DemoImage]]) -> None:
+def test_images_depend_on_the_seed_only(make: Callable[..., Iterator[DemoImage]]) -> None:
     first, again, other = (list(make("train", 4, seed)) for seed in (0, 0, 1))
     assert all(map(same, first, again))
     assert not any(map(same, first, other))

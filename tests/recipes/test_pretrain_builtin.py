@@ -25,7 +25,7 @@ from sppnet.recipes.pretraining import Recipe, Run, examples, save, start, train
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    # On batches this small, threads that wait for each other cost more than they bring.
+    # For such small batches, the synchronisation of threads takes longer than the work.
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -37,7 +37,7 @@ def _small(tmp_path: Path, **changes: object) -> Recipe:
         data=tmp_path, out=tmp_path / "net.safetensors", teacher=tmp_path / "teacher.safetensors",
         steps=8, batch=3, repeats=2, chunk=2, device="cpu", single_size=True,
     )  # fmt: skip
-    # Any field by its name, which no type can say.
+    # The types of fields given by name cannot be checked.
     return replace(recipe, **changes)  # pyright: ignore[reportArgumentType]
 
 
@@ -46,7 +46,7 @@ def _unlabelled(pixels: list[Tensor]) -> TrainingImages:
 
 
 def _images() -> TrainingImages:
-    """Coloured gratings: smooth, so that a few steps can learn something of them."""
+    """Create coloured gratings, whose smooth patterns are learned in a few steps."""
     rows, columns = torch.meshgrid(torch.arange(150.0), torch.arange(170.0), indexing="ij")
     waves = [torch.sin(rows / (3 + k)) * torch.cos(columns / (9 - k)) for k in range(6)]
     pixels = [(torch.stack([w, -w, w.roll(5, 0)]) * 120 + 128).to(torch.uint8) for w in waves]
@@ -76,7 +76,7 @@ def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_held_out_images_are_left_out(tmp_path: Path) -> None:
+def test_held_out_images_are_skipped(tmp_path: Path) -> None:
     for name in ("train/cat/1.png", "test/cat/2.png", "loose.png", "skip/me.png"):
         _write(tmp_path / name, 20, 20)
     for name in ("a", "b"):
@@ -88,7 +88,7 @@ def test_held_out_images_are_left_out(tmp_path: Path) -> None:
     assert found == {"train/cat/1.png", "loose.png", "voc/JPEGImages/a.png"}
 
 
-def test_classes_come_from_the_folders(tmp_path: Path) -> None:
+def test_classes_are_named_by_folders(tmp_path: Path) -> None:
     for name in ("a/train/cat/1.png", "a/train/dog/2.png", "b/c/d/3.png", "loose.png"):
         _write(tmp_path / name, 20, 30)
     images = read_images(tmp_path)
@@ -98,14 +98,14 @@ def test_classes_come_from_the_folders(tmp_path: Path) -> None:
     assert read_images(tmp_path / "a/train").names == ("cat", "dog")
 
 
-def test_folders_without_images_are_mistakes(tmp_path: Path) -> None:
+def test_folders_without_images_raise_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="images"):
         list_images(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         list_images(tmp_path / "missing")
 
 
-def test_batches_change_size_and_keep_their_pixels() -> None:
+def test_batches_have_different_sizes_and_similar_pixel_counts() -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = []
     for _ in range(12):
@@ -120,7 +120,7 @@ def test_batches_change_size_and_keep_their_pixels() -> None:
     assert 0.8 < min(pixels) <= max(pixels) < 1.25
 
 
-def test_tiny_and_narrow_images_make_crops() -> None:
+def test_crops_of_tiny_and_narrow_images() -> None:
     images = [torch.randint(256, (3, *size), dtype=torch.uint8) for size in ((5, 5), (3, 400), (1, 1))]
     generator = torch.Generator().manual_seed(1)
     batch, labels = make_batch(_unlabelled(images), 8, generator, single_size=True)
@@ -132,22 +132,22 @@ def test_tiny_and_narrow_images_make_crops() -> None:
 def test_loss_and_explained_equal_plain_loops() -> None:
     torch.manual_seed(0)
     before, target = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(2, 3, 4, 5).relu()
-    wanted, wrong = 0.0, 0.0
+    expected, residual = 0.0, 0.0
     for z, t in zip(before.flatten().tolist(), target.flatten().tolist(), strict=True):
-        wanted += (z - t) ** 2 if t > 0 else max(z, 0.0) ** 2
-        wrong += (max(z, 0.0) - t) ** 2
+        expected += (z - t) ** 2 if t > 0 else max(z, 0.0) ** 2
+        residual += (max(z, 0.0) - t) ** 2
     loss = distillation_loss(before, target)
-    assert float(loss.detach()) == pytest.approx(wanted / target.numel(), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(expected / target.numel(), rel=1e-5)
     spread = sum(float(((c - c.mean()) ** 2).sum()) for c in target.transpose(0, 1))
-    assert float(explained(before.detach(), target)) == pytest.approx(1 - wrong / spread, rel=1e-4)
-    # A cell that is off and should be on is still taught; one that is rightly off is left alone.
+    assert float(explained(before.detach(), target)) == pytest.approx(1 - residual / spread, rel=1e-4)
+    # Cells that should be active have a gradient; cells that are correctly inactive have none.
     loss.backward()
     assert before.grad is not None
     assert bool((before.grad[(before < 0) & (target > 0)] != 0).all())
     assert bool((before.grad[(before < 0) & (target == 0)] == 0).all())
 
 
-def test_teacher_cells_lie_on_the_students(squeezenet: Path) -> None:
+def test_cells_of_teacher_and_student_agree(squeezenet: Path) -> None:
     from torchvision.models import squeezenet1_0
 
     net = squeezenet1_0(weights=None).eval()
@@ -156,7 +156,7 @@ def test_teacher_cells_lie_on_the_students(squeezenet: Path) -> None:
     images = torch.randn(1, 3, 345, 361)
     with torch.inference_mode():
         plain = net.features[:11](images)[:, 256:]
-    # SqueezeNet's first cell is centred at 9.5: the student's first without 9 rows and columns.
+    # The first cell of SqueezeNet is centred at 9.5: without 9 rows and columns it is the student's.
     teach = load_teacher(squeezenet, torch.device("cpu"))
     fine, coarse = teach(images[..., 9:, 9:].contiguous())
     assert fine.shape == (1, 256, 42, 44)
@@ -165,7 +165,7 @@ def test_teacher_cells_lie_on_the_students(squeezenet: Path) -> None:
     torch.testing.assert_close(fine[..., 9:30, 9:30], plain[..., 9:30, 9:30], rtol=1e-4, atol=1e-5)
     with torch.inference_mode():
         deep = net.features[:13](images)[:, 256:]
-    # And at stride 16 its first cell is centred at 17.5.
+    # At stride 16, the first cell is centred at 17.5.
     _, coarse = teach(images[..., 17:337, 17:353].contiguous())
     torch.testing.assert_close(coarse[..., 6:14, 6:14], deep[..., 6:14, 6:14], rtol=1e-4, atol=1e-5)
 
@@ -179,12 +179,12 @@ def test_orthogonalised_kernels_have_singular_values_near_1() -> None:
     assert bool((orthogonalise(torch.zeros(4, 4)) == 0).all())
 
 
-def test_muon_leaves_kernels_without_a_gradient_alone() -> None:
+def test_muon_skips_kernels_without_a_gradient() -> None:
     kernels = [torch.nn.Parameter(torch.ones(3, 4)) for _ in range(2)]
     kernels[0].grad = torch.eye(3, 4)
     Muon(kernels, decay=0.5).step(0.1)
     assert torch.equal(kernels[1], torch.ones(3, 4))
-    # Decay takes 1 - 0.1 * 0.5; the diagonal also moves by about the rate.
+    # Decay multiplies by 1 - 0.1 * 0.5; the diagonal also changes by about the learning rate.
     assert float(kernels[0].detach()[0, 1]) == pytest.approx(0.95)
     assert float(kernels[0].detach()[1, 1]) == pytest.approx(0.95 - 0.1, abs=0.03)
 
@@ -213,7 +213,7 @@ def test_labels_alone_reduce_the_loss(tmp_path: Path) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_labels_add_to_the_teachers_loss(tmp_path: Path) -> None:
+def test_the_classification_loss_is_added_to_distillation(tmp_path: Path) -> None:
     losses = [
         _train(start(_small(tmp_path, labels=w), _images(), _fake_teacher), 1)[0] for w in (0.0, 0.5, 1.0)
     ]
@@ -221,37 +221,37 @@ def test_labels_add_to_the_teachers_loss(tmp_path: Path) -> None:
     assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
 
 
-def test_nothing_to_learn_from_is_a_mistake(tmp_path: Path) -> None:
+def test_neither_classes_nor_teacher_raises_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="class folders"):
         start(_small(tmp_path), _unlabelled([torch.zeros(3, 40, 40, dtype=torch.uint8)]), None)
 
 
 @pytest.mark.parametrize("labels", [0.0, 0.3])
-def test_resuming_continues_exactly(tmp_path: Path, labels: float) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, labels: float) -> None:
     recipe = _small(tmp_path, labels=labels)
     whole = start(recipe, _images(), _fake_teacher)
-    straight = _train(whole, 6)
-    # Step 3 lies inside a chunk, so the order within it must be found again too.
+    uninterrupted = _train(whole, 6)
+    # Step 3 is inside a chunk, so the order within the chunk must be restored too.
     half = start(recipe, _images(), _fake_teacher)
     first = _train(half, 3)
     save(half)
-    again = start(replace(recipe, resume=True), _images(), _fake_teacher)
-    assert again.step == 3
-    rest = _train(again, 3)
-    assert first + rest == straight
+    resumed = start(replace(recipe, resume=True), _images(), _fake_teacher)
+    assert resumed.step == 3
+    rest = _train(resumed, 3)
+    assert first + rest == uninterrupted
     for name in ("net", "average"):
-        wanted = getattr(whole, name).state_dict()
-        for key, tensor in getattr(again, name).state_dict().items():
-            assert torch.equal(tensor, wanted[key]), key
+        expected = getattr(whole, name).state_dict()
+        for key, tensor in getattr(resumed, name).state_dict().items():
+            assert torch.equal(tensor, expected[key]), key
 
 
-def test_a_checkpoint_of_another_recipe_is_a_mistake(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_recipe_raises_a_user_error(tmp_path: Path) -> None:
     save(start(_small(tmp_path), _images(), _fake_teacher))
     with pytest.raises(UserError, match="a checkpoint of this recipe"):
         start(_small(tmp_path, labels=1.0, resume=True), _images(), _fake_teacher)
 
 
-def test_a_longer_run_lets_the_rate_rise_again(tmp_path: Path) -> None:
+def test_the_learning_rate_increases_if_a_run_is_made_longer(tmp_path: Path) -> None:
     run = start(_small(tmp_path, steps=30), _images(), _fake_teacher)
     run.step = 30
     save(run)
@@ -261,7 +261,7 @@ def test_a_longer_run_lets_the_rate_rise_again(tmp_path: Path) -> None:
     assert longer.progress() == 0.5
 
 
-def test_a_run_starts_with_the_network_of_another(tmp_path: Path) -> None:
+def test_a_run_starts_from_the_weights_of_another(tmp_path: Path) -> None:
     other = start(_small(tmp_path), _images(), _fake_teacher)
     _train(other, 3)
     save(other)
@@ -271,14 +271,14 @@ def test_a_run_starts_with_the_network_of_another(tmp_path: Path) -> None:
     run = start(recipe, _images(), _fake_teacher)
     assert (run.step, run.seconds) == (0, 0.0)
     assert run.head is not None
-    for part in ("net", "average"):
-        wanted = getattr(other, part).state_dict()
-        assert all(torch.equal(t, wanted[name]) for name, t in getattr(run, part).state_dict().items())
+    for module in ("net", "average"):
+        expected = getattr(other, module).state_dict()
+        assert all(torch.equal(t, expected[name]) for name, t in getattr(run, module).state_dict().items())
     assert all(torch.equal(a, b) for a, b in zip(run.scales, other.scales, strict=True))
     assert _train(run, 1)[0] > 0
 
 
-def test_a_start_that_is_no_checkpoint_is_a_mistake(tmp_path: Path) -> None:
+def test_an_invalid_start_raises_a_user_error(tmp_path: Path) -> None:
     for content in (None, b"nothing"):
         path = tmp_path / "start.safetensors"
         if content is not None:
@@ -287,19 +287,19 @@ def test_a_start_that_is_no_checkpoint_is_a_mistake(tmp_path: Path) -> None:
             start(_small(tmp_path, start=path), _images(), _fake_teacher)
 
 
-def test_a_finished_run_shows_no_more_batches(tmp_path: Path, squeezenet: Path) -> None:
+def test_resuming_a_finished_run_makes_no_steps(tmp_path: Path, squeezenet: Path) -> None:
     _write(tmp_path / "1.png")
     recipe = _small(tmp_path, teacher=squeezenet, steps=1)
     pretrain(recipe)
     assert pretrain(replace(recipe, resume=True)).step == 1
 
 
-def test_resuming_without_a_checkpoint_is_a_mistake(tmp_path: Path) -> None:
+def test_resuming_without_a_checkpoint_raises_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="checkpoint"):
         start(_small(tmp_path, resume=True), _images(), _fake_teacher)
 
 
-def test_a_whole_run_leaves_weights_a_log_and_no_parts(
+def test_a_run_writes_weights_log_and_checkpoint(
     tmp_path: Path, squeezenet: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(3):
@@ -343,7 +343,7 @@ def test_a_whole_run_leaves_weights_a_log_and_no_parts(
         assert load_builtin(out)(torch.zeros(1, 3, 40, 50))[0].shape == (1, BuiltinNet.CHANNELS[0], 5, 7)
 
 
-def test_a_missing_teacher_is_one_line_and_exit_code_2(
+def test_a_missing_teacher_prints_one_line_and_exits_with_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _write(tmp_path / "1.png")
@@ -356,9 +356,9 @@ def test_a_missing_teacher_is_one_line_and_exit_code_2(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_pretrain_uses_the_average(tmp_path: Path, squeezenet: Path) -> None:
+def test_the_weights_are_the_running_average(tmp_path: Path, squeezenet: Path) -> None:
     _write(tmp_path / "1.png")
     run = pretrain(_small(tmp_path, teacher=squeezenet, steps=2))
     written = load_file(tmp_path / "net.safetensors")
-    wanted = run.average.fold().state_dict()
-    assert all(torch.equal(tensor, wanted[name].half()) for name, tensor in written.items())
+    expected = run.average.fold().state_dict()
+    assert all(torch.equal(tensor, expected[name].half()) for name, tensor in written.items())

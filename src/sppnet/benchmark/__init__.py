@@ -1,1 +1,1 @@
-"""Timings against named peers, side by side in one run, as JSON."""
+"""Benchmarks against other libraries, interleaved in one process, with JSON results."""

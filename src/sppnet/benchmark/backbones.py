@@ -1,4 +1,4 @@
-"""Time of the network in the package beside SqueezeNet's, on one image, as JSON.
+"""Compare the time of the builtin network on one image with that of SqueezeNet.
 
 python -m sppnet.benchmark.backbones
 """
@@ -21,7 +21,7 @@ from sppnet.structures import ImageSize
 
 PEER = "torchvision:squeezenet1_0"
 PEER_LAYERS = (("features.10", "features.12"), ("features.10",))
-"""The peer's last maps at strides 8 and 16, as ours are; and that at stride 8 alone, the default."""
+"""The last maps of SqueezeNet at strides 8 and 16, and the default, the map at stride 8 only."""
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def _threads(count: int) -> Generator[None]:
 
 
 def multiply_adds(backbone: Backbone, size: ImageSize) -> int:
-    """Products in the convolutions for one image."""
+    """Count the multiply-adds of the convolutions for one image."""
     total = 0
 
     def count(module: nn.Module, _: tuple[Tensor, ...], out: Tensor) -> None:
@@ -53,46 +53,46 @@ def multiply_adds(backbone: Backbone, size: ImageSize) -> int:
 
 
 def run(size: ImageSize | None = None, threads: Sequence[int] = (1, 2), runs: int = 15) -> dict[str, object]:
-    """Time both our maps beside the peer's two, and beside its first alone; channels last, all folded.
+    """Time the builtin network and SqueezeNet with two maps and with one; channels last, folded.
 
-    The peer's weights are random: they do not change its time, and nothing is downloaded.
+    SqueezeNet has random weights, which do not affect the time, so that nothing is downloaded.
 
     Args:
-        size: of the image; 480 x 640 when None.
-        threads: numbers of threads to measure with.
-        runs: of either network, in turn.
+        size: size of the image; 480 x 640 by default.
+        threads: numbers of threads.
+        runs: interleaved runs of each network.
 
     Returns:
-        ``{"machine", "multiply_adds", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio"}]}``: medians
-        in seconds; ratio is the peer's over ours.
+        ``{"machine", "multiply_adds", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio"}]}``, with
+        medians in seconds and ratio = peer_s / ours_s.
 
     Raises:
-        MissingExtraError: without torchvision.
+        MissingExtraError: torchvision is not installed.
     """
     size = size or ImageSize(480, 640)
-    ours = load_backbone("builtin")
+    builtin = load_backbone("builtin")
     peers = [load_backbone(f"random:{PEER}", layers=layers) for layers in PEER_LAYERS]
     image = torch.rand(1, 3, size.height, size.width, generator=torch.Generator().manual_seed(0))
     image = image.contiguous(memory_format=torch.channels_last)
     rows: list[dict[str, object]] = []
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     for count, precision, peer in product(threads, precisions, peers):
-        mine, theirs = (prepare(network, "cpu", precision) for network in (ours, peer))
+        first, second = (prepare(network, "cpu", precision) for network in (builtin, peer))
         with _threads(count), torch.inference_mode():
-            ours_s, peer_s = medians(lambda n=mine: n(image), lambda n=theirs: n(image), runs)
+            ours_s, peer_s = medians(lambda n=first: n(image), lambda n=second: n(image), runs)
         work = f"builtin, {size.width}x{size.height}, {precision}, {count} threads"
         name = f"{PEER}, {' and '.join(layer.name for layer in peer.layers)}"
         rows.append(
             {"work": work, "ours_s": ours_s, "peer": name, "peer_s": peer_s, "ratio": peer_s / ours_s}
         )
-    products = {"builtin": multiply_adds(ours, size), PEER: multiply_adds(peers[0], size)}
+    products = {"builtin": multiply_adds(builtin, size), PEER: multiply_adds(peers[0], size)}
     return {"machine": machine(), "multiply_adds": products, "rows": rows}
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print JSON."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    flags.add_argument("--runs", type=int, default=15, help="of either network, in turn")
+    flags.add_argument("--runs", type=int, default=15, help="interleaved runs of each network")
     print(json.dumps(run(runs=flags.parse_args().runs), indent=1))
 
 

@@ -1,4 +1,4 @@
-"""Time of 96 views on the maps beside 96 crops, and of training at two sizes beside one."""
+"""Time of 96 views on feature maps and of 96 crops, and of multi-size and single-size training."""
 
 from __future__ import annotations
 
@@ -19,26 +19,24 @@ _BATCH = 16
 
 
 class AdaptivePyramid(nn.Module):
-    """The same pooling by torch's adaptive max pooling."""
+    """Pyramid pooling by adaptive max pooling of torch."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to ``[B, C * 50]``."""
+        """Pool ``[B, C, H, W]`` to ``[B, C * 50]``."""
         return torch.cat([functional.adaptive_max_pool2d(maps, n).flatten(1) for n in LEVELS], 1)
 
 
 def run(backbone: str = "zf5", *, runs: int = 3, quick: bool = False) -> dict[str, object]:
-    """Measure both.
-
-    Weights are random: they do not change the time.
+    """Time views and training steps of a network with random weights, which do not affect the time.
 
     Args:
-        backbone: one of the paper's networks.
-        runs: of either way, in turn.
-        quick: a narrow network and small images, to see that it runs.
+        backbone: a network of the paper.
+        runs: interleaved runs of each implementation.
+        quick: use a narrow network and small images, for tests.
 
     Returns:
-        ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio"}]}``: medians in seconds; ratio is
-        the peer's over ours.
+        ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio"}]}``, with medians in seconds and
+        ratio = peer_s / ours_s.
     """
     name = "zf5/16" if quick else backbone
     options = NetworkOptions(hidden=(64,) if quick else (4096, 4096))
@@ -49,7 +47,7 @@ def run(backbone: str = "zf5", *, runs: int = 3, quick: bool = False) -> dict[st
 
 
 def _views(network: PyramidNetwork, name: str, runs: int, *, quick: bool) -> dict[str, object]:
-    """96 views of one image."""
+    """Time 96 views of one image, on maps and by crops."""
     side = 64 if quick else 224
     image = torch.rand(3, _HEIGHT, _WIDTH, generator=torch.Generator().manual_seed(0))
     maps, crops = paper_96(side, full=False), paper_96(side, "crops", full=False)
@@ -62,18 +60,18 @@ def _views(network: PyramidNetwork, name: str, runs: int, *, quick: bool) -> dic
 
 
 def _epochs(name: str, runs: int, *, quick: bool) -> list[dict[str, object]]:
-    """Steps at two sizes in turn, by our pooling and by torch's; then at one size, for the same pixels."""
+    """Time steps at two sizes with both kinds of pooling, and at one size per megapixel."""
     sizes = (64, 51) if quick else (224, 180)
     network = make_network(name, 1000, NetworkOptions(hidden=(64,)), sizes[0]).train()
     peer = make_network(name, 1000, NetworkOptions(hidden=(64,)), sizes[0]).train()
     peer.pool = AdaptivePyramid()
     both = medians(_steps(network, sizes), _steps(peer, sizes), runs)
-    said = f"{sizes[0]} and {sizes[1]} in turn"
-    rows = [_row(f"{name}: training steps at {said}", both[0], "torch's adaptive pooling", both[1])]
+    alternating = f"{sizes[0]} and {sizes[1]} in turn"
+    rows = [_row(f"{name}: training steps at {alternating}", both[0], "torch's adaptive pooling", both[1])]
     several, one = medians(_steps(network, sizes), _steps(network, sizes[:1] * 2), runs)
     pixels = sum(size * size for size in sizes)
     row = _row(
-        f"{name}: a megapixel of training at {said}",
+        f"{name}: a megapixel of training at {alternating}",
         several / (pixels * _BATCH / 1e6),
         f"at {sizes[0]} alone",
         one / (2 * sizes[0] ** 2 * _BATCH / 1e6),
@@ -82,7 +80,7 @@ def _epochs(name: str, runs: int, *, quick: bool) -> list[dict[str, object]]:
 
 
 def _steps(network: PyramidNetwork, sizes: tuple[int, ...]) -> Callable[[], None]:
-    """A step of training at each size: forward, backward and update."""
+    """Create a function of one training step per size: forward, backward and update."""
     optimiser = torch.optim.SGD(network.parameters(), 1e-6, momentum=0.9)
     batches = [torch.rand(_BATCH, 3, size, size) for size in sizes]
     labels = torch.arange(_BATCH)
@@ -97,5 +95,5 @@ def _steps(network: PyramidNetwork, sizes: tuple[int, ...]) -> Callable[[], None
     return work
 
 
-def _row(work: str, ours: float, peer: str, theirs: float) -> dict[str, object]:
-    return {"work": work, "ours_s": ours, "peer": peer, "peer_s": theirs, "ratio": theirs / ours}
+def _row(work: str, ours_s: float, peer: str, peer_s: float) -> dict[str, object]:
+    return {"work": work, "ours_s": ours_s, "peer": peer, "peer_s": peer_s, "ratio": peer_s / ours_s}

@@ -1,8 +1,9 @@
-"""Whole images classified: crop, warp and full view, one level and several, in one run."""
+"""Accuracy and time of image classification by view (crop, warp, full) and by pyramid levels."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ _C = 10.0
 
 
 def _view(image: Tensor, view: str) -> Tensor:
-    """The centre of the image at a short side of 224; the whole of it warped to 224x224; or itself."""
+    """Return the centre crop at a short side of 224, the image warped to 224x224, or the image itself."""
     if view == "full":
         return image
     if view == "warp":
@@ -41,8 +42,8 @@ def _resized(image: Tensor, height: int, width: int) -> Tensor:
     return resized[0].clamp(0, 1)
 
 
-def _rows(network: Backbone, data: ClassificationSet, view: str, quiet: bool) -> Tensor:
-    """float32 ``[N, D]``: the rows of all levels; those of the first come first."""
+def _features(network: Backbone, data: ClassificationSet, view: str, quiet: bool) -> Tensor:
+    """Compute the features of all images, float32 ``[N, D]``, in the order of the pyramid levels."""
     rows = [
         image_rows(extract(network, _view(read_image(item.path), view), None), _LEVELS, normalise=True)[0]
         for item in track(data.items, f"{data.split}: {view}", quiet=quiet)
@@ -53,45 +54,47 @@ def _rows(network: Backbone, data: ClassificationSet, view: str, quiet: bool) ->
 def views_and_pyramids(
     data: Path, backbone: str, weights: Path | None, *, quiet: bool
 ) -> list[dict[str, object]]:
-    """Mean class accuracy and seconds: our classifier in two settings, then each view and pyramid."""
-    found: list[dict[str, object]] = []
-    for said, options in (
+    """Measure accuracies and seconds of `Classifier` in two settings, and of each view and pyramid.
+
+    Args:
+        data: a classification data set.
+        backbone: name of the network.
+        weights: file of its weights, if any.
+        quiet: whether to hide progress bars.
+
+    Returns:
+        One mapping per setting: "setting", "fit_s", "mean_class_accuracy", "accuracy" and "top5".
+    """
+    results: list[dict[str, object]] = []
+    for setting, options in (
         ("Classifier.fit as it is", ClassifierOptions()),
         ("Classifier.fit, the own size alone", ClassifierOptions(scales=None)),
     ):
         start = time.perf_counter()
-        ours = Classifier(backbone, weights, options=options).fit(data, quiet=quiet)
+        classifier = Classifier(backbone, weights, options=options).fit(data, quiet=quiet)
         seconds = time.perf_counter() - start
-        figures = ours.evaluate(data, quiet=quiet)
-        found.append(
-            {
-                "setting": said,
-                "fit_s": seconds,
-                **{k: figures[k] for k in ("mean_class_accuracy", "accuracy", "top5")},
-            }
-        )
-        del ours
+        results.append(_result(setting, seconds, classifier.evaluate(data, quiet=quiet)))
+        del classifier  # frees its features
     network = prepare(load_backbone(backbone, weights), torch.device("cpu"))
     train = read_classification(data, None, None)
     test = read_classification(data, default_split(data, "evaluate", None), None)
-    labels, wanted = (torch.tensor([item.label for item in part.items]) for part in (train, test))
+    labels, test_labels = (torch.tensor([item.label for item in split.items]) for split in (train, test))
     first = sum(layer.channels for layer in network.layers) * _LEVELS[0] ** 2
     for view in ("crop", "warp", "full"):
         start = time.perf_counter()
-        rows = _rows(network, train, view, quiet)
-        took = time.perf_counter() - start
-        others = _rows(network, test, view, quiet)
-        for name, length in (("6x6", first), ("6,3,2,1", rows.shape[1])):
+        features = _features(network, train, view, quiet)
+        extraction = time.perf_counter() - start
+        test_features = _features(network, test, view, quiet)
+        for name, length in (("6x6", first), ("6,3,2,1", features.shape[1])):
             start = time.perf_counter()
             targets = one_versus_rest(labels, len(train.names))
-            svm = fit_linear_svm(normalize(rows[:, :length]), targets, SvmOptions(C=_C))
-            scores = svm.scores(normalize(others[:, :length]))
-            figures = classification_metrics(scores, wanted, train.names)
-            found.append(
-                {
-                    "setting": f"{view}, {name}",
-                    "fit_s": took + time.perf_counter() - start,
-                    **{k: figures[k] for k in ("mean_class_accuracy", "accuracy", "top5")},
-                }
-            )
-    return found
+            svm = fit_linear_svm(normalize(features[:, :length]), targets, SvmOptions(C=_C))
+            scores = svm.scores(normalize(test_features[:, :length]))
+            metrics = classification_metrics(scores, test_labels, train.names)
+            results.append(_result(f"{view}, {name}", extraction + time.perf_counter() - start, metrics))
+    return results
+
+
+def _result(setting: str, seconds: float, metrics: Mapping[str, object]) -> dict[str, object]:
+    accuracies = {key: metrics[key] for key in ("mean_class_accuracy", "accuracy", "top5")}
+    return {"setting": setting, "fit_s": seconds, **accuracies}

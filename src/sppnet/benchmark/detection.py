@@ -1,7 +1,7 @@
-"""``sppnet benchmark detection``: windows pooled from maps beside crops convolved one by one (R-CNN).
+"""``sppnet benchmark detection``: time of pooling proposals from maps and of convolving crops (R-CNN).
 
-The shape of the paper's Table 10 (section 4.3): the same network, windows and heads in both, so that
-only the order of cropping and convolving differs.
+Network, proposals and heads are the same in both, as in Table 10 of the paper (He et al. 2015, section 4.3),
+so that only the order of cropping and convolving differs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from sppnet.backbones import Backbone, load_backbone, prepare
 from sppnet.benchmark.measure import machine
+from sppnet.benchmark.settings import DetectionBenchmark
 from sppnet.detect.crops import CropOptions, crop_windows
 from sppnet.errors import MissingExtraError
 from sppnet.features import extract, score_rows
@@ -34,35 +35,10 @@ FIVE_SCALES = (480, 576, 688, 864, 1200)
 COUNTS = (10, 100, 1000, 10000)
 _CLASSES = 20
 PUBLISHED_BATCH = 256
-"""Crops that R-CNN's release, and the paper's measurement of it, ran through the network together."""
+"""Number of crops per batch in the R-CNN release, rcnn_features.m."""
 _BATCHES = (16, 64, PUBLISHED_BATCH)
 _SIZE = ImageSize(480, 640)
-_MOST_CROPS = 1000  # beyond it, R-CNN's time in the growth is extrapolated
-
-
-@dataclass(frozen=True)
-class DetectionBenchmark:
-    """What is measured.
-
-    Attributes:
-        backbone: the network of both pipelines.
-        weights: its local weights; random ones, which take the same time, when None.
-        layer: the layer that is pooled.
-        windows: windows of the image.
-        crop: pixels of R-CNN's crops.
-        device: where to compute.
-        runs: of pooling; R-CNN runs once in its best batches and once in batches of 256.
-        quick: fewer windows, for trying.
-    """
-
-    backbone: str = "torchvision:squeezenet1_0"
-    weights: Path | None = None
-    layer: str = "stride16"
-    windows: int = 2000
-    crop: int = 227
-    device: str = "auto"
-    runs: int = 5
-    quick: bool = False
+_MAX_CROPS = 1000  # for more windows, the time of R-CNN is extrapolated
 
 
 @dataclass(frozen=True)
@@ -76,11 +52,12 @@ class _Times:
 
     @property
     def features(self) -> float:
+        """The sum of all stages."""
         return self.conv + self.pool + self.fc + self.crop
 
 
 def image_and_windows(count: int, seed: int = 0) -> tuple[Tensor, Boxes]:
-    """An image of coloured discs on noise and windows of at least 20 pixels a side; time needs no more."""
+    """Create an image of coloured discs on noise and random windows of at least 20 pixels per side."""
     draw = torch.Generator().manual_seed(seed)
     image = torch.rand(3, _SIZE.height, _SIZE.width, generator=draw) * 0.2 + 0.4
     rows, columns = torch.arange(_SIZE.height)[:, None], torch.arange(_SIZE.width)[None]
@@ -93,7 +70,7 @@ def image_and_windows(count: int, seed: int = 0) -> tuple[Tensor, Boxes]:
 
 
 def _heads(network: Backbone) -> tuple[Tensor, Tensor]:
-    """One linear function a class on pooled rows, as the SVMs are."""
+    """Create one random linear function per class of the pooled features, like SVMs."""
     draw = torch.Generator().manual_seed(0)
     length = sum(layer.channels for layer in network.layers) * sum(n * n for n in LEVELS)
     weight = torch.randn(_CLASSES, length, generator=draw) / length**0.5
@@ -109,7 +86,7 @@ def _now(network: Backbone) -> float:
 def time_pooling(
     network: Backbone, image: Tensor, windows: Boxes, scales: Sequence[int], runs: int
 ) -> _Times:
-    """Maps once a scale; every window pooled and scored in one step. Medians, after one warm-up."""
+    """Time SPP-net: maps of each scale, then pooling and scores of all windows; medians after a warm-up."""
     weight, bias = _heads(network)
     table: list[tuple[float, float]] = []
     with torch.inference_mode():
@@ -124,7 +101,7 @@ def time_pooling(
 
 
 def time_cropping(network: Backbone, image: Tensor, windows: Boxes, options: CropOptions) -> _Times:
-    """R-CNN's way, its parts summed over the batches."""
+    """Time R-CNN: the stages, each summed over the batches."""
     weight, bias = _heads(network)
     image = image.to(network.device)
     fill = network.mean.flatten()
@@ -149,7 +126,7 @@ def time_cropping(network: Backbone, image: Tensor, windows: Boxes, options: Cro
 def best_batch(
     network: Backbone, image: Tensor, windows: Boxes, side: int
 ) -> tuple[CropOptions, dict[str, float]]:
-    """The batch size at which R-CNN is fastest, and seconds a window of each."""
+    """Find the fastest batch size of R-CNN, and return the seconds per window of all batch sizes too."""
     seconds: dict[int, float] = {}
     for batch in _BATCHES:
         options = CropOptions(side, 16, batch)
@@ -161,7 +138,7 @@ def best_batch(
 
 
 def _proposals_seconds(image: Tensor) -> float | None:
-    """Of selective search on the image; None without OpenCV."""
+    """Time selective search on the image; None without OpenCV."""
     from sppnet.proposals import selective_search
 
     start = time.perf_counter()
@@ -172,26 +149,18 @@ def _proposals_seconds(image: Tensor) -> float | None:
     return time.perf_counter() - start
 
 
-def _rows(ours: dict[str, _Times], peers: dict[str, _Times], count: int) -> list[dict[str, object]]:
-    """Each of ours beside each of R-CNN's: convolutions, what follows them, and both together."""
+def _rows(pooling: dict[str, _Times], rcnn: dict[str, _Times], count: int) -> list[dict[str, object]]:
+    """Compare convolutions, pooling with fc, and their sum, for all pairs of settings."""
     rows: list[dict[str, object]] = []
-    for title, one in ours.items():
-        for name, peer in peers.items():
-            for work, here, there in (
+    for title, one in pooling.items():
+        for name, peer in rcnn.items():
+            for work, ours_s, peer_s in (
                 ("convolutions; R-CNN's with cropping", one.conv, peer.conv + peer.crop),
                 ("pooling and fc", one.pool + one.fc, peer.pool + peer.fc),
                 (f"features in all, {count} windows", one.features, peer.features),
             ):
-                ratio = there / max(here, 1e-9)
-                rows.append(
-                    {
-                        "work": f"{title}, {work}",
-                        "ours_s": here,
-                        "peer": name,
-                        "peer_s": there,
-                        "ratio": ratio,
-                    }
-                )
+                row = {"work": f"{title}, {work}", "ours_s": ours_s, "peer": name, "peer_s": peer_s}
+                rows.append({**row, "ratio": peer_s / max(ours_s, 1e-9)})
     return rows
 
 
@@ -202,27 +171,26 @@ def run(
 ) -> dict[str, Any]:
     """Time both pipelines on one image.
 
-    SqueezeNet has no fully connected layers: fc is the product with one linear function for each of 20
-    classes on the pooled rows, which pooling from maps does in the same step as pooling.
+    SqueezeNet has no fully connected layers; "fc" is the product of the pooled features with one linear
+    function for each of 20 classes, which pooling from maps computes in the same step. R-CNN is timed on the
+    same windows with the same prepared network, with batches of 256 as in its release and with the fastest
+    batch size.
 
     Args:
-        settings: what is measured.
-        plot: also draw how the ratio grows with the number of windows into this PNG.
-        say: told what is being measured.
-
-    R-CNN is measured twice on the same windows with the same prepared network: in batches of 256, as it was
-    published, and in those that are fastest here.
+        settings: the options; ``DetectionBenchmark()`` by default.
+        plot: PNG file for a plot of the ratio over the number of windows, if any.
+        say: function that receives the name of each stage.
 
     Returns:
         ``{"machine", "speedup_1_scale", "speedup_5_scale", "network", "windows", "rows", "rcnn", "batch",
-        "batch_seconds_a_window", "proposals_s", "growth"}``. The two speed-ups are R-CNN's time in its
-        fastest batches over ours. ``rcnn["best_batch"]`` and ``rcnn["as_published"]`` have each its
-        ``batch``, ``crop_s``, ``conv_s``, ``features_s`` and the speed-ups: R-CNN's feature time (crops,
-        convolutions, pooling, fc) over ours, and that of the convolutions alone. ``growth`` has them by
-        number of windows, for the best batch, and says where R-CNN's time was extrapolated.
+        "batch_seconds_a_window", "proposals_s", "growth"}``. Speed-ups are the time of R-CNN with its
+        fastest batch size over that of SPP-net. ``rcnn["best_batch"]`` and ``rcnn["as_published"]`` have
+        ``batch``, ``crop_s``, ``conv_s``, ``features_s`` and the speed-ups of all features (crops,
+        convolutions, pooling, fc) and of the convolutions. ``growth`` has them by number of windows, with
+        a flag where the time of R-CNN is extrapolated.
 
     Raises:
-        UserError: an unknown network, layer or device.
+        UserError: the network, layer or device is unknown.
     """
     settings = settings or DetectionBenchmark()
     name = settings.backbone
@@ -255,8 +223,8 @@ def run(
         count,
     )
     say("growth with the number of windows")
-    a_window = peer.features / count
-    growth = [_grown(network, image, windows[:n], crops, a_window, settings.runs) for n in counts]
+    per_window = peer.features / count
+    growth = [_growth_row(network, image, windows[:n], crops, per_window, settings.runs) for n in counts]
     if plot is not None:
         _draw(plot, growth)
     best = _speedups(peer, crops.batch, one, five)
@@ -279,6 +247,7 @@ def run(
 
 
 def _speedups(peer: _Times, batch: int, one: _Times, five: _Times) -> dict[str, float]:
+    """Return the times of R-CNN and its ratios to those of SPP-net at one and at five scales."""
     return {
         "batch": batch,
         "crop_s": peer.crop,
@@ -291,13 +260,14 @@ def _speedups(peer: _Times, batch: int, one: _Times, five: _Times) -> dict[str, 
     }
 
 
-def _grown(
-    network: Backbone, image: Tensor, windows: Boxes, crops: CropOptions, a_window: float, runs: int
+def _growth_row(
+    network: Backbone, image: Tensor, windows: Boxes, crops: CropOptions, per_window: float, runs: int
 ) -> dict[str, object]:
+    """Compare both pipelines for one number of windows."""
     one = time_pooling(network, image, windows, ONE_SCALE, runs).features
     five = time_pooling(network, image, windows, FIVE_SCALES, min(runs, 3)).features
-    measured = len(windows) <= _MOST_CROPS
-    peer = time_cropping(network, image, windows, crops).features if measured else a_window * len(windows)
+    measured = len(windows) <= _MAX_CROPS
+    peer = time_cropping(network, image, windows, crops).features if measured else per_window * len(windows)
     return {
         "windows": len(windows),
         "one_scale_s": one,
@@ -317,5 +287,5 @@ def _draw(path: Path, growth: Sequence[dict[str, Any]]) -> None:
         "1 scale": (x, [row["speedup_1_scale"] for row in growth]),
         "5 scales": (x, [row["speedup_5_scale"] for row in growth]),
     }
-    title = "R-CNN's feature time over ours (beyond 1,000 windows extrapolated)"
-    save_image(path, plot_lines(lines, title, "windows an image, logarithm to base 10", "ratio"))
+    title = "Feature time, R-CNN / SPP-net (extrapolated above 1,000 windows)"
+    save_image(path, plot_lines(lines, title, "log10 of windows per image", "ratio"))

@@ -1,4 +1,4 @@
-"""``sppnet benchmark fitting``: a detector and a classifier from labelled images, beside peers."""
+"""``sppnet benchmark fitting``: accuracy and time of fitting a detector and a classifier, with peers."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ _CURVE = (5, 10, 20, 50, 100, 205)
 
 @dataclass(frozen=True)
 class FittingRequest:
-    """What is measured, and on what.
+    """Options of the benchmark.
 
     Attributes:
-        detection: a data set with boxes, its images for training and for validation.
-        classification: a data set of class folders, or None to leave that out.
-        windows: further data sets with boxes, whose windows are judged.
+        detection: a detection data set with training and validation splits.
+        classification: a classification data set, if any.
+        windows: further detection data sets to measure the recall of windows on.
         backbone: name of the network.
-        weights: its local weights.
-        parts: which of `PARTS`, beside the detector itself.
-        out: a folder for the plots and the fitted detector.
-        quick: less of everything, to see that it runs.
-        quiet: no progress bars.
+        weights: file of its weights, if any.
+        parts: measurements out of `PARTS`, in addition to the detector.
+        out: folder of the plots and of the detector.
+        quick: reduce all measurements, for tests.
+        quiet: whether to hide progress bars.
     """
 
     detection: Path
@@ -64,26 +64,28 @@ class FittingRequest:
 
 
 def run(request: FittingRequest) -> dict[str, Any]:
-    """Measure the parts asked for.
+    """Make the requested measurements.
+
+    Args:
+        request: the options.
 
     Returns:
         ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio", ...}], "fit_over_pass",
-        "predict_over_network", PART: ...}``. ``fit_over_pass`` is the time of a fit over that of its stage
-        "features", which decodes the training images and runs the network over them;
-        ``predict_over_network`` is the time of a prediction over that of the network alone, None without the
-        part "prediction".
+        "predict_over_network", PART: ...}``. ``fit_over_pass`` is the time of a fit relative to that of its
+        stage "features", which decodes the training images and runs the network. ``predict_over_network``
+        is the time of a prediction relative to that of the network; None without the part "prediction".
 
     Raises:
-        UserError: an unknown part, or data at fault.
+        UserError: a part is unknown, or the data are invalid.
     """
     unknown = set(request.parts) - set(PARTS)
     if unknown:
-        raise UserError("parts", "some of " + ", ".join(PARTS), ", ".join(sorted(unknown)))
+        raise UserError("parts", "names out of " + ", ".join(PARTS), ", ".join(sorted(unknown)))
     request.out.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {"machine": machine(), "rows": []}
-    ours = fit_once(_task(request, run=str(request.out / "run")))
-    document["detector"] = ours
-    document["fit_over_pass"] = ours["fit_s"] / max(ours["seconds"]["features"], 1e-3)
+    fit = fit_once(_task(request, run=str(request.out / "run")))
+    document["detector"] = fit
+    document["fit_over_pass"] = fit["fit_s"] / max(fit["seconds"]["features"], 1e-3)
     document["predict_over_network"] = None
     detector = Detector.load(request.out / "run")
     if "prediction" in request.parts:
@@ -102,11 +104,11 @@ def run(request: FittingRequest) -> dict[str, Any]:
             request.classification, request.backbone, request.weights, quiet=request.quiet
         )
     if "curve" in request.parts:
-        document["curve"] = _curve(request, ours)
+        document["curve"] = _curve(request, fit)
     if "growth" in request.parts:
-        document["growth"] = _growth(request, ours)
+        document["growth"] = _growth(request, fit)
     if "faster_rcnn" in request.parts:
-        document["rows"] += _peer_rows(request, ours)
+        document["rows"] += _peer_rows(request, fit)
     return document
 
 
@@ -116,7 +118,7 @@ def _task(request: FittingRequest, **more: Any) -> OneFit:
 
 
 def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]:
-    """Median milliseconds of each step of detecting in an image of 640x480, everything included."""
+    """Measure the median milliseconds of each step of a prediction for an image of 640x480."""
     from torch.nn.functional import interpolate
 
     items = read_detection(request.detection, default_split(request.detection, "evaluate", None), None).items
@@ -131,7 +133,7 @@ def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]
 
     for number, item in enumerate((items * 10)[:33]):
         if number == 3:
-            times.clear()  # what came before was for warming up
+            times.clear()  # the first three images are a warm-up
         image = timed("decode the file", lambda item=item: read_image(item.path))
         if image.shape[1:] != (480, 640):
             image = interpolate(image[None], (480, 640), mode="bilinear", antialias=True)[0]
@@ -149,7 +151,7 @@ def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]
             lambda b=boxes, s=logits, ls=labels: merge(b, s, ls, heads.names, post),
         )
         timed("all of predict", lambda item=item: detector.predict(item.path))
-    return {step: statistics.median(some) for step, some in times.items()}
+    return {step: statistics.median(measured) for step, measured in times.items()}
 
 
 def _source(detector: Detector, image: Tensor, windows: Boxes) -> MapSource:
@@ -163,7 +165,7 @@ def _svm_table(request: FittingRequest, detector: Detector) -> tuple[Tensor, Ten
     """Rows of mean norm 20 and targets: objects and random windows of training images."""
     items = read_detection(request.detection, None, None).items[: 3 if request.quick else 80]
     draw = torch.Generator().manual_seed(0)
-    rows: list[Tensor] = []
+    features: list[Tensor] = []
     targets: list[Tensor] = []
     for item in items:
         windows = detector.proposals_.boxes(item.truth.boxes.size)
@@ -178,13 +180,13 @@ def _svm_table(request: FittingRequest, detector: Detector) -> tuple[Tensor, Ten
 
 
 def _svm_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
-    """Our solver beside LinearSVC on the same rows, with the objectives that both reach."""
+    """Compare `fit_linear_svm` with LinearSVC on the same features: times and final objectives."""
     from sklearn.svm import LinearSVC
 
-    rows, targets = _svm_table(request, detector)
-    wanted = SvmOptions(C=1e-3, bias_feature=10.0, positive_weight=2.0, tolerance=0.01)
+    rows, targets = _svm_samples(request, detector)
+    options = SvmOptions(C=1e-3, bias_feature=10.0, positive_weight=2.0, tolerance=0.01)
     start = time.perf_counter()
-    ours = fit_linear_svm(rows, targets, wanted)
+    model = fit_linear_svm(rows, targets, options)
     ours_s = time.perf_counter() - start
     peer_s, reached, peer_reached = 0.0, [], []
     for number in range(targets.shape[1]):
@@ -198,7 +200,7 @@ def _svm_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
             torch.as_tensor(peer.coef_).flatten(),
             float(torch.as_tensor(peer.intercept_).flatten()[0]),
         )
-        reached.append(_objective(x, sign, ours.weight[number], float(ours.bias[number])))
+        reached.append(_objective(x, sign, model.weight[number], float(model.bias[number])))
         peer_reached.append(_objective(x, sign, weight, bias))
     return {
         "work": f"SVMs of {targets.shape[1]} classes on {len(rows)} rows of {rows.shape[1]}",
@@ -212,14 +214,14 @@ def _svm_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
 
 
 def _objective(rows: Tensor, signs: Tensor, weight: Tensor, bias: float) -> float:
-    """What both minimise, in float64."""
-    short = (1 - signs.double() * (rows.double() @ weight.double() + bias)).clamp(min=0)
+    """Compute the common objective in float64."""
+    slack = (1 - signs.double() * (rows.double() @ weight.double() + bias)).clamp(min=0)
     cost = torch.where(signs > 0, 2.0, 1.0).double() * 1e-3
-    return float(weight.double().square().sum() / 2 + (bias / 10) ** 2 / 2 + (cost * short.square()).sum())
+    return float(weight.double().square().sum() / 2 + (bias / 10) ** 2 / 2 + (cost * slack.square()).sum())
 
 
 def _rcnn_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
-    """Rows of the windows of one image: from maps, and by cropping and warping each window."""
+    """Compare the features of all windows of one image: pooled from maps, and by warping each window."""
     item = read_detection(request.detection, None, None).items[0]
     image, levels = read_image(item.path), detector.options.pool.levels
     windows = detector.proposals_.boxes(ImageSize(image.shape[1], image.shape[2]))
@@ -244,16 +246,16 @@ def _rcnn_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
     }
 
 
-def _curve(request: FittingRequest, ours: dict[str, Any]) -> list[dict[str, object]]:
-    """Accuracy and seconds by number of training images, with two plots."""
+def _curve(request: FittingRequest, fit: dict[str, Any]) -> list[dict[str, object]]:
+    """Measure accuracy and seconds by number of training images, and draw two plots."""
     from sppnet.draw import plot_lines, save_image
 
     count = len(read_detection(request.detection, None, None))
     sizes = [n for n in _CURVE if n < count] + [count]
     rows: list[dict[str, object]] = []
     for n in sizes[:2] if request.quick else sizes:
-        found = ours if n == count else fit_once(_task(request, images=n))
-        rows.append({"images": n, **{k: found[k] for k in ("fit_s", "AP50", "AP75", "AP")}})
+        result = fit if n == count else fit_once(_task(request, images=n))
+        rows.append({"images": n, **{k: result[k] for k in ("fit_s", "AP50", "AP75", "AP")}})
     images = [float(str(row["images"])) for row in rows]
     lines = {name: (images, [float(str(row[name])) for row in rows]) for name in ("AP50", "AP75", "AP")}
     title = f"Detector.fit on {request.detection.name}"
@@ -263,32 +265,33 @@ def _curve(request: FittingRequest, ours: dict[str, Any]) -> list[dict[str, obje
     return rows
 
 
-def _growth(request: FittingRequest, ours: dict[str, Any]) -> list[dict[str, object]]:
-    """Time and peak memory when every image comes four times."""
+def _growth(request: FittingRequest, fit: dict[str, Any]) -> list[dict[str, object]]:
+    """Measure time and peak memory with four copies of every image."""
     rows: list[dict[str, object]] = []
     for repeat in (1, 2) if request.quick else (1, 4):
-        found = ours if repeat == 1 else fit_once(_task(request, repeat=repeat, evaluate=False))
-        rows.append({k: found[k] for k in ("images", "fit_s", "peak_memory_mb")})
+        result = fit if repeat == 1 else fit_once(_task(request, repeat=repeat, evaluate=False))
+        rows.append({k: result[k] for k in ("images", "fit_s", "peak_memory_mb")})
     return rows
 
 
-def _peer_rows(request: FittingRequest, ours: dict[str, Any]) -> list[dict[str, object]]:
-    stops = [ours["fit_s"] * times for times in (_PEER_TIMES[:1] if request.quick else _PEER_TIMES)]
-    found = train_and_measure(
-        request.detection, request.backbone, request.weights, stops, quiet=request.quiet
+def _peer_rows(request: FittingRequest, fit: dict[str, Any]) -> list[dict[str, object]]:
+    """Compare the fit with Faster R-CNN, trained for multiples of its time."""
+    limits = [fit["fit_s"] * times for times in (_PEER_TIMES[:1] if request.quick else _PEER_TIMES)]
+    results = train_and_measure(
+        request.detection, request.backbone, request.weights, limits, quiet=request.quiet
     )
     return [
         {
-            "work": f"a detector: AP50 {ours['AP50']:.3f}, AP75 {ours['AP75']:.3f}",
-            "ours_s": ours["fit_s"],
-            "peer": f"Faster R-CNN, same weights: AP50 {row['AP50']:.3f}, AP75 {row['AP75']:.3f}",
-            "peer_s": row["seconds"],
-            "ratio": row["seconds"] / ours["fit_s"],
-            "peer_steps": row["steps"],
-            "ours_AP50": ours["AP50"],
-            "peer_AP50": row["AP50"],
-            "ours_AP75": ours["AP75"],
-            "peer_AP75": row["AP75"],
+            "work": f"a detector: AP50 {fit['AP50']:.3f}, AP75 {fit['AP75']:.3f}",
+            "ours_s": fit["fit_s"],
+            "peer": f"Faster R-CNN, same weights: AP50 {peer['AP50']:.3f}, AP75 {peer['AP75']:.3f}",
+            "peer_s": peer["seconds"],
+            "ratio": peer["seconds"] / fit["fit_s"],
+            "peer_steps": peer["steps"],
+            "ours_AP50": fit["AP50"],
+            "peer_AP50": peer["AP50"],
+            "ours_AP75": fit["AP75"],
+            "peer_AP75": peer["AP75"],
         }
-        for row in found
+        for peer in results
     ]

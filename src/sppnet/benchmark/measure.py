@@ -1,4 +1,4 @@
-"""Timing two ways of doing the same work in turn, and what machine it was done on."""
+"""Interleaved timing of two implementations, peak memory and machine information."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 
 
 def machine() -> dict[str, object]:
-    """What the figures were taken on."""
+    """Describe the machine of the measurements."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -28,14 +28,14 @@ def machine() -> dict[str, object]:
 
 
 def keep_memory() -> bool:
-    """Have the C library keep, from now on, what this process frees.
+    """Set the C library to reuse freed memory instead of returning it to the system, from now on.
 
-    Else large tensors are given back to the system and fetched again at each call: page after page, with
-    zeros in it. That is no work of either side, comes and goes with the order of the calls, and what one
-    side gives back was seen to slow down the other, which had given back nothing.
+    Otherwise, large tensors are returned and allocated again in each call, which includes page faults and
+    clearing of pages. This time depends on the order of the calls rather than on the implementations, and
+    affects both of them.
 
     Returns:
-        False where the C library is not glibc; then nothing has changed.
+        False if the C library is not glibc; then nothing changes.
     """
     if sys.platform != "linux":
         return False
@@ -50,29 +50,37 @@ def keep_memory() -> bool:
 def medians(
     ours: Callable[[], object], peer: Callable[[], object], runs: int, seconds: float = 0.0
 ) -> tuple[float, float]:
-    """Median seconds of each, taken in turn so that the machine's moods meet both.
+    """Measure the median seconds of two functions.
 
-    Each timed call follows an untimed one of the same work: what the other has left in the caches is no part
-    of either. There are ``runs`` of each, and more until ``seconds`` have passed: others on the machine
-    disturb short work for longer than a few calls take.
+    Runs are interleaved so that background load affects both equally. Each timed call follows an untimed
+    call of the same function, so that the contents of the caches do not depend on the other function.
+
+    Args:
+        ours: the first function.
+        peer: the second function.
+        runs: minimum number of runs of each.
+        seconds: minimum total duration; background load often lasts longer than a few short calls.
+
+    Returns:
+        The medians of both.
     """
     times: tuple[list[float], list[float]] = ([], [])
     begin = time.perf_counter()
     while len(times[0]) < runs or time.perf_counter() < begin + seconds:
-        for mine, work in zip(times, (ours, peer), strict=True):
+        for own, work in zip(times, (ours, peer), strict=True):
             work()
             start = time.perf_counter()
             work()
-            mine.append(time.perf_counter() - start)
+            own.append(time.perf_counter() - start)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
 def cuda_medians(
     ours: Callable[[], object], peer: Callable[[], object], runs: int, calls: int
 ) -> tuple[float, float]:
-    """As `medians`, by the clock of the current CUDA device, with what it takes to launch.
+    """Measure as `medians`, with events of the current CUDA device and including launches.
 
-    Each of the ``runs`` is the mean of as many ``calls`` in a row, before which the device is idle.
+    Each of the ``runs`` is the mean of a number of consecutive ``calls`` that start on an idle device.
     """
     for work in (ours, peer):
         for _ in range(3):
@@ -92,15 +100,15 @@ def cuda_medians(
 
 
 def cuda_seconds(work: Callable[[], object], runs: int) -> float:
-    """Median seconds that the current CUDA device works for one call, without the launches.
+    """Measure the median seconds of one call on the current CUDA device, without launches.
 
-    Eight calls, each with an output of its own, are captured in a graph, which is replayed.
+    Eight calls, each with its own output, are captured in a graph, which is replayed.
     """
     for _ in range(3):
         work()
     graph, calls = torch.cuda.CUDAGraph(), 8
     with torch.cuda.graph(graph):
-        kept = [work() for _ in range(calls)]
+        outputs = [work() for _ in range(calls)]
     times: list[float] = []
     for _ in range(runs + 1):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -108,19 +116,19 @@ def cuda_seconds(work: Callable[[], object], runs: int) -> float:
         graph.replay()
         end.record()
         torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end) / 1000 / len(kept))
+        times.append(begin.elapsed_time(end) / 1000 / len(outputs))
     return statistics.median(times[1:])
 
 
 def peak_growth_mb(call: str) -> float | None:
-    """Megabytes by which a process's memory grows at its peak while it evaluates ``call``.
+    """Measure the increase of the peak memory of a new process by a function.
 
     Args:
-        call: names a function of no arguments, ``"module:function"``, that prepares some work and returns it
-            as another one; only that second one is measured, in a fresh process.
+        call: ``"module:function"``, a function without arguments that prepares the work and returns the
+            function to measure.
 
     Returns:
-        None where the system does not tell (elsewhere than on Linux).
+        Megabytes, or None on systems other than Linux.
     """
     if not Path("/proc/self/clear_refs").exists():
         return None
@@ -131,8 +139,8 @@ def peak_growth_mb(call: str) -> float | None:
 
 
 def grow(work: Callable[[], object]) -> float:
-    """The growth of this process's memory at its peak during ``work``, in megabytes."""
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what there is now
+    """Measure the increase of the peak memory of this process by ``work``, in megabytes."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current memory
     before = _status_mb("VmHWM")
     work()
     return _status_mb("VmHWM") - before

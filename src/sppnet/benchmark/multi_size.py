@@ -1,11 +1,11 @@
-"""Training at one size against training at several, of the builtin network, on the same budget.
+"""Single-size and multi-size training of the builtin network with equal budgets.
 
     python -m sppnet.benchmark.multi_size --data DIR --teacher FILE --out FOLDER
 
-Both kinds of run see the same images, as many pixels and as many steps, from the same random start; only
-the sizes of the crops differ (paper section 2.3): 128x128 always, or sides from 96 to 192. Every fifth
-image of each class is held out of the training and judged, at several sizes (paper section 3.1.2).
-Killed, the same command goes on where it stopped.
+Both kinds of runs use the same images, pixels, steps and initial weights. Only the sizes of the crops differ
+(He et al. 2015, section 2.3): 128x128, or sides from 96 to 192. Every fifth image of each class is held out
+of training and used for the evaluation, at several sizes (section 3.1.3). An interrupted benchmark continues
+when the command is repeated.
 """
 
 from __future__ import annotations
@@ -37,24 +37,23 @@ from sppnet.recipes.pretraining import CHECKPOINT, ClassHead, Recipe, beside
 Kind = Literal["single-size", "multi-size"]
 KINDS: tuple[Kind, ...] = ("single-size", "multi-size")
 SHORT_SIDES: tuple[int | None, ...] = (96, 128, 192, 256, None)
-"""Sizes at which images are judged; None is their own."""
+"""Short sides of the evaluation; None is the size of the image."""
 _EVERY = 5
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What is compared.
+    """Options of the comparison.
 
     Attributes:
-        data: a folder of class folders, as `sppnet.recipes.pretraining.Recipe` takes it.
-        out: a folder for the runs and for ``multi_size.json``.
-        teacher: SqueezeNet 1.0's tensors; None trains with labels alone.
-        labels: weight of the class loss beside the teacher's; 0 leaves it out, and with it the network's
-            own head.
-        steps: of each run.
-        batch: crops of 128x128 a step.
-        seeds: runs of either kind.
-        device: where to train.
+        data: a folder of class folders, as for `sppnet.recipes.pretraining.Recipe`.
+        out: folder of the runs and of ``multi_size.json``.
+        teacher: file of SqueezeNet 1.0; None to train on labels only.
+        labels: weight of the classification loss; 0 for none, which also removes the class head.
+        steps: number of steps of each run.
+        batch: number of crops of 128x128 per step.
+        seeds: number of runs of each kind.
+        device: device of the training.
     """
 
     data: Path
@@ -69,7 +68,7 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with their class numbers."""
+    """Images with class numbers and class names."""
 
     paths: tuple[Path, ...]
     labels: Tensor
@@ -77,10 +76,10 @@ class Labelled:
 
 
 def divide(data: Path) -> tuple[Labelled, Labelled]:
-    """The labelled images of a folder: those to train on, and every fifth of each class.
+    """Divide the labelled images of a folder into training images and every fifth image of each class.
 
     Raises:
-        UserError: fewer than two classes, or one of fewer than five images.
+        UserError: there are fewer than two classes, or a class has fewer than five images.
     """
     found: dict[str, list[Path]] = {}
     for path in list_images(data):
@@ -88,22 +87,23 @@ def divide(data: Path) -> tuple[Labelled, Labelled]:
         if name is not None:
             found.setdefault(name, []).append(path)
     if len(found) < 2 or min(map(len, found.values())) < _EVERY:
-        raise UserError(data, "two or more class folders of five or more images", f"{len(found)} classes")
+        got = f"{len(found)} classes with at least {min(map(len, found.values()), default=0)} images"
+        raise UserError(data, "at least two class folders with at least five images each", got)
     names = tuple(sorted(found))
-    parts: list[Labelled] = []
+    splits: list[Labelled] = []
     for held in (False, True):
-        picked = [
+        pairs = [
             (path, label)
             for label, name in enumerate(names)
             for i, path in enumerate(found[name])
             if (i % _EVERY == _EVERY - 1) == held
         ]
-        parts.append(Labelled(tuple(p for p, _ in picked), torch.tensor([k for _, k in picked]), names))
-    return parts[0], parts[1]
+        splits.append(Labelled(tuple(p for p, _ in pairs), torch.tensor([k for _, k in pairs]), names))
+    return splits[0], splits[1]
 
 
 def recipe_of(ablation: Ablation, kind: Kind, seed: int, held: Labelled) -> Recipe:
-    """The recipe of one run; its checkpoint is taken up where there is one."""
+    """Create the recipe of one run, which resumes from its checkpoint, if any."""
     out = ablation.out / f"{kind}-{seed}.safetensors"
     return Recipe(
         data=ablation.data, out=out, teacher=ablation.teacher, labels=ablation.labels,
@@ -116,11 +116,11 @@ def recipe_of(ablation: Ablation, kind: Kind, seed: int, held: Labelled) -> Reci
 def evaluate_head(
     net: BuiltinNet, head: ClassHead, held: Labelled, sides: Sequence[int | None] = SHORT_SIDES
 ) -> dict[str, float]:
-    """Mean class accuracy of a trained network with its own head, by the images' short side."""
+    """Compute the mean class accuracy of a network with its class head, by short side."""
     backbone = load_backbone("builtin")
     backbone.trunk.load_state_dict({f"net.{n}": t for n, t in net.fold().cpu().state_dict().items()})
     network, head = prepare(backbone), head.cpu().eval()
-    found: dict[str, float] = {}
+    accuracies: dict[str, float] = {}
     for side in sides:
         scores: list[Tensor] = []
         with torch.inference_mode():
@@ -128,30 +128,31 @@ def evaluate_head(
                 maps = extract(network, read_image(path), None if side is None else (side,))
                 fine, coarse = (maps.of_layer(layer)[0].values[None].float() for layer in maps.layers)
                 scores.append(head(fine, coarse)[0])
-        found[_by(side)] = _accuracy(torch.stack(scores), held)
-    return found
+        accuracies[_key(side)] = _accuracy(torch.stack(scores), held)
+    return accuracies
 
 
 def evaluate_features(
     weights: Path, train: Labelled, held: Labelled, sides: Sequence[int | None] = SHORT_SIDES
 ) -> dict[str, float]:
-    """Mean class accuracy of linear SVMs on the frozen features, fitted at the images' own size.
+    """Compute the mean class accuracy of linear SVMs on frozen features, by short side.
 
-    Rows are pyramids of 6x6 to 1x1 bins over the whole image, of norm 1.
+    The SVMs are fitted at the images' own size. Features are pyramids of 6x6 to 1x1 bins, of norm 1.
     """
     network = prepare(load_backbone("builtin", weights))
     targets = one_versus_rest(train.labels, len(train.names))
-    model = fit_linear_svm(_rows(network, train, None), targets, SvmOptions(C=10.0))
-    return {_by(side): _accuracy(model.scores(_rows(network, held, side)), held) for side in sides}
+    model = fit_linear_svm(_features(network, train, None), targets, SvmOptions(C=10.0))
+    return {_key(side): _accuracy(model.scores(_features(network, held, side)), held) for side in sides}
 
 
-def _rows(network: Backbone, images: Labelled, side: int | None) -> Tensor:
+def _features(network: Backbone, images: Labelled, side: int | None) -> Tensor:
     scales = None if side is None else (side,)
-    rows = [image_rows(extract(network, read_image(path), scales)) for path in track(images.paths, "rows")]
-    return torch.nn.functional.normalize(torch.cat([row.reshape(1, -1) for row in rows]), dim=1)
+    paths = track(images.paths, "Features")
+    vectors = [image_rows(extract(network, read_image(path), scales)) for path in paths]
+    return torch.nn.functional.normalize(torch.cat([one.reshape(1, -1) for one in vectors]), dim=1)
 
 
-def _by(side: int | None) -> str:
+def _key(side: int | None) -> str:
     return "own" if side is None else str(side)
 
 
@@ -160,14 +161,17 @@ def _accuracy(scores: Tensor, held: Labelled) -> float:
 
 
 def ablate(ablation: Ablation) -> list[dict[str, object]]:
-    """Train and judge every run.
+    """Train and evaluate every run, and write the results to ``multi_size.json``.
+
+    Args:
+        ablation: the options.
 
     Returns:
-        A row a run: "kind", "seed", "seconds" and, by the short side that images are resized to,
-        "features" and, with labels, "head": mean class accuracies. They are in ``multi_size.json``, too.
+        One mapping per run: "kind", "seed", "seconds" and the mean class accuracies by short side,
+        "features" and, with labels, "head".
 
     Raises:
-        UserError: data or teacher at fault.
+        UserError: the data or the teacher are invalid.
     """
     train, held = divide(ablation.data)
     ablation.out.mkdir(parents=True, exist_ok=True)
@@ -194,13 +198,13 @@ def _write(path: Path, content: object) -> None:
 
 
 def main() -> None:
-    """Read the flags, compare, and print the rows as JSON."""
+    """Read the flags, run the comparison and print the results as JSON."""
     import tyro
 
     try:
         print(json.dumps(ablate(tyro.cli(Ablation, description=__doc__)), indent=1))
-    except UserError as mistake:
-        print(mistake, file=sys.stderr)
+    except UserError as error:
+        print(error, file=sys.stderr)
         sys.exit(2)
 
 

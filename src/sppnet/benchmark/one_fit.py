@@ -1,4 +1,4 @@
-"""One cold fit of a detector in a process of its own: ``python -m sppnet.benchmark.one_fit JSON``."""
+"""One fit of a detector in a new process: ``python -m sppnet.benchmark.one_fit JSON``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class OneFit:
-    """What to fit and to measure on.
+    """Options of one fit.
 
     Attributes:
-        data: a data set with boxes.
+        data: a detection data set.
         backbone: name of the network.
-        weights: its local weights.
-        images: so many of the training images, drawn at random; 0 for all.
-        repeat: every image this many times, to see how time and memory grow.
-        seed: of the draw and of fitting.
-        evaluate: whether to measure on the images for validation.
-        run: a folder to keep the detector in.
+        weights: file of its weights, if any.
+        images: number of random training images; 0 for all.
+        repeat: number of copies of every image, to measure the growth of time and memory.
+        seed: seed of the selection of images and of the fit.
+        evaluate: whether to evaluate on the validation images.
+        run: run folder of the detector, if it is saved.
     """
 
     data: str
@@ -37,18 +37,18 @@ class OneFit:
 
 
 def fit_once(task: OneFit) -> dict[str, Any]:
-    """Carry out the task in a fresh process; its answer is `measure`'s."""
-    words = [sys.executable, "-m", "sppnet.benchmark.one_fit", json.dumps(asdict(task))]
-    said = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(said.stdout)
+    """Call `measure` in a new process and return its result."""
+    command = [sys.executable, "-m", "sppnet.benchmark.one_fit", json.dumps(asdict(task))]
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(result.stdout)
 
 
 def measure(task: OneFit) -> dict[str, Any]:
-    """Fit and evaluate.
+    """Fit and evaluate a detector.
 
     Returns:
-        ``"start_s"`` (imports, the kernels loaded or compiled), ``"fit_s"`` (from reading the annotations
-        to the last head), ``"seconds"`` by stage, counts, ``"peak_memory_mb"`` of fitting, ``"AP50"``, ...
+        ``"start_s"`` (imports and loading or compilation of kernels), ``"fit_s"`` (from reading annotations
+        on), ``"seconds"`` by stage, counts, ``"peak_memory_mb"`` of the fit, ``"AP50"``, ...
     """
     start = time.perf_counter()
     import torch
@@ -59,11 +59,11 @@ def measure(task: OneFit) -> dict[str, Any]:
     from sppnet.ops.boxes import nms
     from sppnet.ops.linear import row_products
 
-    maps, some = torch.zeros(1, 32, 4, 4).bfloat16(), [torch.tensor([[0, 0, 4, 4]])]
-    region_pyramid_scores(maps, some, torch.zeros(1, 32 * 14), None, (3, 2, 1))
+    maps, regions = torch.zeros(1, 32, 4, 4).bfloat16(), [torch.tensor([[0, 0, 4, 4]])]
+    region_pyramid_scores(maps, regions, torch.zeros(1, 32 * 14), None, (3, 2, 1))
     for dtype in (torch.bfloat16, torch.float32):
-        region_pyramid_pool(maps.to(dtype), some, (3, 2, 1))
-    region_pyramid_pool(maps.float(), some, (6,), "mean")
+        region_pyramid_pool(maps.to(dtype), regions, (3, 2, 1))
+    region_pyramid_pool(maps.float(), regions, (6,), "mean")
     row_products(torch.zeros(1, 16), torch.zeros(1, 16))
     nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     started = time.perf_counter()
@@ -74,7 +74,7 @@ def measure(task: OneFit) -> dict[str, Any]:
         dataset = replace(dataset, items=tuple(dataset.items[i] for i in chosen))
     dataset = replace(dataset, items=dataset.items * task.repeat)
     detector = Detector(task.backbone, task.weights, seed=task.seed).fit(dataset, quiet=True)
-    answer: dict[str, Any] = {
+    result: dict[str, Any] = {
         "start_s": started - start,
         "fit_s": time.perf_counter() - started,
         **detector.summary_,
@@ -83,8 +83,8 @@ def measure(task: OneFit) -> dict[str, Any]:
         detector.save(Path(task.run), overwrite=True)
     if task.evaluate:
         metrics = detector.evaluate(task.data, quiet=True)
-        answer |= {name: metrics[name] for name in ("AP50", "AP75", "AP", "per_class")}
-    return answer
+        result |= {name: metrics[name] for name in ("AP50", "AP75", "AP", "per_class")}
+    return result
 
 
 if __name__ == "__main__":

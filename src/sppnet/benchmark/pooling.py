@@ -1,4 +1,4 @@
-"""``sppnet benchmark pooling``: our pooling on the CPU beside torchvision's and torch's."""
+"""``sppnet benchmark pooling``: time of pyramid pooling compared with torchvision and torch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LEVELS = (6, 3, 2, 1)
 _COARSE = (3, 2, 1)
 _PEER = "four torchvision roi_pool"
 _Effort = tuple[int, float]
-"""How many runs at least, and for how many seconds at least."""
+"""Minimum number of runs and minimum seconds."""
 
 
 def random_regions(count: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """int64 ``[count, 4]``: corners drawn evenly among all the regions' corners that a map has."""
+    """Draw random regions, int64 ``[N, 4]``, with corners uniform over the map."""
     draw = torch.Generator().manual_seed(seed)
     x = (torch.rand(count, 2, generator=draw) * width).long().sort(1).values
     y = (torch.rand(count, 2, generator=draw) * height).long().sort(1).values
@@ -42,7 +42,7 @@ def _adaptive(maps: Tensor) -> Tensor:
 def _roi_pools(maps: Tensor, regions: Tensor) -> Tensor:
     from torchvision.ops import roi_pool
 
-    # roi_pool counts the last cell as inside.
+    # The last cell of a region is inclusive in roi_pool.
     boxes = [torch.cat([regions[:, :2], regions[:, 2:] - 1], 1).to(maps.dtype)]
     return torch.cat([roi_pool(maps, boxes, n).flatten(1) for n in LEVELS], 1)
 
@@ -56,9 +56,9 @@ def _with_backward(work: Callable[[], Tensor], leaf: Tensor) -> Callable[[], Non
 
 
 def _row(
-    work: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object], effort: _Effort
+    work: str, ours: Callable[[], object], peer: str, peer_work: Callable[[], object], effort: _Effort
 ) -> dict[str, object]:
-    return _compared(work, peer, medians(ours, theirs, *effort))
+    return _compared(work, peer, medians(ours, peer_work, *effort))
 
 
 def _compared(work: str, peer: str, seconds: tuple[float, float]) -> dict[str, object]:
@@ -67,7 +67,7 @@ def _compared(work: str, peer: str, seconds: tuple[float, float]) -> dict[str, o
 
 
 def _region_rows(count: int, effort: _Effort) -> tuple[list[dict[str, object]], float]:
-    """Rows on regions, and the time of ours over writing the output alone."""
+    """Compare pooling of regions; return also its time relative to that of writing the output."""
     torch.manual_seed(0)
     maps, regions = torch.randn(1, 256, 43, 57), random_regions(count, 43, 57)
     half = maps.bfloat16()
@@ -76,21 +76,21 @@ def _region_rows(count: int, effort: _Effort) -> tuple[list[dict[str, object]], 
     assert torch.equal(region_pyramid_pool(half, [regions], LEVELS).float(), exact)
     name = f"{count} regions on 256x43x57, levels 6,3,2,1"
 
-    def ours() -> Tensor:
+    def pool() -> Tensor:
         return region_pyramid_pool(maps, [regions], LEVELS)
 
     rows = [
-        _row(f"{name}, float32", ours, _PEER, lambda: _roi_pools(maps, regions), effort),
+        _row(f"{name}, float32", pool, _PEER, lambda: _roi_pools(maps, regions), effort),
         _row(
             f"{name}, bfloat16",
             lambda: region_pyramid_pool(half, [regions], LEVELS),
             "ours in float32",
-            ours,
+            pool,
             effort,
         ),
     ]
-    out = ours()
-    pooled, filled = medians(ours, lambda: out.fill_(1.0), *effort)
+    out = pool()
+    pooled, filled = medians(pool, lambda: out.fill_(1.0), *effort)
     leaf = maps.clone().requires_grad_()
     rows.append(
         _row(
@@ -150,7 +150,7 @@ def _map_rows(effort: _Effort) -> list[dict[str, object]]:
 
 
 def _score_work(count: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-    """Scoring ``count`` windows for 20 classes: fused, and by pooling and a matrix product."""
+    """Create functions that score windows for 20 classes: fused, and by pooling and a matrix product."""
     torch.manual_seed(0)
     maps, regions = torch.randn(1, 512, 60, 80), random_regions(count, 60, 80)
     weight, bias = torch.randn(20, 512 * 14) / 100, torch.randn(20)
@@ -165,13 +165,13 @@ def _score_work(count: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]
 
 
 def prepare_fused() -> Callable[[], Tensor]:
-    """10,000 windows to score fused, the kernels compiled and the threads awake."""
+    """Return the fused scoring of 10,000 windows, after compilation and a warm-up."""
     _score_work(200)[0]()
     return _score_work(10000)[0]
 
 
 def prepare_two_steps() -> Callable[[], Tensor]:
-    """10,000 windows to pool and then to score, the kernels compiled and the threads awake."""
+    """Return pooling and scoring of 10,000 windows in two steps, after compilation and a warm-up."""
     _score_work(200)[1]()
     return _score_work(10000)[1]
 
@@ -188,7 +188,7 @@ def _score_row(count: int, effort: _Effort) -> dict[str, object]:
 
 
 def _copy_bandwidth(runs: int) -> float:
-    """Bytes a second that arrive when a gigabyte is copied on the CUDA device."""
+    """Measure the bytes per second of copying a gigabyte on the CUDA device."""
     source = torch.empty(2**30, dtype=torch.int8, device="cuda")
     target = torch.empty_like(source)
 
@@ -199,31 +199,31 @@ def _copy_bandwidth(runs: int) -> float:
 
 
 def _gpu_rows(count: int, runs: int) -> list[dict[str, object]]:
-    """Regions on the CUDA device: calls beside the peer's, and the device's work alone beside a copy.
+    """Compare pooling of regions on the CUDA device with the peer, and its bandwidth with that of a copy.
 
-    Seconds are those of a call of ten in a row; ``alone_ratio`` is of calls that find the device idle and
-    are waited for; ``device_ratio`` of the device's work without the launches.
+    Seconds are means of ten consecutive calls. ``alone_ratio`` compares single synchronised calls on an
+    idle device, ``device_ratio`` the work of the device without launches.
     """
     regions, height, width = random_regions(count, 43, 57).cuda(), 43, 57
     copied = _copy_bandwidth(runs)
     name = f"{count} regions on 256x{height}x{width}, levels 6,3,2,1"
     rows: list[dict[str, object]] = []
-    # torchvision knows no bfloat16 there; float16 is as wide.
+    # torchvision does not support bfloat16 on CUDA; float16 has the same size.
     for dtype, peer_dtype in ((torch.float32, torch.float32), (torch.bfloat16, torch.float16)):
         torch.manual_seed(0)
         maps = torch.randn(1, 256, height, width, device="cuda").to(dtype)
         like = maps.to(peer_dtype)
 
-        def ours(maps: Tensor = maps) -> Tensor:
+        def pool(maps: Tensor = maps) -> Tensor:
             return region_pyramid_pool(maps, [regions], LEVELS)
 
-        def theirs(maps: Tensor = like) -> Tensor:
+        def peer(maps: Tensor = like) -> Tensor:
             return _roi_pools(maps, regions)
 
-        out = ours()
+        out = pool()
         assert torch.equal(out.float(), _roi_pools(maps.float(), regions))
-        row = _gpu_row(f"{name}, {dtype} on the GPU", ours, f"{_PEER}, {peer_dtype}", theirs, runs)
-        ours_device_s, peer_device_s = cuda_seconds(ours, runs), cuda_seconds(theirs, runs)
+        row = _gpu_row(f"{name}, {dtype} on the GPU", pool, f"{_PEER}, {peer_dtype}", peer, runs)
+        ours_device_s, peer_device_s = cuda_seconds(pool, runs), cuda_seconds(peer, runs)
         speed = out.numel() * out.element_size() / ours_device_s
         row |= {
             "device_s": ours_device_s,
@@ -247,54 +247,54 @@ def _gpu_rows(count: int, runs: int) -> list[dict[str, object]]:
 
 
 def _gpu_row(
-    work: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object], runs: int
+    work: str, ours: Callable[[], object], peer: str, peer_work: Callable[[], object], runs: int
 ) -> dict[str, object]:
-    alone_s, peer_alone_s = cuda_medians(ours, theirs, runs, 1)
-    in_a_row = _compared(work, peer, cuda_medians(ours, theirs, runs, 10))
-    return in_a_row | {"alone_ratio": peer_alone_s / alone_s}
+    alone_s, peer_alone_s = cuda_medians(ours, peer_work, runs, 1)
+    consecutive = _compared(work, peer, cuda_medians(ours, peer_work, runs, 10))
+    return consecutive | {"alone_ratio": peer_alone_s / alone_s}
 
 
 def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
-    """Time our pooling beside its peers, outputs compared before anything is timed.
+    """Time pyramid pooling and its peers, after their outputs have been compared.
 
-    From then on this process keeps its memory, see `keep_memory`.
+    The process reuses freed memory from then on, see `keep_memory`.
 
     Args:
-        quick: a tenth of the work and three runs instead of seven or more; for trying, not for reporting.
-        plot: also draw time against the number of regions into this PNG.
+        quick: a tenth of the work and three runs instead of at least seven; for tests, not for reports.
+        plot: PNG file for a plot of time over output size, if any.
 
     Returns:
-        ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio"}], "floor_ratio", "growth"}``:
-        medians in seconds; ratio is the peer's over ours; ``floor_ratio`` is our time for the first row
-        over writing its output alone. Rows may have more: peak memory in megabytes, share of bandwidth.
-        ``growth``: ``{"growing", "regions", "channels", "bins", "map", "output_mb", "ours_s"}``, regions of
-        14x14 cells on a square map of ``map`` cells a side.
+        ``{"machine", "rows": [{"work", "ours_s", "peer", "peer_s", "ratio"}], "floor_ratio", "growth"}``,
+        with medians in seconds and ratio = peer_s / ours_s. ``floor_ratio`` is the time of the first row
+        relative to that of writing its output. Some rows also have peak memory in megabytes or fractions
+        of the bandwidth. ``growth`` has ``{"growing", "regions", "channels", "bins", "map", "output_mb",
+        "ours_s"}`` for regions of 14x14 cells on a square map of ``map`` cells per side.
 
     Raises:
-        MissingExtraError: a plot without matplotlib.
+        MissingExtraError: a plot is requested and matplotlib is not installed.
     """
-    kept = keep_memory()
-    runs, part = (3, 10) if quick else (7, 1)
+    memory_kept = keep_memory()
+    runs, divisor = (3, 10) if quick else (7, 1)
     effort = (runs, 0.0 if quick else 0.5)
-    rows, floor = _region_rows(2000 // part, effort)
+    rows, floor = _region_rows(2000 // divisor, effort)
     rows += _map_rows(effort)
-    rows.append(_score_row(10000 // part, effort))
+    rows.append(_score_row(10000 // divisor, effort))
     if torch.cuda.is_available():
-        rows += _gpu_rows(2000 // part, runs)
+        rows += _gpu_rows(2000 // divisor, runs)
     growth = _growth(runs, 4 if quick else 1)
     if plot is not None:
         _draw(plot, growth)
     return {
-        "machine": {**machine(), "memory_kept": kept},
+        "machine": {**machine(), "memory_kept": memory_kept},
         "rows": rows,
         "floor_ratio": floor,
         "growth": growth,
     }
 
 
-def _growth(runs: int, part: int) -> list[dict[str, Any]]:
-    """Seconds by number of regions, on a small and a large map, by channels and by bins."""
-    count, channels, levels = 1000 // part, 256, LEVELS
+def _growth(runs: int, divisor: int) -> list[dict[str, Any]]:
+    """Measure seconds by number of regions on a small and a large map, by channels and by bins."""
+    count, channels, levels = 1000 // divisor, 256, LEVELS
     series: dict[str, list[tuple[int, int, Sequence[int], int]]] = {
         "regions": [(count * i // 4, channels, levels, 28) for i in (1, 2, 4, 8, 16)],
         "regions, large map": [(count * i // 4, channels, levels, 112) for i in (1, 2, 4, 8, 16)],
@@ -332,5 +332,5 @@ def _draw(path: Path, growth: Sequence[dict[str, Any]]) -> None:
         output, milliseconds = lines.setdefault(name, ([], []))
         output.append(row["output_mb"])
         milliseconds.append(1000 * row["ours_s"])
-    title = "Regions of 14x14 cells, by what grows (map)"
-    save_image(path, plot_lines(lines, title, "megabytes of output", "milliseconds"))
+    title = "Pooling of regions of 14x14 cells, by varied quantity (map)"
+    save_image(path, plot_lines(lines, title, "output, MB", "time, ms"))

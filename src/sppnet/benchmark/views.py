@@ -1,4 +1,4 @@
-"""Accuracy of views on the feature maps beside that of views by crops, of one pretrained network."""
+"""Accuracy of views on feature maps and of views by crops, with one pretrained network."""
 
 from __future__ import annotations
 
@@ -26,52 +26,53 @@ _C = 10.0
 def views_accuracy(
     data: Path, backbone: str, weights: Path | None, *, quick: bool = False, quiet: bool = False
 ) -> dict[str, object]:
-    """Ten views of each test image, by crops and on the maps, with one linear layer behind the pyramid.
+    """Classify ten views of each test image, by crops and on maps.
 
-    The layer is learned as linear SVMs on the centre crops of the training images; the convolutions stay.
+    The linear layer after the pyramid consists of SVMs fitted to centre crops of the training images. The
+    convolutions are frozen.
 
     Args:
-        data: labelled images with a part to learn from and one to measure on.
+        data: a classification data set with training and evaluation splits.
         backbone: name of the network.
-        weights: its local weights.
-        quick: a tenth of the images.
-        quiet: no progress bars.
+        weights: file of its weights, if any.
+        quick: use a tenth of the images.
+        quiet: whether to hide progress bars.
 
     Returns:
-        Errors in percent (``"top1_crops"``, ``"top1_maps"``, ``"top5_crops"``, ``"top5_maps"``), how many
-        images only one way names rightly (``"only_crops"``, ``"only_maps"``), ``"images"``, and seconds a
-        image (``"crops_s"``, ``"maps_s"``).
+        Errors in percent (``"top1_crops"``, ``"top1_maps"``, ``"top5_crops"``, ``"top5_maps"``), the number
+        of images that only one method classifies correctly (``"only_crops"``, ``"only_maps"``),
+        ``"images"``, and seconds per image (``"crops_s"``, ``"maps_s"``).
 
     Raises:
-        UserError: data, network or weights at fault.
+        UserError: the data, network or weights are invalid.
     """
     step = 10 if quick else 1
     train = read_classification(data, None)
     test = read_classification(data, default_split(data, "evaluate"))
     network = _network(train, train.items[::step], backbone, weights, quiet=quiet)
     crops = ViewOptions((_SHORT,), _SIDE, "five")
-    ways = {"crops": crops, "maps": ViewOptions((_SHORT,), _SIDE, "five", how="maps")}
-    scores: dict[str, list[Tensor]] = {name: [] for name in ways}
-    seconds = dict.fromkeys(ways, 0.0)
+    methods = {"crops": crops, "maps": ViewOptions((_SHORT,), _SIDE, "five", how="maps")}
+    scores: dict[str, list[Tensor]] = {name: [] for name in methods}
+    seconds = dict.fromkeys(methods, 0.0)
     items = test.items[::step]
     for item in track(items, "Testing", quiet=quiet):
         image = read_image(item.path)
-        for name, options in ways.items():
+        for name, options in methods.items():
             start = time.perf_counter()
             scores[name].append(view_probabilities(network, image, options))
             seconds[name] += time.perf_counter() - start
     labels = torch.tensor([item.label for item in items])
-    right: dict[str, Tensor] = {}
-    told: dict[str, object] = {"network": backbone, "images": len(items)}
-    for name, rows in scores.items():
-        best = torch.stack(rows).topk(min(5, len(train.names)), 1).indices == labels[:, None]
-        right[name] = best[:, 0]
-        told[f"top1_{name}"] = 100 * (1 - float(best[:, 0].float().mean()))
-        told[f"top5_{name}"] = 100 * (1 - float(best.any(1).float().mean()))
-        told[f"{name}_s"] = seconds[name] / len(items)
-    told["only_crops"] = int((right["crops"] & ~right["maps"]).sum())
-    told["only_maps"] = int((right["maps"] & ~right["crops"]).sum())
-    return told
+    correct: dict[str, Tensor] = {}
+    result: dict[str, object] = {"network": backbone, "images": len(items)}
+    for name, per_image in scores.items():
+        best = torch.stack(per_image).topk(min(5, len(train.names)), 1).indices == labels[:, None]
+        correct[name] = best[:, 0]
+        result[f"top1_{name}"] = 100 * (1 - float(best[:, 0].float().mean()))
+        result[f"top5_{name}"] = 100 * (1 - float(best.any(1).float().mean()))
+        result[f"{name}_s"] = seconds[name] / len(items)
+    result["only_crops"] = int((correct["crops"] & ~correct["maps"]).sum())
+    result["only_maps"] = int((correct["maps"] & ~correct["crops"]).sum())
+    return result
 
 
 def _network(
@@ -82,18 +83,18 @@ def _network(
     *,
     quiet: bool,
 ) -> PyramidNetwork:
-    """The convolutions, pyramid pooling and one linear layer, learned on centre crops."""
+    """Create a network of convolutions, pyramid pooling and one linear layer fitted to centre crops."""
     convolutions = prepare(load_backbone(backbone, weights), pick_device("cpu"))
     network = PyramidNetwork(convolutions, len(train.names), NetworkOptions(hidden=())).eval()
-    rows: list[Tensor] = []
+    vectors: list[Tensor] = []
     with torch.inference_mode():
         for item in track(items, "Centre crops", quiet=quiet):
             crop = see(read_image(item.path), "crop", _SIDE, convolutions)
-            rows.append(network.rows(crop)[0].float())
+            rows.append(network.features(crop)[0].float())
     table = torch.stack(rows)
     scale = 1 / float(table.norm(dim=1).mean())
     targets = one_versus_rest(torch.tensor([item.label for item in items]), len(train.names))
-    svm = fit_linear_svm(table * scale, targets, SvmOptions(C=_C))
+    svm = fit_linear_svm(features * scale, targets, SvmOptions(C=_C))
     layer = network.head[0]
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():

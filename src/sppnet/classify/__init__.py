@@ -8,11 +8,11 @@ from sppnet.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sppnet.classify.classifier import Classifier
-    from sppnet.classify.network import NetworkOptions
+    from sppnet.classify.network_classifier import NetworkClassifier
+    from sppnet.classify.network_options import NetworkOptions
     from sppnet.classify.options import ClassifierOptions
     from sppnet.classify.result import ClassificationResult
     from sppnet.classify.train_options import TrainOptions
-    from sppnet.classify.trained import NetworkClassifier
     from sppnet.classify.views import ViewOptions
 
 __all__ = [
@@ -27,11 +27,11 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "sppnet.classify.classifier",
-    "NetworkOptions": "sppnet.classify.network",
+    "NetworkOptions": "sppnet.classify.network_options",
     "ClassifierOptions": "sppnet.classify.options",
     "ClassificationResult": "sppnet.classify.result",
     "TrainOptions": "sppnet.classify.train_options",
-    "NetworkClassifier": "sppnet.classify.trained",
+    "NetworkClassifier": "sppnet.classify.network_classifier",
     "ViewOptions": "sppnet.classify.views",
 }
 

@@ -1,4 +1,4 @@
-"""Where a training run stands, in one safetensors file: tensors, and the rest as JSON in its header."""
+"""Checkpoints of training, one safetensors file each: tensors, and the rest as JSON in the header."""
 
 from __future__ import annotations
 
@@ -25,21 +25,20 @@ _MODEL, _MOMENTUM, _STATE, _TRAINING = "model.", "momentum.", "state", "training
 
 @dataclass
 class Position:
-    """Where a run stands, beside its tensors.
+    """The state of a training run, except for its tensors.
 
-    What is random in training is drawn anew for every step and image from the seed, so no generator's
-    state belongs to it.
+    Random numbers are drawn anew from the seed for every step and image, so that the state has no generator.
 
     Attributes:
-        epoch: epochs that are done.
-        step: steps of the next epoch that are done.
-        loss: sum of the losses of these steps' images.
-        wrong: how many of them were taken for another class.
-        seen: how many they were.
-        seconds: spent so far.
-        kept: the epoch whose weights the run keeps; 0 before the first has ended.
-        plateau: what decides about the learning rate.
-        scaler: of fp16's losses.
+        epoch: number of finished epochs.
+        step: number of finished steps of the next epoch.
+        loss: sum of the losses of the images of these steps.
+        wrong: number of these images that were classified wrongly.
+        seen: number of these images.
+        seconds: training time so far.
+        kept: the epoch of the saved weights; 0 before the first epoch has ended.
+        plateau: the state of the learning rate schedule.
+        scaler: the state of the loss scaler of fp16.
     """
 
     epoch: int = 0
@@ -55,10 +54,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training run is: it can be gone on with only if all of this is the same.
+    """The identity of a training run, which can be resumed only by an equal one.
 
     Attributes:
-        config: the classifier's parameters, without those that training does not depend on.
+        config: the classifier's parameters that training depends on.
         names: class names.
         data: `data_digest` of the images.
     """
@@ -68,37 +67,41 @@ class Training:
     data: str
 
     def digest(self) -> str:
-        """A checksum of all of it."""
+        """Return a checksum of all attributes."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def check_same(self, other: Training, path: Path) -> None:
-        """Raise `UserError` for the first thing in which ``other``, which is asked for, differs.
+        """Raise `UserError` for the first difference to another training.
 
         Args:
-            other: what is to be trained now.
+            other: the requested training.
             path: the checkpoint of this training, for messages.
         """
-        hint = "Use the same as before, or train without resume."
-        mine, theirs = _flat(self.config), _flat(other.config)
-        for name in sorted(mine.keys() | theirs.keys()):
-            if mine.get(name) != theirs.get(name):
-                raise UserError(path, f"{name} {mine.get(name)}, as training began", theirs.get(name), hint)
+        hint = "Use the matches as before, or train without resume."
+        own, others = _flat(self.config), _flat(other.config)
+        for name in sorted(own.keys() | others.keys()):
+            if own.get(name) != others.get(name):
+                raise UserError(path, f"{name} {own.get(name)}, as in the checkpoint", others.get(name), hint)
         if self.names != other.names:
             raise UserError(path, f"the classes {', '.join(self.names)}", ", ".join(other.names), hint)
         if self.data != other.data:
-            raise UserError(path, "the images and labels that training began with", "others", hint)
+            raise UserError(path, "the images and labels of the checkpoint", "other images or labels", hint)
 
 
-def data_digest(root: str | os.PathLike[str], *parts: Sequence[Sample]) -> str:
-    """A checksum of file names (relative to ``root``), file sizes, labels and boxes.
+def data_digest(root: str | os.PathLike[str], *splits: Sequence[Sample]) -> str:
+    """Return a checksum of file names (relative to ``root``), file sizes, labels and boxes.
+
+    Args:
+        root: the folder of the data set.
+        splits: the samples of each split.
 
     Raises:
-        UserError: an image that is not there.
+        UserError: an image does not exist.
     """
     digest = hashlib.sha256()
-    for part in parts:
+    for split in splits:
         digest.update(b"part")
-        for sample in part:
+        for sample in split:
             try:
                 size = sample.path.stat().st_size
             except OSError as error:
@@ -111,7 +114,14 @@ def data_digest(root: str | os.PathLike[str], *parts: Sequence[Sample]) -> str:
 def write_checkpoint(
     path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, position: Position, training: Training
 ) -> None:
-    """Write the file beside its place and rename it: there is always a whole one.
+    """Write a checkpoint atomically.
+
+    Args:
+        path: the file.
+        network: its weights are saved.
+        optimiser: its momentum is saved.
+        position: the state of the training run.
+        training: the identity of the training run.
 
     Raises:
         UserError: the file cannot be written.
@@ -121,41 +131,44 @@ def write_checkpoint(
         momentum = optimiser.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             tensors[_MOMENTUM + name] = momentum
-    said = {_STATE: json.dumps(asdict(position)), _TRAINING: json.dumps(asdict(training))}
-    write_tensors(path, tensors, said, durable=True)
+    header = {_STATE: json.dumps(asdict(position)), _TRAINING: json.dumps(asdict(training))}
+    write_tensors(path, tensors, header, durable=True)
 
 
 def read_training(path: Path) -> Training:
-    """What the training was that wrote a checkpoint.
+    """Read the identity of the training run that wrote a checkpoint.
 
     Raises:
-        UserError: no checkpoint, or a damaged one.
+        UserError: the checkpoint is missing or damaged.
     """
-    said, _ = _read(path, tensors=False)
-    return Training(said[1]["config"], tuple(said[1]["names"]), said[1]["data"])
+    header, _ = _read(path, tensors=False)
+    return Training(header[1]["config"], tuple(header[1]["names"]), header[1]["data"])
 
 
 def read_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> Position:
-    """Put network and optimiser back where `write_checkpoint` found them.
+    """Restore a network and an optimiser from a checkpoint.
+
+    Returns:
+        The state of the training run.
 
     Raises:
-        UserError: no checkpoint, a damaged one, or one of another network.
+        UserError: the checkpoint is missing, damaged or of another network.
     """
-    (said, _), tensors = _read(path, tensors=True)
+    (header, _), tensors = _read(path, tensors=True)
     parameters = dict(network.named_parameters())
-    wanted = {_MODEL + name: value for name, value in network.state_dict().items()}
+    expected = {_MODEL + name: value for name, value in network.state_dict().items()}
     given = {name: value for name, value in tensors.items() if name.startswith(_MODEL)}
     momenta = {n.removeprefix(_MOMENTUM): t for n, t in tensors.items() if n.startswith(_MOMENTUM)}
     try:
-        values: dict[str, Any] = {**said, "plateau": Plateau(**said["plateau"])}
+        values: dict[str, Any] = {**header, "plateau": Plateau(**header["plateau"])}
         position = Position(**values)
-        same = given.keys() == wanted.keys() and momenta.keys() <= parameters.keys()
-        same = same and all(value.shape == wanted[name].shape for name, value in given.items())
-        same = same and all(value.shape == parameters[name].shape for name, value in momenta.items())
+        matches = given.keys() == expected.keys() and momenta.keys() <= parameters.keys()
+        matches = matches and all(value.shape == expected[name].shape for name, value in given.items())
+        matches = matches and all(value.shape == parameters[name].shape for name, value in momenta.items())
     except (KeyError, TypeError) as error:
-        raise UserError(path, "a whole checkpoint", f"one without {error}") from error
-    if not same:
-        raise UserError(path, "the tensors of this network", "others", "Train without resume.")
+        raise UserError(path, "a complete checkpoint", f"a checkpoint without {error}") from error
+    if not matches:
+        raise UserError(path, "the tensors of this network", "other tensors", "Train without resume.")
     network.load_state_dict({name.removeprefix(_MODEL): value for name, value in given.items()})
     for name, momentum in momenta.items():
         optimiser.state[parameters[name]]["momentum_buffer"] = momentum.to(parameters[name].device)
@@ -163,31 +176,31 @@ def read_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
 
 
 def _read(path: Path, *, tensors: bool) -> tuple[tuple[dict[str, Any], dict[str, Any]], dict[str, Tensor]]:
-    """Position and training from the header, and the tensors where they are wanted."""
+    """Read position and training from the header and, if ``tensors``, the tensors."""
     if not path.is_file():
         raise UserError(path, "the checkpoint of a run", "no such file", "Train without resume.")
     try:
         with safe_open(path, "pt") as file:
-            said = cast("Mapping[str, str]", file.metadata() or {})
-            state, training = json.loads(said[_STATE]), json.loads(said[_TRAINING])
-            found = {name: file.get_tensor(name) for name in sorted(file.keys())} if tensors else {}
+            header = cast("Mapping[str, str]", file.metadata() or {})
+            state, training = json.loads(header[_STATE]), json.loads(header[_TRAINING])
+            values = {name: file.get_tensor(name) for name in sorted(file.keys())} if tensors else {}
         if not isinstance(state, dict) or not {"config", "names", "data"} <= set(training):
             raise ValueError("a header without position or training")
     except KeyError as error:
         hint = "It was written by an earlier version: train without resume."
-        raise UserError(path, "a whole checkpoint", f"one without {error}", hint) from error
+        raise UserError(path, "a complete checkpoint", f"a checkpoint without {error}", hint) from error
     except (OSError, SafetensorError, TypeError, ValueError, RuntimeError, RecursionError) as error:
-        raise UserError(path, "a whole checkpoint", str(error), "Train without resume.") from error
-    return (cast("dict[str, Any]", state), cast("dict[str, Any]", training)), found
+        raise UserError(path, "a complete checkpoint", str(error), "Train without resume.") from error
+    return (cast("dict[str, Any]", state), cast("dict[str, Any]", training)), values
 
 
 def _flat(config: Mapping[str, object]) -> dict[str, object]:
-    """Options by their names, those of nested tables too."""
-    found: dict[str, object] = {}
+    """Return options by name, with ``table.option`` for those of nested tables."""
+    values: dict[str, object] = {}
     for name, value in config.items():
         if isinstance(value, dict):
-            inner = _flat(cast("dict[str, object]", value))
-            found |= {f"{name}.{below}": content for below, content in inner.items()}
+            options = _flat(cast("dict[str, object]", value))
+            values |= {f"{name}.{option}": content for option, content in options.items()}
         else:
-            found[name] = value
-    return found
+            values[name] = value
+    return values

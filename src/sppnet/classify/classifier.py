@@ -1,4 +1,4 @@
-"""The classifier: fit, predict, evaluate, save, load."""
+"""Image classification with linear SVMs on features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -34,23 +34,20 @@ from sppnet.structures import ClassificationSet, ImageSize
 
 @dataclass(init=False)
 class Classifier(Estimator[ClassificationResult]):
-    """Names images: a frozen backbone's maps, pooled over the full image; linear SVMs.
+    """Classify images with linear SVMs on pyramid features of a frozen backbone.
 
-    The transfer pipeline of the paper's section 2: images keep their size and shape. As in scikit-learn,
-    the constructor stores its arguments, `fit` learns what ends in ``_`` and returns self.
+    The features of the full image are those of transfer classification (He et al. 2015, sections 3.2 and
+    3.3); images keep their size and aspect ratio. As in scikit-learn, the constructor only stores its
+    arguments, fitted attributes end in ``_``, and `fit` returns self.
 
     Attributes:
         backbone: ``builtin``, ``lite0``, ``lite2``, ``torchvision:NAME`` or ``timm:NAME``.
-        weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
+        weights: local weights of the backbone, a safetensors file; otherwise they may be downloaded.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        seed: of everything random.
-        val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
-            measures. None is 0.2 for a path, and 0 for a data set object, of which all images are used.
-        options: how an image becomes a row, and how rows are told apart.
-        val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
-            measures. None is 0.2 for a path, and 0 for a data set object, of which all images are used.
-        options: how an image becomes a row, and how rows are told apart; single options can be given by
-            their names.
+        seed: seed of all random numbers.
+        val_share: share of the images that `fit` holds out of a data set without splits and `evaluate` uses.
+            None is 0.2 for a path, and 0 for a data set object.
+        options: feature extraction and SVM; single options can be given by name.
 
     Examples:
         >>> classifier = Classifier(C=1.0)
@@ -91,21 +88,21 @@ class Classifier(Estimator[ClassificationResult]):
         skip_bad: bool = False,
         quiet: bool = False,
     ) -> Self:
-        """Learn from a folder of images for each class.
+        """Fit the SVMs on labelled images.
 
         Args:
-            data: the folder, or a data set that was read.
-            split: the part to learn from; the part for training when None.
-            layout: ``"folders"``, where looking is not enough.
-            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
-            quiet: no progress bars.
+            data: a folder with one folder of images per class, or a data set object.
+            split: the split to fit on; the training split when None.
+            layout: ``"folders"``; detected automatically when None.
+            skip_bad: skip damaged images; otherwise an error lists all of them.
+            quiet: show no progress bars.
 
         Returns:
-            self, with ``names_``, ``summary_`` (seconds by stage, counts, notes, peak memory), ``fitted_on_``
-            (digests of the images fitted on and held out) and the SVMs.
+            self, with ``names_``, ``summary_`` (seconds per stage, counts, notes, peak memory),
+            ``fitted_on_`` (digests of the fitted and the held-out images) and the SVMs.
 
         Raises:
-            UserError: data, weights or options at fault.
+            UserError: the data, the weights or the options are invalid.
         """
         watch = Stopwatch()
         division = Division(self.val_share, self.seed)
@@ -114,57 +111,61 @@ class Classifier(Estimator[ClassificationResult]):
         self.backbone_ = load_backbone(self.backbone, weights, self.options.layers, seed=self.seed)
         self.network_ = prepare(self.backbone_, pick_device(self.device))
         watch("setup")
-        rows = self._rows([item.path for item in dataset.items], "Features", quiet=quiet)
+        features = self._features([item.path for item in dataset.items], "Extracting features", quiet=quiet)
         watch("features")
         labels = torch.tensor([item.label for item in dataset.items])
         targets = one_versus_rest(labels, len(dataset.names))
-        self.svm_ = fit_linear_svm(rows, targets, SvmOptions(C=self.options.C))
+        self.svm_ = fit_linear_svm(features, targets, SvmOptions(C=self.options.C))
         watch("svm")
-        self.calibration_ = _calibrate(self.svm_.scores(rows), targets)
+        self.calibration_ = _calibrate(self.svm_.scores(features), targets)
         self.names_ = dataset.names
         self.fitted_on_ = record
         self.summary_: dict[str, Any] = {
             "seconds": watch.seconds(),
             "images": len(dataset),
             "windows": len(dataset),
-            "numbers_a_row": rows.shape[1],
+            "numbers_a_row": features.shape[1],
             "held_out_images": len(record.held_out),
             "notes": list(dataset.notes),
             "peak_memory_mb": peak_memory_mb(),
         }
         return self
 
-    def _rows(self, paths: Sequence[Path], title: str, *, quiet: bool) -> Tensor:
-        """float32 ``[N, D]``: `_row` of every image."""
-        return torch.stack(parallel_map(self._row, paths, title, self.network_.device, quiet=quiet))
+    def _features(self, paths: Sequence[Path], title: str, *, quiet: bool) -> Tensor:
+        """Return the features ``[N, D]`` of images, float32."""
+        return torch.stack(
+            parallel_map(self._feature_vector, paths, title, self.network_.device, quiet=quiet)
+        )
 
-    def _row(self, source: ImageSource) -> Tensor:
-        """float32 ``[D]`` of norm 1 on the CPU: the full-image view at every scale (paper section 2)."""
+    def _feature_vector(self, source: ImageSource) -> Tensor:
+        """Return the feature vector ``[D]`` of an image, float32, of norm 1, on the CPU."""
         options = self.options
         image = read_scaled(source, self._largest_input).values
         views = [image, image.flip(2)] if options.flip else [image]
-        parts: list[Tensor] = []
+        vectors: list[Tensor] = []
         for scale in sorted(set(options.scales or (0,))):
-            row = torch.zeros(())
+            vector = torch.zeros(())
             for view in views:
                 sides = (scale,) if scale else None
                 maps = extract(self.network_, view, sides, long_side=options.long_side)
-                row = row + image_rows(maps, options.levels, normalise=options.normalise).flatten().cpu()
-            parts.append(row)
-        return torch.nn.functional.normalize(torch.cat(parts), dim=0)
+                vector = (
+                    vector + image_rows(maps, options.levels, normalise=options.normalise).flatten().cpu()
+                )
+            vectors.append(vector)
+        return torch.nn.functional.normalize(torch.cat(vectors), dim=0)
 
     def _largest_input(self, size: ImageSize) -> ImageSize:
-        """The largest of the sizes at which the network sees an image."""
+        """Return the largest input size of the network for an image."""
         scales = [scale or None for scale in self.options.scales or (0,)]
         sizes = [resized_size(size, scale, self.network_, self.options.long_side) for scale in scales]
         return max(sizes, key=lambda one: one.area)
 
-    def _margins(self, source: ImageSource) -> Tensor:
-        return self.svm_.scores(self._row(source)[None])[0]
+    def _decision_scores(self, source: ImageSource) -> Tensor:
+        return self.svm_.scores(self._feature_vector(source)[None])[0]
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> ClassificationResult:
         slope, offset = self.calibration_
-        probabilities = torch.softmax(slope * self._margins(source) + offset, 0)
+        probabilities = torch.softmax(slope * self._decision_scores(source) + offset, 0)
         return ClassificationResult.top(probabilities, self.names_, source, threshold)
 
     def evaluate(
@@ -176,31 +177,30 @@ class Classifier(Estimator[ClassificationResult]):
         skip_bad: bool = False,
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Measure on a folder of images for each class.
+        """Evaluate on labelled images.
 
-        Of a data set without splits that `fit` divided, the held-out images are measured.
+        If `fit` divided a data set without splits, the held-out images are evaluated.
 
         Args:
-            data: a folder whose classes are among the classifier's, or a data set that was read.
-            split: the part to measure on; the part for validation or test when None.
-            layout: ``"folders"``, where looking is not enough.
-            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
-            quiet: no progress bars.
+            data: a folder whose classes are among those of the classifier, or a data set object.
+            split: the split to evaluate on; the validation or test split when None.
+            layout: ``"folders"``; detected automatically when None.
+            skip_bad: skip damaged images; otherwise an error lists all of them.
+            quiet: show no progress bars.
 
         Returns:
-            What `sppnet.evaluate.classification_metrics` returns: "accuracy", "mean_class_accuracy",
-            "top5", "per_class", ...; and "held_out" (whether held-out images are measured), "trained_on"
-            (how many of the measured images were fitted on; None for runs without a record of them) and
-            "notes" (one sentence each).
+            The result of `sppnet.evaluate.classification_metrics` ("accuracy", "mean_class_accuracy", "top5",
+            "per_class", ...), "held_out" (whether held-out images are evaluated), "trained_on" (number of
+            evaluated images that were fitted on; None if unknown) and "notes" (a list of sentences).
 
         Raises:
-            UserError: not fitted, or data at fault.
+            UserError: the classifier is not fitted, or the data are invalid.
         """
         self._check_fitted()
         dataset, facts = self.to_measure(data, split, layout=layout, skip_bad=skip_bad)
-        rows = self._rows([item.path for item in dataset.items], "Evaluating", quiet=quiet)
+        features = self._features([item.path for item in dataset.items], "Evaluating", quiet=quiet)
         labels = torch.tensor([item.label for item in dataset.items])
-        metrics = classification_metrics(self.svm_.scores(rows), labels, self.names_)
+        metrics = classification_metrics(self.svm_.scores(features), labels, self.names_)
         return {**metrics, **facts, "notes": list(dataset.notes)}
 
     def to_measure(
@@ -211,10 +211,10 @@ class Classifier(Estimator[ClassificationResult]):
         layout: str | None = None,
         skip_bad: bool = False,
     ) -> tuple[ClassificationSet, dict[str, object]]:
-        """The images that `evaluate` measures of some data, and its "held_out" and "trained_on".
+        """Return the images that `evaluate` uses, and its "held_out" and "trained_on".
 
         Raises:
-            UserError: not fitted, or data at fault.
+            UserError: the classifier is not fitted, or the data are invalid.
         """
         self._check_fitted()
         return classification_to_measure(data, split, layout, self.names_, self.fitted_on_, skip_bad=skip_bad)
@@ -243,10 +243,10 @@ class Classifier(Estimator[ClassificationResult]):
         self.network_ = prepare(self.backbone_, pick_device(self.device))
 
 
-def _calibrate(margins: Tensor, targets: Tensor) -> Tensor:
-    """Slope and offset ``[2]``, one pair for all classes, before a softmax turns margins to probabilities.
+def _calibrate(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return slope and offset ``[2]`` that map decision scores ``[N, K]`` to logits of a softmax.
 
-    A sigmoid for "is of the class" over all pairs of image and class; the softmax then makes the
-    probabilities of an image add up to 1.
+    They are those of a sigmoid for "the image is of the class" over all pairs of image and class; the softmax
+    makes the probabilities of an image add up to 1.
     """
-    return torch.tensor(fit_sigmoid(margins.flatten(), (targets > 0).flatten()))
+    return torch.tensor(fit_sigmoid(scores.flatten(), (targets > 0).flatten()))

@@ -1,12 +1,11 @@
-"""A whole network: convolutions, one pooling layer, fully connected layers (paper sections 1.1 and 1.2)."""
+"""A network of convolutions, a pooling layer and fully connected layers (He et al. 2015, section 3.1)."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,74 +13,44 @@ from torch import Tensor, nn
 from sppnet.backbones import Backbone, load_backbone
 from sppnet.backbones.paper_nets import PaperTrunk, draw_weights
 from sppnet.backbones.torchvision_nets import STD
+from sppnet.classify.network_options import NetworkOptions
 from sppnet.errors import UserError
 from sppnet.nn import SpatialPyramidPool2d
-from sppnet.ops.pyramid import LEVELS
 
 _SIDE = 6
 _FIRST = 6
-_MOST_BINS = 100
-_MOST_UNITS = 10**6
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """What stands behind the convolutions, and what a network begins with.
-
-    Attributes:
-        pyramid: bins along each side of each level; none at all for the paper's networks without pyramid
-            pooling: a last max pool to 6x6, which takes images of one size.
-        hidden: numbers of units of the fully connected layers before the last.
-        dropout: share of the units of each that are left out of a training step.
-        start: ``paper``: Gaussians of deviation 0.01, for images of 0..255 less their mean; ``he``:
-            deviations that keep the size of signals, for images of unit variance, with which a short
-            training gets under way. Weights from a file or a library stay.
-    """
-
-    pyramid: tuple[int, ...] = LEVELS
-    hidden: tuple[int, ...] = (4096, 4096)
-    dropout: float = 0.5
-    start: Literal["paper", "he"] = "paper"
-
-    def check(self) -> None:
-        """Raise `UserError` for the first value out of its range."""
-        if any(not 1 <= n <= _MOST_BINS for n in self.pyramid):
-            raise UserError("network.pyramid", f"whole numbers, 1 to {_MOST_BINS}", self.pyramid)
-        if any(not 1 <= n <= _MOST_UNITS for n in self.hidden):
-            raise UserError("network.hidden", f"whole numbers, 1 to {_MOST_UNITS}", self.hidden)
-        if not 0 <= self.dropout < 1:
-            raise UserError("network.dropout", "a share, 0 to below 1", self.dropout)
 
 
 class LastPool(nn.Module):
-    """The pool of a network without pyramid pooling: 6x6 windows over a square map of one size.
+    """The max pool to 6x6 of a network without pyramid pooling, for square maps of one size.
 
-    On 13 cells a window has 3 and steps by 2, on 18 it has 3 and steps by 3 (paper section 1.1).
+    Maps of 13 cells are pooled with size 3 and stride 2, maps of 18 cells with size 3 and stride 3 (section
+    3.1.1).
 
     Args:
-        side: cells of the map along a side, at least 6.
+        side: side of the map in cells, at least 6.
     """
 
     def __init__(self, side: int) -> None:
         super().__init__()
         if side < _SIDE:
-            raise UserError("network.pyramid", f"a map of at least {_SIDE} cells a side", side)
+            raise UserError(
+                "network.pyramid", f"a map of at least {_SIDE} x {_SIDE} cells", f"{side} x {side}"
+            )
         self.side = side
         step = side // _SIDE
         self.pool = nn.MaxPool2d(side - (_SIDE - 1) * step, step)
 
     def forward(self, maps: Tensor | Sequence[Tensor]) -> Tensor:
-        """``[B, C, side, side]``, or B maps ``[C, side, side]``, to ``[B, C * 36]``.
+        """Pool maps ``[B, C, side, side]``, or B maps ``[C, side, side]``, to ``[B, C * 36]``.
 
         Raises:
-            UserError: maps of another size.
+            UserError: the maps have another size.
         """
         batch = maps if isinstance(maps, Tensor) else torch.stack(list(maps))
         if batch.shape[2:] != (self.side, self.side):
-            wanted = (
-                f"maps of {self.side} x {self.side}, the only size for fully connected layers without SPP"
-            )
-            raise UserError("images", wanted, f"{batch.shape[2]} x {batch.shape[3]}")
+            expected = f"maps of {self.side} x {self.side} cells, as the network has no pyramid pooling"
+            raise UserError("images", expected, f"{batch.shape[2]} x {batch.shape[3]}")
         return self.pool(batch).flatten(1)
 
 
@@ -89,10 +58,10 @@ class PyramidNetwork(nn.Module):
     """Convolutions, a pooling layer and fully connected layers, from images to class scores.
 
     Args:
-        backbone: the convolutions; the rows of several layers are joined.
-        classes: how many.
+        backbone: the convolutions; the pooled features of several layers are concatenated.
+        classes: number of classes.
         options: pooling and fully connected layers.
-        side: cells along a side of the map of a training image; only without pyramid pooling.
+        side: side of the map of a training image in cells; only without pyramid pooling.
     """
 
     def __init__(self, backbone: Backbone, classes: int, options: NetworkOptions, side: int = 0) -> None:
@@ -103,59 +72,59 @@ class PyramidNetwork(nn.Module):
         self.classes = classes
         self.pool: nn.Module = SpatialPyramidPool2d(options.pyramid) if options.pyramid else LastPool(side)
         bins = sum(n * n for n in options.pyramid) or _SIDE * _SIDE
-        came = bins * sum(info.channels for info in backbone.layers)
-        steps: OrderedDict[str, nn.Module] = OrderedDict()
+        inputs = bins * sum(info.channels for info in backbone.layers)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
         for number, units in enumerate(options.hidden, _FIRST):
-            steps[f"fc{number}"] = nn.Linear(came, units)
-            steps[f"relu{number}"] = nn.ReLU()
-            steps[f"drop{number}"] = nn.Dropout(options.dropout)
-            came = units
-        steps[f"fc{_FIRST + len(options.hidden)}"] = nn.Linear(came, classes)
-        self.head = nn.Sequential(steps)
+            layers[f"fc{number}"] = nn.Linear(inputs, units)
+            layers[f"relu{number}"] = nn.ReLU()
+            layers[f"drop{number}"] = nn.Dropout(options.dropout)
+            inputs = units
+        layers[f"fc{_FIRST + len(options.hidden)}"] = nn.Linear(inputs, classes)
+        self.head = nn.Sequential(layers)
 
     @property
     def any_size(self) -> bool:
-        """Whether images of any size may come."""
+        """Whether the network accepts images of any size."""
         return bool(self.options.pyramid)
 
-    def rows(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """What the first fully connected layer sees: ``[B, D]``.
+    def features(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return the pooled features ``[B, D]``, the input of the first fully connected layer.
 
         Args:
-            images: as in `forward`. Images of one shape go through the convolutions together; maps of all
-                sizes go through one call of the pooling.
+            images: as in `forward`. Images of equal shape share a call of the backbone; maps of all sizes
+                share a call of the pooling.
         """
         if isinstance(images, Tensor):
             return torch.cat([self.pool(maps) for maps in self.backbone(images)], 1)
-        together: dict[torch.Size, list[int]] = {}
+        by_shape: dict[torch.Size, list[int]] = {}
         for i, image in enumerate(images):
-            together.setdefault(image.shape, []).append(i)
-        places: list[int] = [i for group in together.values() for i in group]
-        of_layer: list[list[Tensor]] = [[] for _ in self.backbone.layers]
-        for group in together.values():
-            for known, maps in zip(
-                of_layer, self.backbone(torch.stack([images[i] for i in group])), strict=True
+            by_shape.setdefault(image.shape, []).append(i)
+        indices = [i for group in by_shape.values() for i in group]
+        by_layer: list[list[Tensor]] = [[] for _ in self.backbone.layers]
+        for group in by_shape.values():
+            for collected, maps in zip(
+                by_layer, self.backbone(torch.stack([images[i] for i in group])), strict=True
             ):
-                known.extend(maps)
-        order = sorted(range(len(places)), key=places.__getitem__)
-        return torch.cat([self.pool([known[i] for i in order]) for known in of_layer], 1)
+                collected.extend(maps)
+        order = sorted(range(len(indices)), key=indices.__getitem__)
+        return torch.cat([self.pool([collected[i] for i in order]) for collected in by_layer], 1)
 
     def forward(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """Class scores, before the softmax.
+        """Return the logits of all classes.
 
         Args:
             images: ``[B, 3, H, W]``, RGB, 0..1, or a sequence of images ``[3, H_i, W_i]``.
 
         Returns:
-            ``[B, K]``.
+            Logits ``[B, K]``.
 
         Raises:
-            UserError: images that the network cannot take.
+            UserError: the size of the images does not fit the network.
         """
-        return self.head(self.rows(images))
+        return self.head(self.features(images))
 
     def spec(self) -> dict[str, Any]:
-        """What `network_from_spec` needs beside the weights; JSON can hold it."""
+        """Return the description of the network without its weights, in JSON types."""
         return {
             "backbone": self.backbone.spec(),
             "classes": self.classes,
@@ -171,25 +140,25 @@ def make_network(
     weights: Path | None = None,
     seed: int = 0,
 ) -> PyramidNetwork:
-    """A network to train.
+    """Make a network to train.
 
     Args:
-        backbone: as `sppnet.backbones.load_backbone` takes it; its own classifier is left away.
-        classes: how many.
-        options: what replaces it.
-        crop: side of the training images, which without pyramid pooling decides the map's size.
+        backbone: see `sppnet.backbones.load_backbone`; the classifier of the backbone is not used.
+        classes: number of classes.
+        options: pooling and fully connected layers.
+        crop: side of the training images, which determines the map size without pyramid pooling.
         weights: local weights of the backbone.
-        seed: of what is random.
+        seed: seed of the initial weights.
 
     Raises:
-        UserError: a backbone or options at fault.
+        UserError: the backbone or the options are invalid.
     """
     options.check()
     convolutions = load_backbone(backbone, weights, seed=seed)
     side = 0
     if not options.pyramid:
         if len(convolutions.layers) > 1:
-            raise UserError("network.pyramid", f"levels, as {backbone} has several maps", "none")
+            raise UserError("network.pyramid", f"at least one level, as {backbone} has several maps", "none")
         with torch.no_grad():
             side = convolutions(torch.zeros(1, 3, crop, crop))[0].shape[2]
     with torch.random.fork_rng(devices=[]):
@@ -216,11 +185,11 @@ def _draw_paper(head: nn.Module) -> None:
             nn.init.ones_(module.bias)
 
 
-def _draw_he(part: nn.Module, classes: int = 0) -> None:
-    for module in part.modules():
+def _draw_he(root: nn.Module, classes: int = 0) -> None:
+    for module in root.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if isinstance(module, nn.Linear) and module.out_features == classes:
-                nn.init.normal_(module.weight, 0, 0.01)  # all classes equally likely at first
+                nn.init.normal_(module.weight, 0, 0.01)  # the classes are equally probable at first
             assert module.bias is not None
             nn.init.zeros_(module.bias)

@@ -1,4 +1,4 @@
-"""What can be chosen about a classifier, field by field."""
+"""Options of `Classifier`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from sppnet.errors import UserError
 
 @dataclass(frozen=True)
 class ClassifierOptions:
-    """How an image becomes a row, and how rows are told apart.
+    """Feature extraction and SVM of a `Classifier`.
 
     Attributes:
         layers: the layers that are pooled, by the network's names for them or as ``stride8`` and
             ``stride16``; the network's default when None.
-        scales: short sides, in pixels, that an image is resized to before the network, 0 for its own; its
-            rows are joined. None keeps its own size alone, in half the time.
+        scales: short sides, in pixels, to which an image is resized before the network; 0 keeps its own
+            size. The features of all scales are concatenated. None uses its own size only, in half the time.
         long_side: limit of the long side after resizing, in pixels.
         levels: bins along each side of each level of the pyramid.
-        normalise: give every level of the pyramid the same weight, by its l2 norm; a row as a whole has
-            norm 1 in any case.
-        flip: pool the flipped image too, and add up the two rows.
-        C: the SVMs' cost of a unit of loss, for rows of norm 1.
+        normalise: normalise each level of the pyramid to l2 norm 1, so that all levels have the same weight.
+            The whole feature vector always has norm 1.
+        flip: add the features of the flipped image.
+        C: cost of a unit of loss of the SVMs, for features of norm 1.
+
+    Examples:
+        >>> ClassifierOptions(scales=None, C=1.0).levels
+        (6, 3, 2, 1)
     """
 
     layers: tuple[str, ...] | None = None

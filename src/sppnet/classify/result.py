@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from sppnet.data import ImageSource
 from sppnet.data.images import read_scaled_pixels
-from sppnet.saving import save_result
-from sppnet.structures import ImageSize
+from sppnet.estimators.results import PredictionResult, drawn_size, optional_module
+from sppnet.structures import ClassificationItem
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_DRAWN_SIDE = 1024
 
+@dataclass(frozen=True, eq=False)
+class ClassificationResult(PredictionResult):
+    """The classes of one image, best first; ``N`` is their number.
 
-@dataclass(frozen=True)
-class ClassificationResult:
-    """The classes of one image, top first.
+    A result is sliced with indices and masks, iterated, compared with ``==`` and merged with ``+``.
 
     Attributes:
-        labels: int64 ``[n]``, positions in ``names``.
-        scores: float32 ``[n]``, probabilities, descending.
+        labels: int64 ``[N]``, positions in ``names``.
+        scores: float32 ``[N]``, probabilities, descending.
         names: the classifier's classes.
         source: the image as it was given.
         error: always None; a `sppnet.estimators.FailedPrediction` has one.
@@ -35,30 +34,56 @@ class ClassificationResult:
     Examples:
         >>> ClassificationResult.top(torch.tensor([0.2, 0.8]), ("cat", "dog"), "a.jpg", 0.5).name
         'dog'
+        >>> result = ClassificationResult.top(torch.tensor([0.2, 0.8]), ("cat", "dog"), "a.jpg", None)
+        >>> [one.name for one in result], result[:1] + result[1:] == result
+        (['dog', 'cat'], True)
     """
 
-    labels: Tensor
-    scores: Tensor
-    names: tuple[str, ...]
+    entries: ClassVar[str] = "classes"
+    labels: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
+    scores: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
+    names: tuple[str, ...]  # pyright: ignore[reportIncompatibleMethodOverride]
     source: ImageSource
-    error: ClassVar[None] = None
 
     @classmethod
     def top(
         cls, probabilities: Tensor, names: tuple[str, ...], source: ImageSource, threshold: float | None
     ) -> Self:
-        """From the probabilities ``[K]`` of all classes those of at least ``threshold``; five when None."""
+        """Return the classes whose probability is at least ``threshold``; the best five when None.
+
+        Args:
+            probabilities: ``[K]``.
+            names: the K class names.
+            source: the image.
+            threshold: minimum probability.
+        """
         order = torch.sort(probabilities, descending=True, stable=True).indices
         order = order[:5] if threshold is None else order[probabilities[order] >= threshold]
         return cls(order, probabilities[order], names, source)
 
     @property
     def name(self) -> str:
-        """The top class; empty where all were below the threshold."""
+        """Top class; empty where all were below the threshold."""
         return self.names[int(self.labels[0])] if len(self.labels) else ""
 
+    def _replaced(self, columns: Mapping[str, Tensor]) -> Self:
+        return replace(self, labels=columns["labels"], scores=columns["scores"])
+
+    def _columns(self) -> dict[str, Tensor]:
+        return {"scores": self.scores, "labels": self.labels}
+
+    def _context(self) -> tuple[object, ...]:
+        return (self.names,)
+
+    def _merge_order(self, columns: Mapping[str, Tensor]) -> Tensor:
+        order = super()._merge_order(columns)
+        first: dict[int, int] = {}
+        for place, label in enumerate(columns["labels"][order].tolist()):
+            first.setdefault(label, place)
+        return order[torch.tensor(list(first.values()), dtype=torch.int64)]
+
     def plot(self) -> Image:
-        """The image with its top classes written below it; one of more than 16 megapixels is shrunk."""
+        """Return the image with its top classes below it; one of more than 16 megapixels is shrunk."""
         from sppnet.draw import draw_labels
         from sppnet.draw.fonts import drawn_name
 
@@ -66,26 +91,40 @@ class ClassificationResult:
             f"{drawn_name(self.names[label], label)} {score:.2f}"
             for label, score in zip(self.labels[:3].tolist(), self.scores[:3].tolist(), strict=True)
         ]
-        pixels, _ = read_scaled_pixels(self.source, _drawn_size)
+        pixels, _ = read_scaled_pixels(self.source, drawn_size)
         return draw_labels(pixels, lines)
 
     def to_dict(self) -> dict[str, object]:
-        """``{"classes": [{"label", "name", "score"}]}``, as JSON takes it."""
+        """Return ``{"classes": [{"label", "name", "score"}]}``, as JSON takes it."""
         pairs = zip(self.labels.tolist(), self.scores.tolist(), strict=True)
         classes = [
             {"label": label, "name": self.names[label], "score": round(score, 4)} for label, score in pairs
         ]
         return {"classes": classes}
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the drawn image or, where the path ends in ``.json``, `to_dict`; returns the path.
+    def report_image(self, item: ClassificationItem, names: Sequence[str]) -> tuple[Image, str]:
+        """Return the image with its top classes; the caption has the file's name and the true class."""
+        return self.plot(), f"{item.path.name}: {names[item.label]}"
+
+    def to_coco(self, image_id: int | str | None = None) -> list[dict[str, object]]:
+        """Return one ``{"image_id", "category_id", "score"}`` per class; ids of classes count from 1.
+
+        Args:
+            image_id: the data set's id of the image. None takes the file's name without ending, as a number
+                where it is one; an image in memory needs an id.
 
         Raises:
-            UserError: the path is the image itself, has no ending of an image, or cannot be written.
+            UserError: an image in memory without an id.
         """
-        return save_result(path, self.source, self.plot, self.to_dict)
+        image = self._image_id(image_id)
+        pairs = zip(self.labels.tolist(), self.scores.tolist(), strict=True)
+        return [{"image_id": image, "category_id": label + 1, "score": score} for label, score in pairs]
 
+    def to_supervision(self) -> Any:
+        """Return a ``supervision.Classifications``.
 
-def _drawn_size(size: ImageSize) -> ImageSize:
-    """A large image is drawn with sides of at least twice this."""
-    return ImageSize(min(size.height, _DRAWN_SIDE), min(size.width, _DRAWN_SIDE))
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        supervision = optional_module("supervision", "supervision", "results for supervision")
+        return supervision.Classifications(class_id=self.labels.numpy(), confidence=self.scores.numpy())

@@ -1,4 +1,4 @@
-"""What can be chosen about training a network, field by field, and what follows epoch by epoch."""
+"""Options of training a network, and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -26,30 +26,37 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The paper's recipe (paper section 1.3); batch, momentum and decay are Krizhevsky's.
+    """The training recipe (He et al. 2015, section 3.1); batch size, momentum and decay are those of AlexNet.
 
     Attributes:
-        short_side: of an image before it is cropped; 400 in the paper's pre-training for detection.
-        crop: side of a crop, from the middle or a corner of the whole image.
-        sizes: sides that the crop is resized to, one an epoch in turn, such as 224 180: training at several
-            sizes with one set of weights. The crop's own when none is given.
-        random_size: draw each epoch's size between the smallest and the largest of sizes.
-        native: no crops: images keep their shape, the short side as short_side says; equal shapes share a
-            batch as far as they can.
-        objects: learn the objects of images with boxes, from random crops that keep at least half of
-            one, instead of whole images.
-        flip: flip every other image.
-        colour: deviation of Krizhevsky's alteration along the colours' principal axes; 0 for none.
+        short_side: short side of an image before cropping; 400 in the pre-training for detection
+            (section 4.5).
+        crop: side of the crop, from the centre or a corner of the whole image.
+        sizes: sides to which the crop is resized, one per epoch in turn, such as 224 180 (multi-size
+            training, section 2.3); the side of the crop if empty.
+        random_size: draw the size of each epoch between the smallest and the largest of sizes.
+        native: do not crop; images keep their shape at short_side, and equal shapes share a batch as far as
+            possible.
+        objects: train on the objects of images with boxes, from random crops that contain at least half of
+            an object, instead of whole images (section 4.5).
+        flip: flip each image with probability 0.5.
+        colour: standard deviation of the colour alteration along the principal axes of the colours
+            (Krizhevsky et al. 2012); 0 for none.
         epochs: passes over the images.
-        batch: images a step, of all processes together.
+        batch: images per step, over all processes.
         rate: learning rate of the weights; that of the biases is twice as high.
-        momentum: of the gradient.
-        decay: of the weights, not of the biases.
-        drops: epochs after which the rate is divided by 10; twice at plateaus when none is given.
-        patience: epochs without a new best that make a plateau.
-        precision: what the network computes in: no (float32), bf16 or fp16.
-        workers: processes that read images; with 0 they are read once and kept.
-        checkpoint_steps: also keep a checkpoint every so many steps of an epoch; 0 for epochs only.
+        momentum: momentum of the gradient.
+        decay: weight decay; biases have none.
+        drops: epochs after which the rate is divided by 10; if not given, it is divided twice, at plateaus.
+        patience: epochs without improvement that count as a plateau.
+        precision: number format of the network: no (float32), bf16 or fp16.
+        workers: processes that read images; with 0 images are read once and cached in memory.
+        checkpoint_steps: steps between checkpoints within an epoch; 0 for a checkpoint per epoch only.
+
+    Examples:
+        >>> options = TrainOptions(sizes=(224, 180))
+        >>> [options.size(epoch, seed=0) for epoch in range(3)]
+        [224, 180, 224]
     """
 
     short_side: int = 256
@@ -86,18 +93,20 @@ class TrainOptions:
             raise UserError("train.sizes", "sides of at least 1 pixel", self.sizes)
         if self.random_size and len(self.sizes) != 2:
             raise UserError(
-                "train.sizes", "the smallest and the largest, for random_size", self.sizes or "none"
+                "train.sizes",
+                "two sizes, the smallest and the largest, for random_size",
+                self.sizes or "none",
             )
         if self.native and (self.sizes or self.objects):
-            raise UserError("train.native", "neither sizes nor objects with it", self.sizes or "objects")
+            raise UserError("train.native", "neither sizes nor objects with native", self.sizes or "objects")
 
     def check_for(self, any_size: bool) -> None:
-        """Raise `UserError` for several sizes with a network that takes one (``any_size`` False)."""
+        """Raise `UserError` for several sizes with a network of a fixed size (``any_size`` is False)."""
         if not self.native and not any_size and len(set(self.sizes or (0,))) > 1:
             raise UserError("train.sizes", "one size for a network without pyramid pooling", self.sizes)
 
     def size(self, epoch: int, seed: int) -> int:
-        """The side of the training images of an epoch, counted from 0."""
+        """Return the side of the training images of an epoch, counted from 0."""
         if self.random_size:
             return random.Random(f"size {seed} {epoch}").randint(min(self.sizes), max(self.sizes))
         return self.sizes[epoch % len(self.sizes)] if self.sizes else self.crop
@@ -105,12 +114,12 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Plateau:
-    """How often the learning rate has been divided, and what decides about the next time.
+    """The state of the learning rate schedule.
 
     Attributes:
-        best: the lowest value so far.
-        bad: epochs since then, or since the last division.
-        drops: divisions so far.
+        best: the lowest loss or error so far.
+        bad: epochs since the lowest value, or since the last division of the rate.
+        drops: number of divisions so far.
     """
 
     best: float = float("inf")
@@ -118,7 +127,7 @@ class Plateau:
     drops: int = 0
 
     def after(self, value: float, epoch: int, options: TrainOptions) -> Plateau:
-        """The state after an epoch (counted from 0) whose loss or error is ``value``."""
+        """Return the state after an epoch (counted from 0) with a loss or error of ``value``."""
         best, bad = (value, 0) if value < self.best else (self.best, self.bad + 1)
         if options.drops is not None:
             return Plateau(best, bad, sum(epoch + 1 >= drop for drop in options.drops))
@@ -127,5 +136,5 @@ class Plateau:
         return Plateau(best, bad, self.drops)
 
     def rate(self, options: TrainOptions) -> float:
-        """The learning rate now."""
+        """Return the current learning rate."""
         return options.rate / 10**self.drops

@@ -1,4 +1,4 @@
-"""Features of a pretrained network for other data, and linear SVMs on them (sections 3.2 and 3.3)."""
+"""Features of a pretrained network and linear SVMs on them (He et al. 2015, sections 3.2 and 3.3)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sppnet.structures import ImageSize
 
 _RIDGE = 1e-5
 Sight = Literal["crop", "full", "warp"]
-"""Input of the network: the centre crop, the whole image in its shape, or warped to a square."""
+"""Input of the network: the centre crop, the full image, or the image warped to a square."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Feature:
     """A feature vector of an image.
 
     Attributes:
-        name: as a table calls it.
-        layer: one of the backbone's layers, or a fully connected layer such as ``"fc6"``.
-        levels: of the pyramid that the layer's map is pooled by; none: the map as it is, which takes images
-            of one size.
+        name: its name in a table.
+        layer: a layer of the backbone, or a fully connected layer such as ``"fc6"``.
+        levels: levels of the pyramid that pools the map of the layer; if empty, the map is flattened, which
+            requires images of one size.
     """
 
     name: str
@@ -45,18 +45,19 @@ def see(image: Tensor, sight: Sight, side: int, backbone: Backbone) -> Tensor:
 
     Args:
         image: float32 ``[3, H, W]``, RGB, 0..1.
-        sight: ``crop``: short side ``side``, then its centre square; ``full``: short side ``side``, shapes
-            beyond `bounded_shape` squeezed to it; ``warp``: a square of ``side``, whatever the shape.
-        side: in pixels.
-        backbone: for the sizes that it takes.
+        sight: ``crop``: the image is resized to the short side ``side``, and its centre square is cropped.
+            ``full``: the image is resized to the short side ``side``, with a `bounded_shape`. ``warp``: the
+            image is resized to a square of ``side``.
+        side: the side in pixels.
+        backbone: the network, whose input sizes are respected.
     """
     size = ImageSize(image.shape[1], image.shape[2])
     square = ImageSize(side, side)
-    wanted = square if sight == "warp" else resized_size(bounded_shape(size), side, backbone)
-    resized = resize(image[None].to(backbone.device), wanted, antialias=True)
+    expected = square if sight == "warp" else resized_size(bounded_shape(size), side, backbone)
+    resized = resize(image[None].to(backbone.device), expected, antialias=True)
     if sight != "crop":
         return resized
-    top, left = (wanted.height - side) // 2, (wanted.width - side) // 2
+    top, left = (expected.height - side) // 2, (expected.width - side) // 2
     return resized[:, :, top : top + side, left : left + side]
 
 
@@ -66,16 +67,16 @@ def image_rows(
     """Return the features of one image, each of norm 1.
 
     Args:
-        network: a backbone with the layers that the features name, or for fully connected layers a whole
-            network, in evaluation mode.
-        given: ``[1, 3, h, w]``, what `see` returns.
-        features: which.
+        network: a backbone with the layers of the features or, for fully connected layers, a whole network in
+            evaluation mode.
+        given: the input ``[1, 3, H, W]`` from `see`.
+        features: the features to compute.
 
     Returns:
-        By the feature's name float32 ``[D]`` on the CPU.
+        Feature vectors by name, float32 ``[D]``, on the CPU.
 
     Raises:
-        UserError: a layer that there is not.
+        UserError: a layer does not exist.
     """
     whole = network if isinstance(network, PyramidNetwork) else None
     backbone = network.backbone if isinstance(network, PyramidNetwork) else network
@@ -83,18 +84,18 @@ def image_rows(
         outputs = backbone(given)
         maps = dict(zip((info.name for info in backbone.layers), outputs, strict=True))
         units = {} if whole is None else _units(whole, maps)
-        found: dict[str, Tensor] = {}
+        vectors: dict[str, Tensor] = {}
         for feature in features:
             if feature.layer in maps:
                 values = maps[feature.layer]
-                row = spatial_pyramid_pool(values, feature.levels) if feature.levels else values.flatten(1)
+                vector = spatial_pyramid_pool(values, feature.levels) if feature.levels else values.flatten(1)
             elif feature.layer in units:
-                row = units[feature.layer]
+                vector = units[feature.layer]
             else:
                 known = ", ".join([*maps, *units])
                 raise UserError("features", f"one of the layers {known}", feature.layer)
-            found[feature.name] = functional.normalize(row[0].float().cpu(), dim=0)
-    return found
+            vectors[feature.name] = functional.normalize(vector[0].float().cpu(), dim=0)
+    return vectors
 
 
 def _units(network: PyramidNetwork, maps: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -109,64 +110,74 @@ def _units(network: PyramidNetwork, maps: dict[str, Tensor]) -> dict[str, Tensor
     return units
 
 
-def in_own_basis(rows: Tensor) -> Tensor:
-    """Return rows with the same inner products as ``rows``, up to rounding, no longer than their number.
+def in_own_basis(features: Tensor) -> Tensor:
+    """Return features with the same inner products, up to rounding, and a length of at most N.
 
-    A linear SVM depends on inner products alone, so its scores stay the same; many splits of one data set are
-    then fitted in a fraction of the time.
+    A linear SVM depends on inner products only, so that its scores do not change, but the SVMs of the splits
+    of a data set are fitted faster if D exceeds N.
 
     Args:
-        rows: float32 ``[N, D]``.
+        features: features, float32 ``[N, D]``.
 
     Returns:
         float32 ``[N, min(N, D)]``.
     """
-    if rows.shape[1] <= rows.shape[0]:
-        return rows
-    gram = (rows @ rows.T).double()
-    # Without it, linearly dependent rows, such as those of an image that occurs twice, have no factor.
+    if features.shape[1] <= features.shape[0]:
+        return features
+    gram = (features @ features.T).double()
+    # The ridge makes the matrix positive definite for linearly dependent features, such as duplicate images.
     gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
     return torch.linalg.cholesky(gram).float()
 
 
-def random_split(labels: Tensor, train: int, test: int, chance: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw indices of ``train`` images of each class, and of up to ``test`` others.
+def random_split(labels: Tensor, train: int, test: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw ``train`` images of each class for training, and up to ``test`` others for testing.
+
+    Returns:
+        Indices of the training images and of the test images.
 
     Raises:
-        UserError: a class with no more than ``train`` images.
+        UserError: a class has no more than ``train`` images.
     """
-    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    splits: tuple[list[Tensor], list[Tensor]] = ([], [])
     for label in range(int(labels.max()) + 1):
-        own = (labels == label).nonzero()[:, 0]
-        if len(own) <= train:
-            raise UserError(f"class {label}", f"more than {train} images", len(own))
-        own = own[torch.randperm(len(own), generator=chance)]
-        parts[0].append(own[:train])
-        parts[1].append(own[train : train + test])
-    return torch.cat(parts[0]), torch.cat(parts[1])
+        members = (labels == label).nonzero()[:, 0]
+        if len(members) <= train:
+            raise UserError(f"class {label}", f"more than {train} images", len(members))
+        members = members[torch.randperm(len(members), generator=rng)]
+        splits[0].append(members[:train])
+        splits[1].append(members[train : train + test])
+    return torch.cat(splits[0]), torch.cat(splits[1])
 
 
-def svm_accuracy(rows: Tensor, labels: Tensor, train: Tensor, test: Tensor, cost: float) -> float:
-    """Return the mean class accuracy on the rows ``test`` of SVMs fitted on the rows ``train``.
+def svm_accuracy(features: Tensor, labels: Tensor, train: Tensor, test: Tensor, cost: float) -> float:
+    """Return the mean class accuracy of SVMs.
 
     Args:
-        rows: ``[N, D]``.
-        labels: int64 ``[N]``; every class has rows in both parts.
-        train: positions.
-        test: positions.
-        cost: the SVMs' C.
+        features: features ``[N, D]``.
+        labels: int64 ``[N]``; every class has training and test images.
+        train: indices of the training images.
+        test: indices of the test images.
+        cost: C of the SVMs.
     """
     classes = int(labels.max()) + 1
-    model = _fit(rows[train], one_versus_rest(labels[train], classes), cost)
-    right = (model.scores(rows[test]).argmax(1) == labels[test]).double()
+    model = _fit(features[train], one_versus_rest(labels[train], classes), cost)
+    right = (model.scores(features[test]).argmax(1) == labels[test]).double()
     counts = torch.bincount(labels[test], minlength=classes)
     return float((torch.bincount(labels[test], right, minlength=classes) / counts).mean())
 
 
-def _fit(rows: Tensor, targets: Tensor, cost: float) -> LinearModel:
-    return fit_linear_svm(rows, targets, SvmOptions(C=cost))
+def _fit(features: Tensor, targets: Tensor, cost: float) -> LinearModel:
+    return fit_linear_svm(features, targets, SvmOptions(C=cost))
 
 
-def svm_scores(rows: Tensor, targets: Tensor, tested: Tensor, cost: float) -> Tensor:
-    """Return decision scores ``[M, K]`` of SVMs fitted on rows with targets +1, -1 or 0 (not used)."""
-    return _fit(rows, targets, cost).scores(tested)
+def svm_scores(features: Tensor, targets: Tensor, tested: Tensor, cost: float) -> Tensor:
+    """Return decision scores ``[M, K]`` of SVMs.
+
+    Args:
+        features: features ``[N, D]`` for fitting.
+        targets: ``[N, K]``: +1, -1, or 0 for samples that are not used.
+        tested: features ``[M, D]`` to score.
+        cost: C of the SVMs.
+    """
+    return _fit(features, targets, cost).scores(tested)

@@ -1,8 +1,7 @@
-"""Views of an image at test time, by crops and on the feature maps (section 3.1.5).
+"""Multi-view testing, by crops and on the feature maps (He et al. 2015, section 3.1.5).
 
-A view is a square window. By crops, every view passes the convolutional layers. On the maps, the
-convolutional layers run once per scale, and once more on the flipped image; the cells of each view are found
-and pooled by the code that pools proposals in detection.
+A view is a square window. By crops, the convolutional layers run on every view. On the maps, they run once
+per scale and once on the flipped image, and each view is pooled like a proposal in detection.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from sppnet.classify.network import PyramidNetwork
 from sppnet.classify.samples import bounded_shape
+from sppnet.classify.train_options import TrainOptions
 from sppnet.errors import UserError
 from sppnet.features import extract, image_rows, pool_rows, resize, resized_size
 from sppnet.structures import Boxes, ImageSize
@@ -23,10 +23,10 @@ from sppnet.structures import Boxes, ImageSize
 How = Literal["crops", "maps"]
 
 SCALES = (224, 256, 300, 360, 448, 560)
-"""The six scales of the paper's 96 views, for views of 224 pixels."""
+"""The six scales of the 96 views of section 3.1.5, for views of 224 pixels."""
 
 _LARGEST_INPUT = 32_000_000
-"""Pixels of the network's input; a strip of 2 x 10,000 pixels would need more."""
+"""Largest number of pixels of the network's input."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,19 @@ class ViewOptions:
     """Views of an image whose probabilities are averaged.
 
     Attributes:
-        scales: short sides that the image is resized to.
-        side: of a view, in pixels of the resized image.
-        positions: ``none``; ``centre``: 1; ``five``: centre and corners; ``nine``: also the middles of the
-            sides. Where a side of the image is no longer than the view, positions along it are one: three
-            of nine are left, as in the paper's six views at scale 224.
-        flip: also the same views of the flipped image.
-        full: short side at which the full image is one more view; None for no such view. It is always
-            pooled from the whole map, and needs a network with pyramid pooling.
+        scales: short sides to which the image is resized.
+        side: side of a view, in pixels of the resized image.
+        positions: ``none``, ``centre``, ``five`` (centre and corners) or ``nine`` (also the middles of the
+            sides). Equal positions count once: if the short side of the image equals the view, three of nine
+            remain, as at scale 224 in section 3.1.5.
+        flip: add the views of the flipped image.
+        full: short side at which the full image is an additional view; None for no such view. It needs a
+            network with pyramid pooling.
         how: by ``crops`` or on the ``maps``.
+
+    Examples:
+        >>> ViewOptions((256, 300), positions="nine").side
+        224
     """
 
     scales: tuple[int, ...] = (256,)
@@ -63,42 +67,52 @@ class ViewOptions:
 
 
 def paper_96(side: int = 224, how: How = "maps", *, full: bool = True) -> ViewOptions:
-    """Return the paper's 96 views: six scales of nine views, flipped too, and two of the full image.
+    """Return the 96 views of section 3.1.5 and two views of the full image.
+
+    There are nine views at five scales and three at scale 224, each also flipped.
 
     Args:
-        side: of a view; the scales keep their ratio to it.
+        side: side of a view; the ratio of the scales to it is constant.
         how: by crops or on the maps.
-        full: the two full-image views, whose scale the paper does not give; it is taken as the second.
+        full: add the two full-image views. The paper does not state their scale; the second one is used.
     """
     scales = tuple((2 * scale * side + 224) // 448 for scale in SCALES)
     return ViewOptions(scales, side, "nine", full=scales[1] if full else None, how=how)
+
+
+def default_views(network: PyramidNetwork, options: TrainOptions, seed: int) -> ViewOptions:
+    """Return the full image at the short side of training or, without pyramid pooling, the centre crop."""
+    if network.any_size:
+        return ViewOptions(positions="none", flip=False, full=options.short_side)
+    side = options.size(0, seed)
+    return ViewOptions((-(-options.short_side * side // options.crop),), side, "centre", flip=False)
 
 
 def view_boxes(size: ImageSize, options: ViewOptions) -> Boxes:
     """Return the windows of the views on a resized image.
 
     Args:
-        size: of the resized image, at least the view's side.
+        size: size of the resized image, at least the side of the view.
         options: side and positions.
 
     Returns:
-        ``[V, 4]`` with whole numbers; the centre first.
+        V boxes with integer coordinates, the centre first.
     """
     down, right = size.height - options.side, size.width - options.side
-    rows, columns = ([room // 2] if room == 0 else [room // 2, 0, room] for room in (down, right))
-    middle = (down // 2, right // 2)
+    tops, lefts = ([limit // 2] if limit == 0 else [limit // 2, 0, limit] for limit in (down, right))
+    centre = (down // 2, right // 2)
     match options.positions:
         case "none":
-            places: list[tuple[int, int]] = []
+            corners: list[tuple[int, int]] = []
         case "centre":
-            places = [middle]
+            corners = [centre]
         case "five":
-            places = [middle, *((top, left) for top in (0, down) for left in (0, right))]
+            corners = [centre, *((top, left) for top in (0, down) for left in (0, right))]
         case "nine":
-            places = [(top, left) for top in rows for left in columns]
+            corners = [(top, left) for top in tops for left in lefts]
     side = options.side
-    corners = [[left, top, left + side, top + side] for top, left in places]
-    return Boxes(torch.tensor(corners, dtype=torch.float32).reshape(-1, 4), size)
+    xyxy = [[left, top, left + side, top + side] for top, left in corners]
+    return Boxes(torch.tensor(xyxy, dtype=torch.float32).reshape(-1, 4), size)
 
 
 def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOptions) -> Tensor:
@@ -107,7 +121,7 @@ def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOpti
     Images longer than `sppnet.classify.samples.LONGEST_SHAPE` allows are squeezed to it.
 
     Args:
-        network: in evaluation mode.
+        network: the network, in evaluation mode.
         image: float32 ``[3, H, W]``, RGB, 0..1.
         options: the views.
 
@@ -115,50 +129,54 @@ def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOpti
         float32 ``[K]`` on the CPU.
 
     Raises:
-        UserError: views that the network cannot take.
+        UserError: the views are invalid for the network.
     """
     options.check()
     if not network.any_size and (options.full is not None or options.how == "maps"):
-        raise UserError("views", "views by crops, for a network without pyramid pooling", options.how)
-    # Not inference mode: the network may be in training, and tensors that it keeps must stay usable there.
+        raise UserError(
+            "views",
+            "views by crops only, for a network without pyramid pooling",
+            options.how,
+        )
+    # Not inference mode: the network may be in training, where tensors of inference mode cannot be used.
     with torch.no_grad():
-        found: list[Tensor] = []
+        logits: list[Tensor] = []
         if options.positions != "none":
             for scale in options.scales:
-                found.append(_scale_scores(network, image, scale, options))
+                logits.append(_scale_scores(network, image, scale, options))
         if options.full is not None:
-            found.append(_full_scores(network, image, options.full, flip=options.flip))
-        return torch.cat(found).float().softmax(1).mean(0).cpu()
+            logits.append(_full_scores(network, image, options.full, flip=options.flip))
+        return torch.cat(logits).float().softmax(1).mean(0).cpu()
 
 
 def _scale_scores(network: PyramidNetwork, image: Tensor, scale: int, options: ViewOptions) -> Tensor:
     """Return logits ``[V, K]`` of the views at one scale, those of the flipped image last."""
     resized = _resized(network, image, scale)
     boxes = view_boxes(ImageSize(resized.shape[1], resized.shape[2]), options)
-    sides = [resized, resized.flip(2)] if options.flip else [resized]
+    versions = [resized, resized.flip(2)] if options.flip else [resized]
     if options.how == "crops":
         crops = [
-            one[:, top:bottom, left:right] for one in sides for left, top, right, bottom in _corners(boxes)
+            one[:, top:bottom, left:right] for one in versions for left, top, right, bottom in _corners(boxes)
         ]
         return network(torch.stack(crops))
-    rows = [pool_rows(extract(network.backbone, one), boxes, _levels(network)) for one in sides]
-    return network.head(torch.cat(rows).to(_head_type(network)))
+    features = [pool_rows(extract(network.backbone, one), boxes, _levels(network)) for one in versions]
+    return network.head(torch.cat(features).to(_head_type(network)))
 
 
 def _full_scores(network: PyramidNetwork, image: Tensor, scale: int, *, flip: bool) -> Tensor:
     resized = _resized(network, image, scale)
-    sides = [resized, resized.flip(2)] if flip else [resized]
-    rows = [image_rows(extract(network.backbone, one), _levels(network)) for one in sides]
-    return network.head(torch.cat(rows).to(_head_type(network)))
+    versions = [resized, resized.flip(2)] if flip else [resized]
+    features = [image_rows(extract(network.backbone, one), _levels(network)) for one in versions]
+    return network.head(torch.cat(features).to(_head_type(network)))
 
 
 def _resized(network: PyramidNetwork, image: Tensor, scale: int) -> Tensor:
-    given = ImageSize(image.shape[1], image.shape[2])
-    size = resized_size(bounded_shape(given), scale, network.backbone)
+    original = ImageSize(image.shape[1], image.shape[2])
+    size = resized_size(bounded_shape(original), scale, network.backbone)
     if size.area > _LARGEST_INPUT:
-        got = f"{given.height} x {given.width}, which would be resized to {size.height} x {size.width}"
-        raise UserError("image", f"an input of at most {_LARGEST_INPUT:,} pixels", got, "Cut it into parts")
-    # Shrinking averages, as it does in training.
+        got = f"{original.height} x {original.width}, which would be resized to {size.height} x {size.width}"
+        raise UserError("image", f"an input of at most {_LARGEST_INPUT:,} pixels", got, "Divide the image.")
+    # Antialiased, as in training.
     return resize(image[None].to(network.backbone.device), size, antialias=True)[0]
 
 

@@ -18,10 +18,10 @@ _MORE = (
 
 @dataclass(frozen=True)
 class BackbonesFlags:
-    """List networks that --backbone takes: strides, channels, licence and size of the weights, figures.
+    """List the networks that --backbone takes: strides, channels, licence, size, accuracy and time.
 
     Attributes:
-        json: one JSON document on stdout, everything else on stderr.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
     json: bool = False

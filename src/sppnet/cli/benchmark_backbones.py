@@ -13,12 +13,12 @@ __all__ = ["BackbonesBenchmarkFlags", "run"]
 
 @dataclass(frozen=True)
 class BackbonesBenchmarkFlags:
-    """Time the network in the package beside SqueezeNet 1.0 on one image.
+    """Compare the time of the bundled network with that of SqueezeNet 1.0 on one image.
 
     Attributes:
-        runs: of either network, in turn; medians are reported.
-        quick: fewer runs, to test that it works.
-        json: one JSON document on stdout, everything else on stderr.
+        runs: number of runs of each network, interleaved; medians are reported.
+        quick: use fewer runs, to test that it works.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
     runs: int = 15

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from sppnet.cli.flags import read_flags
+from sppnet.cli.paths import OptionalDataPath, WeightsPath
 from sppnet.cli.screen import opened_screen, summary_rows
 
 __all__ = ["ClassificationFlags", "run"]
@@ -14,23 +14,23 @@ __all__ = ["ClassificationFlags", "run"]
 
 @dataclass(frozen=True)
 class ClassificationFlags:
-    """Measure 96 views on the maps against 96 crops, and training at two sizes.
+    """Compare the times of 96 views pooled from maps and of 96 crops, and of training at two sizes.
 
     Attributes:
-        backbone: one of the paper's networks, for the times.
-        runs: of either way, in turn.
-        data: labelled images on which to compare the accuracy of ten views on the maps and by crops, too.
-        network: the pretrained network of that comparison.
-        weights: its local weights, a safetensors file.
-        quick: a narrow network and small images.
-        json: one JSON document on stdout.
+        backbone: network of the paper whose times are measured.
+        runs: number of runs of each method, interleaved.
+        data: labelled images on which the accuracy of ten views from maps and of ten crops is compared.
+        network: pretrained network for the accuracies.
+        weights: local weights of that network, a safetensors file.
+        quick: use a narrow network and small images, to test that it runs.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
     backbone: str = "zf5"
     runs: int = 3
-    data: Path | None = None
+    data: OptionalDataPath = None
     network: str = "builtin"
-    weights: Path | None = None
+    weights: WeightsPath = None
     quick: bool = False
     json: bool = False
 

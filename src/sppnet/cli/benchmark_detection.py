@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, cast
 
 import tyro
 
-from sppnet.benchmark.detection import DetectionBenchmark
-from sppnet.benchmark.detection import run as measure
+from sppnet.benchmark.settings import DetectionBenchmark
 from sppnet.cli.flags import read_flags
+from sppnet.cli.paths import OptionalOutFile, check_extra
 from sppnet.cli.screen import opened_screen, summary_rows
 
 __all__ = ["DetectionFlags", "run"]
@@ -19,25 +18,29 @@ __all__ = ["DetectionFlags", "run"]
 
 @dataclass(frozen=True)
 class DetectionFlags:
-    """Time the features of an image's windows: pooled from maps, and by crops convolved one by one (R-CNN).
+    """Compare the times of features of windows: pooled from maps, and from cropped windows (R-CNN).
 
     Attributes:
-        settings: what is measured.
-        plot: also draw how the ratio grows with the number of windows into this image.
-        json: one JSON document on stdout.
+        settings: settings of the benchmark.
+        plot: image file for a plot of the ratio by number of windows.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
     settings: Annotated[DetectionBenchmark, tyro.conf.arg(name="")] = field(
         default_factory=DetectionBenchmark
     )
-    plot: Path | None = None
+    plot: OptionalOutFile = None
     json: bool = False
 
 
 def run(words: list[str]) -> int:
     """Measure and print."""
     flags = read_flags(DetectionFlags, "sppnet benchmark detection", words)
+    if flags.plot is not None:
+        check_extra("matplotlib", "plot", "plots")
     with opened_screen(json=flags.json) as screen:
+        from sppnet.benchmark.detection import run as measure
+
         found = measure(flags.settings, flags.plot, lambda line: print(line, file=sys.stderr))
         measured = cast("list[dict[str, object]]", found["rows"])
         rows = [[row[key] for key in ("work", "ours_s", "peer", "peer_s", "ratio")] for row in measured]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
+
+from sppnet.cli.flag_table import PathKind
 from sppnet.cli.flags import ConfigFile, read_flags
+from sppnet.cli.paths import OptionalDataPath, OutFolder, WeightsPath, check_data_path
 from sppnet.cli.screen import Screen, opened_screen, summary_rows
 
 __all__ = ["FittingFlags", "run"]
@@ -15,27 +19,28 @@ __all__ = ["FittingFlags", "run"]
 
 @dataclass(frozen=True)
 class FittingFlags:
-    """Measure fitting and prediction beside peers, on one machine, with the same weights and images.
+    """Compare the times of fitting and prediction with those of peers, on the same weights and images.
 
     Attributes:
-        detection: a data set with boxes; made-up images when left out.
-        classification: a data set of class folders.
-        windows: further data sets with boxes, whose windows are judged.
+        detection: data set with boxes; synthetic images when left out.
+        classification: data set of class folders.
+        windows: further data sets with boxes, on which the recall of dense windows is measured.
         backbone: builtin, lite0, lite2, torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file.
-        parts: what is measured beside the detector: prediction, svm, rcnn, windows, classifier, curve,
-            growth, faster_rcnn.
-        out: a folder for the plots and the fitted detector.
-        quick: less of everything, to see that it runs.
-        config: a TOML file with values for these flags; flags on the command line win.
-        json: one JSON document on stdout, everything else on stderr.
+        parts: measurements beside the detector.
+        out: folder for the plots and the fitted detector.
+        quick: reduce everything, to test that it runs.
+        config: TOML file with values for these flags; flags on the command line win.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
-    detection: Path | None = None
-    classification: Path | None = None
-    windows: tuple[Path, ...] = ()
+    detection: OptionalDataPath = None
+    classification: OptionalDataPath = None
+    windows: Annotated[
+        tuple[Path, ...], tyro.conf.arg(metavar="DATA ..."), PathKind(check_data_path, folder=True)
+    ] = ()
     backbone: str = "builtin"
-    weights: Path | None = None
+    weights: WeightsPath = None
     parts: tuple[str, ...] = (
         "prediction",
         "svm",
@@ -46,7 +51,7 @@ class FittingFlags:
         "growth",
         "faster_rcnn",
     )
-    out: Path = Path("benchmark-fitting")
+    out: OutFolder = Path("benchmark-fitting")
     quick: bool = False
     config: ConfigFile = None
     json: bool = False

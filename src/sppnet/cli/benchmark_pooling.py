@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from sppnet.cli.flags import read_flags
+from sppnet.cli.paths import OptionalOutFile, check_extra
 from sppnet.cli.screen import opened_screen, summary_rows
 
 __all__ = ["PoolingFlags", "run"]
@@ -14,22 +14,24 @@ __all__ = ["PoolingFlags", "run"]
 
 @dataclass(frozen=True)
 class PoolingFlags:
-    """Measure our pooling and that of torch and torchvision on the same work.
+    """Compare the times of pooling with those of torch and torchvision on the same tensors.
 
     Attributes:
-        quick: fewer sizes and repetitions.
-        plot: also draw how time grows into this image.
-        json: one JSON document on stdout.
+        quick: use fewer sizes and repetitions, to test that it runs.
+        plot: image file for a plot of the time by number of regions.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
     quick: bool = False
-    plot: Path | None = None
+    plot: OptionalOutFile = None
     json: bool = False
 
 
 def run(words: list[str]) -> int:
     """Measure and print."""
     flags = read_flags(PoolingFlags, "sppnet benchmark pooling", words)
+    if flags.plot is not None:
+        check_extra("matplotlib", "plot", "plots")
     with opened_screen(json=flags.json) as screen:
         from sppnet.benchmark import pooling
 

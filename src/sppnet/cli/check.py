@@ -1,4 +1,4 @@
-"""``sppnet check``: what is installed and whether it computes what it should."""
+"""``sppnet check``: the installation and the results of pooling."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["CheckFlags", "run"]
 
 @dataclass(frozen=True)
 class CheckFlags:
-    """Say what is installed, which device and kernels are used, and which optional parts are there.
+    """Check the installation: packages, device, kernels, optional extras, and the results of pooling.
 
     Attributes:
-        json: one JSON document on stdout.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
     json: bool = False
 
 
 def run(words: list[str]) -> int:
-    """Print what was found; 1 when pooling does not compute what it should."""
+    """Print the findings; return 1 when the results of pooling are wrong."""
     flags = read_flags(CheckFlags, "sppnet check", words)
     with opened_screen(json=flags.json) as screen:
         from sppnet.cli.installation import inspect_installation
@@ -35,9 +35,9 @@ def run(words: list[str]) -> int:
             for name, value in found.items()
             if name not in ("packages", "optional", "ok")
         ]
-        screen.table("sppnet", ("", "found"), rows)
+        screen.table("sppnet", ("", "value"), rows)
         screen.table("packages", ("name", "version"), _rows(found["packages"]))
-        screen.table("optional parts", ("part", "state"), _rows(found["optional"]))
+        screen.table("extras", ("extra", "state"), _rows(found["optional"]))
         screen.document(found)
     return 0 if found["ok"] else 1
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sppnet.cli.flags import read_flags
+from sppnet.cli.paths import OutFolder
 from sppnet.cli.predict import draw_images
 from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.errors import UserError
@@ -17,8 +18,7 @@ from sppnet.files import make_folder, write_text
 from sppnet.progress import Stopwatch
 
 if TYPE_CHECKING:
-    from sppnet.classify import Classifier
-    from sppnet.detect import Detector
+    from sppnet.estimators import Estimator
 
 __all__ = ["DemoFlags", "run"]
 
@@ -31,16 +31,16 @@ _PARTS = ("data", "detector", "classifier", "images")
 class DemoFlags:
     """Fit a detector and a classifier, evaluate and predict; offline, a few minutes on two cores.
 
-    The images are real handwritten digits on crops of two real photographs, all from scikit-learn;
-    training and test share neither a digit nor a pixel of a photograph.
+    The images are handwritten digits on crops of two photographs, all from scikit-learn. The training and
+    test splits share neither digits nor pixels of a photograph.
 
     Attributes:
-        out: a folder for images, runs and report; what an earlier demo left there is replaced.
-        seed: decides the images and everything random.
-        json: one JSON document on stdout, everything else on stderr.
+        out: folder for images, runs and the report; the files of an earlier demo are replaced.
+        seed: seed of the images and of all random numbers.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
-    out: Path = Path("demo")
+    out: OutFolder = Path("demo")
     seed: int = 0
     json: bool = False
 
@@ -59,7 +59,7 @@ def run(words: list[str]) -> int:
         watch = Stopwatch()
         sets = write_demo_data(flags.out / "data", flags.seed)
         watch("data")
-        # Mirrored digits are none.
+        # A flipped digit is not a digit.
         detector = Detector(seed=flags.seed, options=DetectorOptions(flip_below=0))
         found = _learn(detector, sets.detection, flags.out / "detector", watch)
         classifier = Classifier(seed=flags.seed)
@@ -87,7 +87,7 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _learn(estimator: Detector | Classifier, data: Path, run: Path, watch: Stopwatch) -> Mapping[str, Any]:
+def _learn(estimator: Estimator[Any], data: Path, run: Path, watch: Stopwatch) -> Mapping[str, Any]:
     """Fit on the training part, write the run, evaluate on the test part."""
     from sppnet.cli.evaluate import evaluate_run
     from sppnet.runs import append_log

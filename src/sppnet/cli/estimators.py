@@ -9,5 +9,5 @@ __all__ = ["Device", "Layout"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 """The values of ``--device``."""
 
-Layout = Literal["folders", "voc", "coco", "yolo"]
+Layout = Literal["voc", "coco", "yolo", "folders"]
 """The values of ``--format``."""

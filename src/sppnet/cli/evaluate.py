@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sppnet.cli.estimators import Device
+from sppnet.cli.estimators import Device, Layout
 from sppnet.cli.flags import read_flags
-from sppnet.cli.paths import check_data_path, check_run_path
+from sppnet.cli.paths import DataPath, RunPath
 from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.cli.tiles import use_tiles
 
@@ -22,25 +22,25 @@ __all__ = ["EvaluateFlags", "evaluate_run", "run"]
 
 @dataclass(frozen=True)
 class EvaluateFlags:
-    """Evaluate a run on labelled images; writes metrics.json and report.html into it.
+    """Evaluate a run on labelled images; write metrics.json and report.html into the run folder.
 
     Attributes:
-        run: a folder that sppnet fit wrote.
-        data: a folder of labelled images; its layout is recognised by looking.
-        split: which part of the data; the part for evaluation when left out.
-        format: the layout of the data, where looking is not enough: voc, coco, yolo or folders.
-        tile: cut images into tiles of at most this side, in pixels; 0 takes them whole. As in fitting when
-            left out.
-        overlap: share of a tile that the next one repeats.
-        device: where to compute.
-        skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
-        json: one JSON document on stdout, everything else on stderr.
+        run: run folder, as sppnet fit writes it.
+        data: labelled images; the layout is detected from the files.
+        split: split to evaluate on; the test or validation split when left out.
+        format: layout of the data where it cannot be detected.
+        tile: maximum side of the tiles that images are cut into, in pixels; 0 does not cut. The value of the
+            run when left out.
+        overlap: overlap of neighbouring tiles as a share of their side.
+        device: device to compute on.
+        skip_bad: skip damaged images instead of stopping with the list of them.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    run: Annotated[RunPath, tyro.conf.Positional]
+    data: Annotated[DataPath, tyro.conf.Positional]
     split: str | None = None
-    format: str | None = None
+    format: Layout | None = None
     tile: int | None = None
     overlap: float | None = None
     device: Device = "auto"
@@ -51,8 +51,6 @@ class EvaluateFlags:
 def run(words: list[str]) -> int:
     """Evaluate, show and write."""
     flags = read_flags(EvaluateFlags, "sppnet evaluate", words)
-    check_run_path(flags.run)
-    check_data_path(flags.data)
     with opened_screen(json=flags.json) as screen:
         from sppnet.estimators import load
 

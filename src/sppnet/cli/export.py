@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from sppnet.cli.flags import UsageError, read_flags
+from sppnet.cli.paths import InputFolder, OptionalDataPath, OutFile, RunPath, check_extra
 from sppnet.cli.screen import opened_screen
 
 __all__ = ["ExportFlags", "run"]
@@ -21,24 +21,24 @@ class ExportFlags:
     """Export a run as one ONNX file for images of any size; `sppnet.runtime` runs it without torch.
 
     Attributes:
-        run: a folder that sppnet fit wrote.
-        out: the file to write, ending in .onnx, or in .pt2 with --format torch.
-        part: the whole estimator, its features of a whole image, or of given boxes.
-        precision: of the network.
-        format: onnx, or a program of torch.export.
-        calibration: a folder of images that set the ranges of int8, at most 100 of them.
-        data: labelled images to measure the exported model on, beside the run itself.
-        split: which part of the data; the part for evaluation when left out.
-        json: one JSON document on stdout, everything else on stderr.
+        run: run folder, as sppnet fit writes it.
+        out: file to write, ending in .onnx, or in .pt2 with --format torch.
+        part: the whole estimator, the features of a whole image, or the features of given boxes.
+        precision: precision of the network.
+        format: ONNX, or a program of torch.export.
+        calibration: folder of images that set the ranges of int8; at most 100 are used.
+        data: labelled images on which the exported model is compared with the run.
+        split: split of the data; the test or validation split when left out.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    out: Path
+    run: Annotated[RunPath, tyro.conf.Positional]
+    out: OutFile
     part: Literal["all", "features", "box-features"] = "all"
     precision: Literal["float32", "float16", "int8"] = "float32"
     format: Literal["onnx", "torch"] = "onnx"
-    calibration: Path | None = None
-    data: Path | None = None
+    calibration: InputFolder = None
+    data: OptionalDataPath = None
     split: str | None = None
     json: bool = False
 
@@ -48,6 +48,9 @@ def run(words: list[str]) -> int:
     flags = read_flags(ExportFlags, "sppnet export", words)
     if (flags.calibration is not None) != (flags.precision == "int8"):
         raise UsageError("sppnet export", "--calibration and --precision int8 go together")
+    if flags.format == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            check_extra(package, "export", "export to ONNX")
     with opened_screen(json=flags.json) as screen:
         from sppnet.data import find_images
         from sppnet.estimators import load

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from sppnet.cli.estimators import Device
+from sppnet.cli.flag_table import ADVANCED
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
+from sppnet.cli.paths import InputFile, OutFile, WeightsPath, check_extra, check_sources
 from sppnet.cli.screen import opened_screen
 
 if TYPE_CHECKING:
@@ -23,47 +24,47 @@ __all__ = ["FeaturesFlags", "run"]
 class FeaturesFlags:
     """Write the features of images, or of boxes on them, to a .npy or Parquet file.
 
-    The same command after an interruption goes on where it ended. Images that cannot be read are listed in
-    OUT.failed.jsonl and named on stderr; the exit code is 2 then.
+    The same command after an interruption continues where it stopped. Images that cannot be read are listed
+    in OUT.failed.jsonl and on stderr; the exit code is then 2.
 
     Attributes:
         sources: images, folders and globs.
-        out: a file that ends in .npy (with an index, OUT.index.jsonl) or .parquet.
-        boxes: boxes by image, in a file as --proposals takes it; one row for each box.
+        out: file that ends in .npy (with an index, OUT.index.jsonl) or .parquet.
+        boxes: file of boxes by image, in the format of --proposals; one feature vector per box.
         backbone: builtin, lite0, lite2, torchvision:NAME, timm:NAME or one of the paper's networks.
-        weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
-        layers: maps to pool, such as stride8 stride16; the backbone's default when left out.
+        weights: local weights of the backbone, a safetensors file; nothing is downloaded.
+        layers: layers to pool, such as stride8 stride16; the backbone's default when left out.
         levels: bins along each side of each level of the pyramid.
-        mode: max or mean.
-        scales: short sides to resize to, in pixels; 0 keeps the image's own size, the default.
-        long_side: limit of the long side after resizing, in pixels.
-        normalise: divide the part of each scale, layer and level by its l2 norm (whole images only).
-        dtype: type of the numbers in the file.
-        checkpoint_seconds: about as much work is lost by an interruption.
-        allow_download: fetch sources that are URLs of http or https, into OUT.downloads/.
-        device: where to compute.
-        seed: of the weights of a random: backbone.
-        config: a TOML file with any of these.
-        json: one JSON document on stdout, everything else on stderr.
-        overwrite: replace what is there, and start over.
+        mode: pooling operation.
+        scales: short sides to resize to, in pixels; 0 keeps the size of the image.
+        long_side: maximum long side after resizing, in pixels.
+        normalise: divide the features of each scale, layer and level by their l2 norm (whole images only).
+        dtype: data type of the features in the file.
+        checkpoint_seconds: seconds between checkpoints; an interruption loses at most about this much work.
+        allow_download: download sources that are http or https URLs, into OUT.downloads/.
+        device: device to compute on.
+        seed: seed of the weights of a random: backbone.
+        config: TOML file with values for these flags; flags on the command line win.
+        json: print one JSON document on stdout and everything else on stderr.
+        overwrite: replace the file and start over.
     """
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
-    out: Path
-    boxes: Path | None = None
+    out: OutFile
+    boxes: InputFile = None
     backbone: str = "builtin"
-    weights: Path | None = None
+    weights: WeightsPath = None
     layers: tuple[str, ...] = ()
     levels: tuple[int, ...] = (6, 3, 2, 1)
     mode: Literal["max", "mean"] = "max"
     scales: tuple[int, ...] = (0,)
-    long_side: int | None = None
+    long_side: Annotated[int | None, ADVANCED] = None
     normalise: bool = False
     dtype: Literal["float32", "float16"] = "float32"
-    checkpoint_seconds: float = 10.0
-    allow_download: bool = False
+    checkpoint_seconds: Annotated[float, ADVANCED] = 10.0
+    allow_download: Annotated[bool, ADVANCED] = False
     device: Device = "auto"
-    seed: int = 0
+    seed: Annotated[int, ADVANCED] = 0
     config: ConfigFile = None
     json: bool = False
     overwrite: bool = False
@@ -74,6 +75,9 @@ def run(words: list[str]) -> int:
     flags = read_flags(FeaturesFlags, "sppnet features", words)
     if not flags.sources:
         raise UsageError("sppnet features", "Missing from sppnet features: SOURCE...")
+    check_sources(flags.sources)
+    if flags.out.suffix.lower() == ".parquet":
+        check_extra("pyarrow", "parquet", "features in Parquet files")
     with opened_screen(json=flags.json) as screen:
         result = _write(flags)
         for _, error in result.failures:

@@ -3,58 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sppnet.cli.estimators import Device
+from sppnet.cli.estimators import Device, Layout
+from sppnet.cli.flag_table import ADVANCED
 from sppnet.cli.flags import ConfigFile
 from sppnet.cli.jobs import run_job
+from sppnet.cli.paths import DataPath, NewRun, WeightsPath
 from sppnet.cli.screen import opened_screen, summary_rows
 
 if TYPE_CHECKING:
-    from sppnet.classify import Classifier
-    from sppnet.detect import Detector
+    from sppnet.estimators import Estimator
 
 __all__ = ["JOBS", "FitFlags", "fit_and_save", "run"]
 
 JOBS = {
-    "detect": "SVMs and box regressors on windows of images with boxes (VOC, COCO, YOLO)",
-    "classify": "linear SVM on whole images (class folders)",
+    "detect": "a detector on images with boxes (VOC, COCO, YOLO): SVMs and box regressors",
+    "classify": "a classifier on class folders: linear SVM",
 }
 
 
 @dataclass(frozen=True)
 class FitFlags:
-    """What both jobs take.
+    """Flags of both jobs.
 
     Attributes:
-        data: a folder of labelled images; its layout is recognised by looking.
-        out: the run folder to write.
-        split: which part of the data to learn from; the part for training when left out.
-        format: the layout of the data, where looking is not enough: voc, coco, yolo or folders.
+        data: labelled images; the layout is detected from the files.
+        out: run folder to write.
+        split: split to fit on; the training split when left out.
+        format: layout of the data where it cannot be detected.
         backbone: builtin, lite0, lite2, torchvision:NAME or timm:NAME.
-        weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
-        device: where to compute.
-        seed: of everything random.
-        val_share: share of the images of a data set without splits that is held out for sppnet evaluate; 0.2
-            when left out, 0 fits on all images.
-        skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
-        config: a TOML file with values for these flags; flags on the command line win.
-        json: one JSON document on stdout, everything else on stderr.
-        overwrite: replace the run that is in OUT.
+        weights: local weights of the backbone, a safetensors file; nothing is downloaded.
+        device: device to compute on.
+        seed: seed of all random numbers.
+        val_share: share of the images held out for sppnet evaluate where the data have no splits; 0.2 when
+            left out, 0 fits on all images.
+        skip_bad: skip damaged images instead of stopping with the list of them.
+        config: TOML file with values for these flags; flags on the command line win.
+        json: print one JSON document on stdout and everything else on stderr.
+        overwrite: replace the run in OUT.
     """
 
-    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    out: Path
+    data: Annotated[DataPath, tyro.conf.Positional]
+    out: NewRun
     split: str | None = None
-    format: str | None = None
+    format: Annotated[Layout | None, ADVANCED] = None
     backbone: str = "builtin"
-    weights: Path | None = None
+    weights: WeightsPath = None
     device: Device = "auto"
     seed: int = 0
-    val_share: float | None = None
+    val_share: Annotated[float | None, ADVANCED] = None
     skip_bad: bool = False
     config: ConfigFile = None
     json: bool = False
@@ -62,12 +62,12 @@ class FitFlags:
 
 
 def run(words: list[str]) -> int:
-    """Dispatch on the job."""
+    """Run a job."""
     return run_job("fit", JOBS, words, "DATA --out RUN ...")
 
 
-def fit_and_save(estimator: Detector | Classifier, flags: FitFlags) -> int:
-    """Fit, write the run and say what was learned from.
+def fit_and_save(estimator: Estimator[Any], flags: FitFlags) -> int:
+    """Fit, write the run and print a summary.
 
     Raises:
         UserError: an OUT that may not be written, found before any work is done, or what fitting finds.

@@ -9,27 +9,32 @@ import tyro
 
 from sppnet.classify.options import ClassifierOptions
 from sppnet.cli.fit import FitFlags, fit_and_save
+from sppnet.cli.flag_table import Group
 from sppnet.cli.flags import read_flags
-from sppnet.cli.paths import check_data_path
+from sppnet.runs import check_out
 
 __all__ = ["FitClassify", "run"]
+
+_SHOWN = Group("Classifier", shown=("scales", "levels", "flip", "C"))
 
 
 @dataclass(frozen=True)
 class FitClassify(FitFlags):
-    """Fit a classifier: linear SVM on the pooled features of whole images, at any size and shape.
+    """Fit a classifier: linear SVM on the pooled features of whole images of any size.
 
     Attributes:
-        options: how images are scaled and pooled, and how the SVM is trained.
+        options: options of the classifier.
     """
 
-    options: Annotated[ClassifierOptions, tyro.conf.arg(name="")] = field(default_factory=ClassifierOptions)
+    options: Annotated[ClassifierOptions, tyro.conf.arg(name=""), _SHOWN] = field(
+        default_factory=ClassifierOptions
+    )
 
 
 def run(words: list[str]) -> int:
     """Fit a classifier and write its run."""
     flags = read_flags(FitClassify, "sppnet fit classify", words)
-    check_data_path(flags.data)
+    check_out(flags.out, overwrite=flags.overwrite)
     from sppnet.classify import Classifier
 
     classifier = Classifier(

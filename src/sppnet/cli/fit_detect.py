@@ -11,6 +11,7 @@ from typing import Annotated, cast, get_args
 import tyro
 
 from sppnet.cli.fit import FitFlags, fit_and_save
+from sppnet.cli.flag_table import Group
 from sppnet.cli.flags import UsageError, flag_path, flag_value, read_flags
 from sppnet.cli.paths import check_data_path
 from sppnet.config import as_config, read_toml
@@ -57,16 +58,36 @@ class FitDetect(FitFlags):
     preset: Preset = "fast"
     from_run: Path | None = None
     cache: Path | None = None
-    map: Annotated[MapOptions, tyro.conf.arg(name="")] = field(default_factory=MapOptions)
-    pool: Annotated[PoolOptions, tyro.conf.arg(name="")] = field(default_factory=PoolOptions)
-    window: Annotated[WindowOptions, tyro.conf.arg(name="")] = field(default_factory=WindowOptions)
-    target: Annotated[TargetOptions, tyro.conf.arg(name="")] = field(default_factory=TargetOptions)
-    svm: Annotated[SvmOptions, tyro.conf.arg(name="")] = field(default_factory=SvmOptions)
-    box: Annotated[BoxOptions, tyro.conf.arg(name="")] = field(default_factory=BoxOptions)
-    iou: Annotated[IouHeadOptions, tyro.conf.arg(name="")] = field(default_factory=IouHeadOptions)
-    fc: Annotated[FcOptions, tyro.conf.arg(name="")] = field(default_factory=FcOptions)
-    finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
-    post: Annotated[PostOptions, tyro.conf.arg(name="")] = field(default_factory=PostOptions)
+    map: Annotated[
+        MapOptions, tyro.conf.arg(name=""), Group("Images and maps", shown=("short-side", "layers", "tile"))
+    ] = field(default_factory=MapOptions)
+    pool: Annotated[PoolOptions, tyro.conf.arg(name=""), Group("Pooling", shown=("levels",))] = field(
+        default_factory=PoolOptions
+    )
+    window: Annotated[
+        WindowOptions, tyro.conf.arg(name=""), Group("Proposals", shown=("source", "proposals"))
+    ] = field(default_factory=WindowOptions)
+    target: Annotated[TargetOptions, tyro.conf.arg(name=""), Group("SVM targets", shown=())] = field(
+        default_factory=TargetOptions
+    )
+    svm: Annotated[SvmOptions, tyro.conf.arg(name=""), Group("SVMs", shown=("C",))] = field(
+        default_factory=SvmOptions
+    )
+    box: Annotated[BoxOptions, tyro.conf.arg(name=""), Group("Box regression", shown=())] = field(
+        default_factory=BoxOptions
+    )
+    iou: Annotated[IouHeadOptions, tyro.conf.arg(name=""), Group("IoU head", shown=())] = field(
+        default_factory=IouHeadOptions
+    )
+    fc: Annotated[FcOptions, tyro.conf.arg(name=""), Group("Fully connected layers", shown=("features",))] = (
+        field(default_factory=FcOptions)
+    )
+    finetune: Annotated[FinetuneOptions, Group("Fine-tuning", shown=())] = field(
+        default_factory=FinetuneOptions
+    )
+    post: Annotated[PostOptions, tyro.conf.arg(name=""), Group("Postprocessing", shown=("nms",))] = field(
+        default_factory=PostOptions
+    )
 
     def options(self) -> DetectorOptions:
         """The options of all stages."""

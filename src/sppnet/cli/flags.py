@@ -1,4 +1,4 @@
-"""Words of the command line to a dataclass; a TOML file gives the defaults where ``--config`` names one."""
+"""From the command line to a dataclass; a TOML file gives the defaults where ``--config`` names one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import tyro
 
+from sppnet.cli.flag_table import PathKind, flag_table
+from sppnet.cli.help_text import help_text
+from sppnet.cli.paths import check_file, check_paths
 from sppnet.config import from_config, read_toml
 from sppnet.errors import UserError, visible
 
@@ -23,12 +26,12 @@ else:
 
 __all__ = ["ConfigFile", "UsageError", "flag_path", "flag_value", "read_flags"]
 
-ConfigFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml")]
+ConfigFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml"), PathKind(check_file)]
 """The type of a ``config`` flag."""
 
 
 class UsageError(UserError):
-    """Words on the command line that make no sense to ``command``."""
+    """Arguments that ``command`` does not take."""
 
     def __init__(self, command: str, problem: str) -> None:
         super().__init__(command, "what --help tells", problem, f"See {command} --help.")
@@ -40,7 +43,7 @@ class UsageError(UserError):
 def read_flags(
     kind: type[Flags], command: str, words: Sequence[str], base: Mapping[str, object] | None = None
 ) -> Flags:
-    """Return the dataclass that ``words`` fill in.
+    """Parse a command line into a dataclass and check the paths in it; print the help where it is asked for.
 
     Args:
         kind: a documented dataclass; each field is a flag or, with ``tyro.conf.Positional``, a word.
@@ -49,9 +52,20 @@ def read_flags(
         base: values that replace the dataclass's defaults, as a config file does; the config file wins.
 
     Raises:
-        UserError: words that do not fit, or a config file that does not.
+        UserError: arguments or a config file that do not fit, or a path that cannot be right.
         SystemExit: with 0, after printing the help that was asked for.
     """
+    if asked := {"-h", "--help", "--help-all"}.intersection(words):
+        print(help_text(kind, command, whole="--help-all" in asked, defaults=base))
+        raise SystemExit(0)
+    flags = _parsed(kind, command, words, base)
+    check_paths(flags, flag_table(kind))
+    return flags
+
+
+def _parsed(
+    kind: type[Flags], command: str, words: Sequence[str], base: Mapping[str, object] | None
+) -> Flags:
     config = flag_path(words, "config")
     table = _merged(base or {}, {} if config is None else read_toml(config))
     default = from_config(kind, table, config or command, missing=tyro.MISSING) if table else None
@@ -65,7 +79,17 @@ def read_flags(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(command, _one_line(said.getvalue())) from None
+        raise _mistake(kind, command, _one_line(said.getvalue())) from None
+
+
+def _mistake(kind: type, command: str, message: str) -> UserError:
+    """Return the error for a message of tyro's; a wrong choice lists the choices in their own order."""
+    if wrong := re.match(r"invalid choice '(.*)' for argument '(--[\w.-]+)'", message):
+        for flag in flag_table(kind):
+            if wrong[2] in (flag.name, *flag.aliases) and flag.choices:
+                hint = f"See {command} --help."
+                return UserError(wrong[2], "one of " + ", ".join(flag.choices), repr(wrong[1]), hint)
+    return UsageError(command, message)
 
 
 def flag_value(words: Sequence[str], name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What is installed, which device and kernels are used, and whether pooling computes what it should."""
+"""Installed packages, device and kernels in use, and a check of the results of pooling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "neon
 
 
 def inspect_installation() -> dict[str, object]:
-    """Everything that ``sppnet check`` shows, and ``"ok"``: whether pooling equals PyTorch's."""
+    """Return what ``sppnet check`` shows, and ``"ok"``: whether pooling equals PyTorch's."""
     wrong = _wrong_pools()
     return {
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
@@ -35,7 +35,7 @@ def inspect_installation() -> dict[str, object]:
 
 
 def _requirements() -> list[tuple[str, str | None]]:
-    """Name and extra of everything that the package asks for."""
+    """Return name and extra of every requirement of the package."""
     found: list[tuple[str, str | None]] = []
     for line in requires("sppnet") or []:
         name = re.match(r"[A-Za-z0-9._-]+", line)
@@ -58,18 +58,23 @@ def _packages() -> dict[str, str]:
 
 
 def _optional() -> dict[str, str]:
-    """The extras that users want, each with its versions or the line that installs it."""
-    parts: dict[str, str] = {}
+    """Return each extra with the versions of its packages, or the command that installs it."""
+    extras: dict[str, list[str]] = {}
     for name, extra in _requirements():
-        if extra is None or extra == "dev":
-            continue
-        found = _version(name)
-        parts[extra] = f"{name} {found}" if found else f"absent; pip install 'sppnet[{extra}]'"
-    return parts
+        if extra is not None and extra != "dev":
+            extras.setdefault(extra, []).append(name)
+    return {extra: _state(extra, names) for extra, names in extras.items()}
+
+
+def _state(extra: str, names: list[str]) -> str:
+    missing = [name for name in names if _version(name) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)}; pip install 'sppnet[{extra}]'"
+    return ", ".join(f"{name} {_version(name)}" for name in names)
 
 
 def _device() -> str:
-    """What ``--device auto`` takes."""
+    """Return the device that ``--device auto`` selects."""
     if torch.cuda.is_available():
         return f"cuda: {torch.cuda.get_device_name()}"
     if torch.backends.mps.is_available():
@@ -87,14 +92,14 @@ def _cpu_flags() -> str:
 def _kernels() -> dict[str, str]:
     triton = importlib.util.find_spec("triton") is not None
     if not torch.cuda.is_available():
-        gpu = "not used: no GPU" if triton else "absent, and no GPU"
+        gpu = "installed, not used: no GPU" if triton else "not installed, no GPU"
     else:
-        gpu = f"installed ({_version('triton')})" if triton else "absent"
+        gpu = f"installed ({_version('triton')})" if triton else "not installed"
     return {"cpu": f"numba {_version('numba')}", "triton": gpu}
 
 
 def _wrong_pools() -> list[str]:
-    """Where pooling differs from PyTorch's on the crop, over a few odd sizes with negative values."""
+    """Return where pooling differs from PyTorch's, over a few odd sizes with negative values."""
     wrong: list[str] = []
     draw = torch.Generator().manual_seed(0)
     levels = (6, 3, 2, 1)

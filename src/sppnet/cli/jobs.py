@@ -1,4 +1,4 @@
-"""Verbs that have several jobs, a module each."""
+"""Verbs with several jobs, one module per job."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def run_job(verb: str, jobs: Mapping[str, str], words: list[str], shape: str) ->
     Raises:
         UsageError: no such job.
     """
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in ("-h", "--help", "--help-all"):
         width = max(map(len, jobs))
         lines = [f"  {job:<{width}}  {what}" for job, what in jobs.items()]
-        head = f"usage: sppnet {verb} {'|'.join(jobs)} {shape}".rstrip()
-        print("\n".join([head, "", *lines, "", f"sppnet {verb} {next(iter(jobs))} --help tells more."]))
+        head = f"usage: sppnet {verb} JOB {shape}".rstrip()
+        print("\n".join([head, "", *lines, "", f"sppnet {verb} JOB --help lists the flags of a job."]))
         return 0
     if words[0] not in jobs:
         raise UsageError(f"sppnet {verb}", f"{words[0]!r} is none of " + ", ".join(jobs))

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from sppnet.cli.estimators import Device
+from sppnet.cli.flag_table import ADVANCED
 from sppnet.cli.flags import UsageError, read_flags
-from sppnet.cli.paths import check_run_path, check_sources
+from sppnet.cli.paths import InputFile, OutFolder, RunPath, check_sources
 from sppnet.cli.screen import Screen, opened_screen
 from sppnet.cli.tiles import use_tiles
 from sppnet.cli.videos import predict_videos, split_sources
@@ -23,12 +24,8 @@ from sppnet.errors import UserError, visible
 from sppnet.progress import track
 
 if TYPE_CHECKING:
-    from sppnet.classify import ClassificationResult
     from sppnet.cli.outputs import PredictionFolder
-    from sppnet.detect import DetectionResult
     from sppnet.estimators import Estimator
-
-    Result = DetectionResult | ClassificationResult
 
 __all__ = ["PredictFlags", "draw_images", "run"]
 
@@ -38,39 +35,39 @@ _FORMATS = {"coco": "predictions.coco.json", "csv": "predictions.csv"}
 
 @dataclass(frozen=True)
 class PredictFlags:
-    """Predict on images; write them with the results drawn, predictions.jsonl and predictions.json.
+    """Predict on images and videos; write drawn images, predictions.jsonl and predictions.json.
 
-    predictions.jsonl gets a line as soon as an image is done. The same command again does what is missing.
-    Files that sppnet predict did not write are never replaced; drawn images get another name beside them.
-    An image that cannot be read is named on stderr and left out; the exit code is 2 then.
+    predictions.jsonl gets a line as soon as an image is done. The same command after an interruption
+    continues where it stopped. Files that sppnet predict did not write are never replaced. An image that
+    cannot be read is reported on stderr and skipped; the exit code is then 2.
 
     Attributes:
-        run: a folder that sppnet fit wrote.
+        run: run folder, as sppnet fit writes it.
         sources: images, videos, folders and globs; camera:N for a camera.
-        out: where the drawn images and the predictions go.
+        out: folder for the drawn images and the predictions.
         formats: further files with the predictions of a detector: coco (COCO results), csv.
-        images: a COCO JSON file whose image and category ids the COCO results carry; a COCO data set among
-            SOURCE is found without it. Without either, image ids are the names of the files.
-        threshold: leave out what scores below it.
-        restart: start over: what an earlier call wrote to OUT is replaced.
-        max_megapixels: refuse larger images; Pillow's limit of 179 when left out.
-        every: of a video, only every so many-th frame.
-        allow_download: fetch sources that are URLs of http or https.
-        tile: cut images into tiles of at most this side, in pixels; 0 takes them whole. As in fitting when
-            left out.
-        overlap: share of a tile that the next one repeats.
-        device: where to compute.
-        json: one JSON document on stdout, everything else on stderr.
+        images: COCO JSON file that gives image and category ids to the COCO results; found by itself where
+            SOURCE lies in a COCO data set. Without it image ids are file names.
+        threshold: minimum score of a prediction.
+        restart: replace what an earlier call wrote to OUT.
+        max_megapixels: refuse larger images; 179, the limit of Pillow, when left out.
+        every: use every N-th frame of a video.
+        allow_download: download sources that are http or https URLs.
+        tile: maximum side of the tiles that images are cut into, in pixels; 0 does not cut. The value of the
+            run when left out.
+        overlap: overlap of neighbouring tiles as a share of their side.
+        device: device to compute on.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[RunPath, tyro.conf.Positional]
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
-    out: Path = Path("predictions")
+    out: OutFolder = Path("predictions")
     formats: tuple[Literal["coco", "csv"], ...] = ()
-    images: Path | None = None
+    images: Annotated[InputFile, ADVANCED] = None
     threshold: float | None = None
     restart: Annotated[bool, tyro.conf.arg(aliases=("--overwrite",))] = False
-    max_megapixels: float | None = None
+    max_megapixels: Annotated[float | None, ADVANCED] = None
     every: int = 1
     allow_download: bool = False
     tile: int | None = None
@@ -84,15 +81,9 @@ def run(words: list[str]) -> int:
     flags = read_flags(PredictFlags, "sppnet predict", words)
     if not flags.sources:
         raise UsageError("sppnet predict", "Missing from sppnet predict: SOURCE...")
-    check_run_path(flags.run)
-    check_sources([source for source in flags.sources if not _is_address(source)])
+    check_sources(flags.sources)
     with opened_screen(json=flags.json) as screen, _pixel_limit(flags.max_megapixels):
         return _predict(flags, screen)
-
-
-def _is_address(source: str) -> bool:
-    """Whether a source is no path: a URL or a camera."""
-    return "://" in source or source.partition(":")[0] == "camera"
 
 
 def _predict(flags: PredictFlags, screen: Screen) -> int:
@@ -107,7 +98,7 @@ def _predict(flags: PredictFlags, screen: Screen) -> int:
     )
     given = None if flags.images is None else read_coco_ids(flags.images)
     estimator = load(flags.run, flags.device)
-    if flags.formats and not hasattr(estimator, "category_ids_"):
+    if flags.formats and not estimator.supports_boxes:
         raise UsageError("sppnet predict", "--formats is for the boxes of a detector; this is a classifier")
     use_tiles("sppnet predict", estimator, flags.tile, flags.overlap)
     images = find_images(sources) if sources else []
@@ -174,7 +165,7 @@ def predict_images(
                 error = fault
             else:
                 drawn = folder.write(name, content)
-                folder.add(path, {"path": path, "drawn": drawn, **result.to_dict(), **_exact(result)})
+                folder.add(path, {"path": path, "drawn": drawn, **result.to_record()})
         if error is not None:
             failed[path] = error
             print(f"sppnet: {error}", file=sys.stderr)
@@ -189,8 +180,7 @@ def draw_images(estimator: Estimator[Any], images: list[Path], out: Path) -> lis
     drawn: list[Path] = []
     names = free_names(images, os.listdir(out) if out.exists() else ())
     for path in track(images, "images"):
-        result = estimator.predict(path)
-        assert not isinstance(result, list)
+        result = estimator.predict_one(path)
         drawn.append(result.save(out / names[path]))
     return drawn
 
@@ -223,14 +213,6 @@ def _digest(run: Path) -> str:
     return digest.hexdigest()
 
 
-def _exact(result: Result) -> dict[str, object]:
-    """The numbers that `to_dict` rounds, for --formats of a later call."""
-    detections = getattr(result, "detections", None)
-    if detections is None:
-        return {}
-    return {"exact": {"boxes": detections.boxes.xyxy.tolist(), "scores": detections.scores.tolist()}}
-
-
 def _shown_line(line: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if name not in ("exact", "file")}
 
@@ -258,10 +240,11 @@ def _write_formats(
 
 def _show(screen: Screen, lines: Mapping[Path, Mapping[str, Any]], names: tuple[str, ...]) -> None:
     from sppnet.draw import undrawable_names
+    from sppnet.estimators.results import record_entries
 
     rows: list[tuple[object, ...]] = []
     for path, line in lines.items():
-        found = line["detections"] if "detections" in line else line["classes"]
+        found = record_entries(line)
         best = [f"{one['name']} {one['score']:.2f}" for one in found[:5]]
         rows.append((path.name, len(found), ", ".join(best)))
     screen.table("found", ("image", "labels", "best"), rows)

@@ -1,19 +1,15 @@
-"""``report.html`` of a run: the figures of an evaluation and some of its images."""
+"""``report.html`` of a run: the metrics of an evaluation and some of its images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sppnet.cli.screen import metric_tables, summary_rows
-from sppnet.data import read_pixels
-from sppnet.detect import DetectionResult, Detector
-from sppnet.draw import ReportImage, ReportTable, draw_comparison, write_report
-from sppnet.structures import ClassificationSet, DetectionSet
+from sppnet.draw import ReportImage, ReportTable, write_report
 
 if TYPE_CHECKING:
-    from sppnet.classify import Classifier, NetworkClassifier
     from sppnet.estimators import Estimator
 
 Item = TypeVar("Item")
@@ -34,7 +30,7 @@ def report_evaluation(
     *,
     skip_bad: bool = False,
 ) -> Path:
-    """Write ``report.html``: main figures, every figure, a row a class, what was learned from, images.
+    """Write ``report.html``: main metrics, all metrics, one row per class, summary of fitting, images.
 
     Returns:
         The path of the file.
@@ -42,13 +38,11 @@ def report_evaluation(
     Raises:
         UserError: data at fault.
     """
-    if isinstance(estimator, Detector):
-        measured, _ = estimator.to_measure(data, split, layout=layout, skip_bad=skip_bad)
-        images = _detected(estimator, measured)
-    else:
-        classifier = cast("Classifier | NetworkClassifier", estimator)
-        measured, _ = classifier.to_measure(data, split, layout=layout, skip_bad=skip_bad)
-        images = _classified(classifier, measured)
+    measured, _ = estimator.to_measure(data, split, layout=layout, skip_bad=skip_bad)
+    images: list[ReportImage] = []
+    for item in _spread(measured.items):
+        drawn, caption = estimator.predict_one(item.path).report_image(item, measured.names)
+        images.append(ReportImage(drawn, caption))
     tables = [
         *(ReportTable(title, head, rows) for title, head, rows in metric_tables(metrics)),
         ReportTable("Fitting", ("", "value"), summary_rows(estimator.summary_)),
@@ -60,28 +54,7 @@ def report_evaluation(
     return path
 
 
-def _detected(detector: Detector, dataset: DetectionSet) -> list[ReportImage]:
-    """Images with what is annotated at the left and what was found at the right."""
-    images: list[ReportImage] = []
-    for item in _some(dataset.items):
-        result = detector.predict(item.path)
-        assert isinstance(result, DetectionResult)
-        drawn = draw_comparison(read_pixels(item.path), item.truth, result.detections)
-        images.append(ReportImage(drawn, item.path.name))
-    return images
-
-
-def _classified(classifier: Classifier | NetworkClassifier, dataset: ClassificationSet) -> list[ReportImage]:
-    """Images with their top classes, the true one below."""
-    images: list[ReportImage] = []
-    for item in _some(dataset.items):
-        result = classifier.predict(item.path)
-        assert not isinstance(result, list)
-        images.append(ReportImage(result.plot(), f"{item.path.name}: {dataset.names[item.label]}"))
-    return images
-
-
-def _some(items: Sequence[Item]) -> list[Item]:
-    """A few of many, evenly spread."""
+def _spread(items: Sequence[Item]) -> list[Item]:
+    """Return a few items, evenly spread."""
     count = min(_SHOWN, len(items))
     return [items[i * len(items) // count] for i in range(count)]

@@ -11,7 +11,9 @@ from typing import Annotated
 import tyro
 
 from sppnet.cli.estimators import Device
+from sppnet.cli.flag_table import Group
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
+from sppnet.cli.paths import DataPath, OptionalRunPath, OutFolder, WeightsPath
 from sppnet.cli.screen import opened_screen
 from sppnet.cli.starts import start_network
 from sppnet.files import make_folder, write_bytes
@@ -20,7 +22,8 @@ from sppnet.runs import json_text
 
 __all__ = ["ReproduceFlags", "run"]
 
-_ROOMS = {
+_DETECTION = Group("Work for Tables 9 to 12", shown=())
+_TABLES = {
     "sppnet.paper.classification": ("table2", "table3", "table4", "table6", "table7"),
     "sppnet.paper.detection": ("table9", "table10", "table11", "table12"),
 }
@@ -28,51 +31,51 @@ _ROOMS = {
 
 @dataclass(frozen=True)
 class ReproduceFlags:
-    """Make a table of the paper with the data that there are.
+    """Reproduce a table of the paper on a local data set.
 
     Attributes:
         table: table2, table3, table4, table6, table7 (classification), table9 to table12 (detection).
-        data: the folder of the data set.
-        out: a folder for the JSON document, the plot and what may be used again.
+        data: data set.
+        out: folder for the JSON document, the plot and cached stages.
         backbone: zf5, convnet5, overfeat5, overfeat7, builtin, lite0, lite2, torchvision:NAME or timm:NAME.
-        weights: local weights of the backbone, a safetensors file, or a run folder.
-        from_run: a run of sppnet train classify to start from: backbone, weights, mean, and for table6,
-            table7 and table9 to table12 fc6 and fc7. Its folder as --weights does the same.
-        device: where to compute.
-        seed: of everything random.
-        quick: less of everything, to see that it runs.
-        detection: how much work tables 9 to 12 take.
-        config: a TOML file with values for these flags; flags on the command line win.
-        json: one JSON document on stdout, everything else on stderr.
+        weights: local weights of the backbone, a safetensors file or a run folder.
+        from_run: run of sppnet train classify to start from: backbone, weights, mean, and for table6, table7
+            and table9 to table12 fc6 and fc7.
+        device: device to compute on.
+        seed: seed of all random numbers.
+        quick: reduce everything, to test that the table can be made.
+        detection: amount of work for Tables 9 to 12.
+        config: TOML file with values for these flags; flags on the command line win.
+        json: print one JSON document on stdout and everything else on stderr.
     """
 
     table: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
-    data: Path
-    out: Path = Path("reproduce")
+    data: DataPath
+    out: OutFolder = Path("reproduce")
     backbone: str = "zf5"
-    weights: Path | None = None
-    from_run: Path | None = None
+    weights: WeightsPath = None
+    from_run: OptionalRunPath = None
     device: Device = "auto"
     seed: int = 0
     quick: bool = False
-    detection: DetectionSize = field(default_factory=DetectionSize)
+    detection: Annotated[DetectionSize, _DETECTION] = field(default_factory=DetectionSize)
     config: ConfigFile = None
     json: bool = False
 
 
 def run(words: list[str]) -> int:
-    """Make the table, print it and keep it."""
+    """Make the table, print it and write it."""
     flags = read_flags(ReproduceFlags, "sppnet reproduce", words)
-    room = next((room for room, tables in _ROOMS.items() if flags.table in tables), None)
-    if room is None:
-        known = ", ".join(name for tables in _ROOMS.values() for name in tables)
+    module = next((name for name, tables in _TABLES.items() if flags.table in tables), None)
+    if module is None:
+        known = ", ".join(name for tables in _TABLES.values() for name in tables)
         raise UsageError("sppnet reproduce", f"{flags.table!r} is none of the tables {known}")
     fields = {f.name: getattr(flags, f.name) for f in dataclasses.fields(Request) if f.name != "quiet"}
     fields["backbone"], fields["weights"] = start_network(
         "sppnet reproduce", flags.backbone, ReproduceFlags.backbone, flags.weights, flags.from_run
     )
     with opened_screen(json=flags.json) as screen:
-        made = importlib.import_module(room).TABLES[flags.table](Request(**fields))
+        made = importlib.import_module(module).TABLES[flags.table](Request(**fields))
         document = {
             "table": made.table,
             "data": made.data,

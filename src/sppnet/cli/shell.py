@@ -1,6 +1,6 @@
-"""Dispatch on the verb, and the exit codes.
+"""Dispatch of the verbs, and the exit codes.
 
-Nothing heavy is imported here: ``sppnet --help`` must answer at once.
+Nothing heavy is imported here, so that ``sppnet --help`` is fast.
 """
 
 from __future__ import annotations
@@ -22,37 +22,34 @@ _SYSTEM_FAULTS = frozenset(
     for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "EMFILE", "EFBIG")
     if (number := getattr(errno, name, None)) is not None
 )
-"""Failures of the file system that are no defect of the package."""
-
-_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""How users choose what waiting OpenMP threads do: the standard's variable, GNU's and LLVM's."""
+"""Errors of the file system that are no defects of the package."""
 
 VERBS = {
-    "check": "what is installed, which device, which kernels, which optional parts",
-    "demo": "offline, a few minutes on two cores: fit, evaluate, predict, report",
-    "backbones": "which networks can be used: strides, channels, licence, size, measured figures",
-    "fit": "fit detect | classify DATA --out RUN: linear heads on frozen features",
-    "train": "train classify | detect DATA --out RUN: networks by backpropagation, as the paper does",
-    "evaluate": "RUN DATA [--split S]: a table on the screen, metrics.json and report.html in RUN",
-    "predict": "RUN SOURCE... [--out DIR]: drawn images and predictions for images, folders, globs",
-    "features": "SOURCE... --out FILE [--boxes FILE]: feature vectors of images or boxes, .npy or Parquet",
-    "export": "RUN --out FILE.onnx: one file for images of any size, run by sppnet.runtime without torch",
-    "serve": "RUN [--host H] [--port P]: predictions over HTTP, and a page to try them",
-    "benchmark": "pooling | fitting | detection | classification | backbones: ratios against peers",
-    "reproduce": "TABLE --data DIR: a table of the paper beside this machine's figures",
+    "check": "check the installation: packages, device, kernels, optional extras",
+    "demo": "fit, evaluate and predict on images from scikit-learn; offline, a few minutes on two cores",
+    "backbones": "list the networks: strides, channels, licence, size, accuracy and time",
+    "fit": "detect|classify DATA --out RUN: fit linear heads on frozen features",
+    "train": "classify|detect DATA --out RUN: train networks by backpropagation, as in the paper",
+    "evaluate": "RUN DATA: print the metrics, write metrics.json and report.html into the run",
+    "predict": "RUN SOURCE...: predict on images, folders, globs and videos, and draw the results",
+    "features": "SOURCE... --out FILE: write feature vectors of images or boxes, as .npy or Parquet",
+    "export": "RUN --out FILE.onnx: write one ONNX file for images of any size",
+    "serve": "RUN: answer predictions over HTTP, with a page to try them",
+    "benchmark": "pooling|fitting|detection|backbones|classification: compare times with peers",
+    "reproduce": "TABLE --data DATA: reproduce a table of the paper on a local data set",
 }
-"""The verbs and what each does; ``sppnet.cli.<verb>.run(arguments)`` does it and returns the exit code."""
+"""What each verb does; ``sppnet.cli.<verb>.run(arguments)`` runs it and returns the exit code."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command of the shell.
 
     Args:
-        arguments: the words after ``sppnet``; those of the process when None.
+        arguments: the command line after ``sppnet``; that of the process when None.
 
     Returns:
-        0 on success; 2 for a mistake of the user's, after one line on stderr; 130 when interrupted. A
-        failure of ours raises, which the interpreter turns into a traceback and 1.
+        0 on success; 2 for invalid input, after one line on stderr; 130 when interrupted. A defect of the
+        package raises, which the interpreter turns into a traceback and exit code 1.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -65,12 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     verb = words[0]
     _quieten_pillow()
-    _let_idle_threads_sleep()
     try:
+        if verb.partition("=")[0] == "--print-completion":
+            from sppnet.cli.completion import completion_script
+
+            named = verb.partition("=")[2] or " ".join(words[1:])
+            print(completion_script(named, VERBS), end="")
+            return 0
         if verb not in VERBS:
             raise UserError("verb", "one of " + ", ".join(VERBS), repr(verb), _close(verb))
-        room = importlib.import_module(f"sppnet.cli.{verb}")
-        code = int(room.run(words[1:]))
+        module = importlib.import_module(f"sppnet.cli.{verb}")
+        code = int(module.run(words[1:]))
         sys.stdout.flush()
         return code
     except UserError as error:
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in _SYSTEM_FAULTS:
             raise
         where = error.filename if error.filename is not None else "file system"
-        wanted = "room and permission to write"
+        wanted = "free space and permission to write"
         print(f"sppnet: {UserError(where, wanted, error.strerror or error)}", file=sys.stderr)
         return 2
 
@@ -124,22 +126,12 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _quieten_pillow() -> None:
-    """Keep Pillow's warnings about odd files off stderr: what cannot be read is said in one line."""
+    """Keep Pillow's warnings off stderr: a file that cannot be read is reported in one line."""
     import logging
     import warnings
 
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
-
-
-def _let_idle_threads_sleep() -> None:
-    """Let waiting OpenMP threads sleep instead of spin, unless the user has chosen.
-
-    On busy cores a spinning thread takes the time slice of the thread that it waits for. The OpenMP
-    libraries read the variable when they are loaded, which torch does on import.
-    """
-    if not any(name in os.environ for name in _WAIT_VARIABLES):
-        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def _help() -> str:
@@ -153,7 +145,11 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "sppnet VERB --help tells the flags of a verb; sppnet --version the version.",
+            "sppnet VERB --help       the main flags of a verb; --help-all lists all flags",
+            "sppnet --version         the version",
+            "sppnet --print-completion bash|zsh|fish",
+            "                         shell completion; for bash, add this line to ~/.bashrc:",
+            '                         eval "$(sppnet --print-completion bash)"',
         ]
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sppnet.backbones.weights import run_backbone
 from sppnet.cli.flags import UsageError
 from sppnet.errors import UserError
 
@@ -29,11 +28,15 @@ def start_network(
         UsageError: both ``weights`` and ``from_run``.
         UserError: ``from_run`` is no run with a backbone, or one with another backbone than asked for.
     """
+    if weights is None and from_run is None:
+        return backbone, None
+    if weights is not None and from_run is not None:
+        raise UsageError(command, "--weights and --from-run exclude each other")
+    from sppnet.backbones.weights import run_backbone  # imports torch
+
     if from_run is None:
         run = None if weights is None else run_backbone(weights)
         return (run.name if run is not None and backbone == default else backbone), weights
-    if weights is not None:
-        raise UsageError(command, "--weights and --from-run exclude each other")
     run = run_backbone(from_run) if from_run.is_dir() else None
     if run is None:
         hint = "Name a folder that `sppnet train classify` wrote."

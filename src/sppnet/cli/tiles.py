@@ -13,19 +13,16 @@ __all__ = ["use_tiles"]
 
 
 def use_tiles(command: str, estimator: Estimator[Any], tile: int | None, overlap: float | None) -> None:
-    """Have a detector cut images into tiles of this side; None leaves what the run says.
+    """Set the options ``tile`` and ``overlap`` of an estimator; None keeps the value of the run.
 
     Raises:
-        UsageError: the estimator is no `Detector`.
+        UsageError: the estimator has no such options.
         UserError: a value out of its range.
     """
-    from sppnet.detect import Detector
-
-    if tile is None and overlap is None:
-        return
-    if not isinstance(estimator, Detector):
-        raise UsageError(command, "--tile is for a detector with dense windows; this is another run")
     given = {name: value for name, value in (("tile", tile), ("overlap", overlap)) if value is not None}
-    options = estimator.options.replace(**given)
-    options.check()
-    estimator.options = options
+    known = {name.rpartition("__")[2] for name in estimator.get_params()}
+    if not known.issuperset(given):
+        raise UsageError(command, "--tile is for a detector with dense windows; this is another run")
+    if given:
+        estimator.set_params(**given)
+        estimator.check_params()

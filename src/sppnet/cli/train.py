@@ -1,4 +1,4 @@
-"""``sppnet train classify | detect``: the paper's training, by backpropagation."""
+"""``sppnet train classify | detect``: training by backpropagation, as in the paper."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from sppnet.cli.jobs import run_job
 __all__ = ["JOBS", "run"]
 
 JOBS = {
-    "classify": "a network for images of any size, single- or multi-size",
-    "detect": "fine-tuning of the fully connected layers, then SVMs and box regressors",
+    "classify": "a network for images of any size, by single-size or multi-size training",
+    "detect": "a detector: fine-tuned fully connected layers, SVMs and box regressors",
 }
 
 
 def run(words: list[str]) -> int:
-    """Dispatch on the job."""
+    """Run a job."""
     return run_job("train", JOBS, words, "DATA --out RUN ...")

@@ -3,80 +3,93 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from sppnet.classify import NetworkClassifier, NetworkOptions, TrainOptions
-from sppnet.classify.checkpoint import read_training
-from sppnet.cli.estimators import Device
+from sppnet.classify import NetworkOptions, TrainOptions
+from sppnet.cli.estimators import Device, Layout
+from sppnet.cli.flag_table import ADVANCED, Group
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
+from sppnet.cli.paths import DataPath, NewRun, WeightsPath, check_extra
 from sppnet.cli.screen import opened_screen, summary_rows
 from sppnet.config import from_config
 from sppnet.errors import UserError
 from sppnet.runs import check_out
 
+if TYPE_CHECKING:
+    from sppnet.classify import NetworkClassifier
+
 __all__ = ["TrainClassify", "run"]
+
+_CHECKPOINT = "checkpoint.safetensors"
+_NETWORK = Group("Network", shown=("pyramid",))
+_TRAINING = Group("Training", shown=("sizes", "epochs", "batch", "rate", "precision", "workers"))
 
 
 @dataclass(frozen=True)
 class TrainClassify:
-    """Train a network for images of any size, by the paper's recipe unless told otherwise.
+    """Train a network for images of any size, by default with the paper's settings.
 
-    OUT is a run as soon as the first epoch ends: the weights of the kept epoch, the checkpoint of the last,
-    log.jsonl, TensorBoard's files. For several GPUs: accelerate launch --module sppnet train classify ...
+    OUT is a run as soon as the first epoch ends: weights of the best epoch, checkpoint of the last one,
+    log.jsonl and TensorBoard files. Several GPUs: accelerate launch --module sppnet train classify ...
 
     Attributes:
-        data: class folders, ILSVRC's layout, or images with boxes for --objects.
-        out: the run folder to write.
-        split: which part of the data to learn from; the part for training when left out.
-        held_split: the part whose error decides about plateaus and the epoch that is kept; val where there is
-            one. Without one the last epoch is kept.
-        format: the layout of the data, where looking is not enough.
-        backbone: zf5, convnet5, overfeat5, overfeat7 (zf5/4 has a quarter of the channels), builtin, lite0,
-            lite2, torchvision:NAME or timm:NAME.
+        data: class folders, the layout of ILSVRC, or images with boxes for --objects.
+        out: run folder to write.
+        split: split to train on; the training split when left out.
+        held_split: split whose error detects plateaus and selects the epoch; val where there is one. Without
+            one the last epoch is kept.
+        format: layout of the data where it cannot be detected.
+        backbone: zf5, convnet5, overfeat5, overfeat7 (zf5/4 has a quarter of the channels), builtin,
+            torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file.
-        device: where to compute.
-        seed: of everything random.
-        val_share: share of the images of a data set without splits that is held out for sppnet evaluate; 0.2
-            when left out, 0 trains on all images.
-        skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
-        config: a TOML file with values for these flags; flags on the command line win.
-        resume: go on with the run in OUT exactly where its checkpoint is; its flags are kept, and the data
-            must be the same.
-        json: one JSON document on stdout, everything else on stderr.
-        overwrite: replace the run that is in OUT.
-        network: what stands behind the convolutions.
-        train: the recipe.
+        device: device to compute on.
+        seed: seed of all random numbers.
+        val_share: share of the images held out for sppnet evaluate where the data have no splits; 0.2 when
+            left out, 0 trains on all images.
+        skip_bad: skip damaged images instead of stopping with the list of them.
+        config: TOML file with values for these flags; flags on the command line win.
+        resume: continue the run in OUT at its checkpoint, with the same data; its flags are kept.
+        json: print one JSON document on stdout and everything else on stderr.
+        overwrite: replace the run in OUT.
+        network: options of the network.
+        train: options of the training.
     """
 
-    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    out: Path
+    data: Annotated[DataPath, tyro.conf.Positional]
+    out: NewRun
     split: str | None = None
-    held_split: str | None = None
-    format: str | None = None
+    held_split: Annotated[str | None, ADVANCED] = None
+    format: Annotated[Layout | None, ADVANCED] = None
     backbone: str = "zf5"
-    weights: Path | None = None
+    weights: WeightsPath = None
     device: Device = "auto"
     seed: int = 0
-    val_share: float | None = None
+    val_share: Annotated[float | None, ADVANCED] = None
     skip_bad: bool = False
     config: ConfigFile = None
     resume: bool = False
     json: bool = False
     overwrite: bool = False
-    network: Annotated[NetworkOptions, tyro.conf.arg(name="")] = field(default_factory=NetworkOptions)
-    train: Annotated[TrainOptions, tyro.conf.arg(name="")] = field(default_factory=TrainOptions)
+    network: Annotated[NetworkOptions, tyro.conf.arg(name=""), _NETWORK] = field(
+        default_factory=NetworkOptions
+    )
+    train: Annotated[TrainOptions, tyro.conf.arg(name=""), _TRAINING] = field(default_factory=TrainOptions)
 
 
 def run(words: list[str]) -> int:
     """Train and write the run."""
     flags = read_flags(TrainClassify, "sppnet train classify", words)
-    classifier = _kept(flags) if flags.resume else _asked(flags)
+    if not flags.resume:
+        check_out(flags.out, overwrite=flags.overwrite)
+    elif not (flags.out / _CHECKPOINT).is_file():
+        raise UserError(flags.out / _CHECKPOINT, "the checkpoint of a training run", "no such file")
+    for package in ("accelerate", "tensorboard"):
+        check_extra(package, "train", "training")
+    classifier = _resumed(flags) if flags.resume else _requested(flags)
     if not flags.resume:
         classifier.check_params()
-        check_out(flags.out, overwrite=flags.overwrite)
     with opened_screen(json=flags.json) as screen:
         classifier.fit(
             flags.data,
@@ -102,7 +115,9 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _asked(flags: TrainClassify) -> NetworkClassifier:
+def _requested(flags: TrainClassify) -> NetworkClassifier:
+    from sppnet.classify import NetworkClassifier
+
     return NetworkClassifier(
         backbone=flags.backbone,
         weights=flags.weights,
@@ -114,11 +129,14 @@ def _asked(flags: TrainClassify) -> NetworkClassifier:
     )
 
 
-def _kept(flags: TrainClassify) -> NetworkClassifier:
-    """The classifier of the run to go on with; flags that say something else are refused."""
-    path = flags.out / "checkpoint.safetensors"
+def _resumed(flags: TrainClassify) -> NetworkClassifier:
+    """Return the classifier of the run to continue; refuse flags that contradict it."""
+    from sppnet.classify import NetworkClassifier
+    from sppnet.classify.checkpoint import read_training
+
+    path = flags.out / _CHECKPOINT
     kept = from_config(NetworkClassifier, read_training(path).config, path)
-    asked = _asked(flags)
+    asked = _requested(flags)
     default = NetworkClassifier()
     for name in ("backbone", "weights", "seed", "network", "train", "val_share"):
         value = getattr(asked, name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sppnet.errors import UserError
+from sppnet.inputs.sources import is_camera, is_video
 from sppnet.progress import track
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def split_sources(
         UserError: a URL that may not or cannot be downloaded, or ``every`` below 1.
     """
     from sppnet.data.sources import local_sources
-    from sppnet.data.video import is_video
 
     if every < 1:
         raise UserError("--every", "at least 1", every)
@@ -109,7 +109,7 @@ def _predict_video(
     """Number of frames that were done, and why not all of them were."""
     import numpy as np
 
-    from sppnet.data.video import VideoWriter, is_camera
+    from sppnet.data.video import VideoWriter
 
     count = 0
     error: UserError | None = None
@@ -124,8 +124,7 @@ def _predict_video(
                     if isinstance(frame, UserError):
                         error = frame
                         break
-                    result = estimator.predict(frame.pixels, threshold=threshold)
-                    assert not isinstance(result, list)
+                    result = estimator.predict_one(frame.pixels, threshold=threshold)
                     stream.write(_line(reader.source, frame, result.to_dict()) + "\n")
                     stream.flush()
                     video.write(np.asarray(result.plot().convert("RGB")))
@@ -158,8 +157,6 @@ def _text(source: str) -> str:
 
 def _free_targets(source: str, out: Path, taken: set[Path]) -> tuple[Path, Path]:
     """The drawn video and the file of lines, under names that are free or that this source had before."""
-    from sppnet.data.video import is_camera
-
     stem = source.replace(":", "-") if is_camera(source) else Path(source).stem
     number = 1
     while True:

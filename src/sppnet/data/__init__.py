@@ -1,4 +1,4 @@
-"""Images and labelled folders: decoding, layouts recognised by looking, writing."""
+"""Decode images, read labelled data sets of several layouts, and write data sets and predictions."""
 
 from sppnet.data.batches import batches_of_equal_size
 from sppnet.data.benchmarks import missing, read_caltech101, read_voc_labels

@@ -1,4 +1,4 @@
-"""The paper's data sets from their original archives, and where to get them."""
+"""Read the data sets of the paper from their original archives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from sppnet.data.folders import folder_splits, is_folders, read_folders
 from sppnet.data.images import IMAGE_ENDINGS
 from sppnet.data.splits import WHOLE
-from sppnet.data.voc_places import voc_home
+from sppnet.data.voc_folders import voc_root
 from sppnet.errors import UserError
 from sppnet.inputs.paths import files_with, is_file
 from sppnet.inputs.text import reading, text_lines
@@ -21,7 +21,7 @@ PAGES = {
     "ILSVRC 2012": (
         "https://www.image-net.org/download-images (ILSVRC2012, an account is needed)",
         "train/WNID/*.JPEG and val/*.JPEG with val.txt, LOC_val_solution.csv or the development kit's "
-        "ILSVRC2012_validation_ground_truth.txt and meta.mat beside them",
+        "ILSVRC2012_validation_ground_truth.txt and meta.mat next to them",
     ),
     "Caltech-101": (
         "https://data.caltech.edu/records/mzrjq-6wc02 (caltech-101.zip)",
@@ -32,52 +32,75 @@ PAGES = {
         "VOCdevkit/VOC2007 with JPEGImages and ImageSets/Main/CLASS_trainval.txt, CLASS_test.txt",
     ),
 }
-"""By data set the page to download it from and the layout that is wanted."""
+"""The download page and the expected layout of each data set."""
 
 
 def missing(path: Path, name: str) -> UserError:
-    """The error that says where a data set comes from."""
+    """Return the error for a missing data set, with its download page.
+
+    Args:
+        path: the folder.
+        name: a key of `PAGES`.
+
+    Examples:
+        >>> missing(Path("nowhere"), "Caltech-101").got
+        'no such folder'
+    """
     page, layout = PAGES[name]
     got = "other files" if path.exists() else "no such folder"
     return UserError(path, f"{name}: {layout}", got, f"Download it from {page}.")
 
 
 def read_caltech101(root: Path) -> ClassificationSet:
-    """All images of Caltech-101, its background class included, or of any class folders.
+    """Read all images of Caltech-101, including the background class, or of other class folders.
 
     Args:
-        root: the folder ``101_ObjectCategories``, one around it, or class folders of another set, whose
-            splits are joined.
+        root: the folder ``101_ObjectCategories``, a folder that contains it, or class folders of another
+            data set, whose splits are joined.
+
+    Returns:
+        The images of all splits.
 
     Raises:
-        UserError: no such folders; says where to get them.
+        UserError: the folder is missing; the message has the download page.
+
+    Examples:
+        >>> read_caltech101(Path("nowhere"))
+        Traceback (most recent call last):
+        sppnet.errors.UserError: nowhere: expected Caltech-101: 101_ObjectCategories/CLASS/...
     """
     inner = (root / _CALTECH, root / "caltech-101" / _CALTECH, root)
     home = next((path for path in inner if path.is_dir() and is_folders(path)), None)
     if home is None:
         raise missing(root, "Caltech-101")
     with reading(root):
-        parts = [read_folders(home, split) for split in folder_splits(home) or (WHOLE,)]
-    items = tuple(item for part in parts for item in part.items)
-    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    return ClassificationSet(root, "folders", WHOLE, parts[0].names, items, notes)
+        sets = [read_folders(home, split) for split in folder_splits(home) or (WHOLE,)]
+    items = tuple(item for dataset in sets for item in dataset.items)
+    notes = tuple(dict.fromkeys(note for dataset in sets for note in dataset.notes))
+    return ClassificationSet(root, "folders", WHOLE, sets[0].names, items, notes)
 
 
 def read_voc_labels(root: Path, split: str) -> tuple[list[Path], tuple[str, ...], Tensor]:
-    """Which classes VOC's images show, from ``ImageSets/Main/CLASS_SPLIT.txt``.
+    """Read the classes of VOC images from ``ImageSets/Main/CLASS_SPLIT.txt``.
 
     Args:
-        root: the folder of ``JPEGImages``, or one around it.
+        root: the folder that contains ``JPEGImages``, or a folder around it.
         split: ``"trainval"``, ``"test"``, ...
 
     Returns:
-        N images, K class names, and int64 ``[N, K]``: 1 shows it, -1 does not, 0 only difficult ones.
+        N images, K class names, and labels, int64 ``[N, K]``: 1 for a class in the image, 0 for only
+        difficult objects of it, -1 otherwise.
 
     Raises:
-        UserError: no such lists, lists that do not belong together, or an image that is not there.
+        UserError: lists or images are missing, or the lists differ in their images.
+
+    Examples:
+        >>> read_voc_labels(Path("nowhere"), "trainval")
+        Traceback (most recent call last):
+        sppnet.errors.UserError: nowhere: expected PASCAL VOC 2007: VOCdevkit/VOC2007 with ...
     """
     try:
-        home = voc_home(root)
+        home = voc_root(root)
     except UserError:
         raise missing(root, "PASCAL VOC 2007") from None
     lists = [

@@ -1,4 +1,4 @@
-"""Changing a data set that was read: other class numbers, unused classes dropped, images left out."""
+"""Change data sets: renumber classes, remove unused classes, remove images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,25 @@ AnySet = TypeVar("AnySet", ClassificationSet, DetectionSet)
 
 
 def detection_for(dataset: DetectionSet, names: tuple[str, ...]) -> DetectionSet:
-    """The same objects with the class numbers of ``names``: a detector's, say, that was taught elsewhere.
+    """Renumber the classes of a data set to those of a detector.
+
+    Args:
+        dataset: images with boxes.
+        names: the class names in the new order.
+
+    Returns:
+        The data set with the new class numbers.
 
     Raises:
-        UserError: it has objects of classes that ``names`` lacks; it lists them.
+        UserError: the data set has objects of other classes; the message lists them.
+
+    Examples:
+        >>> from sppnet.structures import Boxes, DetectionItem, GroundTruth, ImageSize
+        >>> boxes = Boxes(torch.tensor([[0.0, 0, 4, 4]]), ImageSize(8, 8))
+        >>> items = (DetectionItem(Path("a.jpg"), "a", GroundTruth.make(boxes, torch.tensor([0]), ("cat",))),)
+        >>> data = DetectionSet(Path(), "coco", "val", ("cat",), (1,), items)
+        >>> detection_for(data, ("dog", "cat")).items[0].truth.labels.tolist()
+        [1]
     """
     used = {label for item in dataset.items for label in item.truth.labels.tolist()}
     numbers = torch.tensor(_numbers(dataset.root, dataset.names, used, names), dtype=torch.int64)
@@ -37,10 +52,23 @@ def detection_for(dataset: DetectionSet, names: tuple[str, ...]) -> DetectionSet
 
 
 def classification_for(dataset: ClassificationSet, names: tuple[str, ...]) -> ClassificationSet:
-    """The same images with the class numbers of ``names``: a classifier's that was taught elsewhere.
+    """Renumber the classes of a data set to those of a classifier.
+
+    Args:
+        dataset: images of one class each.
+        names: the class names in the new order.
+
+    Returns:
+        The data set with the new class numbers.
 
     Raises:
-        UserError: it has images of classes that ``names`` lacks; it lists them.
+        UserError: the data set has images of other classes; the message lists them.
+
+    Examples:
+        >>> from sppnet.structures import ClassificationItem
+        >>> data = ClassificationSet(Path(), "folders", "", ("cat",), (ClassificationItem(Path("a.jpg"), 0),))
+        >>> classification_for(data, ("dog", "cat")).items[0].label
+        1
     """
     numbers = _numbers(dataset.root, dataset.names, {item.label for item in dataset.items}, names)
     items = tuple(replace(item, label=numbers[item.label]) for item in dataset.items)
@@ -48,20 +76,20 @@ def classification_for(dataset: ClassificationSet, names: tuple[str, ...]) -> Cl
 
 
 def without_empty_classes(dataset: DetectionSet, difficult: bool = True) -> DetectionSet:
-    """Drop the classes without an object in this split, such as the supercategory 0 of some exports.
+    """Remove the classes without an object in this split, such as the supercategory 0 of some exports.
 
-    A class of crowds only is dropped together with its crowds, as nothing can be learned of it. The
-    dropped classes are named in ``notes``; ``category_ids`` keeps the ids of the others.
+    A class with crowds only is removed together with its crowds. ``notes`` lists the removed classes;
+    ``category_ids`` has the ids of the others.
 
     Args:
-        dataset: what `read_detection` returned.
-        difficult: an object that is marked difficult counts.
+        dataset: images with boxes.
+        difficult: whether difficult objects count.
 
     Returns:
-        The same data set where every class has an object, else one with fewer classes.
+        The data set without the empty classes.
 
     Raises:
-        UserError: no class has an object.
+        UserError: the data set has no object.
 
     Examples:
         >>> from sppnet.structures import Boxes, DetectionItem, GroundTruth, ImageSize
@@ -102,10 +130,14 @@ def without_empty_classes(dataset: DetectionSet, difficult: bool = True) -> Dete
 
 
 def drop_items(dataset: AnySet, paths: Iterable[str | os.PathLike[str]]) -> AnySet:
-    """Leave images out of a data set, such as those that `check_images` lists; ``notes`` counts them.
+    """Remove images from a data set, such as the damaged ones of `check_images`; ``notes`` counts them.
+
+    Args:
+        dataset: images with boxes or classes.
+        paths: the images to remove.
 
     Raises:
-        UserError: no image would be left.
+        UserError: no image remains.
 
     Examples:
         >>> from sppnet.structures import ClassificationItem
@@ -126,9 +158,9 @@ def drop_items(dataset: AnySet, paths: Iterable[str | os.PathLike[str]]) -> AnyS
     return replace(dataset, items=tuple(kept), notes=(*dataset.notes, note))
 
 
-def _numbers(root: Path, names: tuple[str, ...], used: set[int], wanted: tuple[str, ...]) -> list[int]:
-    """By own class number the wanted one; -1 for a class that is unknown there but not used here."""
-    unknown = [names[number] for number in sorted(used) if names[number] not in wanted]
+def _numbers(root: Path, names: tuple[str, ...], used: set[int], expected: tuple[str, ...]) -> list[int]:
+    """Return the new number of each class; -1 for an unused class that is not among ``expected``."""
+    unknown = [names[number] for number in sorted(used) if names[number] not in expected]
     if unknown:
-        raise UserError(root, f"only the classes {', '.join(wanted)}", f"also {', '.join(unknown)}")
-    return [wanted.index(name) if name in wanted else -1 for name in names]
+        raise UserError(root, f"only the classes {', '.join(expected)}", f"also {', '.join(unknown)}")
+    return [expected.index(name) if name in expected else -1 for name in names]

@@ -1,4 +1,4 @@
-"""Finding every damaged image of a data set at once, before a network reads any."""
+"""Find all damaged images of a data set."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from sppnet.data.images import image_size, read_pixels
 from sppnet.errors import UserError
 from sppnet.progress import track
 
-_MANY = 500  # images that take long enough to want a bar
+_PROGRESS_FROM = 500  # number of images from which a progress bar is shown
 
 
 def check_images(paths: Iterable[str | os.PathLike[str]], parallel: bool = True) -> list[tuple[Path, str]]:
     """List the images that cannot be read, each with its reason, in the order given.
 
-    Headers are read first, then the pixels. JPEG files are decoded at an eighth of their size, which
-    reads every byte of the file but saves most of the arithmetic.
+    JPEG files are decoded at an eighth of their size, which reads the whole file but saves most of the
+    arithmetic.
 
     Args:
-        paths: image files; one that is named twice is checked once.
-        parallel: decode in as many threads as there are cores.
+        paths: image files; duplicates are checked once.
+        parallel: decode in one thread per core.
 
     Returns:
-        The damaged images; empty where all are good.
+        Path and reason of each damaged image.
 
     Examples:
         >>> check_images(["no-such-file.jpg"])
@@ -36,12 +36,14 @@ def check_images(paths: Iterable[str | os.PathLike[str]], parallel: bool = True)
     files = list(dict.fromkeys(map(Path, paths)))
     threads = (os.cpu_count() or 1) if parallel else 1
     with ThreadPoolExecutor(threads) as executor:
-        found = track(executor.map(_fault, files), "checked images", len(files), quiet=len(files) < _MANY)
+        found = track(
+            executor.map(_fault, files), "Checking images", len(files), quiet=len(files) < _PROGRESS_FROM
+        )
         return [(path, fault) for path, fault in zip(files, found, strict=True) if fault is not None]
 
 
 def _fault(path: Path) -> str | None:
-    """Why an image cannot be read; None where it can."""
+    """Return the reason why an image cannot be read; None if it can."""
     try:
         size = image_size(path)
         if not _decodes_as_jpeg(path, size.height, size.width):
@@ -54,7 +56,7 @@ def _fault(path: Path) -> str | None:
 
 
 def _decodes_as_jpeg(path: Path, height: int, width: int) -> bool:
-    """Whether a file is JPEG and decodes; False where it has to be read as other formats are."""
+    """Return whether a file is a JPEG image that decodes; other formats are read with `read_pixels`."""
     try:
         with Image.open(path) as image:
             if image.format not in {"JPEG", "MPO"}:

@@ -1,4 +1,4 @@
-"""COCO: JSON annotations with images beside them."""
+"""Read data sets with COCO annotations."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from sppnet.inputs.words import shortened
 from sppnet.progress import track
 from sppnet.structures import DetectionItem, DetectionSet
 
-_MANY = 3000  # images that take long enough to want a bar
+_PROGRESS_FROM = 3000  # number of images from which a progress bar is shown
 
 
 def is_coco(root: Path) -> bool:
-    """Whether ``root`` has COCO annotations where `coco_splits` looks for them."""
+    """Return whether a folder has COCO annotations, at the paths that `coco_splits` lists."""
     return bool(annotation_files(root))
 
 
 def coco_splits(root: Path) -> tuple[str, ...]:
-    """The splits, each named after its annotation file or folder.
+    """List the splits, each named after its annotation file or folder.
 
-    Looked for, in this order: ``annotations/instances_SPLIT.json``, ``SPLIT/_annotations.coco.json``,
-    ``annotations/SPLIT.json`` and ``SPLIT.json`` in ``root`` itself, and one JSON file in each of the
-    folders train, val and test.
+    These paths are searched, in this order: ``annotations/instances_SPLIT.json``,
+    ``SPLIT/_annotations.coco.json``, ``annotations/SPLIT.json`` and ``SPLIT.json`` in ``root`` itself, and
+    one JSON file in each of the folders train, val and test.
     """
     return tuple(annotation_files(root))
 
 
 def read_coco(root: Path, split: str) -> DetectionSet:
-    """One split of a COCO data set; crowds and images without objects are kept.
+    """Read a split of a COCO data set, with crowds and images without objects.
 
-    Class names are the categories of all its splits, by ascending id; categories of one name are one
-    class, with the last of their ids that has objects. Ids may be texts; ``"3"`` and 3 are the same.
+    The classes are the categories of all splits, by ascending id. Categories of the same name are one class,
+    with the last of their ids that has objects. Ids may be texts; ``"3"`` and 3 are the same id.
 
     Args:
-        root: the folder that holds ``annotations``.
+        root: the folder of the data set.
         split: one of `coco_splits`.
 
     Raises:
-        UserError: a missing or broken file, an id that comes twice, an annotation of an unknown image
-            or category, a box outside its image, or an image that several names stand for; it names
-            the file and the annotation.
+        UserError: a file is missing or damaged, an id is duplicate, an annotation has an unknown image or
+            category or a box outside its image, or several names match an image. The message names the file
+            and the annotation.
     """
     files = annotation_files(root)
     if not files:
@@ -67,20 +67,22 @@ def read_coco(root: Path, split: str) -> DetectionSet:
     file = files[split]
     content = load_annotations(file)
     declared = joined_categories({one: read_categories(one) for one in files.values()})
-    rows = _images(file, content)
-    annotations = _annotations(file, content, rows)
+    images = _images(file, content)
+    annotations = _annotations(file, content, images)
     used = {same_key(one["category_id"]) for _, one in annotations if _is_id(one.get("category_id"))}
     ids, notes = merged_names(declared, {number for number, _ in declared if same_key(number) in used})
     names = tuple(ids)
-    places = {name: number for number, name in enumerate(names)}
-    labels = {same_key(number): places[name] for number, name in declared}
-    objects: dict[int | str, list[Annotated]] = {key: [] for key in rows}
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = {same_key(number): numbers[name] for number, name in declared}
+    objects: dict[int | str, list[Annotated]] = {key: [] for key in images}
     for where, annotation in annotations:
         objects[same_key(annotation["image_id"])].append(_annotated(where, annotation, labels))
-    paths = _find_images(root, file, split, rows)
+    paths = _find_images(root, file, split, images)
     items: list[DetectionItem] = []
     sizes = Sizes()
-    for key, (image_id, record) in track(rows.items(), "images", len(rows), quiet=len(rows) < _MANY):
+    for key, (image_id, record) in track(
+        images.items(), "Reading images", len(images), quiet=len(images) < _PROGRESS_FROM
+    ):
         stated = stated_size(record.get("height"), record.get("width"))
         truth = sizes.truth(paths[key], file, stated, objects[key], names)
         items.append(DetectionItem(paths[key], str(image_id), truth, image_id))
@@ -93,25 +95,25 @@ def _is_id(value: object) -> bool:
 
 
 def _images(file: Path, content: Record) -> dict[int | str, tuple[int | str, Record]]:
-    """By key the id of each image as it was written, and its record."""
+    """Return the id, as written, and the record of each image, by key."""
     found: dict[int | str, tuple[int | str, Record]] = {}
     names: dict[str, object] = {}
     for number, record in enumerate(records(file, content, "images")):
         where = f"{file}, image {shown(record.get('file_name', f'number {number}'))}"
         if "id" not in record:
-            raise UserError(file, '"id" in every image', f"image number {number} without it")
+            raise UserError(file, '"id" in every image', f"image number {number} without an id")
         image_id = identifier(record["id"], where, "a whole number or a text as id")
         name: object = record.get("file_name")
         if not isinstance(name, str) or not name.strip():
-            got = f"image {shown(image_id)} without it"
+            got = f"image {shown(image_id)} without a file_name"
             raise UserError(file, '"file_name" in every image', got)
         if same_key(image_id) in found:
             other = found[same_key(image_id)][1]["file_name"]
             got = f"{shown(image_id)} for {shown(other)} and for {shown(name)}"
-            raise UserError(file, "each image id once", got, "Give every image its own id")
+            raise UserError(file, "each image id once", got, "Give every image its own id.")
         if name in names:
             got = f"{shown(name)} for the ids {shown(names[name])} and {shown(image_id)}"
-            raise UserError(file, "each file_name once", got, "Merge the two entries")
+            raise UserError(file, "each file_name once", got, "Merge the two entries.")
         names[name] = image_id
         found[same_key(image_id)] = (image_id, record)
     return found
@@ -120,7 +122,7 @@ def _images(file: Path, content: Record) -> dict[int | str, tuple[int | str, Rec
 def _annotations(
     file: Path, content: Record, images: Mapping[int | str, tuple[int | str, Record]]
 ) -> list[tuple[str, Record]]:
-    """The annotations, each with its place in the file; ids and images are checked."""
+    """Return the annotations, each with its location for messages; ids and images are checked."""
     found: list[tuple[str, Record]] = []
     seen: dict[int | str, str] = {}
     for number, annotation in enumerate(records(file, content, "annotations")):
@@ -136,8 +138,8 @@ def _annotations(
         own = same_key(identifier(annotation["id"], where, "a whole number or a text as id"))
         image = str(images[key][1]["file_name"])
         if own in seen:
-            got = f"it for an object of {shown(seen[own])} and for one of {shown(image)}"
-            raise UserError(where, "each annotation id once", got, "Number the annotations anew")
+            got = f"the same id for objects of {shown(seen[own])} and {shown(image)}"
+            raise UserError(where, "each annotation id once", got, "Renumber the annotations.")
         seen[own] = image
     return found
 
@@ -158,47 +160,47 @@ def _annotated(where: str, annotation: Record, labels: Mapping[int | str, int]) 
 
 
 def _image_folders(root: Path, file: Path, split: str) -> list[Path]:
-    """Where images may lie, top first: the split's own folders, then those of all images."""
+    """List the folders to search for images, in order: those of the split, then those of all images."""
     inner = [folder for folder in folders_in(root) if folder.name.lower() == "images"]
-    wanted = plain_name(split)
+    plain = plain_name(split)
     own = [
         folder
-        for place in (root, *inner)
-        for folder in sorted(folders_in(place), key=lambda one: one.name != split)
-        if folder.name == split or plain_name(folder.name) == wanted
+        for parent in (root, *inner)
+        for folder in sorted(folders_in(parent), key=lambda one: one.name != split)
+        if folder.name == split or plain_name(folder.name) == plain
     ]
     return list(dict.fromkeys([*own, *inner, root, file.parent]))
 
 
 def _find_images(
-    root: Path, file: Path, split: str, rows: Mapping[int | str, tuple[int | str, Record]]
+    root: Path, file: Path, split: str, images: Mapping[int | str, tuple[int | str, Record]]
 ) -> dict[int | str, Path]:
-    """The image of every record; all that are missing are named at once."""
+    """Find the image of every record; an error lists all missing images."""
     folders = _image_folders(root, file, split)
     finder = FileFinder(folders, root, split_of)
     found: dict[int | str, Path] = {}
     missing: list[str] = []
     owners: dict[Path, str] = {}
-    for key, (_, record) in rows.items():
+    for key, (_, record) in images.items():
         name = str(record["file_name"])
         path = finder.find(name)
         if path is None:
             missing.append(name)
             continue
         if path in owners:
-            got = f"it for {shown(owners[path])} and for {shown(name)}"
-            raise UserError(path, "one entry for the image", got, "Remove one of the entries")
+            got = f"entries for {shown(owners[path])} and {shown(name)}"
+            raise UserError(path, "one entry for the image", got, "Remove one of the entries.")
         owners[path] = name
         found[key] = path
     if missing:
-        looked = ", ".join(str(folder) for folder in folders)
+        searched = ", ".join(str(folder) for folder in folders)
         what = "the image" if len(missing) == 1 else f"the {len(missing)} images"
-        raise UserError(file, f"{what} {shortened(missing)} in one of {looked}", "no such file")
+        raise UserError(file, f"{what} {shortened(missing)} in one of {searched}", "no such file")
     return found
 
 
 def _unlisted(root: Path, split: str, images: Sequence[Path]) -> tuple[str, ...]:
-    """Notes on the split's own folders: images that its file does not list, types that are not read."""
+    """Return notes on images that are not in the annotation file and on unsupported file types."""
     folders = {path.parent for path in images if _is_own(path, root, split)}
     files = sorted({path for folder in folders for path in files_under(folder)})
     listed = set(images)

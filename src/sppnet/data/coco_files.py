@@ -1,4 +1,4 @@
-"""The annotation files of a COCO data set and their categories."""
+"""Find and read the annotation files of a COCO data set."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ Record: TypeAlias = Mapping[str, Any]
 
 
 def annotation_files(root: Path) -> dict[str, Path]:
-    """Annotation file by split. Files elsewhere than COCO puts them are opened to see what they hold."""
+    """Return the annotation file of each split. Files at other paths than those of COCO are checked first."""
     folders = [folder for folder in folders_in(root) if folder.name.lower() == "annotations"]
-    beside = [path for folder in folders for path in files_with(folder, ".json")]
+    candidates = [path for folder in folders for path in files_with(folder, ".json")]
     instances = {
-        path.stem.removeprefix("instances_"): path for path in beside if path.name.startswith("instances_")
+        path.stem.removeprefix("instances_"): path
+        for path in candidates
+        if path.name.startswith("instances_")
     }
     if instances:
         return instances
@@ -34,11 +36,11 @@ def annotation_files(root: Path) -> dict[str, Path]:
     exported = {name: path for name, path in exported.items() if path.is_file()}
     if exported:
         return exported
-    found = {path.stem: path for path in (*beside, *files_with(root, ".json")) if holds_boxes(path)}
+    found = {path.stem: path for path in (*candidates, *files_with(root, ".json")) if holds_boxes(path)}
     if found:
         return found
-    inner = {name: _only(files_with(folder, ".json")) for name, folder in split_folders(root).items()}
-    return {name: path for name, path in inner.items() if path is not None}
+    by_folder = {name: _only(files_with(folder, ".json")) for name, folder in split_folders(root).items()}
+    return {name: path for name, path in by_folder.items() if path is not None}
 
 
 def _only(files: Sequence[Path]) -> Path | None:
@@ -50,17 +52,17 @@ def _only(files: Sequence[Path]) -> Path | None:
 
 
 def holds_boxes(path: Path) -> bool:
-    """Whether a file has the four words of COCO; zeros of UTF-16 are passed over."""
+    """Return whether a file has the four keys of COCO annotations, in UTF-8 or UTF-16."""
     text = read_bytes(path)
     text = text.replace(b"\0", b"") if b"\0" in text[:4] else text
     return all(key in text for key in (b'"images"', b'"annotations"', b'"categories"', b'"bbox"'))
 
 
 def load_annotations(file: Path) -> Record:
-    """The content of an annotation file.
+    """Read an annotation file.
 
     Raises:
-        UserError: no JSON object.
+        UserError: the file is not a JSON object.
     """
     content = load_json(file)
     if not isinstance(content, dict):
@@ -70,39 +72,41 @@ def load_annotations(file: Path) -> Record:
 
 
 def records(file: Path, content: Record, name: str) -> Sequence[Record]:
-    """One of the lists of an annotation file.
+    """Return one of the lists of an annotation file.
 
     Raises:
-        UserError: no list of objects.
+        UserError: the entry is not a list of objects.
     """
-    rows: object = content.get(name)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in cast(list[Any], rows)):
-        raise UserError(file, f'a list of objects under "{name}"', type(rows).__name__)
-    return cast(Sequence[Record], rows)
+    entries: object = content.get(name)
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) for entry in cast(list[Any], entries)
+    ):
+        raise UserError(file, f'a list of objects under "{name}"', type(entries).__name__)
+    return cast(Sequence[Record], entries)
 
 
 def read_categories(file: Path) -> list[tuple[int | str, str]]:
-    """Identifier and name of each category, as declared.
+    """Read the id and the name of each category.
 
-    They alone are parsed, which takes a fraction of the time that the whole of a large file takes.
+    Only the list of categories is parsed, because parsing a whole large file takes much longer.
 
     Raises:
-        UserError: no such list, an identifier that comes twice, or a category without a name.
+        UserError: the list is missing, an id is duplicate, or a category has no name.
     """
     text = read_text(file)
     for match in _CATEGORIES.finditer(text):
-        rows = cast(list[Any], parse_json(text, file, match.end()))
-        if rows and all(isinstance(row, dict) and "id" in row for row in rows):
-            return _declared(file, cast(Sequence[Record], rows))
+        entries = cast(list[Any], parse_json(text, file, match.end()))
+        if entries and all(isinstance(entry, dict) and "id" in entry for entry in entries):
+            return _declared(file, cast(Sequence[Record], entries))
     raise UserError(file, 'a list "categories" of objects with an id and a name', "none")
 
 
-def _declared(file: Path, rows: Sequence[Record]) -> list[tuple[int | str, str]]:
+def _declared(file: Path, entries: Sequence[Record]) -> list[tuple[int | str, str]]:
     found: list[tuple[int | str, str]] = []
     names: dict[int | str, str] = {}
-    for row in rows:
-        number = identifier(row["id"], f"{file}, categories", "a whole number or a text as id")
-        name = class_name(row.get("name"), f"{file}, category {shown(number)}")
+    for entry in entries:
+        number = identifier(entry["id"], f"{file}, categories", "a whole number or a text as id")
+        name = class_name(entry.get("name"), f"{file}, category {shown(number)}")
         if same_key(number) in names:
             got = f"{names[same_key(number)]!r} and {name!r}"
             raise UserError(f"{file}, category {shown(number)}", "each category id once", got)
@@ -112,17 +116,17 @@ def _declared(file: Path, rows: Sequence[Record]) -> list[tuple[int | str, str]]
 
 
 def joined_categories(tables: Mapping[Path, Sequence[tuple[int | str, str]]]) -> list[tuple[int | str, str]]:
-    """The categories of all splits, by ascending id; texts come after numbers.
+    """Join the categories of all splits, by ascending id, numbers before texts.
 
     Raises:
-        UserError: a category that has another name in another split.
+        UserError: a category has different names in two splits.
     """
     found: dict[int | str, tuple[int | str, str]] = {}
     for file, table in tables.items():
         for number, name in table:
             _, known = found.setdefault(same_key(number), (number, name))
             if known != name:
-                expected = f"category {shown(number)} to be {known!r}, as in another split"
+                expected = f"the name {known!r} of category {shown(number)}, as in another split"
                 raise UserError(file, expected, repr(name))
     order = sorted(
         found, key=lambda key: (isinstance(key, str), key if isinstance(key, int) else 0, str(key))

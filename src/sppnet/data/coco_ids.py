@@ -1,4 +1,4 @@
-"""The ids that a COCO data set gives its images and categories, for results that its tools can read."""
+"""Image and category ids of a COCO data set, for results in COCO format."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sppnet.errors import UserError
 
 @dataclass
 class CocoIds:
-    """Ids by name, from the annotation files of one data set.
+    """Image and category ids from the annotation files of a data set.
 
     Attributes:
-        images: by ``file_name``, with forward slashes.
-        categories: by name.
+        images: image ids by ``file_name``, with forward slashes.
+        categories: category ids by name.
 
     Examples:
         >>> ids = CocoIds({"val/a.jpg": 101}, {"cat": 3})
@@ -27,42 +27,42 @@ class CocoIds:
 
     images: dict[str, int | str] = field(default_factory=dict[str, "int | str"])
     categories: dict[str, int | str] = field(default_factory=dict[str, "int | str"])
-    _twice: set[str] = field(default_factory=set[str], repr=False)
+    _ambiguous: set[str] = field(default_factory=set[str], repr=False)
     _by_name: dict[str, list[str]] | None = field(default=None, repr=False)
 
     def add(self, other: CocoIds, prefix: str = "") -> None:
-        """Take in the ids of another file; a name with two ids is known by neither."""
+        """Add the ids of another file; a name with two different ids is removed."""
         for name, number in other.images.items():
-            whole = prefix + name
-            if whole in self._twice or self.images.setdefault(whole, number) != number:
-                self.images.pop(whole, None)
-                self._twice.add(whole)
+            full = prefix + name
+            if full in self._ambiguous or self.images.setdefault(full, number) != number:
+                self.images.pop(full, None)
+                self._ambiguous.add(full)
         self.categories |= other.categories
 
     def image_id(self, path: Path) -> int | str | None:
-        """The id of an image file; None where no ``file_name``, or more than one of that ending, fits."""
+        """Return the id of an image file; None if no ``file_name`` or more than one matches."""
         parts = path.absolute().as_posix().split("/")
         if self._by_name is None:
             self._by_name = {}
             for name in self.images:
                 self._by_name.setdefault(PurePosixPath(name).name, []).append(name)
-        fitting = self._by_name.get(parts[-1], [])
-        exact = [name for name in fitting if _ends_with(parts, name)]
+        matching = self._by_name.get(parts[-1], [])
+        exact = [name for name in matching if _ends_with(parts, name)]
         if exact:
             return self.images[max(exact, key=lambda name: name.count("/"))]
-        return self.images[fitting[0]] if len(fitting) == 1 else None
+        return self.images[matching[0]] if len(matching) == 1 else None
 
     def category_ids(self, names: Iterable[str]) -> tuple[int | str, ...] | None:
-        """The id of each class; None where the data set lacks one of them."""
+        """Return the id of each class; None if the data set lacks one of them."""
         found = [self.categories.get(name) for name in names]
         return None if None in found else tuple(cast("list[int | str]", found))
 
 
 def read_coco_ids(file: Path) -> CocoIds:
-    """The ids in a COCO annotation file, or in an image list of that form.
+    """Read the ids of a COCO annotation file or image list.
 
     Raises:
-        UserError: a file that cannot be read, without ``images``, or with two ids for one file name.
+        UserError: the file cannot be read, has no ``images``, or has two ids for a file name.
     """
     ids = _read(file)
     if ids is None:
@@ -71,18 +71,18 @@ def read_coco_ids(file: Path) -> CocoIds:
 
 
 def find_coco_ids(folder: Path, *, loose: bool = True) -> CocoIds:
-    """The ids of all annotation files of a COCO data set; empty where the folder is none.
+    """Read the ids of all annotation files of a folder; empty if it is not a COCO data set.
 
     Args:
         folder: the data set.
-        loose: look at all JSON files of the folder itself, too.
+        loose: also read all JSON files of the folder itself.
     """
     found = CocoIds()
-    places = ("annotations/*.json", "*/_annotations.coco.json", *(["*.json"] if loose else []))
-    for file in [path for place in places for path in sorted(folder.glob(place))]:
+    patterns = ("annotations/*.json", "*/_annotations.coco.json", *(["*.json"] if loose else []))
+    for file in [path for pattern in patterns for path in sorted(folder.glob(pattern))]:
         try:
             ids = _read(file)
-        except UserError:  # another kind of JSON, which says nothing about images
+        except UserError:  # JSON of another kind
             continue
         if ids is not None:
             exported = file.name == "_annotations.coco.json" and file.parent != folder
@@ -94,7 +94,7 @@ def _read(file: Path) -> CocoIds | None:
     try:
         content: object = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        got = getattr(error, "strerror", None) or f"what cannot be read ({error})"
+        got = getattr(error, "strerror", None) or f"an unreadable file ({error})"
         raise UserError(file, "COCO JSON", got) from error
     if not isinstance(content, dict):
         return None
@@ -104,10 +104,10 @@ def _read(file: Path) -> CocoIds | None:
         name, number = record.get("file_name"), record.get("id")
         if not isinstance(name, str) or not _is_id(number):
             return None
-        plain = name.replace("\\", "/").removeprefix("./")
+        normalised = name.replace("\\", "/").removeprefix("./")
         number = cast("int | str", number)
-        if ids.images.setdefault(plain, number) != number:
-            raise UserError(file, f"one id for {name}", f"{ids.images[plain]} and {number}")
+        if ids.images.setdefault(normalised, number) != number:
+            raise UserError(file, f"one id for {name}", f"{ids.images[normalised]} and {number}")
     for record in _records(tables.get("categories")):
         if isinstance(record.get("name"), str) and _is_id(record.get("id")):
             ids.categories[record["name"]] = record["id"]
@@ -115,8 +115,8 @@ def _read(file: Path) -> CocoIds | None:
 
 
 def _records(value: object) -> list[dict[str, Any]]:
-    rows = cast("list[Any]", value) if isinstance(value, list) else []
-    return [cast("dict[str, Any]", row) for row in rows if isinstance(row, dict)]
+    records = cast("list[Any]", value) if isinstance(value, list) else []
+    return [cast("dict[str, Any]", record) for record in records if isinstance(record, dict)]
 
 
 def _is_id(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Class folders: one folder of images a class, perhaps inside train, val and test."""
+"""Read class folders: one folder of images per class, optionally within train, val and test."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from sppnet.structures import ClassificationItem, ClassificationSet
 
 
 def is_folders(root: Path) -> bool:
-    """Whether ``root``, or a folder train, val or test in it, holds folders of images."""
+    """Return whether a folder, or a folder train, val or test in it, has folders of images."""
     return bool(folder_splits(root)) or any(map(_has_images, _inner(root)))
 
 
 def folder_splits(root: Path) -> tuple[str, ...]:
-    """Folders named like a split that hold folders of images, in the order train, val, test.
+    """List the splits: folders with the name of a split and folders of images, in the order train, val, test.
 
-    Beside such a folder, one of loose images counts too if there is a list of their classes, as in ILSVRC.
+    If there is such a folder, a folder of images with a list of their classes counts, too, as in ILSVRC.
     """
     folders = split_folders(root)
-    sorted_ones = [name for name, folder in folders.items() if any(map(_has_images, _inner(folder)))]
+    with_classes = [name for name, folder in folders.items() if any(map(_has_images, _inner(folder)))]
     return tuple(
-        name for name in folders if name in sorted_ones or (sorted_ones and find_list(root, name) is not None)
+        name
+        for name in folders
+        if name in with_classes or (with_classes and find_list(root, name) is not None)
     )
 
 
 def class_folders(root: Path) -> list[Path]:
-    """The folders of all classes, in every split."""
-    parts = [root / name for name in folder_splits(root)] or [root]
-    return [folder for part in parts for folder in _inner(part)]
+    """List the folders of all classes in all splits."""
+    parents = [root / name for name in folder_splits(root)] or [root]
+    return [folder for parent in parents for folder in _inner(parent)]
 
 
 def read_folders(root: Path, split: str) -> ClassificationSet:
-    """One split of a folder of class folders; the classes are those of all its splits, sorted.
+    """Read a split of class folders; the classes are those of all splits, sorted.
 
-    Images are taken from a class folder itself, not from folders in it, which ``notes`` counts; hidden
-    files and folders are left out.
+    Subfolders of class folders are skipped and counted in ``notes``; hidden files and folders are skipped.
 
     Args:
         root: the folder.
-        split: one of `folder_splits`, or ``""`` where there is none.
+        split: one of `folder_splits`, or ``""`` if there is none.
 
     Raises:
-        UserError: no class folder, only one class, or a class folder without images.
+        UserError: there are fewer than two classes, or a class folder has no images.
     """
     splits = folder_splits(root)
     names = tuple(sorted({class_name(folder.name, folder) for folder in class_folders(root)}))
@@ -59,17 +60,17 @@ def read_folders(root: Path, split: str) -> ClassificationSet:
     numbers = {name: number for number, name in enumerate(names)}
     items: list[ClassificationItem] = []
     others: list[Path] = []
-    deeper: list[str] = []
+    nested: list[str] = []
     for folder in _inner(root / split):
         files = [path for path in listed(folder) if is_file(path)]
         images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
         if not images:
-            raise UserError(folder, "images in every class folder", "none", "Fill or remove the folder")
+            raise UserError(folder, "images in every class folder", "none", "Fill or remove the folder.")
         others += files
-        deeper += [f"{folder.name}/{inner.name}" for inner in folders_in(folder)]
+        nested += [f"{folder.name}/{inner.name}" for inner in folders_in(folder)]
         label = numbers[class_name(folder.name, folder)]
         items += [ClassificationItem(path, label) for path in images]
-    notes = counted(deeper, "folder", "folders", "inside class folders left out") + skipped(others)
+    notes = counted(nested, "folder", "folders", "inside class folders left out") + skipped(others)
     return ClassificationSet(root, "folders", split if splits else WHOLE, names, tuple(items), notes)
 
 

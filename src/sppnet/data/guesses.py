@@ -1,4 +1,4 @@
-"""What speaks against taking folders for classes, and formats that are recognised but not read."""
+"""Detect folders that are not classes, and label formats that are not supported."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NOT_CLASSES = frozenset(SPLIT_FOLDERS) | {
     *("mask", "masks", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "depth"),
     *("imagesets", "gt", "groundtruth", "ground_truth", "data", "dataset"),
 }
-"""Names of folders, in lower case, that are never taken for classes unless ``--format folders`` says so."""
+"""Names of folders, in lower case, that are classes only with ``--format folders``."""
 
 _LABELS = {".xml": "XML", ".txt": "text", ".json": "JSON"}
-_LOOKED_AT = 20  # files of a folder that are opened to see what they are
+_EXAMINED = 20  # label files per folder whose content is examined
 _FORMATS = (
     ("labelme JSON", ".json", (b'"shapes"', b'"imagePath"')),
     ("VGG Image Annotator JSON", ".json", (b'"regions"', b'"shape_attributes"')),
@@ -32,11 +32,11 @@ _FORMATS = (
     ("CreateML JSON", ".json", (b'"coordinates"', b'"label"', b'"image')),
     ("CVAT XML", ".xml", (b"<annotations", b"<image ")),
 )
-_TODO = "If every folder is a class, say so: --format folders (layout='folders')"
+_HINT = "If every folder is a class, pass --format folders (layout='folders')."
 
 
 def foreign_format(root: Path) -> str | None:
-    """A format of labels that is known but not read, found in ``root`` or up to two folders below.
+    """Return a known but unsupported label format in ``root`` or up to two folders below, else None.
 
     Examples:
         >>> foreign_format(Path("nowhere")) is None
@@ -44,40 +44,40 @@ def foreign_format(root: Path) -> str | None:
     """
     for path in _label_files(root):
         content = read_bytes(path).replace(b"\0", b"")
-        for name, ending, words in _FORMATS:
-            if path.suffix.lower() == ending and all(word in content for word in words):
-                return f"{name} ({path.name}), which is not read"
+        for name, ending, keys in _FORMATS:
+            if path.suffix.lower() == ending and all(word in content for word in keys):
+                return f"{name} ({path.name}), which is not supported"
     return None
 
 
 def _label_files(root: Path) -> Iterator[Path]:
     inner = folders_in(root)
-    for folder in (root, *inner, *(deeper for one in inner for deeper in folders_in(one))):
+    for folder in (root, *inner, *(nested for one in inner for nested in folders_in(one))):
         for ending in (".json", ".xml"):
-            yield from files_with(folder, ending)[:_LOOKED_AT]
+            yield from files_with(folder, ending)[:_EXAMINED]
 
 
 def check_class_folders(root: Path) -> None:
-    """Refuse to guess classes from the names of folders where they may be something else.
+    """Check that the folders of a data set are classes.
 
     Raises:
-        UserError: a folder has a name such as ``images`` or ``train``, or labels lie beside images.
+        UserError: a folder has a name such as ``images`` or ``train``, or has label files next to images.
     """
     folders = class_folders(root)
     reserved = [folder for folder in folders if _is_reserved(folder.name)]
-    expected = "a folder of images for each class"
+    expected = "a folder of images per class"
     if reserved:
         got = f"the folders {shortened([str(folder.relative_to(root)) for folder in reserved])}"
         if all(split_of(folder.name) for folder in reserved):
             got = f"images without classes or labels in {got}"
-        raise UserError(root, expected, got, _TODO)
+        raise UserError(root, expected, got, _HINT)
     for folder in folders:
         stems = {path.stem for path in files_with(folder, *IMAGE_ENDINGS)}
-        beside = [path for path in files_with(folder, *_LABELS) if path.stem in stems]
-        if beside:
-            kind = _LABELS[beside[0].suffix.lower()]
-            got = f"{kind} files beside images ({folder.name}/{beside[0].name}) in no format that is read"
-            raise UserError(root, expected, got, _TODO)
+        labels = [path for path in files_with(folder, *_LABELS) if path.stem in stems]
+        if labels:
+            kind = _LABELS[labels[0].suffix.lower()]
+            got = f"{kind} files next to images ({folder.name}/{labels[0].name}) in no supported format"
+            raise UserError(root, expected, got, _HINT)
 
 
 def _is_reserved(name: str) -> bool:

@@ -1,7 +1,7 @@
-"""Which images of an undivided data set are held out from fitting, and which ones a run was fitted on.
+"""Hold out images of a data set without splits, and record the images of a fit.
 
-A data set with splits keeps them. One without is divided by a seeded, stratified rule, so that its evaluation
-does not measure images that were fitted on.
+A data set without splits is divided by a seeded, stratified rule, so that the images of evaluation differ
+from those of fitting.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sppnet.structures import ClassificationSet, DetectionSet
 AnySet = TypeVar("AnySet", ClassificationSet, DetectionSet)
 
 DEFAULT_SHARE = 0.2
-"""The share that is held out of an undivided data set that is given by its path."""
+"""Default held-out share of an undivided data set that is given by its path."""
 
 _DIGITS = 16
 _BACKGROUND = -1
@@ -34,13 +34,18 @@ _BACKGROUND = -1
 
 @dataclass(frozen=True)
 class FittedOn:
-    """The images that a run was fitted on, and those that were held out, by digests of their content.
+    """The fitted and the held-out images of a run, as digests of their content.
 
     Attributes:
-        share: the share that was asked for; 0 where nothing was held out.
-        seed: of the division.
-        trained: one digest per image.
-        held_out: the same of the images that were held out.
+        share: the requested held-out share; 0 if no image was held out.
+        seed: seed of the division.
+        trained: digests of the fitted images.
+        held_out: digests of the held-out images.
+
+    Examples:
+        >>> record = FittedOn(0.2, 0, ("0123456789abcdef",), ())
+        >>> FittedOn.from_dict(record.to_dict(), "model.json") == record
+        True
     """
 
     share: float
@@ -49,7 +54,7 @@ class FittedOn:
     held_out: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON takes it; digests are joined to one text."""
+        """Return the record in JSON types; digests are joined into one text."""
         return {
             "share": self.share,
             "seed": self.seed,
@@ -59,37 +64,37 @@ class FittedOn:
 
     @staticmethod
     def from_dict(content: object, where: object) -> FittedOn | None:
-        """From what `to_dict` gave; None from None, as older runs have no record.
+        """Parse the result of `to_dict`; None, as in runs of earlier versions, gives None.
 
         Raises:
-            UserError: other content; it names ``where``.
+            UserError: the content is invalid; the message names ``where``.
         """
         if content is None:
             return None
         if not isinstance(content, Mapping):
-            raise UserError(where, "a record of the images fitted on", type(content).__name__)
-        share, seed, *parts = (content.get(name) for name in ("share", "seed", "trained", "held_out"))
+            raise UserError(where, "a record of the fitted images", type(content).__name__)
+        share, seed, *digests = (content.get(name) for name in ("share", "seed", "trained", "held_out"))
         if not isinstance(share, (int, float)) or not isinstance(seed, int) or not 0 <= share < 1:
             raise UserError(where, "a share and a seed of the held-out images", f"{share!r}, {seed!r}")
-        return FittedOn(float(share), seed, *(_digests_in(part, where) for part in parts))
+        return FittedOn(float(share), seed, *(_digests_in(text, where) for text in digests))
 
 
 def hold_out(labels: Sequence[Collection[int]], share: float, seed: int) -> list[int]:
     """Choose the images to hold out: about ``share`` of the images of every class.
 
-    The rarest class comes first (iterative stratification). Of n images of a class at most
-    ``floor(share * n)`` are held out, so a class of few images stays whole for fitting.
+    Classes are processed from the rarest to the most frequent (iterative stratification). At most
+    ``floor(share * n)`` of n images of a class are held out, so that no image of a small class is.
 
     Args:
-        labels: the classes that each image shows; none for an image without objects.
-        share: 0 up to but not including 1.
-        seed: of the choice.
+        labels: the classes in each image; empty for an image without objects.
+        share: the held-out share, at least 0 and below 1.
+        seed: seed of the random choice.
 
     Returns:
-        Positions, ascending.
+        Indices of the held-out images, ascending.
 
     Raises:
-        UserError: a share out of its range.
+        UserError: the share is out of its range.
 
     Examples:
         >>> labels = [[0]] * 10 + [[0, 1]] * 10 + [[2]] * 4
@@ -102,21 +107,21 @@ def hold_out(labels: Sequence[Collection[int]], share: float, seed: int) -> list
     for i in torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist():
         for number in set(labels[i]) or {_BACKGROUND}:
             members.setdefault(number, []).append(i)
-    # A tiny excess makes up for shares such as 0.2, which are not exact in binary.
-    room = {number: int(share * len(images) + 1e-9) for number, images in members.items()}
+    # 1e-9 compensates for the rounding of shares such as 0.2 in binary.
+    remaining = {number: int(share * len(images) + 1e-9) for number, images in members.items()}
     chosen: set[int] = set()
     for number in sorted(members, key=lambda k: (len(members[k]), k)):
         for i in members[number]:
-            shown = set(labels[i]) or {_BACKGROUND}
-            if i not in chosen and all(room[k] > 0 for k in shown):
+            classes = set(labels[i]) or {_BACKGROUND}
+            if i not in chosen and all(remaining[k] > 0 for k in classes):
                 chosen.add(i)
-                for k in shown:
-                    room[k] -= 1
+                for k in classes:
+                    remaining[k] -= 1
     return sorted(chosen)
 
 
 def check_share(share: float | None, where: str = "val_share") -> None:
-    """Raise `UserError` for a share out of 0..1; None means the default."""
+    """Raise `UserError` for a share below 0 or of at least 1; None is valid."""
     if share is not None and not 0 <= share < 1:
         raise UserError(where, "a share of at least 0 and below 1", share)
 
@@ -127,13 +132,13 @@ def fit_share(
     layout: str | None,
     val_share: float | None,
 ) -> float:
-    """The share to hold out in a fit.
+    """Return the share to hold out in a fit.
 
-    Data with splits, and fits on a named split, hold nothing out. Otherwise ``val_share`` counts; where it is
-    None, `DEFAULT_SHARE` for a path, and nothing for a data set object, of which all images are fitted on.
+    It is 0 for data with splits or with a named split, else ``val_share``. If that is None, it is
+    `DEFAULT_SHARE` for a path, and 0 for a data set object.
 
     Raises:
-        UserError: a share out of its range, or a path whose layout is not recognised.
+        UserError: the share is out of its range, or the layout of the path is unknown.
     """
     check_share(val_share)
     if not is_undivided(data, split, layout):
@@ -148,10 +153,10 @@ def is_undivided(
     split: str | None,
     layout: str | None = None,
 ) -> bool:
-    """Whether fitting and evaluation read the same images: no split is named, and the data set has none.
+    """Return whether fitting and evaluation read the same images, for lack of a named split and of splits.
 
     Raises:
-        UserError: a path whose layout is not recognised.
+        UserError: the layout of the path is unknown.
     """
     if split is not None:
         return False
@@ -161,10 +166,11 @@ def is_undivided(
 
 
 def usable_images(dataset: AnySet, *, skip_bad: bool) -> AnySet:
-    """The data set if all its images can be decoded; with ``skip_bad``, without the damaged ones.
+    """Check that all images can be decoded; with ``skip_bad``, remove the damaged ones.
 
     Raises:
-        UserError: damaged images, all of them listed; or no other image.
+        UserError: images are damaged, and ``skip_bad`` is False or no other image remains. The message lists
+            all of them.
     """
     damaged = check_images(item.path for item in dataset.items)
     if not damaged:
@@ -173,17 +179,17 @@ def usable_images(dataset: AnySet, *, skip_bad: bool) -> AnySet:
         return drop_items(dataset, [path for path, _ in damaged])
     listed = "; ".join(f"{path}: {reason}" for path, reason in damaged)
     count = f"{len(damaged)} of {plural(len(dataset.items), 'image')} damaged: {listed}"
-    todo = "Replace or remove them, or leave them out with skip_bad (--skip-bad)"
+    todo = "Replace or remove them, or leave them out with skip_bad (--skip-bad)."
     raise UserError(dataset.root, "images that can be decoded", count, todo)
 
 
-def part_to_fit(dataset: AnySet, share: float, seed: int) -> tuple[AnySet, FittedOn]:
-    """The images to fit on, and the record of them and of those that are held out.
+def images_to_fit(dataset: AnySet, share: float, seed: int) -> tuple[AnySet, FittedOn]:
+    """Return the images to fit on, and the record of the fitted and the held-out images.
 
     Args:
         dataset: the images.
-        share: to hold out; 0 holds nothing out.
-        seed: of the division.
+        share: the share to hold out.
+        seed: seed of the division.
     """
     digests = image_digests([item.path for item in dataset.items])
     held = set(hold_out(_labels(dataset), share, seed)) if share else set[int]()
@@ -196,27 +202,28 @@ def part_to_fit(dataset: AnySet, share: float, seed: int) -> tuple[AnySet, Fitte
     else:
         note = (
             f"no image held out for evaluation: every class has too few for a share of {share:g}; "
-            "figures on this data will be those of images fitted on"
+            "evaluation on this data will use fitted images"
         )
     items = [item for i, item in enumerate(dataset.items) if i not in held]
     return replace(dataset, items=tuple(items), notes=(*dataset.notes, note)), record
 
 
-def part_to_measure(
+def images_to_evaluate(
     dataset: AnySet, record: FittedOn | None, *, undivided: bool
 ) -> tuple[AnySet, dict[str, object]]:
-    """The images to evaluate on, and what is known of them.
+    """Return the images to evaluate on, and whether they were fitted on.
 
-    Of an undivided data set with held-out images, the images that were not fitted on. Otherwise all.
+    These are the images that were not fitted on if the data set is undivided and has held-out images, else
+    all.
 
     Args:
         dataset: the images.
-        record: what the run was fitted on; None where this is not known.
-        undivided: what `is_undivided` says of the data.
+        record: the record of the fit; None if unknown.
+        undivided: the result of `is_undivided`.
 
     Returns:
-        The data set, and ``"held_out"`` (whether only images that were not fitted on are measured) and
-        ``"trained_on"`` (how many of the measured images were fitted on; None where this is not known).
+        The data set, and a dictionary of ``"held_out"`` (whether only images that were not fitted on are
+        used) and ``"trained_on"`` (number of used images that were fitted on; None if unknown).
     """
     if record is None:
         return dataset, {"held_out": False, "trained_on": None}
@@ -224,10 +231,10 @@ def part_to_measure(
     digests = image_digests([item.path for item in dataset.items])
     known = [digest in trained for digest in digests]
     if undivided and held_out.intersection(digests) - trained:
-        items = tuple(item for item, seen in zip(dataset.items, known, strict=True) if not seen)
+        items = tuple(item for item, fitted in zip(dataset.items, known, strict=True) if not fitted)
         note = f"measured on {len(items)} held-out images; the other {sum(known)} were fitted on"
-        changed = replace(dataset, items=items, notes=(*dataset.notes, note))
-        return changed, {"held_out": True, "trained_on": 0}
+        selected = replace(dataset, items=items, notes=(*dataset.notes, note))
+        return selected, {"held_out": True, "trained_on": 0}
     if any(known):
         note = f"{sum(known)} of {plural(len(known), 'measured image')} were fitted on: figures are too high"
         dataset = replace(dataset, notes=(*dataset.notes, note))
@@ -235,10 +242,10 @@ def part_to_measure(
 
 
 def image_digests(paths: Sequence[Path]) -> list[str]:
-    """A digest of each file's content, 16 hexadecimal digits.
+    """Return a digest of the content of each file, 16 hexadecimal digits.
 
     Raises:
-        UserError: a file that cannot be read.
+        UserError: a file cannot be read.
     """
     found: list[str] = []
     for path in paths:
@@ -252,7 +259,7 @@ def image_digests(paths: Sequence[Path]) -> list[str]:
 
 
 def _labels(dataset: ClassificationSet | DetectionSet) -> list[set[int]]:
-    """The classes that each image shows; crowds do not count."""
+    """Return the classes in each image, without crowds."""
     if isinstance(dataset, ClassificationSet):
         return [{item.label} for item in dataset.items]
     return [set(item.truth.labels[~item.truth.crowd].tolist()) for item in dataset.items]

@@ -1,8 +1,9 @@
-"""ILSVRC's classification data: training folders named by wnid, and a folder of loose images with a list.
+"""Read the list of classes of the validation images of ILSVRC.
 
-Three lists are in use: ``val.txt``, an image and the number of its wnid among the sorted ones a line;
-``LOC_val_solution.csv``, an image and its wnid with boxes; the development kit's
-``ILSVRC2012_validation_ground_truth.txt``, a number a line, which its ``meta.mat`` turns into wnids.
+Three lists are in use: ``val.txt``, with an image and the index of its wnid among the sorted wnids per line;
+``LOC_val_solution.csv``, with an image, its wnid and boxes per line; and
+``ILSVRC2012_validation_ground_truth.txt`` of the development kit, with a number per line, which ``meta.mat``
+maps to wnids.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _TRUTH, _META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 
 
 def find_list(root: Path, split: str) -> Path | None:
-    """The list of the classes of the loose images in ``root/split``, or None."""
+    """Return the list of classes of the images in ``root/split``; None if there is none."""
     if not is_folder(root / split):
         return None
     spellings = dict.fromkeys((split, split.lower()))
@@ -34,15 +35,15 @@ def find_list(root: Path, split: str) -> Path | None:
 
 
 def read_list(root: Path, split: str, names: tuple[str, ...]) -> list[ClassificationItem]:
-    """The loose images of a split with their class numbers, sorted by path.
+    """Read the images of a split with their class numbers, sorted by path.
 
     Args:
-        root: the folder with ``train``, the split's folder and its list.
-        split: such as ``"val"``.
+        root: the folder with ``train``, the folder of the split and the list.
+        split: the split, such as ``"val"``.
         names: the wnids, sorted.
 
     Raises:
-        UserError: an image that the list lacks or names twice, or a class that there is not.
+        UserError: an image is missing from the list or duplicate, or a class is unknown.
     """
     path = find_list(root, split)
     assert path is not None
@@ -53,22 +54,22 @@ def read_list(root: Path, split: str, names: tuple[str, ...]) -> list[Classifica
     numbers = {name: number for number, name in enumerate(names)}
     items: list[ClassificationItem] = []
     for image in images:
-        said = classes.get(image.stem)
-        if said is None:
-            raise UserError(path, f"the class of {image.name}", "no line of it")
-        number = numbers.get(said, -1)
-        if number < 0 and said.isascii() and said.isdigit():
-            number = whole(said, path, f"the class of {image.name}")
+        label = classes.get(image.stem)
+        if label is None:
+            raise UserError(path, f"the class of {image.name}", "no such line")
+        number = numbers.get(label, -1)
+        if number < 0 and label.isascii() and label.isdigit():
+            number = whole(label, path, f"the class of {image.name}")
         if not 0 <= number < len(names):
             raise UserError(
-                path, f"one of the {len(names)} classes of train", f"{shown(said)} for {image.name}"
+                path, f"one of the {len(names)} classes of train", f"{shown(label)} for {image.name}"
             )
         items.append(ClassificationItem(image, number))
     return items
 
 
 def _read(path: Path, images: list[Path]) -> dict[str, str]:
-    """By the stem of an image's file its wnid, or its number among the sorted ones."""
+    """Return the wnid, or the index among the sorted wnids, by the stem of the image file."""
     lines = text_lines(path)
     if path.name == _TRUTH:
         wnids = _wnids(path.parent / _META)
@@ -81,21 +82,21 @@ def _read(path: Path, images: list[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, line in lines:
         where = f"{path}, line {number}"
-        words = _csv_words(where, line) if path.suffix == ".csv" else line.split()
-        if words[:1] == ["ImageId"]:
+        fields = _csv_words(where, line) if path.suffix == ".csv" else line.split()
+        if fields[:1] == ["ImageId"]:
             continue
-        if len(words) != 2 or not name_parts(words[0]):
+        if len(fields) != 2 or not name_parts(fields[0]):
             raise UserError(where, "an image and its class", shown(line))
-        stem = Path(name_parts(words[0])[-1]).stem
-        if found.setdefault(stem, words[1]) != words[1]:
+        stem = Path(name_parts(fields[0])[-1]).stem
+        if found.setdefault(stem, fields[1]) != fields[1]:
             raise UserError(
-                where, f"one class of {shown(stem)}", f"{shown(found[stem])} and {shown(words[1])}"
+                where, f"one class of {shown(stem)}", f"{shown(found[stem])} and {shown(fields[1])}"
             )
     return found
 
 
 def _csv_words(where: str, line: str) -> list[str]:
-    """An image and its first wnid; boxes and further objects follow the latter."""
+    """Return an image and its first wnid, without boxes and further objects."""
     try:
         row = next(csv.reader([line]))
     except csv.Error as error:
@@ -111,9 +112,11 @@ def _wnid(where: str, line: str, wnids: dict[int, str]) -> str:
 
 
 def _wnids(path: Path) -> dict[int, str]:
-    """The development kit's numbers of the wnids."""
+    """Read the wnid of each class number of the development kit."""
     if not is_file(path):
-        raise UserError(path, "the development kit's list of classes", "no such file", "Put it by the list.")
+        raise UserError(
+            path, "the development kit's list of classes", "no such file", "Put it next to the list."
+        )
     synsets = read_mat(path).get("synsets")
     if not isinstance(synsets, dict) or not {"ILSVRC2012_ID", "WNID"} <= synsets.keys():
         raise UserError(path, "a structure synsets with ILSVRC2012_ID and WNID", "none")

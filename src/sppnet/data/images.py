@@ -1,4 +1,4 @@
-"""Decoding images safely, whatever their source, file type, colour mode and orientation."""
+"""Decode images of any source, file type, colour mode and orientation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from sppnet.data.opening import (
-    TURNS,
+    TRANSPOSES,
     max_pixels,
     open_file,
     open_image,
@@ -53,21 +53,25 @@ ImageSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[Any] | Tensor
 )
 
-SOURCES = "a path, bytes, a binary file, a PIL image, an array or a tensor"
+_SOURCES = "a path, bytes, a binary file, a PIL image, an array or a tensor"
 
 LARGE = 16_000_000
-"""Images of more pixels are averaged down to at least twice the size that the network sees."""
+"""Images of more pixels are reduced to at least twice the input size of the network."""
 
 _REDUCIBLE = frozenset({"L", "RGB", "CMYK", "YCbCr"})
 
 
 @dataclass(frozen=True)
 class ScaledImage:
-    """An image, perhaps smaller than it is stored.
+    """An image that may have been reduced while it was decoded.
 
     Attributes:
-        values: float32 ``[3, h, w]``, RGB, 0..1.
-        size: the size of the image itself, after EXIF rotation.
+        values: float32 ``[3, H, W]``, RGB, 0..1.
+        size: the original size, after EXIF rotation.
+
+    Examples:
+        >>> ScaledImage(torch.zeros(3, 20, 15), ImageSize(40, 30)).size.height
+        40
     """
 
     values: Tensor
@@ -75,7 +79,7 @@ class ScaledImage:
 
 
 def read_image(source: ImageSource) -> Tensor:
-    """The image as the networks take it: float32 ``[3, H, W]``, RGB, 0..1, contiguous.
+    """Read an image as a contiguous float32 tensor ``[3, H, W]``, RGB, 0..1.
 
     Args:
         source: see `read_pixels`.
@@ -91,14 +95,14 @@ def read_image(source: ImageSource) -> Tensor:
 
 
 def read_scaled(source: ImageSource, wanted: Callable[[ImageSize], ImageSize]) -> ScaledImage:
-    """As `read_image`, but an image of more than `LARGE` pixels is averaged down while it is decoded.
+    """Read an image; one of more than 16 megapixels is reduced by averaging while it is decoded.
 
     Both sides stay at least twice those of ``wanted``. JPEG files are decoded at a reduced size, so that
-    memory follows the network's input rather than the file.
+    memory depends on the input of the network, not on the file.
 
     Args:
         source: see `read_pixels`.
-        wanted: from the image's size, the largest size that the network will see.
+        wanted: maps the size of the image to the largest input size of the network.
 
     Raises:
         UserError: see `read_pixels`.
@@ -113,32 +117,37 @@ def read_scaled(source: ImageSource, wanted: Callable[[ImageSize], ImageSize]) -
 
 
 def pixels_to_image(pixels: Pixels) -> Tensor:
-    """uint8 ``[H, W, 3]`` to float32 ``[3, H, W]``, 0..1; a value v becomes v / 255 correctly rounded."""
-    # One pass, in this thread: torch would wait for all its threads on every image, which takes many
-    # times as long wherever the cores are busy.
+    """Convert uint8 ``[H, W, 3]`` to float32 ``[3, H, W]``; a value v becomes v / 255, correctly rounded.
+
+    Examples:
+        >>> pixels_to_image(np.full((1, 2, 3), 255, np.uint8)).shape
+        torch.Size([3, 1, 2])
+    """
+    # One pass in this thread: torch would synchronise all its threads for every image, which is many times
+    # slower when the cores are busy.
     image = np.empty((3, *pixels.shape[:2]), dtype=np.float32)
     np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=image)
     return torch.from_numpy(image)
 
 
 def read_pixels(source: ImageSource) -> Pixels:
-    """The image as uint8 ``[H, W, 3]``, RGB, upright; it may be read-only.
+    """Read an image as uint8 ``[H, W, 3]``, RGB, upright; the array may be read-only.
 
-    - EXIF orientation is applied. Of an animation or a file of many pages, the first frame is taken.
-    - Whatever is transparent lies on white, as a browser would show it.
-    - Grey of 16 bits keeps the upper 8 of the 10, 12, 14 or 16 bits that its greatest value needs; values
-      up to 255 stay. Mode ``I`` counts as 16 bits where its values allow it, mode ``F`` as 0..1 or else as
-      0..255; other ranges are stretched from their least to their greatest.
+    - EXIF orientation is applied. The first frame of an animation and the first page of a document are read.
+    - Transparent pixels are blended with white.
+    - 16-bit grey is reduced to the upper 8 of the 10, 12, 14 or 16 bits of its maximum; values up to 255 do
+      not change. Mode ``I`` is treated as 16 bits if its values allow it, mode ``F`` as 0..1 or as 0..255.
+      Other ranges are stretched from the minimum to the maximum.
     - Embedded colour profiles are not applied.
 
     Args:
-        source: a path; the bytes of an image file; a binary file object, read from where it stands; a PIL
+        source: a path; the bytes of an image file; a binary file object, read from its position; a PIL
             image; an array ``[H, W, 3]`` (RGB), ``[H, W, 4]`` (RGBA) or ``[H, W]`` (grey) of uint8 or of
             floats in 0..1; a tensor ``[3, H, W]`` of uint8 or of floats in 0..1.
 
     Raises:
-        UserError: no such file, no image, a truncated or corrupt one, one larger than `max_pixels`, or a
-            source of another kind, shape or type.
+        UserError: the file is missing, not an image, damaged or larger than `max_pixels`, or the source is
+            of another kind, shape or dtype.
 
     Examples:
         >>> read_pixels(torch.ones(3, 1, 2)).tolist()
@@ -150,7 +159,7 @@ def read_pixels(source: ImageSource) -> Pixels:
 def read_scaled_pixels(
     source: ImageSource, wanted: Callable[[ImageSize], ImageSize] | None
 ) -> tuple[Pixels, ImageSize]:
-    """As `read_scaled`, as uint8 ``[h, w, 3]``, and the size of the image itself."""
+    """Read an image like `read_scaled`, as uint8 ``[H, W, 3]``, and return it with the original size."""
     if isinstance(source, (np.ndarray, Tensor)):
         pixels = array_pixels(source) if isinstance(source, np.ndarray) else tensor_pixels(source)
         return _reduced_pixels(pixels, wanted), ImageSize(*pixels.shape[:2])
@@ -161,13 +170,21 @@ def read_scaled_pixels(
             return _decoded(image, source, wanted)
     content = stable_source(source)
     if not isinstance(content, bytes):
-        raise UserError("image", SOURCES, type(source).__name__)
+        raise UserError("image", _SOURCES, type(source).__name__)
     with open_file(io.BytesIO(content), "image", empty=not content) as image:
         return _decoded(image, "image", wanted)
 
 
 def stable_source(source: ImageSource) -> ImageSource:
-    """The source itself, or the bytes of a file object, so that it can be read more than once."""
+    """Return a source that can be read more than once: the bytes of a file object, else the source.
+
+    Raises:
+        UserError: the file object cannot be read, or is not binary.
+
+    Examples:
+        >>> stable_source(io.BytesIO(b"content"))
+        b'content'
+    """
     if isinstance(source, (bytearray, memoryview)):
         return bytes(source)
     if isinstance(source, Image.Image) or not hasattr(source, "read"):
@@ -177,16 +194,16 @@ def stable_source(source: ImageSource) -> ImageSource:
     except (OSError, ValueError) as error:
         raise UserError("image", "a binary file that can be read", reason(error)) from error
     if not isinstance(content, bytes):
-        todo = "Open it with mode 'rb'"
-        raise UserError("image", "a binary file", f"one that yields {type(content).__name__}", todo)
+        hint = "Open it with mode 'rb'."
+        raise UserError("image", "a binary file", f"a file that yields {type(content).__name__}", hint)
     return content
 
 
 def image_size(source: ImageSource) -> ImageSize:
-    """Height and width of an image after EXIF rotation; of a path from its header alone.
+    """Return the size of an image after EXIF rotation; for a path, only the header is read.
 
     Raises:
-        UserError: no such file, or no image.
+        UserError: the file is missing or not an image.
 
     Examples:
         >>> image_size(np.zeros((2, 3), np.uint8))
@@ -198,7 +215,7 @@ def image_size(source: ImageSource) -> ImageSize:
 
 
 def image_shape(path: str | os.PathLike[str]) -> tuple[ImageSize, bool]:
-    """As `image_size`, and whether EXIF rotation swapped the file's own height and width."""
+    """Return the size of an image file, and whether EXIF rotation swaps height and width."""
     with open_image(path_of(path)) as image:
         return upright_size(image)
 
@@ -211,33 +228,33 @@ def _decoded(
     draft: bool = True,
 ) -> tuple[Pixels, ImageSize]:
     try:
-        turn = 1 if getattr(image, "tag_v2", None) is not None else orientation(image)
+        exif = 1 if getattr(image, "tag_v2", None) is not None else orientation(image)
         size, _ = upright_size(image)
         factor = 1 if wanted is None else _factor(size, wanted(size))
-        whole = factor == 1
+        unchanged = factor == 1
         if factor > 1 and draft:
-            # JPEG decodes at a half, a quarter or an eighth; other file types do nothing here.
+            # JPEG is decoded at a half, a quarter or an eighth; the call has no effect for other file types.
             image.draft(image.mode, (image.width // factor, image.height // factor))
         image.load()
         if factor > 1 and image.mode in _REDUCIBLE and not image.has_transparency_data:
             decoded_at = round((size.area / (image.width * image.height)) ** 0.5)
             image = image.reduce(factor // decoded_at) if factor >= 2 * decoded_at else image
             factor = 1
-        upright = image.transpose(TURNS[turn]) if turn > 1 else image
+        upright = image.transpose(TRANSPOSES[exif]) if exif > 1 else image
         pixels = rgb_pixels(upright)
         if factor > 1:
             pixels = np.asarray(Image.fromarray(pixels).reduce(factor))
-        # A TIFF that was rotated when it was loaded still has the tags of the file.
-        return pixels, ImageSize(*pixels.shape[:2]) if whole else size
+        # A TIFF that was rotated on loading still has the tags of the file.
+        return pixels, ImageSize(*pixels.shape[:2]) if unchanged else size
     except (MemoryError, UserError):
         raise
-    except Exception as error:  # what broken data makes of a decoder has no common type
-        todo = "The file may be truncated or corrupt: fetch it again or leave it out"
-        raise UserError(where, "an image that decodes", reason(error), todo) from error
+    except Exception as error:  # exceptions of decoders for damaged data have no common type
+        hint = "The file may be truncated or corrupt: fetch it again or leave it out."
+        raise UserError(where, "an image that decodes", reason(error), hint) from error
 
 
 def _factor(size: ImageSize, wanted: ImageSize) -> int:
-    """The whole factor by which an image is averaged down; 1 leaves it."""
+    """Return the integer factor by which an image is reduced; 1 does not change it."""
     if size.area <= LARGE:
         return 1
     return max(1, min(size.height // (2 * wanted.height), size.width // (2 * wanted.width)))

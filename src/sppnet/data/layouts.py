@@ -1,4 +1,4 @@
-"""Reading a labelled folder whatever its layout: recognised by looking, not by being told."""
+"""Read a labelled data set of any supported layout, which is detected automatically."""
 
 from __future__ import annotations
 
@@ -20,25 +20,33 @@ from sppnet.structures import ClassificationSet, DetectionSet
 
 Layout: TypeAlias = Literal["voc", "coco", "yolo", "folders"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-"""The layouts, in the order in which `recognise` looks for them."""
+"""The layouts, in the order in which `recognise` tests them."""
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
-_LOOKED_FOR = (
-    "JPEGImages with Annotations or XML beside the images (VOC), annotations/*.json (COCO), data.yaml or "
-    "images with labels (YOLO), or a folder of images for each class"
+_SUPPORTED = (
+    "JPEGImages with Annotations or XML next to the images (VOC), annotations/*.json (COCO), data.yaml or "
+    "images with labels (YOLO), or a folder of images per class"
 )
 
 
 def recognise(path: PathLike) -> Layout:
-    """The layout of a labelled folder, or of a YOLO yaml.
+    """Detect the layout of a labelled folder or of a YOLO yaml.
 
-    Class folders are recognised last, and only where nothing speaks against them: labels beside the
-    images, or folders with names such as ``images``, ``masks`` and ``train`` in the place of classes.
+    Class folders are tested last. They may have no label files next to the images, and no names such as
+    ``images``, ``masks`` and ``train``.
 
     Raises:
-        UserError: no such path, an empty folder, labels in a format that is not read, or a folder where
-            nothing fits; it lists what was looked for.
+        UserError: the path is missing or empty, or its layout or label format is unknown; the message lists
+            the supported layouts.
+
+    Examples:
+        >>> folder = getfixture("tmp_path")
+        >>> for name in ("annotations", "images"):
+        ...     (folder / name).mkdir()
+        >>> _ = (folder / "annotations" / "instances_val.json").write_text("{}")
+        >>> recognise(folder)
+        'coco'
     """
     root = Path(path)
     _check_exists(root)
@@ -57,23 +65,30 @@ def recognise(path: PathLike) -> Layout:
             return "yolo"
         other = foreign_format(root)
         if other is not None:
-            raise UserError(root, _LOOKED_FOR, other, "Convert it to COCO")
+            raise UserError(root, _SUPPORTED, other, "Convert it to COCO.")
         if is_folders(root):
             check_class_folders(root)
             return "folders"
         got = "images without labels" if images_under(root) else "none of these"
-        raise UserError(root, _LOOKED_FOR, got)
+        raise UserError(root, _SUPPORTED, got)
 
 
 def splits(path: PathLike, layout: str | None = None) -> tuple[str, ...]:
-    """The names of a data set's splits; none where it is not divided.
+    """List the splits of a data set; empty if it is not divided.
 
     Args:
         path: the data set.
-        layout: one of `LAYOUTS`; recognised when None.
+        layout: one of `LAYOUTS`; detected automatically when None.
 
     Raises:
-        UserError: as `recognise`; an unknown layout.
+        UserError: the path is missing, or its layout is unknown.
+
+    Examples:
+        >>> folder = getfixture("tmp_path") / "annotations"
+        >>> folder.mkdir()
+        >>> _ = (folder / "instances_val.json").write_text("{}")
+        >>> splits(folder.parent, "coco")
+        ('val',)
     """
     root = Path(path)
     found = _layout(root, layout)
@@ -90,71 +105,94 @@ def splits(path: PathLike, layout: str | None = None) -> tuple[str, ...]:
 
 
 def default_split(path: PathLike, purpose: Purpose, layout: str | None = None) -> str:
-    """The split to use when the user names none; ``""`` where the data set is not divided.
+    """Return the default split for a purpose; ``""`` if the data set is not divided.
 
-    For ``"fit"`` it is train, else trainval; for ``"evaluate"`` val, else test (years and other
-    spellings allowed: train2017, valid). A single split of another name serves both.
+    For ``"fit"`` it is train, else trainval; for ``"evaluate"`` it is val, else test. Years and other
+    spellings are allowed (train2017, valid). A single split of another name is used for both purposes.
+
+    Args:
+        path: the data set.
+        purpose: ``"fit"`` or ``"evaluate"``.
+        layout: one of `LAYOUTS`; detected automatically when None.
 
     Raises:
-        UserError: no such split; it lists those that there are.
+        UserError: there is no such split; the message lists the splits.
+
+    Examples:
+        >>> folder = getfixture("tmp_path") / "annotations"
+        >>> folder.mkdir()
+        >>> for split in ("train2017", "val2017"):
+        ...     _ = (folder / f"instances_{split}.json").write_text("{}")
+        >>> default_split(folder.parent, "evaluate", "coco")
+        'val2017'
     """
     return choose_split(path, splits(path, layout), purpose)
 
 
 def read_detection(path: PathLike, split: str | None = None, layout: str | None = None) -> DetectionSet:
-    """Images with boxes, in VOC, COCO or YOLO layout.
+    """Read a split of images with boxes, in VOC, COCO or YOLO layout.
 
     Args:
         path: the data set: a folder, or a YOLO yaml.
-        split: one of `splits`, years and other spellings allowed; None is ``default_split(path, "fit")``.
-        layout: ``"voc"``, ``"coco"`` or ``"yolo"``; recognised when None.
+        split: one of `splits`, in any spelling; ``default_split(path, "fit")`` when None.
+        layout: ``"voc"``, ``"coco"`` or ``"yolo"``; detected automatically when None.
 
     Raises:
-        UserError: an unknown layout or split, class folders, no image, or a file at fault: the message
-            names it and the object in it.
+        UserError: the layout or the split is unknown, the data set has class folders or no image, or a file
+            is invalid; the message names the file and the object in it.
+
+    Examples:
+        >>> read_detection("nowhere")
+        Traceback (most recent call last):
+        sppnet.errors.UserError: nowhere: expected a folder of labelled images, got no such folder
     """
     root = Path(path)
     found = _layout(root, layout)
     if found == "folders":
-        wanted = "images with boxes in VOC, COCO or YOLO layout"
-        raise UserError(root, wanted, "class folders", "They are for classification")
-    part = _split(root, split, found)
+        expected = "images with boxes in VOC, COCO or YOLO layout"
+        raise UserError(root, expected, "class folders", "They are for classification.")
+    name = _split(root, split, found)
     with reading(root):
         match found:
             case "voc":
-                read = read_voc(root, part)
+                read = read_voc(root, name)
             case "coco":
-                read = read_coco(root, part)
+                read = read_coco(root, name)
             case "yolo":
-                read = read_yolo(root, part)
+                read = read_yolo(root, name)
     if not read.items:
-        raise UserError(root, f"images in {_said(part)}", "none")
+        raise UserError(root, f"images in {_described(name)}", "none")
     return read
 
 
 def read_classification(
     path: PathLike, split: str | None = None, layout: str | None = None
 ) -> ClassificationSet:
-    """Images of one class each, in class folders.
+    """Read a split of class folders.
 
     Args:
         path: the folder.
-        split: one of `splits`, other spellings allowed; None is ``default_split(path, "fit")``.
-        layout: ``"folders"``; recognised when None.
+        split: one of `splits`, in any spelling; ``default_split(path, "fit")`` when None.
+        layout: ``"folders"``; detected automatically when None.
 
     Raises:
-        UserError: an unknown layout or split, another layout, fewer than two classes, or a class folder
-            without images.
+        UserError: the layout or the split is unknown, there are fewer than two classes, or a class folder has
+            no images.
+
+    Examples:
+        >>> read_classification("nowhere")
+        Traceback (most recent call last):
+        sppnet.errors.UserError: nowhere: expected a folder of labelled images, got no such folder
     """
     root = Path(path)
     found = _layout(root, layout)
     if found != "folders":
-        raise UserError(root, "a folder of images for each class", f"boxes in {found.upper()} layout")
-    part = _split(root, split, found)
+        raise UserError(root, "a folder of images per class", f"boxes in {found.upper()} layout")
+    name = _split(root, split, found)
     with reading(root):
-        read = read_folders(root, part)
+        read = read_folders(root, name)
     if not read.items:
-        raise UserError(root, f"images in {_said(part)}", "none")
+        raise UserError(root, f"images in {_described(name)}", "none")
     return read
 
 
@@ -178,5 +216,5 @@ def _split(root: Path, split: str | None, layout: Layout) -> str:
     return pick_split(root, split, splits(root, layout))
 
 
-def _said(split: str) -> str:
-    return f"the split {split}" if split else "it"
+def _described(split: str) -> str:
+    return f"the split {split}" if split else "the data set"

@@ -1,4 +1,4 @@
-"""What a reader left out, counted for the user."""
+"""Notes on files that a reader skipped."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ OTHER_ENDINGS = (
     ".nef", ".orf", ".pcx",
     ".pef", ".psb", ".psd", ".raf", ".raw", ".rw2", ".sgi", ".sr2", ".svg", ".tga", ".webm", ".wmf", ".xcf",
 )  # fmt: skip
-"""Endings of images and videos that are not read, in lower case."""
+"""Extensions of unsupported images and videos, in lower case."""
 
 
 def skipped(files: Iterable[Path]) -> tuple[str, ...]:
-    """A note on the files that are images but are not read; nothing where there are none.
+    """Return a note on images and videos of unsupported types; empty if there are none.
 
     Examples:
         >>> skipped([Path("a.HEIC"), Path("b.heic"), Path("c.jpg")])
-        ('2 files of types that are not read left out (2 .heic)',)
+        ('2 files of unsupported types left out (2 .heic)',)
     """
     counts = Counter(path.suffix.lower() for path in files if path.suffix.lower() in OTHER_ENDINGS)
     if not counts:
         return ()
     kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(counts.items()))
-    return (f"{plural(sum(counts.values()), 'file')} of types that are not read left out ({kinds})",)
+    return (f"{plural(sum(counts.values()), 'file')} of unsupported types left out ({kinds})",)
 
 
 def counted(found: Sequence[Path | str], one: str, several: str, what: str) -> tuple[str, ...]:
-    """A note that counts and names files; nothing where there are none.
+    """Return a note that counts and lists files; empty if there are none.
 
     Examples:
         >>> counted([Path("x/a.jpg")], "image", "images", "without an annotation left out")

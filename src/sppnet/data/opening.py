@@ -1,4 +1,4 @@
-"""Opening image files: the header, the limit of pixels, and the orientation."""
+"""Open image files: header, limit of pixels and orientation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sppnet.structures import ImageSize
 
 _MAX_MEGAPIXELS = "SPPNET_MAX_MEGAPIXELS"
 _ORIENTATION = 0x0112
-TURNS = {
+TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -27,10 +27,10 @@ _opening = threading.Lock()
 
 
 def max_pixels() -> int:
-    """Most pixels of an image: the environment's ``SPPNET_MAX_MEGAPIXELS`` million, or Pillow's own limit.
+    """Return the pixel limit of images: ``SPPNET_MAX_MEGAPIXELS`` of the environment, else that of Pillow.
 
     Raises:
-        UserError: a value that is no positive number.
+        UserError: the value is not a positive number.
 
     Examples:
         >>> getfixture("monkeypatch").setenv("SPPNET_MAX_MEGAPIXELS", "200")
@@ -50,18 +50,18 @@ def max_pixels() -> int:
 
 
 def upright_size(image: Image.Image) -> tuple[ImageSize, bool]:
-    """The size after EXIF rotation, and whether that swapped the file's height and width."""
+    """Return the size after EXIF rotation, and whether the rotation swaps height and width."""
     width, height = image.size
     tags = getattr(image, "tag_v2", None)
     if tags is not None:
-        # Pillow swaps a rotated TIFF's sides by itself, at opening or at loading by its version.
+        # Pillow swaps the sides of a rotated TIFF itself, on opening or on loading, depending on its version.
         width, height = tags.get(256, width), tags.get(257, height)
-    turned = orientation(image) >= 5
-    return (ImageSize(width, height), True) if turned else (ImageSize(height, width), False)
+    swapped = orientation(image) >= 5
+    return (ImageSize(width, height), True) if swapped else (ImageSize(height, width), False)
 
 
 def path_of(source: str | os.PathLike[str]) -> Path:
-    """The path; one with a NUL character is refused."""
+    """Return the path; raise `UserError` for a NUL character."""
     path = Path(source)
     if "\0" in str(path):
         raise UserError("image", "a path without NUL characters", repr(str(path)))
@@ -69,10 +69,10 @@ def path_of(source: str | os.PathLike[str]) -> Path:
 
 
 def open_image(path: Path) -> Image.Image:
-    """An image file, its header read.
+    """Open an image file and read its header.
 
     Raises:
-        UserError: no such file, no image, or one of more than `max_pixels`.
+        UserError: the file is missing, not an image, or has more than `max_pixels`.
     """
     try:
         if not path.is_file():
@@ -84,40 +84,41 @@ def open_image(path: Path) -> Image.Image:
 
 
 def open_file(file: Path | BinaryIO, where: object, *, empty: bool) -> Image.Image:
-    """As `open_image`; ``where`` names the file in errors."""
+    """Open an image file like `open_image`; ``where`` names it in errors."""
     limit = max_pixels()
     try:
-        # Pillow's own limit is the module's: it is lifted for this call alone, and ours checked instead.
+        # The limit of Pillow is global: it is disabled for this call only, and `max_pixels` is checked
+        # instead.
         with _opening:
-            known, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            previous, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 image = Image.open(file)
             finally:
-                Image.MAX_IMAGE_PIXELS = known
+                Image.MAX_IMAGE_PIXELS = previous
     except UnidentifiedImageError as error:
-        raise UserError(where, "an image", "an empty file" if empty else "a file of no known type") from error
-    except Exception as error:  # what a broken header makes of a decoder has no common type
+        raise UserError(where, "an image", "an empty file" if empty else "a file of unknown type") from error
+    except Exception as error:  # exceptions of decoders for damaged headers have no common type
         raise UserError(where, "a readable image", reason(error)) from error
     if image.width * image.height > limit:
-        got = f"{image.width} x {image.height} = {image.width * image.height:,}"
+        got = f"{image.width} x {image.height} = {image.width * image.height:,} pixels"
         image.close()
-        todo = "If the image can be trusted, set --max-megapixels or SPPNET_MAX_MEGAPIXELS"
-        raise UserError(where, f"an image of at most {limit:,} pixels", got, todo)
+        hint = "If the image can be trusted, set --max-megapixels or SPPNET_MAX_MEGAPIXELS."
+        raise UserError(where, f"an image of at most {limit:,} pixels", got, hint)
     return image
 
 
 def reason(error: Exception) -> str:
-    """What an exception says, or its type where it says nothing."""
+    """Return the message of an exception, or its type if it has none."""
     return str(error) or type(error).__name__
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, without decoding the image."""
+    """Return the EXIF orientation, 1 to 8, without decoding the image."""
     if image.format == "PNG" and "exif" not in image.info and "Raw profile type exif" not in image.info:
-        # Its getexif would decode the whole image in search of a late chunk.
+        # Here getexif would decode the whole image to find a chunk at the end.
         return 1
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block says nothing about the pixels, which are still good
+    except Exception:  # a damaged EXIF block does not affect the pixels
         return 1
-    return value if value in TURNS else 1
+    return value if value in TRANSPOSES else 1

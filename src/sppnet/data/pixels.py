@@ -1,4 +1,4 @@
-"""Colour modes, depths and arrays to uint8 RGB."""
+"""Convert images of any colour mode and depth, arrays and tensors to uint8 RGB."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TENSORS = "a tensor [3, H, W] in RGB, [4, H, W] in RGBA or [1, H, W] in grey, of
 
 
 def rgb_pixels(image: Image.Image) -> Pixels:
-    """Decoded pixels of any mode as uint8 RGB; whatever is transparent lies on white."""
+    """Convert a decoded image of any mode to uint8 RGB; transparent pixels are blended with white."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return np.asarray(image)
     if image.mode.startswith(("I", "F")):
@@ -33,7 +33,7 @@ def rgb_pixels(image: Image.Image) -> Pixels:
         assert converted is not None
         return np.asarray(converted)
     if image.has_transparency_data:
-        # Premultiplied modes convert only to their plain twin.
+        # Premultiplied modes can only be converted to their straight counterpart.
         plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
         clear = (image.convert(plain) if plain else image).convert("RGBA")
         white = Image.new("RGBA", clear.size, "white")
@@ -42,15 +42,15 @@ def rgb_pixels(image: Image.Image) -> Pixels:
 
 
 def grey_to_rgb(grey: Pixels) -> Pixels:
-    """uint8 ``[H, W]`` to ``[H, W, 3]``."""
+    """Repeat uint8 ``[H, W]`` to ``[H, W, 3]``."""
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def array_pixels(array: NDArray[Any], where: str = "image") -> Pixels:
-    """An array of `ARRAYS` as uint8 RGB.
+    """Convert an array (see `ARRAYS`) to uint8 RGB ``[H, W, 3]``.
 
     Raises:
-        UserError: an array of another shape or type, or floats out of 0..1.
+        UserError: the array has another shape or dtype, or floats outside 0..1.
 
     Examples:
         >>> array_pixels(np.array([[0.0, 1.0]])).tolist()
@@ -59,8 +59,8 @@ def array_pixels(array: NDArray[Any], where: str = "image") -> Pixels:
     grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     colour = array.ndim == 3 and array.shape[2] in (3, 4)
     deep = grey and array.dtype == np.uint16
-    right = array.dtype == np.uint8 or deep or array.dtype.kind == "f"
-    if not right or 0 in array.shape or not (grey or colour):
+    valid = array.dtype == np.uint8 or deep or array.dtype.kind == "f"
+    if not valid or 0 in array.shape or not (grey or colour):
         raise UserError(where, ARRAYS, f"{array.dtype} {list(array.shape)}", _array_hint(array))
     if array.dtype.kind == "f":
         array = _unit_to_uint8(array, where)
@@ -75,18 +75,18 @@ def array_pixels(array: NDArray[Any], where: str = "image") -> Pixels:
 
 
 def tensor_pixels(tensor: Tensor, where: str = "image") -> Pixels:
-    """A tensor of `TENSORS`, on any device, as uint8 RGB.
+    """Convert a tensor (see `TENSORS`) on any device to uint8 RGB ``[H, W, 3]``.
 
     Raises:
-        UserError: a tensor of another shape or type, or floats out of 0..1.
+        UserError: the tensor has another shape or dtype, or floats outside 0..1.
 
     Examples:
         >>> tensor_pixels(torch.ones(3, 1, 2)).tolist()
         [[[255, 255, 255], [255, 255, 255]]]
     """
     got = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-    right = tensor.ndim == 3 and tensor.shape[0] in (1, 3, 4) and 0 not in tensor.shape
-    if not right or not (tensor.dtype == torch.uint8 or tensor.is_floating_point()):
+    valid = tensor.ndim == 3 and tensor.shape[0] in (1, 3, 4) and 0 not in tensor.shape
+    if not valid or not (tensor.dtype == torch.uint8 or tensor.is_floating_point()):
         raise UserError(where, TENSORS, got, _tensor_hint(tensor))
     values = tensor.detach().cpu()
     if values.is_floating_point():
@@ -96,25 +96,25 @@ def tensor_pixels(tensor: Tensor, where: str = "image") -> Pixels:
 
 def _array_hint(array: NDArray[Any]) -> str:
     if array.ndim == 4:
-        return "Pass the images of a batch as a list"
+        return "Pass the images of a batch as a list."
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
-        return "Move the channels last: array.transpose(1, 2, 0)"
+        return "Move the channels last: array.transpose(1, 2, 0)."
     if array.dtype.kind in "iu" and array.dtype != np.uint8:
-        return "Convert it: array.astype(numpy.uint8)"
+        return "Convert it: array.astype(numpy.uint8)."
     return ""
 
 
 def _tensor_hint(tensor: Tensor) -> str:
     if tensor.ndim == 4:
-        return "Pass the images of a batch as a list: list(batch)"
+        return "Pass the images of a batch as a list: list(batch)."
     if tensor.ndim == 3 and tensor.shape[2] in (3, 4) and tensor.shape[0] not in (1, 3, 4):
-        return "Move the channels first: tensor.permute(2, 0, 1)"
+        return "Move the channels first: tensor.permute(2, 0, 1)."
     return ""
 
 
 def _unit_to_uint8(values: NDArray[Any], where: str) -> Pixels:
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # a NaN fails too
+    if not (low >= 0 and high <= 1):  # NaN fails, too
         hint = "Divide by 255" if low >= 0 and high <= 255 else "Undo the normalisation first"
         raise UserError(where, "floats in 0..1", f"values in {low:.4g}..{high:.4g}", hint)
     return np.rint(values * 255).astype(np.uint8)
@@ -133,7 +133,7 @@ def _grey_to_uint8(values: NDArray[Any], mode: str) -> Pixels:
 
 
 def _deep_to_uint8(values: NDArray[np.uint16]) -> Pixels:
-    """The upper 8 of the 10, 12, 14 or 16 bits that the greatest value needs; up to 8 bits stay."""
+    """Return the upper 8 of the 10, 12, 14 or 16 bits of the maximum; values up to 255 do not change."""
     high = int(values.max())
     bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
     return (values >> (bits - 8)).astype(np.uint8)

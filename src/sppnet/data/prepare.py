@@ -1,4 +1,4 @@
-"""Reading a data set for fitting or for evaluation: damaged, held-out and unknown parts are settled first."""
+"""Read a data set for fitting or evaluation: check its images, hold out images, and match its classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import TypeAlias
 import torch
 
 from sppnet.data.changes import classification_for, detection_for
-from sppnet.data.holdout import FittedOn, fit_share, is_undivided, part_to_fit, part_to_measure, usable_images
+from sppnet.data.holdout import (
+    FittedOn,
+    fit_share,
+    images_to_evaluate,
+    images_to_fit,
+    is_undivided,
+    usable_images,
+)
 from sppnet.data.layouts import default_split, read_classification, read_detection
 from sppnet.structures import ClassificationSet, DetectionItem, DetectionSet
 
@@ -20,11 +27,15 @@ ClassificationData: TypeAlias = str | os.PathLike[str] | ClassificationSet
 
 @dataclass(frozen=True)
 class Division:
-    """How an undivided data set is divided for a fit.
+    """The division of a data set without splits.
 
     Attributes:
-        share: the share of the images that is held out for evaluation; None for the default of `fit_share`.
-        seed: of the choice.
+        share: the share of the images that is held out for evaluation; None for the default.
+        seed: seed of the random choice.
+
+    Examples:
+        >>> Division(share=0.2, seed=0).share
+        0.2
     """
 
     share: float | None
@@ -34,30 +45,44 @@ class Division:
 def detection_to_fit(
     data: DetectionData, split: str | None, layout: str | None, division: Division, *, skip_bad: bool
 ) -> tuple[DetectionSet, FittedOn]:
-    """The images with boxes to fit on, all of which can be decoded, and the record of them.
+    """Read the images with boxes to fit on, and check that all of them can be decoded.
 
     Args:
-        data: a path, or a data set that was read.
-        split: the part to fit on; the part for training when None.
-        layout: of the path, where looking is not enough.
-        division: of an undivided data set.
-        skip_bad: leave damaged images out.
+        data: a path or a data set object.
+        split: the split to fit on; the training split when None.
+        layout: the layout of the path; detected automatically when None.
+        division: the division of a data set without splits.
+        skip_bad: skip damaged images.
+
+    Returns:
+        The images, and the record of the fitted and the held-out images.
 
     Raises:
-        UserError: data at fault, or damaged images, all of them listed.
+        UserError: the data are invalid, or images are damaged; the message lists them.
+
+    Examples:
+        >>> detection_to_fit("nowhere", None, None, Division(None, 0), skip_bad=False)
+        Traceback (most recent call last):
+        sppnet.errors.UserError: nowhere: expected a folder of labelled images, got no such folder
     """
     share = fit_share(data, split, layout, division.share)
     dataset = data if isinstance(data, DetectionSet) else read_detection(data, split, layout)
-    return part_to_fit(usable_images(dataset, skip_bad=skip_bad), share, division.seed)
+    return images_to_fit(usable_images(dataset, skip_bad=skip_bad), share, division.seed)
 
 
 def classification_to_fit(
     data: ClassificationData, split: str | None, layout: str | None, division: Division, *, skip_bad: bool
 ) -> tuple[ClassificationSet, FittedOn]:
-    """The images of one class each to fit on; otherwise as `detection_to_fit`."""
+    """Read the images of one class each to fit on; otherwise like `detection_to_fit`.
+
+    Examples:
+        >>> classification_to_fit("nowhere", None, None, Division(None, 0), skip_bad=False)
+        Traceback (most recent call last):
+        sppnet.errors.UserError: nowhere: expected a folder of labelled images, got no such folder
+    """
     share = fit_share(data, split, layout, division.share)
     dataset = data if isinstance(data, ClassificationSet) else read_classification(data, split, layout)
-    return part_to_fit(usable_images(dataset, skip_bad=skip_bad), share, division.seed)
+    return images_to_fit(usable_images(dataset, skip_bad=skip_bad), share, division.seed)
 
 
 def detection_to_measure(
@@ -70,26 +95,35 @@ def detection_to_measure(
     skip_bad: bool = False,
     unlearned: Collection[str] = (),
 ) -> tuple[DetectionSet, dict[str, object]]:
-    """The images with boxes to evaluate on, and the facts that `part_to_measure` states of them.
+    """Read the images with boxes to evaluate on.
 
     Args:
-        data: a path, or a data set that was read.
-        split: the part to evaluate on; the part for validation or test when None.
-        layout: of the path, where looking is not enough.
-        names: the run's classes.
-        record: what the run was fitted on, where this is known.
-        skip_bad: leave damaged images out.
-        unlearned: classes that the run could not learn for want of objects; objects of them do not count.
+        data: a path or a data set object.
+        split: the split to evaluate on; the validation or test split when None.
+        layout: the layout of the path; detected automatically when None.
+        names: the classes of the run.
+        record: the record of the fit, if known.
+        skip_bad: skip damaged images.
+        unlearned: classes without objects in fitting; their objects are ignored.
+
+    Returns:
+        The images, and a dictionary of ``"held_out"`` (whether only images that were not fitted on are used)
+        and ``"trained_on"`` (number of used images that were fitted on; None if unknown).
 
     Raises:
-        UserError: data at fault, objects of other classes, or damaged images, all of them listed.
+        UserError: the data are invalid or have objects of other classes, or images are damaged.
+
+    Examples:
+        >>> detection_to_measure("nowhere", None, None, ("cat",), None)
+        Traceback (most recent call last):
+        sppnet.errors.UserError: nowhere: expected a folder of labelled images, got no such folder
     """
     undivided = is_undivided(data, split, layout)
     if not isinstance(data, DetectionSet):
-        part = default_split(data, "evaluate", layout) if split is None else split
-        data = read_detection(data, part, layout)
+        name = default_split(data, "evaluate", layout) if split is None else split
+        data = read_detection(data, name, layout)
     dataset = detection_for(_without_objects_of(data, set(unlearned) - set(names)), names)
-    return part_to_measure(usable_images(dataset, skip_bad=skip_bad), record, undivided=undivided)
+    return images_to_evaluate(usable_images(dataset, skip_bad=skip_bad), record, undivided=undivided)
 
 
 def classification_to_measure(
@@ -101,25 +135,31 @@ def classification_to_measure(
     *,
     skip_bad: bool = False,
 ) -> tuple[ClassificationSet, dict[str, object]]:
-    """The images of one class each to evaluate on; otherwise as `detection_to_measure`."""
+    """Read the images of one class each to evaluate on; otherwise like `detection_to_measure`.
+
+    Examples:
+        >>> classification_to_measure("nowhere", None, None, ("cat",), None)
+        Traceback (most recent call last):
+        sppnet.errors.UserError: nowhere: expected a folder of labelled images, got no such folder
+    """
     undivided = is_undivided(data, split, layout)
     if not isinstance(data, ClassificationSet):
-        part = default_split(data, "evaluate", layout) if split is None else split
-        data = read_classification(data, part, layout)
+        name = default_split(data, "evaluate", layout) if split is None else split
+        data = read_classification(data, name, layout)
     dataset = classification_for(data, names)
-    return part_to_measure(usable_images(dataset, skip_bad=skip_bad), record, undivided=undivided)
+    return images_to_evaluate(usable_images(dataset, skip_bad=skip_bad), record, undivided=undivided)
 
 
 def _without_objects_of(dataset: DetectionSet, names: Collection[str]) -> DetectionSet:
-    """Without the objects of some classes; ``notes`` counts them."""
+    """Remove the objects of some classes; ``notes`` counts them."""
     numbers = torch.tensor([k for k, name in enumerate(dataset.names) if name in names], dtype=torch.int64)
     count = 0
 
     def changed(item: DetectionItem) -> DetectionItem:
         nonlocal count
-        gone = torch.isin(item.truth.labels, numbers)
-        count += int(gone.sum())
-        return replace(item, truth=item.truth[~gone]) if bool(gone.any()) else item
+        removed = torch.isin(item.truth.labels, numbers)
+        count += int(removed.sum())
+        return replace(item, truth=item.truth[~removed]) if bool(removed.any()) else item
 
     items = tuple(map(changed, dataset.items))
     if not count:

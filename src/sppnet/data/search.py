@@ -1,4 +1,4 @@
-"""Finding the images that paths, folders and globs stand for."""
+"""Find the images of paths, folders and globs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ IMAGE_ENDINGS = (
     ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm",
     ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-"""The file endings, in lower case, that folders and globs are searched for."""
+"""The extensions of images in folders and globs, in lower case."""
 
 OUTPUT_MARK = ".sppnet-predictions.jsonl"
-"""The file that lists what `sppnet predict` wrote into a folder; `find_images` skips those files."""
+"""The file that lists the outputs of `sppnet predict` in a folder; `find_images` skips these files."""
 
 
 def find_images(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The images that paths, folders and globs stand for, each once, in the order given.
+    """List the images of paths, folders and globs, without duplicates, in the given order.
 
-    A file is taken whatever its ending. Of folders (with all their subfolders, hidden ones left out) and of
-    globs (``**`` included) the files with one of `IMAGE_ENDINGS` are taken, sorted. What ``sppnet predict``
-    wrote is left out.
+    A file may have any extension. Folders are searched with their subfolders, except for hidden ones; globs
+    may contain ``**``. Both give the files with one of `IMAGE_ENDINGS`, sorted. Outputs of ``sppnet
+    predict`` are skipped.
+
+    Args:
+        sources: paths, folders and globs.
 
     Raises:
-        UserError: a source that does not exist, or that holds no image.
+        UserError: a source does not exist or has no image.
 
     Examples:
         >>> from PIL import Image
@@ -58,18 +61,18 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
             raise UserError(source, f"images ({' '.join(IMAGE_ENDINGS)})", "none")
         found.update(dict.fromkeys(images))
     if not found:
-        got = "only images that sppnet predict drew" if sources else "none"
+        got = "only outputs of sppnet predict" if sources else "none"
         raise UserError("sources", "at least one image, folder or glob", got)
     return list(found)
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file has one of `IMAGE_ENDINGS`; hidden files, as macOS adds them, do not count."""
+    """Return whether a path is a file with one of `IMAGE_ENDINGS` that is not hidden."""
     return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
 
 
 def images_under(folder: Path) -> list[Path]:
-    """The images of a folder and of its subfolders, hidden ones and our own output left out, sorted."""
+    """List the images of a folder and its subfolders, sorted, without hidden ones and outputs."""
     images: list[Path] = []
     known: dict[Path, dict[str, dict[str, Any]]] = {}
     for here, folders, names in os.walk(folder, followlinks=False):
@@ -80,7 +83,7 @@ def images_under(folder: Path) -> list[Path]:
 
 
 def written_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """What ``sppnet predict`` wrote into a folder, by file name: the last record of each in its mark."""
+    """Return the last record of each output of ``sppnet predict`` in a folder, by file name."""
     try:
         lines = (folder / OUTPUT_MARK).read_bytes().splitlines()
     except OSError:
@@ -89,7 +92,7 @@ def written_files(folder: Path) -> dict[str, dict[str, Any]]:
     for line in lines:
         try:
             record: object = json.loads(line)
-        except ValueError:  # a line that a killed writer left unfinished
+        except ValueError:  # an incomplete line of a killed writer
             continue
         if isinstance(record, dict) and isinstance(record.get("name"), str):
             records[record["name"]] = cast("dict[str, Any]", record)
@@ -97,7 +100,7 @@ def written_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def is_output(path: Path, known: dict[Path, dict[str, dict[str, Any]]]) -> bool:
-    """Whether a file is one that ``sppnet predict`` wrote, by its name and size; ``known`` caches marks."""
+    """Return whether a file is an output of ``sppnet predict``; ``known`` caches the records of folders."""
     folder = path.parent
     if folder not in known:
         known[folder] = written_files(folder)
@@ -111,5 +114,5 @@ def is_output(path: Path, known: dict[Path, dict[str, dict[str, Any]]]) -> bool:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name with a NUL, or one too long for the file system
+    except (OSError, ValueError):  # the name has a NUL character or is too long
         return False

@@ -1,4 +1,4 @@
-"""Sources that are no files: URLs are refused or, where it is allowed, downloaded."""
+"""Refuse URLs among the sources or, if allowed, download them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from sppnet.errors import UserError
+from sppnet.inputs.sources import is_url
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SCHEMES = ("http", "https")
 _CHUNK = 2**16
 _NAME_LENGTH = 80
@@ -26,27 +26,17 @@ _NAME_LENGTH = 80
 
 @dataclass(frozen=True)
 class DownloadLimits:
-    """What a download may take.
+    """Limits of a download.
 
     Attributes:
-        megabytes: size of a file, at most.
-        timeout: seconds without any answer.
-        seconds: of a whole download.
+        megabytes: largest size of a file.
+        timeout: seconds without a response.
+        seconds: duration of a whole download.
     """
 
     megabytes: float = 200
     timeout: float = 20
     seconds: float = 600
-
-
-def is_url(source: str | os.PathLike[str]) -> bool:
-    """Whether a source has the form ``scheme://...``.
-
-    Examples:
-        >>> is_url("https://example.org/a.jpg"), is_url("photos/a.jpg"), is_url("C:/a.jpg")
-        (True, False, False)
-    """
-    return isinstance(source, str) and _URL.match(source) is not None
 
 
 def local_sources(
@@ -56,17 +46,19 @@ def local_sources(
     allow_download: bool = False,
     limits: DownloadLimits | None = None,
 ) -> list[str]:
-    """Put a downloaded file in the place of every URL among the sources.
+    """Replace every URL among the sources by a downloaded file.
 
     Args:
         sources: paths, globs and URLs.
-        folder: where downloads go; made for the first one. A file that is there is not fetched again.
-        allow_download: refuse URLs otherwise; nothing is fetched unless all sources are allowed.
-        limits: of each file.
+        folder: the folder of downloads, made if needed. An existing file is not downloaded again.
+        allow_download: whether URLs are allowed; all sources are checked before the first download.
+        limits: limits of each file.
+
+    Returns:
+        Paths and globs.
 
     Raises:
-        UserError: a URL where none is allowed, of another scheme than http and https, or that cannot be
-            downloaded within the limits.
+        UserError: a URL is not allowed, is neither http nor https, or cannot be downloaded within the limits.
 
     Examples:
         >>> local_sources(["a.jpg", "b/*.png"], Path("downloads"))
@@ -74,8 +66,8 @@ def local_sources(
     """
     for url in filter(is_url, sources):
         if not allow_download:
-            todo = "Download it first, or give --allow-download"
-            raise UserError(url, "a file, a folder or a glob", "a URL", todo)
+            hint = "Download it first, or pass --allow-download."
+            raise UserError(url, "a file, a folder or a glob", "a URL", hint)
         _check_scheme(url)
     return [
         str(download(source, folder, limits or DownloadLimits())) if is_url(source) else source
@@ -84,7 +76,7 @@ def local_sources(
 
 
 def download(url: str, folder: Path, limits: DownloadLimits) -> Path:
-    """Fetch a file over http or https; see `local_sources`."""
+    """Download a file over http or https; see `local_sources`."""
     _check_scheme(url)
     opener = urllib.request.build_opener(_Redirects())
     request = urllib.request.Request(url, headers={"User-Agent": "sppnet"})
@@ -94,13 +86,13 @@ def download(url: str, folder: Path, limits: DownloadLimits) -> Path:
         if path.suffix != ".part":
             return path
     try:
-        with opener.open(request, timeout=limits.timeout) as answer:
-            target = folder / (start + _file_name(url, answer.headers.get_content_type()))
+        with opener.open(request, timeout=limits.timeout) as response:
+            target = folder / (start + _file_name(url, response.headers.get_content_type()))
             folder.mkdir(parents=True, exist_ok=True)
             part = target.with_name(target.name + ".part")
             try:
                 with part.open("wb") as stream:
-                    _copy(answer, stream, url, limits)
+                    _copy(response, stream, url, limits)
                 os.replace(part, target)
             finally:
                 part.unlink(missing_ok=True)
@@ -113,7 +105,7 @@ def download(url: str, folder: Path, limits: DownloadLimits) -> Path:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https only."""
+    """Follow redirects to http and https only."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
@@ -124,30 +116,30 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 def _check_scheme(url: str) -> None:
     if urlsplit(url).scheme.lower() not in _SCHEMES:
-        raise UserError(url, "a URL of http or https, or a path", f"one of {url.partition(':')[0]}")
+        raise UserError(url, "a URL of http or https, or a path", f"a URL of {url.partition(':')[0]}")
 
 
-def _copy(answer: Any, stream: IO[bytes], url: str, limits: DownloadLimits) -> None:
+def _copy(response: Any, stream: IO[bytes], url: str, limits: DownloadLimits) -> None:
     most = int(limits.megabytes * 1e6)
-    wanted = f"a file of at most {limits.megabytes:g} MB"
-    length = answer.headers.get("Content-Length", "")
+    expected = f"a file of at most {limits.megabytes:g} MB"
+    length = response.headers.get("Content-Length", "")
     if length.isdigit() and int(length) > most:
-        raise UserError(url, wanted, f"{int(length) / 1e6:.1f} MB")
+        raise UserError(url, expected, f"{int(length) / 1e6:.1f} MB")
     end = time.monotonic() + limits.seconds
     count = 0
-    while chunk := answer.read1(_CHUNK):
+    while chunk := response.read1(_CHUNK):
         count += len(chunk)
         if count > most:
-            raise UserError(url, wanted, "more")
+            raise UserError(url, expected, "a larger file")
         if time.monotonic() > end:
-            raise UserError(url, f"a download of at most {limits.seconds:g} seconds", "a slower one")
+            raise UserError(url, f"a download of at most {limits.seconds:g} seconds", "a slower download")
         stream.write(chunk)
     if length.isdigit() and count != int(length):
-        raise UserError(url, f"{length} bytes", f"{count} before the connection ended")
+        raise UserError(url, f"{length} bytes", f"{count} bytes before the connection ended")
 
 
 def _file_name(url: str, kind: str) -> str:
-    """A harmless file name of the URL's last part, with an ending after the content type if it has none."""
+    """Return a safe file name from a URL, with the extension of its content type if needed."""
     name = re.sub(r"[^\w.-]+", "_", PurePosixPath(unquote(urlsplit(url).path)).name).strip(".")
     stem, ending = os.path.splitext(name)
     return (stem or "download")[:_NAME_LENGTH] + (ending[:10] or mimetypes.guess_extension(kind) or "")

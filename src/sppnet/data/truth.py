@@ -1,4 +1,4 @@
-"""From annotated numbers to `GroundTruth`: what every layout's reader checks and reports in the same way."""
+"""Check annotated boxes and convert them to `GroundTruth`, for the readers of all layouts."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from sppnet.inputs.words import plural, shortened
 from sppnet.structures import Boxes, GroundTruth, ImageSize
 
 NO_SIZE = ImageSize(1, 1)
-"""Stands for the size of a damaged image, of which no objects are read."""
+"""The size of a damaged image, whose objects are not read."""
 
 OVERHANG = 1.0
-"""Pixels by which a box may leave its image, for rounding's sake; it is clipped then."""
+"""Pixels by which a box may exceed its image because of rounding; it is clipped."""
 
-_ROUNDING = 2  # pixels by which a stated size may be off before boxes are scaled
+_ROUNDING = 2  # pixels by which a stated size may differ before boxes are scaled
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """One object as a file describes it.
+    """An annotated object.
 
     Attributes:
-        where: the file and the place in it, for messages.
-        shown: the box as the file has it, for messages.
-        xyxy: its box in pixels, continuous edges.
-        label: its class number.
-        difficult: VOC's flag.
-        crowd: COCO's flag.
+        where: the file and the position in it, for messages.
+        shown: the box as written in the file, for messages.
+        xyxy: the box in pixels, with continuous edges.
+        label: the class number.
+        difficult: the flag ``difficult`` of VOC.
+        crowd: the flag ``iscrowd`` of COCO.
     """
 
     where: str
@@ -46,15 +46,15 @@ class Annotated:
 
 
 def make_truth(objects: Sequence[Annotated], names: tuple[str, ...], size: ImageSize) -> GroundTruth:
-    """The objects of one image, their boxes clipped to it.
+    """Convert the objects of an image, with boxes clipped to it.
 
-    A box without area stays as it is: COCO has some, and its metric counts them.
+    A box without area is not removed, because COCO has some and its metric counts them.
 
     Raises:
-        UserError: a box that is no box, or that leaves its image by more than `OVERHANG`.
+        UserError: a box is invalid or exceeds its image by more than `OVERHANG`.
     """
-    kept = [_checked(found, size) for found in objects]
-    xyxy = torch.tensor(kept, dtype=torch.float32).reshape(-1, 4)
+    boxes = [_checked(found, size) for found in objects]
+    xyxy = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     return GroundTruth(
         Boxes(xyxy, size),
         torch.tensor([found.label for found in objects], dtype=torch.int64),
@@ -67,22 +67,20 @@ def make_truth(objects: Sequence[Annotated], names: tuple[str, ...], size: Image
 def _checked(found: Annotated, size: ImageSize) -> tuple[float, float, float, float]:
     x0, y0, x1, y1 = found.xyxy
     if not all(map(math.isfinite, found.xyxy)) or x1 < x0 or y1 < y0:
-        raise UserError(
-            found.where, "a box whose left lies left of its right and whose top above its bottom", found.shown
-        )
-    over = max(-x0, -y0, x1 - size.width, y1 - size.height)
+        raise UserError(found.where, "a box with x0 <= x1 and y0 <= y1", found.shown)
+    excess = max(-x0, -y0, x1 - size.width, y1 - size.height)
     outside = x0 >= size.width or y0 >= size.height or x1 <= 0 or y1 <= 0
-    if over > OVERHANG or outside:
-        wanted = f"a box inside its image of {size.width} x {size.height} pixels (width x height)"
-        raise UserError(found.where, wanted, found.shown, "Correct the box or take it out")
+    if excess > OVERHANG or outside:
+        expected = f"a box inside its image of {size.width} x {size.height} pixels (width x height)"
+        raise UserError(found.where, expected, found.shown, "Correct or remove the box.")
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(size.width)), min(y1, float(size.height))
 
 
 class Sizes:
-    """The sizes of a data set's images, and how its boxes have to be scaled to fit them.
+    """Scale the boxes of a data set to the sizes of its images.
 
-    The image is trusted, not what the annotation states of it: images are often resized after they were
-    labelled. Where both differ by a factor, the boxes are scaled by it.
+    Images are often resized after they were labelled. If the size in the annotation differs from that of the
+    image by a factor, the boxes are scaled by it.
 
     Examples:
         >>> Sizes().notes()
@@ -100,45 +98,45 @@ class Sizes:
         objects: Sequence[Annotated],
         names: tuple[str, ...],
     ) -> GroundTruth:
-        """The objects of one image on its size after EXIF rotation; none of a damaged image.
+        """Convert the objects of an image, after EXIF rotation; a damaged image gets none.
 
         Args:
             image: the image.
-            annotation: the file that describes it, for messages.
-            stated: the size that the annotation gives.
-            objects: its objects, in pixels of the stated size.
+            annotation: the annotation file, for messages.
+            stated: the size in the annotation.
+            objects: the objects, in pixels of the stated size.
             names: the class names of the data set.
 
         Raises:
-            UserError: no such image; a box outside it; EXIF rotation swaps its sides and ``stated``
-                is its size before that; or the stated size has another aspect than the image.
+            UserError: the image is missing, a box is outside of it, the stated size is that before EXIF
+                rotation, or the stated size has another aspect ratio than the image.
         """
-        shape = shape_of_sound(image)
+        shape = readable_shape(image)
         if shape is None:
             return make_truth((), names, stated or NO_SIZE)
-        size, turned = shape
+        size, swapped = shape
         if stated is None or stated == size:
             return make_truth(objects, names, size)
-        if turned and stated == ImageSize(size.width, size.height):
-            expected = f"boxes on {image.name} as it is shown, {_sides(size)}"
+        if swapped and stated == ImageSize(size.width, size.height):
+            expected = f"boxes on {image.name} after its EXIF rotation, {_sides(size)}"
             got = f"the size before its EXIF rotation, {_sides(stated)}"
             raise UserError(
-                annotation, expected, got, "Rotate the image's pixels and drop its EXIF orientation"
+                annotation, expected, got, "Rotate the image's pixels and drop its EXIF orientation."
             )
-        off = max(abs(stated.width - size.width), abs(stated.height - size.height))
-        if not objects or off <= _ROUNDING:
+        difference = max(abs(stated.width - size.width), abs(stated.height - size.height))
+        if not objects or difference <= _ROUNDING:
             return make_truth(objects, names, size)
         if not _same_aspect(stated, size):
             expected = f"the size of {image.name}, {_sides(size)}"
-            todo = "Its boxes cannot be placed: correct the stated size and the boxes, or remove both"
-            raise UserError(annotation, expected, f"a stated size of {_sides(stated)}", todo)
+            hint = "Correct the stated size and the boxes, or remove both."
+            raise UserError(annotation, expected, f"a stated size of {_sides(stated)}", hint)
         change = f"{image.name} from {_sides(stated)} to {_sides(size)}"
         self._scaled.append(change)
         across, down = size.width / stated.width, size.height / stated.height
         return make_truth([_scaled(one, across, down, change) for one in objects], names, size)
 
     def notes(self) -> tuple[str, ...]:
-        """One sentence on the images whose boxes were scaled; nothing where there are none."""
+        """Return a note on the images whose boxes were scaled; empty if there are none."""
         if not self._scaled:
             return ()
         count = plural(len(self._scaled), "image differs", "images differ")
@@ -147,13 +145,13 @@ class Sizes:
         )
 
 
-def shape_of_sound(image: Path) -> tuple[ImageSize, bool] | None:
-    """The size of an image and whether EXIF rotation swapped its sides; None of a damaged file.
+def readable_shape(image: Path) -> tuple[ImageSize, bool] | None:
+    """Return the size of an image and whether EXIF rotation swaps its sides; None for a damaged file.
 
-    A reader goes on then: `check_images` lists all damaged images of a data set together.
+    Readers accept damaged images, because `check_images` lists all of them later.
 
     Raises:
-        UserError: no such file.
+        UserError: the file is missing.
     """
     try:
         return image_shape(image)
@@ -168,10 +166,10 @@ def _sides(size: ImageSize) -> str:
 
 
 def _same_aspect(stated: ImageSize, size: ImageSize) -> bool:
-    """Whether one size is the other times a factor, both rounded to whole pixels."""
+    """Return whether two sizes differ by a factor, up to rounding to whole pixels."""
     factor = max(size.width, size.height) / max(stated.width, stated.height)
-    off = max(abs(size.width - stated.width * factor), abs(size.height - stated.height * factor))
-    return off <= 1 + factor / 2
+    difference = max(abs(size.width - stated.width * factor), abs(size.height - stated.height * factor))
+    return difference <= 1 + factor / 2
 
 
 def _scaled(found: Annotated, across: float, down: float, change: str) -> Annotated:
@@ -181,7 +179,7 @@ def _scaled(found: Annotated, across: float, down: float, change: str) -> Annota
 
 
 def stated_size(height: object, width: object) -> ImageSize | None:
-    """The size that an annotation gives; None where it is missing, 0 or no number."""
+    """Parse the size of an annotation; None if it is missing, 0 or not a number."""
     try:
         return ImageSize(whole(height, ""), whole(width, ""))
     except UserError:
@@ -191,13 +189,13 @@ def stated_size(height: object, width: object) -> ImageSize | None:
 def merged_names(
     pairs: Sequence[tuple[int | str, str]], used: Container[int | str]
 ) -> tuple[dict[str, int | str], tuple[str, ...]]:
-    """One class for each name: its identifier, and a note on the names that several classes have.
+    """Merge classes of the same name, and return the id of each name and a note on merged names.
 
-    Of several identifiers of one name the last one with objects is taken, else the last.
+    The id of merged classes is the last one with objects, else the last one.
 
     Args:
-        pairs: identifier and name of every class, in the order of their numbers.
-        used: the identifiers that have objects.
+        pairs: id and name of every class, in the order of the class numbers.
+        used: the ids with objects.
     """
     table: dict[str, int | str] = {}
     shared: dict[str, None] = {}
@@ -211,5 +209,5 @@ def merged_names(
     if not shared:
         return table, ()
     return table, (
-        f"{plural(len(shared), 'name')} of several classes counted as one class: {shortened(list(shared))}",
+        f"{plural(len(shared), 'name')} of several classes merged into one class: {shortened(list(shared))}",
     )

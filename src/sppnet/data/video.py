@@ -1,10 +1,9 @@
-"""Frames of video files and cameras, and videos of drawn frames."""
+"""Read frames of video files and cameras, and write videos."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -18,31 +17,11 @@ import numpy as np
 
 from sppnet.data.images import Pixels
 from sppnet.errors import MissingExtraError, UserError
+from sppnet.inputs.sources import CAMERA, is_camera
 
-VIDEO_ENDINGS = (
-    ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv",
-)  # fmt: skip
-"""The file endings, in lower case, that are read as videos."""
-
-_CAMERA = re.compile(r"camera(?::(\d+))?")
 _CODECS = ("libx264", "libopenh264", "mpeg4")
 _RATE = Fraction(25)
 _LARGEST_NUMERATOR = 65_535  # of a frame rate, in MPEG-4
-
-
-def is_camera(source: str | os.PathLike[str]) -> bool:
-    """Whether a source is ``camera`` or ``camera:N``, and no file of that name."""
-    return _CAMERA.fullmatch(os.fspath(source)) is not None and not Path(source).exists()
-
-
-def is_video(source: str | os.PathLike[str]) -> bool:
-    """Whether a source is a camera, or a path with one of `VIDEO_ENDINGS`.
-
-    Examples:
-        >>> is_video("tour.MP4"), is_video("camera:1"), is_video("photo.jpg")
-        (True, True, False)
-    """
-    return is_camera(source) or Path(source).suffix.lower() in VIDEO_ENDINGS
 
 
 @dataclass(frozen=True)
@@ -50,8 +29,8 @@ class Frame:
     """A frame of a video.
 
     Attributes:
-        number: its number in the video, from 0.
-        seconds: its time in the video; None where the video does not say.
+        number: its index in the video, from 0.
+        seconds: its time in the video; None if unknown.
         pixels: uint8 ``[H, W, 3]``, RGB, upright.
     """
 
@@ -61,18 +40,18 @@ class Frame:
 
 
 class VideoReader:
-    """Iterate over the frames of a video file or camera; use it as a context.
+    """Iterate over the frames of a video file or camera; a context manager.
 
     Args:
         source: a path, or ``camera:N`` for the N-th camera of the machine.
-        every: only every so many-th frame.
+        every: step between the frames that are yielded.
 
     Attributes:
-        rate: frames per second that are given, those left out not counted.
-        count: number of frames that are given, about; None where it is unknown.
+        rate: yielded frames per second of the video.
+        count: approximate number of yielded frames; None if unknown.
 
     Raises:
-        UserError: no such file or camera, no video, or ``every`` below 1.
+        UserError: the file or camera is missing or not a video, or ``every`` is below 1.
         MissingExtraError: PyAV is not installed.
 
     Examples:
@@ -88,7 +67,7 @@ class VideoReader:
         self.source = os.fspath(source)
         self.every = every
         av = _av()
-        camera = _CAMERA.fullmatch(self.source) if is_camera(source) else None
+        camera = CAMERA.fullmatch(self.source) if is_camera(source) else None
         if camera is None and not Path(source).is_file():
             raise UserError(source, "a video", "a folder" if Path(source).is_dir() else "no such file")
         name, format = (self.source, None) if camera is None else camera_input(int(camera[1] or 0))
@@ -115,7 +94,7 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; a `UserError` ends a video that is damaged, after the frames before the fault."""
+        """Yield the frames; a damaged video raises `UserError` after its intact frames."""
         frames = self._container.decode(self._stream)
         number = 0
         while True:
@@ -126,7 +105,7 @@ class VideoReader:
                 chosen = number % self.every == 0
                 pixels = frame.to_ndarray(format="rgb24") if chosen else None
             if pixels is not None:
-                # The angle is counted counterclockwise, as rot90's is.
+                # The angle is counterclockwise, like that of rot90.
                 yield Frame(number, frame.time, np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90)))
             number += 1
         if not number:
@@ -134,9 +113,9 @@ class VideoReader:
 
 
 class VideoWriter:
-    """Write frames to an MP4 file, H.264 where PyAV has an encoder for it; use it as a context.
+    """Write frames to an MP4 file, with H.264 if PyAV has an encoder for it; a context manager.
 
-    The file appears under its name when the context ends without an error.
+    The file is renamed to its final name when the context ends without an error.
 
     Args:
         path: the file; its folder must exist.
@@ -164,12 +143,12 @@ class VideoWriter:
         return self
 
     def write(self, pixels: Pixels) -> None:
-        """Add a frame, uint8 ``[H, W, 3]``; the first decides the size, others are cut or padded to it."""
+        """Add a frame, uint8 ``[H, W, 3]``; frames are cropped or padded to the size of the first one."""
         av = _av()
         if self._stream is None:
             codec = next(name for name in _CODECS if name in av.codecs_available and _encodes(name))
             self._stream = self._container.add_stream(codec, rate=self.rate)
-            # Chroma has half the resolution, so that sides are even.
+            # Chroma has half the resolution, so that the sides must be even.
             self._stream.height, self._stream.width = (side + side % 2 for side in pixels.shape[:2])
             self._stream.pix_fmt = "yuv420p"
         canvas = np.zeros((self._stream.height, self._stream.width, 3), np.uint8)
@@ -193,7 +172,7 @@ class VideoWriter:
 
 
 def camera_input(number: int, platform: str = sys.platform) -> tuple[str, str]:
-    """The name and FFmpeg input format of a camera.
+    """Return the name and the FFmpeg input format of a camera.
 
     Examples:
         >>> camera_input(1, "linux"), camera_input(0, "darwin")
@@ -208,7 +187,7 @@ def camera_input(number: int, platform: str = sys.platform) -> tuple[str, str]:
 
 @contextmanager
 def _reported(where: object, expected: str) -> Generator[None]:
-    """FFmpeg's errors, and the system's, as `UserError`."""
+    """Turn errors of FFmpeg and of the system into `UserError`."""
     try:
         yield
     except OSError as error:
@@ -223,7 +202,7 @@ def _encodes(codec: str) -> bool:
         return bool(av.Codec(codec, "w").is_encoder)
     except av.FFmpegError:
         return False
-    except ValueError:  # of PyAV for a codec that can only decode
+    except ValueError:  # PyAV raises it for a codec that can only decode
         return False
 
 

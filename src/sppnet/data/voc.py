@@ -1,4 +1,4 @@
-"""PASCAL VOC: an XML file for each image, divided by lists, by folders, or not at all."""
+"""Read data sets in VOC layout: an XML file per image, divided by lists, by folders or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sppnet.data.images import IMAGE_ENDINGS
 from sppnet.data.notes import counted, skipped
 from sppnet.data.splits import WHOLE
 from sppnet.data.truth import Annotated, Sizes, stated_size
-from sppnet.data.voc_places import VocPart, voc_homes, voc_place, xml_files
+from sppnet.data.voc_folders import SplitFolders, voc_layout, voc_layouts, xml_files
 from sppnet.errors import UserError
 from sppnet.inputs.documents import load_xml
 from sppnet.inputs.paths import files_under, name_parts
@@ -21,69 +21,69 @@ from sppnet.inputs.words import shortened
 from sppnet.progress import track
 from sppnet.structures import DetectionItem, DetectionSet, ImageSize
 
-_MANY = 3000  # files that take long enough to want a bar
+_PROGRESS_FROM = 3000  # number of files from which a progress bar is shown
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _FLAG = re.compile(r"\s+[+-]?[01]$")
 _ENDINGS = (*IMAGE_ENDINGS, ".xml")
 
 
 def is_voc(root: Path) -> bool:
-    """Whether ``root``, or one folder in it or in its ``VOCdevkit``, has VOC's files."""
-    return bool(voc_homes(root))
+    """Return whether ``root``, or a folder in it or in its ``VOCdevkit``, is a VOC data set."""
+    return bool(voc_layouts(root))
 
 
 def voc_splits(root: Path) -> tuple[str, ...]:
-    """The files of ``ImageSets/Main`` but for lists of single classes, else the folders train, val, test."""
-    home = voc_place(root)
-    return tuple(home.lists) or tuple(name for name in home.parts if name != WHOLE)
+    """List the splits: the lists of ``ImageSets/Main`` without those of a class, else split folders."""
+    layout = voc_layout(root)
+    return tuple(layout.lists) or tuple(name for name in layout.parts if name != WHOLE)
 
 
 def read_voc(root: Path, split: str) -> DetectionSet:
-    """One split of a VOC data set; its class names are those of all its annotations, sorted.
+    """Read a split of a VOC data set; the classes are those of all its annotations, sorted.
 
-    VOC counts pixels from 1 and includes a box's last pixel: its (xmin, ymin, xmax, ymax) is the
-    continuous (xmin - 1, ymin - 1, xmax, ymax). Without a list of images, images without annotation and
-    annotations without image are left out and counted in ``notes``.
+    VOC counts pixels from 1 and includes the last pixel of a box: (xmin, ymin, xmax, ymax) is the continuous
+    box (xmin - 1, ymin - 1, xmax, ymax). Without a list of images, images without an annotation and
+    annotations without an image are left out and counted in ``notes``.
 
     Args:
-        root: the folder, or one around it (VOCdevkit).
-        split: one of `voc_splits`, or ``""`` for all annotations where there is none.
+        root: the folder of the data set, or a folder around it (VOCdevkit).
+        split: one of `voc_splits`, or ``""`` for all annotations if there is none.
 
     Raises:
-        UserError: a missing or broken file, a listed image without annotation, an object without name
-            or box, a box outside its image, or a size that is not the image's; it names the file and
-            the object.
+        UserError: a file is missing or damaged, a listed image has no annotation, an object has no name or
+            box, a box is outside its image, or a stated size does not match the image. The message names the
+            file and the object.
     """
-    home = voc_place(root)
-    described = {name: _describe_all(part) for name, part in home.parts.items()}
-    every = [one for table in described.values() for one in table.values()]
-    names = tuple(sorted({found.name for one in every for found in one.objects}))
-    chosen = WHOLE if split in home.lists or split == WHOLE else split
-    if chosen not in home.parts or (split == WHOLE and home.lists):
+    layout = voc_layout(root)
+    described = {name: _describe_all(part) for name, part in layout.parts.items()}
+    descriptions = [one for table in described.values() for one in table.values()]
+    names = tuple(sorted({found.name for one in descriptions for found in one.objects}))
+    chosen = WHOLE if split in layout.lists or split == WHOLE else split
+    if chosen not in layout.parts or (split == WHOLE and layout.lists):
         raise UserError(root, f"one of the splits {', '.join(voc_splits(root))}", repr(split))
-    table, files = described[chosen], files_under(home.parts[chosen].images)
-    images = _Images(files, home.parts[chosen].images)
+    table, files = described[chosen], files_under(layout.parts[chosen].images)
+    images = _Images(files, layout.parts[chosen].images)
     keys, notes = list(table), ()
-    if split in home.lists:
-        keys, notes = _listed(home.lists[split], table, images)
+    if split in layout.lists:
+        keys, notes = _listed(layout.lists[split], table, images)
     items: list[DetectionItem] = []
-    sizes, lonely = Sizes(), list[Path]()
-    for key in track(keys, "images", quiet=len(keys) < _MANY):
+    sizes, unmatched = Sizes(), list[Path]()
+    for key in track(keys, "Reading images", quiet=len(keys) < _PROGRESS_FROM):
         one = table[key]
         image = images.find(key, one)
-        if image is None and split in home.lists:
-            wanted = home.parts[chosen].images / f"{key}.jpg"
-            raise UserError(one.path, f"its image, {wanted}", "no such file")
+        if image is None and split in layout.lists:
+            expected = layout.parts[chosen].images / f"{key}.jpg"
+            raise UserError(one.path, f"its image, {expected}", "no such file")
         if image is None:
-            lonely.append(one.path)
+            unmatched.append(one.path)
             continue
         objects = [_annotated(one.path, number, found, names) for number, found in enumerate(one.objects, 1)]
         items.append(DetectionItem(image, key, sizes.truth(image, one.path, one.stated, objects, names)))
     _check_images(items)
-    if split not in home.lists:
-        bare = images.without({item.path for item in items})
-        notes += counted(bare, "image", "images", "without an annotation left out")
-        notes += counted(lonely, "annotation", "annotations", "without an image left out")
+    if split not in layout.lists:
+        unlabelled = images.without({item.path for item in items})
+        notes += counted(unlabelled, "image", "images", "without an annotation left out")
+        notes += counted(unmatched, "annotation", "annotations", "without an image left out")
     notes += sizes.notes() + skipped(files)
     numbers = tuple(range(1, len(names) + 1))
     return DetectionSet(root, "voc", split, names, numbers, tuple(items), notes)
@@ -104,14 +104,14 @@ class _Description:
     objects: tuple[_Object, ...]
 
 
-def _describe_all(part: VocPart) -> dict[str, _Description]:
-    """The annotations of a part by key: their path in its folder without ending."""
-    files = xml_files(part.annotations)
+def _describe_all(folders: SplitFolders) -> dict[str, _Description]:
+    """Read the annotations of a split by key, the path in its folder without extension."""
+    files = xml_files(folders.annotations)
     found: dict[str, _Description] = {}
-    for path in track(files, "annotations", quiet=len(files) < _MANY):
-        key = path.relative_to(part.annotations).with_suffix("").as_posix()
+    for path in track(files, "Reading annotations", quiet=len(files) < _PROGRESS_FROM):
+        key = path.relative_to(folders.annotations).with_suffix("").as_posix()
         if key in found:
-            raise UserError(path, f"one annotation of {key}", f"also {found[key].path.name}")
+            raise UserError(path, f"one annotation of {key}", f"another one in {found[key].path.name}")
         found[key] = _describe(path)
     return found
 
@@ -119,7 +119,7 @@ def _describe_all(part: VocPart) -> dict[str, _Description]:
 def _describe(path: Path) -> _Description:
     tree = load_xml(path)
     if str(tree.tag).lower() != "annotation":
-        raise UserError(path, "an element annotation as the root", str(tree.tag)[:80])
+        raise UserError(path, "a root element annotation", f"the root element {str(tree.tag)[:80]}")
     objects: list[_Object] = []
     for number, node in enumerate(tree.findall("object"), 1):
         where = f"{path}, object {number}"
@@ -143,13 +143,13 @@ def _annotated(path: Path, number: int, found: _Object, names: tuple[str, ...]) 
     try:
         xmin, ymin, xmax, ymax = (real(text or "") for text in found.sides)
     except ValueError as error:
-        raise UserError(where, "four numbers in its bndbox", shown) from error
+        raise UserError(where, "a bndbox of four numbers", shown) from error
     box = (xmin - 1, ymin - 1, xmax, ymax)
     return Annotated(where, shown, box, names.index(found.name), found.difficult)
 
 
 class _Images:
-    """The images of a part, by key and by file name."""
+    """The images of a split, by key and by file name."""
 
     def __init__(self, files: list[Path], folder: Path) -> None:
         self._all = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
@@ -161,7 +161,7 @@ class _Images:
             self._by_stem.setdefault(path.stem, []).append(path)
 
     def find(self, key: str, described: _Description) -> Path | None:
-        """The image of an annotation: that of its name, else the one that its ``filename`` names."""
+        """Return the image with the name of an annotation, else that of its ``filename``, else None."""
         parts = name_parts(described.filename)
         stated = parts[-1] if parts else ""
         stem = Path(stated).stem if stated else key
@@ -179,12 +179,12 @@ class _Images:
 
 
 def _listed(path: Path, table: dict[str, _Description], images: _Images) -> tuple[list[str], tuple[str, ...]]:
-    """The keys of a list, each once, and a note on those that it names twice."""
+    """Return the keys of a list without duplicates, and a note on the duplicates."""
     stems: dict[str, list[str]] = {}
     for key in table:
         stems.setdefault(Path(key).name, []).append(key)
     keys: dict[str, None] = {}
-    twice: list[str] = []
+    duplicates: list[str] = []
     for number, line in text_lines(path):
         key = _key(line, table, stems)
         if key is None:
@@ -193,24 +193,24 @@ def _listed(path: Path, table: dict[str, _Description], images: _Images) -> tupl
                 missing, f"the annotation of {line[:200]} ({path.name}, line {number})", "no such file"
             )
         if key in keys:
-            twice.append(key)
+            duplicates.append(key)
         keys[key] = None
-    return list(keys), counted(twice, "image", "images", f"named twice in {path.name} read once")
+    return list(keys), counted(duplicates, "image", "images", f"listed twice in {path.name} read once")
 
 
 def _key(line: str, table: dict[str, _Description], stems: dict[str, list[str]]) -> str | None:
-    """The key that a line of a list means: with an ending, a flag, quotes or folders as the case may be."""
+    """Return the key of a line, which may have an extension, a flag, quotes or folders."""
     for spelling in _spellings(line):
         parts = name_parts(spelling)
         for start in range(len(parts)):
             key = "/".join(parts[start:])
             if key in table:
                 return key
-        alike = stems.get(parts[-1], []) if parts else []
-        if len(alike) == 1:
-            return alike[0]
-        if alike:
-            raise UserError(alike[0], f"one annotation that {line[:200]} stands for", shortened(alike))
+        matching = stems.get(parts[-1], []) if parts else []
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            raise UserError(matching[0], f"one annotation for {line[:200]}", shortened(matching))
     return None
 
 
@@ -225,5 +225,5 @@ def _check_images(items: list[DetectionItem]) -> None:
     for item in items:
         if item.path in keys:
             got = f"the annotations {keys[item.path]} and {item.key}"
-            raise UserError(item.path, "one annotation", got, "Remove one of them")
+            raise UserError(item.path, "one annotation", got, "Remove one of them.")
         keys[item.path] = item.key

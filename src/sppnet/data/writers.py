@@ -1,4 +1,4 @@
-"""Writing data sets and predictions; every file is written beside its place and then renamed."""
+"""Write data sets and predictions."""
 
 from __future__ import annotations
 
@@ -31,23 +31,32 @@ CSV_COLUMNS = ("image", "x0", "y0", "x1", "y1", "score", "label", "name")
 def write_voc(
     root: str | os.PathLike[str], items: Iterable[tuple[str, Pixels, GroundTruth]], split: str
 ) -> Path:
-    """Write one split of a data set in VOC layout; splits written before stay.
+    """Write a split of a data set in VOC layout; other splits in the folder stay.
 
-    Images become JPEG of quality 95 with full colour resolution. Box edges stay what they are: whole
-    numbers are written as such, others with their decimals.
+    Images are written as JPEG of quality 95 without chroma subsampling. Box edges are written as integers if
+    they are, else with their decimals.
 
     Args:
-        root: the folder, made where missing.
-        items: of every image its key (the file name without ending), its pixels, uint8 ``[H, W, 3]``,
-            and its objects.
+        root: the folder, made if it is missing.
+        items: the key (file name without extension), the pixels, uint8 ``[H, W, 3]``, and the objects of each
+            image.
         split: the name of the list in ``ImageSets/Main``.
 
     Returns:
-        The list of the split.
+        The path of the list of the split.
 
     Raises:
-        UserError: a key that is no plain file name or comes twice, truth of another image size, or a
-            crowd, which VOC cannot express.
+        UserError: a key is not a plain file name or is duplicate, the objects are those of another image
+            size, or an object is a crowd, which VOC cannot express.
+
+    Examples:
+        >>> import torch
+        >>> from sppnet.structures import Boxes
+        >>> boxes = Boxes(torch.tensor([[1.0, 1, 4, 4]]), ImageSize(8, 8))
+        >>> truth = GroundTruth.make(boxes, torch.tensor([0]), ("cat",))
+        >>> items = [("a", np.zeros((8, 8, 3), np.uint8), truth)]
+        >>> write_voc(getfixture("tmp_path"), items, "train").read_text().split()
+        ['a']
     """
     home = Path(root)
     folders = home / "JPEGImages", home / "Annotations", home / "ImageSets" / "Main"
@@ -73,27 +82,33 @@ def write_predictions(
     category_ids: Sequence[int | str] | None = None,
     image_ids: Sequence[int | str] | None = None,
 ) -> None:
-    """Write what was found in images to one file; its folder is made where missing.
+    r"""Write the detections of images to a file; its folder is made if it is missing.
 
     - ``json``: the class names and, for every image in order, its name, size and detections.
-    - ``coco``: COCO results, ``bbox`` as (x, y, width, height); without ``image_ids``, ``image_id`` is the
-      image's name without folder and ending, a number where it is one (`image_id_of_name`).
-    - ``csv``: one line a detection, the columns `CSV_COLUMNS`; an image without any has no line. A text that
-      a spreadsheet would run as a formula (it starts with ``=``, ``+``, ``-``, ``@``, a tab, a line break or
-      an apostrophe) is written with an apostrophe before it; `read_csv_text` takes it away.
+    - ``coco``: COCO results, ``bbox`` as (x, y, width, height). Without ``image_ids``, ``image_id`` is the
+      name of the image without folder and extension, as a number if possible (`image_id_of_name`).
+    - ``csv``: one line per detection with the columns `CSV_COLUMNS`. A text that a spreadsheet would
+      evaluate as a formula (it starts with ``=``, ``+``, ``-``, ``@``, a tab, a line break or an apostrophe)
+      gets an apostrophe in front, which `read_csv_text` removes.
 
-    Numbers are the shortest that read back as the same float32. Boxes have continuous edges.
+    Numbers have the fewest digits that give the same float32. Boxes have continuous edges.
 
     Args:
         path: the file.
         results: images, by path or by key, and their detections, all with the same class names.
         format: one of `PREDICTION_FORMATS`.
-        category_ids: for ``coco``, the data set's id of each class; 1, 2, ... when None.
-        image_ids: for ``coco``, the data set's id of each image; from the names when None.
+        category_ids: for ``coco``, the id of each class; 1, 2, ... when None.
+        image_ids: for ``coco``, the id of each image; derived from the names when None.
 
     Raises:
-        UserError: an unknown format, differing class names, or a number of ids other than of classes;
-            for ``coco`` also two images of one id; a file that cannot be written.
+        UserError: the format is unknown, class names differ between images, the number of ids is wrong, ids
+            are duplicate, or the file cannot be written.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "found.json"
+        >>> write_predictions(path, [], "coco")
+        >>> path.read_text()
+        '[]\n'
     """
     text = predictions_text(results, format, category_ids, image_ids)
     target = Path(path)
@@ -107,10 +122,10 @@ def predictions_text(
     category_ids: Sequence[int | str] | None = None,
     image_ids: Sequence[int | str] | None = None,
 ) -> str:
-    r"""The content of the file that `write_predictions` writes.
+    r"""Return the content of the file that `write_predictions` writes.
 
     Raises:
-        UserError: as `write_predictions`.
+        UserError: an argument of `write_predictions` is invalid.
 
     Examples:
         >>> predictions_text([], "coco")
@@ -134,9 +149,9 @@ def predictions_text(
 
 def _check_voc(key: str, keys: dict[str, None], pixels: Pixels, truth: GroundTruth) -> None:
     if not key or key != key.strip() or set(key) & set('/\\:*?"<>|\n') or key in {".", ".."}:
-        raise UserError(f"key {key!r}", "a plain file name without ending", repr(key))
+        raise UserError(f"key {key!r}", "a plain file name without extension", repr(key))
     if key in keys:
-        raise UserError(f"key {key!r}", "each key once", "it twice")
+        raise UserError(f"key {key!r}", "each key once", "a duplicate key")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise UserError(f"image {key!r}", "uint8 [H, W, 3]", f"{pixels.dtype} {list(pixels.shape)}")
     size = ImageSize(pixels.shape[0], pixels.shape[1])
@@ -150,8 +165,8 @@ def _voc_xml(name: str, truth: GroundTruth) -> bytes:
     tree = Element("annotation")
     SubElement(tree, "filename").text = name
     size = SubElement(tree, "size")
-    stated = {"width": truth.boxes.size.width, "height": truth.boxes.size.height, "depth": 3}
-    for tag, number in stated.items():
+    numbers = {"width": truth.boxes.size.width, "height": truth.boxes.size.height, "depth": 3}
+    for tag, number in numbers.items():
         SubElement(size, tag).text = str(number)
     rows = zip(truth.boxes.xyxy.tolist(), truth.labels.tolist(), truth.difficult.tolist(), strict=True)
     for (x0, y0, x1, y1), label, difficult in rows:
@@ -165,14 +180,14 @@ def _voc_xml(name: str, truth: GroundTruth) -> bytes:
     return tostring(tree, encoding="utf-8") + b"\n"
 
 
-def _short(values: Tensor) -> list[Any]:
-    """The numbers as floats whose text is the shortest that reads back as the same float32."""
+def _shortest(values: Tensor) -> list[Any]:
+    """Return numbers as floats whose text has the fewest digits that give the same float32."""
     array = values.detach().cpu().numpy().astype(np.float32)
     return np.array([float(str(v)) for v in array.ravel()]).reshape(array.shape).tolist()
 
 
 def _rows(found: Detections) -> list[tuple[list[float], float, int]]:
-    return list(zip(_short(found.boxes.xyxy), _short(found.scores), found.labels.tolist(), strict=True))
+    return list(zip(_shortest(found.boxes.xyxy), _shortest(found.scores), found.labels.tolist(), strict=True))
 
 
 def _json(named: Sequence[tuple[str, Detections]], names: tuple[str, ...]) -> str:
@@ -194,15 +209,15 @@ def _json(named: Sequence[tuple[str, Detections]], names: tuple[str, ...]) -> st
 def coco_rows(
     found: Detections, image_id: int | str, category_ids: Sequence[int | str] | None = None
 ) -> list[dict[str, Any]]:
-    """The detections of an image as COCO results: ``image_id``, ``category_id``, ``bbox`` and ``score``.
+    """Convert the detections of an image to COCO results.
 
     Args:
         found: the detections.
-        image_id: the data set's id of the image.
-        category_ids: the data set's id of each class; 1, 2, ... when None.
+        image_id: the id of the image in its data set.
+        category_ids: the id of each class; 1, 2, ... when None.
 
     Raises:
-        UserError: a number of ids other than of classes.
+        UserError: the number of ids differs from that of the classes.
 
     Examples:
         >>> from sppnet.structures import Boxes
@@ -213,7 +228,7 @@ def coco_rows(
     """
     ids = range(1, len(found.names) + 1) if category_ids is None else category_ids
     if len(ids) != len(found.names):
-        raise UserError("category_ids", f"{len(found.names)} numbers, one a class", len(ids))
+        raise UserError("category_ids", f"{len(found.names)} ids, one per class", len(ids))
     rows: list[dict[str, Any]] = []
     for (x0, y0, x1, y1), score, label in _rows(found):
         box = [x0, y0, float(str(np.float32(x1 - x0))), float(str(np.float32(y1 - y0)))]
@@ -222,7 +237,7 @@ def coco_rows(
 
 
 def image_id_of_name(image: str | os.PathLike[str]) -> int | str:
-    """The COCO id of an image of unknown data set: its name without ending, a number where it is one.
+    """Return the COCO id of an image from its name without extension, as a number if possible.
 
     Examples:
         >>> image_id_of_name("val/000012.jpg"), image_id_of_name("img.v2")
@@ -241,12 +256,12 @@ def _coco(
     if image_ids is None:
         image_ids = [image_id_of_name(image) for image, _ in named]
     if len(image_ids) != len(named):
-        raise UserError("image_ids", f"{len(named)} ids, one an image", len(image_ids))
+        raise UserError("image_ids", f"{len(named)} ids, one per image", len(image_ids))
     images: dict[str | int, str] = {}
     results: list[dict[str, Any]] = []
     for image_id, (image, found) in zip(image_ids, named, strict=True):
         if image_id in images:
-            raise UserError(image, "another id than every other image's", f"that of {images[image_id]}")
+            raise UserError(image, "a unique image id", f"the id of {images[image_id]}")
         images[image_id] = image
         results += coco_rows(found, image_id, category_ids)
     return json.dumps(results) + "\n"
@@ -263,7 +278,7 @@ def _csv(named: Sequence[tuple[str, Detections]]) -> str:
 
 
 def csv_text(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula; `read_csv_text` gives the text back.
+    """Escape a text that a spreadsheet would evaluate as a formula; `read_csv_text` reverts it.
 
     Examples:
         >>> csv_text("=1+1"), csv_text("cat")
@@ -273,7 +288,7 @@ def csv_text(text: str) -> str:
 
 
 def read_csv_text(cell: str) -> str:
-    """The text of a cell that `csv_text` wrote.
+    """Return the text of a cell that `csv_text` wrote.
 
     Examples:
         >>> read_csv_text("'=1+1"), read_csv_text("'tis")

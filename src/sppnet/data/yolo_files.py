@@ -1,4 +1,4 @@
-"""What a YOLO data set consists of: its yaml or its folders, its class names, its images."""
+"""Find the yaml, the folders, the class names and the images of a YOLO data set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sppnet.inputs.values import class_name, real, whole
 from sppnet.inputs.words import shortened
 
 MOST_CLASSES = 10_000
-"""Class numbers without names end below this; a damaged file would else ask for any amount of memory."""
+"""Limit of class numbers without names; a damaged file could otherwise allocate unlimited memory."""
 
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
@@ -27,13 +27,13 @@ _CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 
 @dataclass(frozen=True)
 class YoloLayout:
-    """What the yaml says, or the folders show.
+    """The layout of a YOLO data set, from its yaml or its folders.
 
     Attributes:
         root: the folder of the data set.
-        folders: what relative paths refer to, top first.
-        names: class names by number; None where nobody wrote them down.
-        sources: by split, the folders or lists of images as written.
+        folders: folders that relative paths refer to, in order of preference.
+        names: class names by number; None if there are none.
+        sources: the folders or lists of images of each split, as written.
         poses: whether a label is a box followed by key points.
     """
 
@@ -49,34 +49,35 @@ class Images:
     """The images of a split.
 
     Attributes:
-        keys: by path the stem of the file, or its path where two files share a stem.
-        twice: how often the lists name an image that they have named before.
-        files: everything in the folders of the split.
+        keys: the key of each image: the stem of the file, or its path if two files have the same stem.
+        duplicates: images that are listed more than once.
+        files: all files in the folders of the split.
     """
 
     keys: dict[Path, str]
-    twice: list[str]
+    duplicates: list[str]
     files: list[Path]
 
 
 def yaml_of(root: Path) -> Path | None:
-    """The yaml that describes the data set: ``root`` itself, or the only one in it that names classes."""
+    """Return the yaml of a data set: ``root``, or the only yaml in it with class names; None without one."""
     if is_file(root):
         return root if root.suffix.lower() in {".yaml", ".yml"} else None
     files = files_with(root, ".yaml", ".yml")
     named = [path for path in files if path.stem.lower() in {"data", "dataset"}]
-    fitting = named or [path for path in files if b"names" in read_bytes(path).replace(b"\0", b"")]
-    if len(fitting) > 1:
-        found = ", ".join(path.name for path in fitting)
-        raise UserError(root, "one yaml that names classes", found, "Give the path of the one that is meant")
-    return fitting[0] if fitting else None
+    matching = named or [path for path in files if b"names" in read_bytes(path).replace(b"\0", b"")]
+    if len(matching) > 1:
+        found = ", ".join(path.name for path in matching)
+        raise UserError(root, "one yaml with class names", found, "Pass the path of one of them.")
+    return matching[0] if matching else None
 
 
 def yolo_layout(root: Path) -> YoloLayout:
-    """The layout of a data set.
+    """Detect the layout of a YOLO data set.
 
     Raises:
-        UserError: neither a yaml nor folders of images and labels, or a yaml without classes or splits.
+        UserError: there is neither a yaml nor folders of images and labels, or the yaml has no classes or
+            splits.
     """
     file = yaml_of(root)
     if file is None:
@@ -91,7 +92,7 @@ def yolo_layout(root: Path) -> YoloLayout:
     sources = sources or folder_sources(file.parent)
     names = _yaml_names(file, table)
     if not sources:
-        expected = "a train, val or test with the place of its images"
+        expected = "a train, val or test entry with a folder or list of images"
         raise UserError(file, expected, shortened([shown(key) for key in table]) or "none")
     base: object = table.get("path")
     below = (file.parent / base,) if isinstance(base, str) and base not in _NULLS else ()
@@ -133,12 +134,12 @@ def _yaml_names(file: Path, table: Mapping[str, Any]) -> dict[int, str]:
         raise UserError(file, "the class names under names, as a list or by number", shown(given))
     if count is not None and count != len(names):
         got = f"{len(names)} names"
-        raise UserError(file, f"as many names as nc says, {count}", got, "A missing name shifts the others")
+        raise UserError(file, f"{count} names, as stated by nc", got, "A missing name shifts the others.")
     return names
 
 
 def _numbered_names(file: Path, table: Mapping[str, Any]) -> list[tuple[int, Any]]:
-    """Names by number, or numbers by name where all keys are names and all values numbers."""
+    """Return pairs of number and name from a table of names by number or of numbers by name."""
 
     def is_number(value: object) -> bool:
         return isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 18
@@ -152,10 +153,10 @@ def _numbered_names(file: Path, table: Mapping[str, Any]) -> list[tuple[int, Any
 
 
 def folder_sources(root: Path) -> dict[str, list[str]]:
-    """Sources without a yaml.
+    """Find the sources of a data set without a yaml.
 
-    Looked for, in this order: images/SPLIT with labels/SPLIT, images with labels, SPLIT/images with
-    SPLIT/labels, and label files beside the images, in the folders of splits or in ``root``.
+    These are searched, in this order: images/SPLIT with labels/SPLIT, images with labels, SPLIT/images with
+    SPLIT/labels, and label files next to the images, in the folders of splits or in ``root``.
     """
     images, labels = inside(root, ["images"]), inside(root, ["labels"])
     found: dict[str, list[str]] = {}
@@ -176,12 +177,12 @@ def folder_sources(root: Path) -> dict[str, list[str]]:
 
 
 def _is_flat(folder: Path) -> bool:
-    """Whether a folder holds images with label files of numbers beside them."""
+    """Return whether a folder has images and label files with numbers."""
     if not is_folder(folder):
         return False
     labels = {path.stem: path for path in files_with(folder, ".txt")}
-    beside = [labels[path.stem] for path in files_with(folder, *IMAGE_ENDINGS) if path.stem in labels]
-    filled = [fields for fields in map(_first_fields, beside[:50]) if fields]
+    labelled = [labels[path.stem] for path in files_with(folder, *IMAGE_ENDINGS) if path.stem in labels]
+    filled = [fields for fields in map(_first_fields, labelled[:50]) if fields]
     return bool(filled) and all(len(fields) >= 5 and _are_numbers(fields) for fields in filled)
 
 
@@ -206,20 +207,22 @@ def _listed_names(root: Path, sources: Mapping[str, Sequence[str]]) -> dict[int,
 
 
 def _names_by_line(file: Path) -> dict[int, str]:
-    """Class names by their line; one that is missing would shift the others."""
+    """Read a class name per line; a missing name is an error, because it would shift the others."""
     lines = text_lines(file)
-    blank = next((place for place, (number, _) in enumerate(lines, 1) if place != number), None)
-    if not lines or blank is not None:
-        where = file if blank is None else f"{file}, line {blank}"
+    missing_line = next(
+        (position for position, (number, _) in enumerate(lines, 1) if position != number), None
+    )
+    if not lines or missing_line is not None:
+        where = file if missing_line is None else f"{file}, line {missing_line}"
         raise UserError(where, "a class name in every line", "none")
     return {number - 1: class_name(line, f"{file}, line {number}") for number, line in lines}
 
 
 def _resolve(layout: YoloLayout, entry: str) -> Path:
-    """Where images lie: as written, else the longest end of the entry that exists in the data set.
+    """Find a folder or list of images: the path as written, else its longest suffix in the data set.
 
-    Exported files often name a folder of the machine that wrote them, or one level too many. The end
-    must keep the name of the split, lest another split be taken for it.
+    Exported files often have a folder of another machine, or one level too many. The suffix must contain the
+    name of the split, so that no other split is read instead.
     """
     tried = [folder / entry for folder in layout.folders]
     for path in tried:
@@ -233,19 +236,22 @@ def _resolve(layout: YoloLayout, entry: str) -> Path:
             if path is not None:
                 return path
     raise UserError(
-        layout.root, f"a folder or list of images {entry[:200]}", "none", f"Looked for {str(tried[0])[:300]}"
+        layout.root,
+        f"a folder or list of images {entry[:200]}",
+        "none",
+        f"It was searched at {str(tried[0])[:300]}, for example.",
     )
 
 
 def images_of(layout: YoloLayout, split: str) -> Images:
-    """The images of a split, in the order of its folders and lists.
+    """Return the images of a split, in the order of its folders and lists.
 
     Raises:
-        UserError: a folder or list that is not there, or listed images that are not; it names them.
+        UserError: a folder, a list or listed images are missing; the message names them.
     """
     found: dict[Path, Path] = {}
     files: list[Path] = []
-    twice: list[str] = []
+    duplicates: list[str] = []
     for source in (_resolve(layout, entry) for entry in layout.sources[split]):
         if is_folder(source):
             inner = files_under(source)
@@ -254,18 +260,18 @@ def images_of(layout: YoloLayout, split: str) -> Images:
                 path: path.relative_to(source) for path in inner if path.suffix.lower() in IMAGE_ENDINGS
             }
         else:
-            images = _listed_images(layout, source, twice)
-        twice += [path.name for path in images if path in found]
+            images = _listed_images(layout, source, duplicates)
+        duplicates += [path.name for path in images if path in found]
         found.update({path: name for path, name in images.items() if path not in found})
     stems = Counter(path.stem for path in found)
     keys = {
         path: path.stem if stems[path.stem] == 1 else name.with_suffix("").as_posix()
         for path, name in found.items()
     }
-    return Images(keys, twice, files)
+    return Images(keys, duplicates, files)
 
 
-def _listed_images(layout: YoloLayout, source: Path, twice: list[str]) -> dict[Path, Path]:
+def _listed_images(layout: YoloLayout, source: Path, duplicates: list[str]) -> dict[Path, Path]:
     finder = FileFinder([source.parent, *layout.folders], layout.root, split_of)
     found: dict[Path, Path] = {}
     missing: list[str] = []
@@ -277,7 +283,7 @@ def _listed_images(layout: YoloLayout, source: Path, twice: list[str]) -> dict[P
             continue
         path = Path(os.path.normpath(path))
         if path in found:
-            twice.append(path.name)
+            duplicates.append(path.name)
         found[path] = Path(*name_parts(name))
     if missing:
         what = "the image" if len(missing) == 1 else f"the {len(missing)} images"

@@ -62,6 +62,7 @@ class Detector(Estimator[DetectionResult]):
     """
 
     kind: ClassVar[str] = "detector"
+    supports_boxes: ClassVar[bool] = True
 
     backbone: str = "builtin"
     weights: Path | str | None = None

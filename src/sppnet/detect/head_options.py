@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sppnet.backbones.weights import weights_file
 from sppnet.detect.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, IOU, SHARE, Range, check_ranges
 from sppnet.errors import UserError
 
@@ -82,7 +81,11 @@ class FcOptions:
         """Raise `UserError` for the first value out of its range, or a file that is not there."""
         check_ranges(self, {"width": AT_LEAST_1})
         file = self.fc_weights
-        if file is not None and not weights_file(file).is_file():
+        if file is None:
+            return
+        from sppnet.backbones.weights import weights_file  # which imports torch; --help does not wait for it
+
+        if not weights_file(file).is_file():
             raise UserError(file, "a file, for options.fc_weights", "no such file")
 
 

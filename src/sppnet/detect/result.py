@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 from torch import Tensor
 
-from sppnet.data import ImageSource, image_id_of_name
-from sppnet.data.images import read_scaled_pixels
+from sppnet.data import ImageSource
+from sppnet.data.images import read_pixels, read_scaled_pixels
 from sppnet.data.writers import coco_rows
-from sppnet.errors import UserError
-from sppnet.saving import save_result
-from sppnet.structures import Boxes, Detections, ImageSize
+from sppnet.estimators.results import PredictionResult, drawn_size, optional_module
+from sppnet.structures import Boxes, DetectionItem, Detections, ImageSize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_DRAWN_SIDE = 1024
 
+@dataclass(frozen=True, eq=False)
+class DetectionResult(PredictionResult):
+    """The detections of one image, best first; ``N`` is their number.
 
-@dataclass(frozen=True)
-class DetectionResult:
-    """The detections of one image, best first.
+    A result is sliced with indices and masks, iterated, compared with ``==`` and merged with ``+``.
 
     Attributes:
         detections: boxes, scores, labels and names together.
@@ -38,12 +37,18 @@ class DetectionResult:
         >>> found = Detections.empty(ImageSize(20, 30), ("cat", "dog"))
         >>> DetectionResult(found, image).to_dict()
         {'height': 20, 'width': 30, 'detections': []}
+        >>> boxes = Boxes(torch.tensor([[1.0, 2.0, 5.0, 9.0], [0.0, 0.0, 8.0, 8.0]]), ImageSize(20, 30))
+        >>> found = Detections(boxes, torch.tensor([0.9, 0.4]), torch.tensor([1, 0]), ("cat", "dog"))
+        >>> result = DetectionResult(found, image)
+        >>> len(result), len(result[result.scores > 0.5]), result[:1] + result[1:] == result
+        (2, 1, True)
     """
+
+    entries: ClassVar[str] = "detections"
 
     detections: Detections
     source: ImageSource
     category_ids: tuple[int | str, ...] | None = None
-    error: ClassVar[None] = None
 
     @property
     def boxes(self) -> Tensor:
@@ -65,14 +70,22 @@ class DetectionResult:
         """The detector's classes."""
         return self.detections.names
 
-    def __len__(self) -> int:
-        return len(self.detections)
+    def _replaced(self, columns: Mapping[str, Tensor]) -> Self:
+        boxes = Boxes(columns["boxes"], self.detections.boxes.size)
+        found = Detections(boxes, columns["scores"], columns["labels"], self.names)
+        return replace(self, detections=found)
+
+    def _columns(self) -> dict[str, Tensor]:
+        return {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
+
+    def _context(self) -> tuple[object, ...]:
+        return self.names, self.category_ids, self.detections.boxes.size
 
     def plot(self) -> Image:
-        """The image with the boxes drawn on it; one of more than 16 megapixels is shrunk."""
+        """Return the image with the boxes drawn on it; one of more than 16 megapixels is shrunk."""
         from sppnet.draw import draw_boxes
 
-        pixels, size = read_scaled_pixels(self.source, _drawn_size)
+        pixels, size = read_scaled_pixels(self.source, drawn_size)
         height, width = pixels.shape[:2]
         found = self.detections
         if (height, width) != (size.height, size.width):
@@ -82,7 +95,7 @@ class DetectionResult:
         return draw_boxes(pixels, found)
 
     def to_dict(self) -> dict[str, object]:
-        """``{"height", "width", "detections": [{"box", "score", "label", "name"}]}``, as JSON takes it."""
+        """Return ``{"height", "width", "detections": [{"box", "score", "label", "name"}]}`` for JSON."""
         size = self.detections.boxes.size
         columns = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
         found = [
@@ -96,8 +109,33 @@ class DetectionResult:
         ]
         return {"height": size.height, "width": size.width, "detections": found}
 
+    def to_record(self) -> dict[str, object]:
+        """Return `to_dict` and, as ``exact``, boxes and scores that are not rounded."""
+        exact = {"boxes": self.boxes.tolist(), "scores": self.scores.tolist()}
+        return {**self.to_dict(), "exact": exact}
+
+    def report_image(self, item: DetectionItem, names: Sequence[str]) -> tuple[Image, str]:
+        """Return the annotated boxes, left, and the detections, right; the caption is the file's name."""
+        from sppnet.draw import draw_comparison
+
+        return draw_comparison(read_pixels(item.path), item.truth, self.detections), item.path.name
+
+    def to_supervision(self) -> Any:
+        """Return a ``supervision.Detections`` with the class names in ``data["class_name"]``.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        supervision = optional_module("supervision", "supervision", "results for supervision")
+        return supervision.Detections(
+            xyxy=self.boxes.numpy(),
+            confidence=self.scores.numpy(),
+            class_id=self.labels.numpy(),
+            data={"class_name": np.array([self.names[label] for label in self.labels.tolist()], dtype=str)},
+        )
+
     def to_coco(self, image_id: int | str | None = None) -> list[dict[str, object]]:
-        """COCO results, one ``{"image_id", "category_id", "bbox", "score"}`` per detection.
+        """Return COCO results, one ``{"image_id", "category_id", "bbox", "score"}`` per detection.
 
         Args:
             image_id: the data set's id of the image. None takes the file's name without ending, as a number
@@ -111,21 +149,4 @@ class DetectionResult:
             >>> DetectionResult(found, "000012.jpg").to_coco()
             []
         """
-        if image_id is None:
-            if not isinstance(self.source, (str, os.PathLike)):
-                raise UserError("image_id", "the id of an image in memory", "none")
-            image_id = image_id_of_name(self.source)
-        return coco_rows(self.detections, image_id, self.category_ids)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the drawn image or, where the path ends in ``.json``, `to_dict`; returns the path.
-
-        Raises:
-            UserError: the path is the image itself, has no ending of an image, or cannot be written.
-        """
-        return save_result(path, self.source, self.plot, self.to_dict)
-
-
-def _drawn_size(size: ImageSize) -> ImageSize:
-    """A large image is drawn with sides of at least twice this."""
-    return ImageSize(min(size.height, _DRAWN_SIDE), min(size.width, _DRAWN_SIDE))
+        return coco_rows(self.detections, self._image_id(image_id), self.category_ids)

@@ -1,4 +1,7 @@
-"""Boxes on images, contact sheets, plots and the report."""
+"""Draw boxes on images, contact sheets, plots and reports.
+
+Shapes: `H` and `W` height and width of an image, `M` points of a curve, `K` classes.
+"""
 
 from sppnet.draw.boxes import DrawSource, as_image, draw_boxes, draw_labels
 from sppnet.draw.fonts import undrawable_names

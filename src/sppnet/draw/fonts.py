@@ -1,4 +1,4 @@
-"""A font that has the letters of a text: Pillow's own, matplotlib's, or one that is installed."""
+"""Fonts that contain the characters of a text: of Pillow, of matplotlib, or installed ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FontFile: TypeAlias = tuple[str, int]
 
 _OWN: FontFile = ("", 0)
 _VARIABLE = "SPPNET_FONT"
-_UNASSIGNED = "\U000f1234\U0010fffd"  # private use: what a font shows for letters that it lacks
+_UNASSIGNED = "\U000f1234\U0010fffd"  # private use: fonts draw them as they draw missing characters
 _KNOWN = {
     "linux": (
         "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
@@ -55,7 +55,7 @@ _KNOWN = {
 
 
 def font_of(points: float, text: str = "") -> Any:
-    """A font in pixels that has the letters of ``text``; Pillow's own where none has."""
+    """Load a font of a size in pixels that contains all characters of ``text``, or else Pillow's font."""
     file, index = font_file(text) or _OWN
     if not file:
         return ImageFont.load_default(points)
@@ -63,14 +63,20 @@ def font_of(points: float, text: str = "") -> Any:
 
 
 def font_file(text: str) -> FontFile | None:
-    """The first font that has every letter of a text; None where no font has, or Pillow cannot shape it.
+    """Find the first font that contains every character of a text.
 
-    Looked at, in this order: the file that the environment's ``SPPNET_FONT`` names, Pillow's own font,
-    matplotlib's, well-known fonts of the system, and what fontconfig finds. Scripts that are written from
-    right to left or with joined letters need Pillow's raqm.
+    The search order is the file named by the environment variable ``SPPNET_FONT``, the fonts of Pillow and
+    matplotlib, common fonts of the system, and the fonts known to fontconfig. Scripts that are written
+    from right to left or with joined letters require Pillow with raqm.
+
+    Args:
+        text: the text.
+
+    Returns:
+        The font file, or None if there is no such font or Pillow cannot shape the text.
 
     Raises:
-        UserError: ``SPPNET_FONT`` names no font.
+        UserError: ``SPPNET_FONT`` does not name a font file.
 
     Examples:
         >>> font_file("cat 0.95")
@@ -80,7 +86,7 @@ def font_file(text: str) -> FontFile | None:
 
 
 def drawn_name(name: str, label: int) -> str:
-    """A class name as images show it: itself, or ``#label`` where no font has its letters.
+    """Return a class name as it is drawn: unchanged, or ``#label`` if no font contains its characters.
 
     Examples:
         >>> drawn_name("cat", 3)
@@ -90,7 +96,13 @@ def drawn_name(name: str, label: int) -> str:
 
 
 def undrawable_names(names: Sequence[str]) -> dict[int, str]:
-    """The names that images show as ``#label``, by label: the legend of the numbers.
+    """Return the class names that are drawn as ``#label``, by label.
+
+    Args:
+        names: class names.
+
+    Returns:
+        The names that no font can draw, by class number.
 
     Examples:
         >>> undrawable_names(("cat", "dog"))
@@ -104,15 +116,16 @@ def _font_file(letters: str, chosen: str) -> FontFile | None:
     if _needs_shaping(letters) and not features.check("raqm"):
         return None
     if chosen and _load(chosen, 0) is None:
-        raise UserError(_VARIABLE, "a font file that can be read", chosen)
-    own = () if chosen else (_OWN,)
-    for file in (*own, *_files(letters, chosen)):
+        raise UserError(_VARIABLE, "a readable font file", chosen)
+    first = () if chosen else (_OWN,)
+    for file in (*first, *_files(letters, chosen)):
         if _has(file, letters):
             return file
     return None
 
 
 def _files(letters: str, chosen: str) -> Iterator[FontFile]:
+    """Yield the candidate fonts in the search order."""
     if chosen:
         yield chosen, 0
         yield _OWN
@@ -125,22 +138,23 @@ def _files(letters: str, chosen: str) -> Iterator[FontFile]:
 
 
 def _fontconfig(letters: str) -> list[FontFile]:
-    """What fontconfig knows to have all letters; nothing where it is not installed."""
+    """Return the fonts that contain all characters, by fontconfig; none if it is not installed."""
     program = shutil.which("fc-list")
     if program is None:
         return []
     codes = " ".join(f"{ord(letter):x}" for letter in letters)
-    words = [program, "--format=%{file}\t%{index}\n", f":charset={codes}"]
+    command = [program, "--format=%{file}\t%{index}\n", f":charset={codes}"]
     try:
-        said = subprocess.run(words, capture_output=True, timeout=20, check=True).stdout
+        output = subprocess.run(command, capture_output=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = sorted(line.split("\t") for line in os.fsdecode(said).splitlines() if line.count("\t") == 1)
+    entries = sorted(line.split("\t") for line in os.fsdecode(output).splitlines() if line.count("\t") == 1)
     outlines = (".ttf", ".otf", ".ttc", ".otc")
-    return [(file, int(index) & 0xFFFF) for file, index in rows if file.lower().endswith(outlines)]
+    return [(file, int(index) & 0xFFFF) for file, index in entries if file.lower().endswith(outlines)]
 
 
 def _has(file: FontFile, letters: str) -> bool:
+    """Return whether a font draws every character differently from a missing one."""
     font = _load(*file)
     if font is None:
         return False
@@ -150,7 +164,7 @@ def _has(file: FontFile, letters: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _load(file: str, index: int) -> Any:
-    """The font at a size at which shapes differ; None where it cannot be read."""
+    """Load a font at a size at which glyphs differ; None if it is not readable."""
     if not file:
         return ImageFont.load_default(24)
     try:
@@ -160,6 +174,7 @@ def _load(file: str, index: int) -> Any:
 
 
 def _shape(font: Any, letter: str) -> tuple[tuple[int, int], bytes]:
+    """Return the size and the pixels of a glyph."""
     mask = font.getmask(letter)
     return mask.size, bytes(mask)
 
@@ -169,7 +184,7 @@ def _is_invisible(letter: str) -> bool:
 
 
 def _needs_shaping(letters: str) -> bool:
-    """Arabic, Hebrew and the scripts of India and South-East Asia, whose letters join or move."""
+    """Return whether the text has scripts with joined letters, such as Arabic, Hebrew and Devanagari."""
     return any(
         unicodedata.bidirectional(letter) in ("R", "AL")
         or 0x0900 <= ord(letter) <= 0x109F

@@ -1,4 +1,4 @@
-"""Colours that people with any kind of colour vision can tell apart."""
+"""Colours that are distinguishable with any kind of colour vision."""
 
 from __future__ import annotations
 
@@ -20,16 +20,27 @@ PALETTE: tuple[Colour, ...] = (
     (221, 204, 119),  # sand
     (153, 153, 51),  # olive
 )
-"""The seven colours of Okabe and Ito, then five of Paul Tol's that differ from them."""
+"""The seven colours of Okabe and Ito, then five colours of Paul Tol that differ from them."""
 
 
 def class_colour(number: int) -> Colour:
-    """The colour of a class; after `PALETTE`'s last one they come again."""
+    """Return the colour of a class; the colours of `PALETTE` repeat.
+
+    Args:
+        number: the class number.
+
+    Returns:
+        Red, green and blue, 0..255.
+
+    Examples:
+        >>> class_colour(0)
+        (230, 159, 0)
+    """
     return PALETTE[number % len(PALETTE)]
 
 
 def ink_on(colour: Colour) -> Colour:
-    """Black or white, whichever is easier to read on ``colour`` (relative luminance as in WCAG 2)."""
+    """Return black or white, whichever has the higher contrast to ``colour`` as defined by WCAG 2."""
 
     def linear(value: int) -> float:
         share = value / 255
@@ -37,5 +48,5 @@ def ink_on(colour: Colour) -> Colour:
 
     red, green, blue = map(linear, colour)
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    # Contrast with white, 1.05 / (L + 0.05), falls below that with black, (L + 0.05) / 0.05, here.
+    # At L = 0.179, the contrasts with white, 1.05 / (L + 0.05), and black, (L + 0.05) / 0.05, are equal.
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)

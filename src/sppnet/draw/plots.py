@@ -1,4 +1,4 @@
-"""Plots as PNG bytes, by matplotlib, which is loaded when the first one is drawn."""
+"""Plots as PNG files, drawn by matplotlib, which is imported by the first plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sppnet.errors import MissingExtraError, UserError, visible
 
 _DASHES = ("-", "--", ":", "-.")
 _ZERO_WIDTH = "\u200b"
-_MOST_NAMES = 80  # beyond this, tick labels would touch
+_MAX_NAMES = 80  # more tick labels would overlap
 
 
 def plot_precision_recall(
@@ -23,20 +23,24 @@ def plot_precision_recall(
     average_precisions: Mapping[str, float | None] | None = None,
     title: str = "Precision and recall",
 ) -> bytes:
-    """Precision over recall, one line a class.
+    """Plot precision over recall, with one line per class.
 
     Args:
-        curves: by class name, recall ``[M]`` and precision ``[M]``, 0..1, recall not falling; a class
-            without points, or with a NaN among its recalls, is named but has no line.
-        average_precisions: by class name the number that the legend adds.
-        title: what stands above.
+        curves: recall ``[M]`` and precision ``[M]`` by class name, 0..1, recall ascending. A class without
+            points or with a NaN in its recall is listed in the legend and has no line.
+        average_precisions: values by class name that the legend shows.
+        title: the title.
 
     Returns:
-        A PNG file.
+        The bytes of a PNG file.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        UserError: no class, or recall and precision of different lengths.
+        UserError: there is no class, or recall and precision differ in length.
+
+    Examples:
+        >>> plot_precision_recall({"cat": ([0.5, 1.0], [1.0, 0.8])}, {"cat": 0.9})[1:4]
+        b'PNG'
     """
     if not curves:
         raise UserError("curves", "at least one class", "none")
@@ -49,7 +53,7 @@ def plot_precision_recall(
         if np.isnan(recall).any():
             recall, precision = recall[:0], precision[:0]
         if len(recall):
-            # From recall 0 on, with the precision of the best detection.
+            # The curve starts at recall 0 with the precision of the first detection.
             recall = np.concatenate([[0.0], recall])
             precision = np.concatenate([precision[:1], precision])
         axes.plot(recall, precision, label=_plain(label), **_style(number))
@@ -64,20 +68,24 @@ def plot_precision_recall(
 def plot_lines(
     series: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str, x_label: str, y_label: str
 ) -> bytes:
-    """One line a name over shared axes, a learning curve say; short ones with a dot a point.
+    """Plot one line per series, such as learning curves; lines of up to 30 points have markers.
 
     Args:
-        series: by name, x ``[M]`` and y ``[M]``; a NaN breaks the line.
-        title: what stands above.
-        x_label: the quantity along the line, with its unit.
-        y_label: the quantity drawn, with its unit.
+        series: x ``[M]`` and y ``[M]`` by name; a NaN interrupts the line.
+        title: the title.
+        x_label: quantity and unit of the horizontal axis.
+        y_label: quantity and unit of the vertical axis.
 
     Returns:
-        A PNG file.
+        The bytes of a PNG file.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        UserError: no series, or x and y of different lengths.
+        UserError: there is no series, or x and y differ in length.
+
+    Examples:
+        >>> plot_lines({"loss": ([1, 2, 3], [0.9, 0.5, 0.4])}, "Training", "epoch", "loss")[1:4]
+        b'PNG'
     """
     if not series:
         raise UserError("series", "at least one line", "none")
@@ -96,19 +104,24 @@ def plot_lines(
 def plot_bars(
     series: Mapping[str, Sequence[tuple[str, float | None, float]]], title: str, x_label: str = ""
 ) -> bytes:
-    """Horizontal bars, a group a name, those of all series beneath each other.
+    """Plot horizontal bars, in groups of one bar per series.
 
     Args:
-        series: by its name (name of the group, value, deviation) in one order; None is no bar.
-        title: what stands above.
-        x_label: the quantity drawn, with its unit.
+        series: tuples (group, value, deviation) by name of the series, with equal groups in equal order.
+            A value of None has no bar.
+        title: the title.
+        x_label: quantity and unit of the values.
 
     Returns:
-        A PNG file.
+        The bytes of a PNG file.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        UserError: no series, or series of different groups.
+        UserError: there is no series, or the series have different groups.
+
+    Examples:
+        >>> plot_bars({"CPU": [("pooling", 1.5, 0.1)], "GPU": [("pooling", 0.2, 0.0)]}, "Times", "ms")[1:4]
+        b'PNG'
     """
     groups = [name for name, _, _ in next(iter(series.values()), ())]
     if not groups or any([name for name, _, _ in bars] != groups for bars in series.values()):
@@ -118,14 +131,15 @@ def plot_bars(
     )
     height = 0.8 / len(series)
     for number, (name, bars) in enumerate(series.items()):
-        there = [(i, value, wide) for i, (_, value, wide) in enumerate(bars) if value is not None]
-        places = [i + number * height for i, _, _ in there]
+        known = [(i, value, deviation) for i, (_, value, deviation) in enumerate(bars) if value is not None]
+        positions = [i + number * height for i, _, _ in known]
+        deviations = [deviation for _, _, deviation in known]
         style = _style(number)
         axes.barh(
-            places,
-            [value for _, value, _ in there],
+            positions,
+            [value for _, value, _ in known],
             height * 0.92,
-            xerr=[wide for _, _, wide in there] if any(wide for _, _, wide in there) else None,
+            xerr=deviations if any(deviations) else None,
             color=style["color"],
             label=_plain(name),
         )
@@ -138,21 +152,25 @@ def plot_bars(
 
 
 def plot_confusion(matrix: ArrayLike, names: Sequence[str], title: str = "Confusion matrix") -> bytes:
-    """Which class was taken for which: rows are the true classes, columns the predicted ones.
+    """Plot a confusion matrix; rows are true classes, columns predicted classes.
 
-    Each cell is as dark as its share of its row; up to 20 classes it shows its count.
+    The colour of a cell shows its fraction of the row. With up to 20 classes, cells show their counts.
 
     Args:
         matrix: counts ``[K, K]``.
         names: K class names.
-        title: what stands above.
+        title: the title.
 
     Returns:
-        A PNG file.
+        The bytes of a PNG file.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        UserError: a matrix that is not square, empty, or has negative entries, or another number of names.
+        UserError: ``matrix`` is empty, is not square, differs in size from ``names`` or has a negative count.
+
+    Examples:
+        >>> plot_confusion([[5, 1], [0, 4]], ["cat", "dog"])[1:4]
+        b'PNG'
     """
     counts = np.asarray(matrix)
     if counts.ndim != 2 or counts.shape != (len(names), len(names)) or not len(names):
@@ -164,8 +182,8 @@ def plot_confusion(matrix: ArrayLike, names: Sequence[str], title: str = "Confus
     figure, axes = _figure(side + 0.9, side, title, "predicted", "true")
     axes.grid(visible=False)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
-    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046, pad=0.03)
-    if len(names) <= _MOST_NAMES:
+    figure.colorbar(image, ax=axes, label="fraction of the true class", fraction=0.046, pad=0.03)
+    if len(names) <= _MAX_NAMES:
         size = min(9.0, 560 / len(names) / 4 + 3)
         ticks = range(len(names))
         shown = [_plain(name) for name in names]
@@ -180,11 +198,12 @@ def plot_confusion(matrix: ArrayLike, names: Sequence[str], title: str = "Confus
 
 
 def _figure(width: float, height: float, title: str, x_label: str, y_label: str) -> tuple[Any, Any]:
+    """Create a figure of a size in inches and its axes."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plot", "plots") from error
-    # Not by pyplot, which keeps figures and chooses a window system.
+    # pyplot is avoided because it stores all figures and selects a graphical backend.
     figure: Any = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
     axes: Any = figure.add_subplot()
     axes.set_title(_plain(title), loc="left", fontsize=12, fontweight="bold")
@@ -197,8 +216,8 @@ def _figure(width: float, height: float, title: str, x_label: str, y_label: str)
 
 
 def _style(number: int) -> dict[str, Any]:
-    """A colour, and from one round of the palette to the next another dash."""
-    # Yellow and sand are too light for a line on white.
+    """Return the colour and the dash pattern of a line; the pattern changes when the colours repeat."""
+    # Yellow and sand are too light for lines on white.
     dark = [colour for colour in PALETTE if sum(colour) < 520]
     red, green, blue = dark[number % len(dark)]
     dash = _DASHES[number // len(dark) % len(_DASHES)]
@@ -206,9 +225,11 @@ def _style(number: int) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """Text for matplotlib: letters that no font has become code points, a dollar sign starts no formula.
+    """Escape a text for matplotlib.
 
-    A legend leaves out names that start with an underscore; a character without width stands before it.
+    Characters that no font contains are written as code points, and dollar signs are escaped because they
+    start formulas. A leading underscore gets a zero-width space before it, because legends omit names that
+    start with an underscore.
     """
     shown = visible(text)
     if font_file(shown) is None:
@@ -218,18 +239,19 @@ def _plain(text: str) -> str:
 
 
 def _pair(where: str, xs: ArrayLike, ys: ArrayLike) -> tuple[Any, Any]:
+    """Convert the points of a line to arrays of equal length."""
     x, y = np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:
-        raise UserError(where, "two lists of one length", f"shapes {list(x.shape)} and {list(y.shape)}")
+        raise UserError(where, "two lists of equal length", f"shapes {list(x.shape)} and {list(y.shape)}")
     return x, y
 
 
 def _use_fonts(figure: Any) -> None:
-    """Give every text that needs it a font that has its letters."""
+    """Set a font that contains its characters for every text that is not ASCII."""
     from matplotlib import font_manager
     from matplotlib.text import Text
 
-    for axes in figure.axes:  # tick labels have no text before they are asked for
+    for axes in figure.axes:  # this creates the tick labels
         axes.get_xticklabels()
         axes.get_yticklabels()
     for text in figure.findobj(Text):

@@ -1,4 +1,4 @@
-"""One HTML file that tells what came out: it needs no other file and no network."""
+"""Reports as self-contained HTML files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from PIL import Image
 from sppnet.errors import UserError
 from sppnet.files import make_folder, write_text
 
-_MOST_PIXELS = 1400  # the longer side of an embedded image
-_STARTS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+_MAX_SIDE = 1400  # pixels of the longer side of an embedded image
+_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,13 @@ class ReportTable:
     """A table of a report.
 
     Attributes:
-        title: what stands above it.
+        title: its heading.
         columns: the names of its columns.
-        rows: text, numbers or None, as many a row as columns.
+        rows: strings, numbers or None, one per column.
+
+    Examples:
+        >>> len(ReportTable("Classes", ["class", "AP50"], [["cat", 0.9], ["dog", None]]).rows)
+        2
     """
 
     title: str
@@ -41,9 +45,13 @@ class ReportImage:
     """An image or plot of a report.
 
     Attributes:
-        image: a PIL image, which becomes a JPEG of at most 1400 pixels a side, or the bytes of a PNG or
-            JPEG file, which are taken as they are.
-        caption: what stands below it.
+        image: a PIL image, which is embedded as a JPEG of at most 1400 pixels per side, or the bytes of a
+            PNG or JPEG file, which are embedded unchanged.
+        caption: the text below it.
+
+    Examples:
+        >>> ReportImage(Image.new("RGB", (400, 300)), "1.jpg: cat 0.95").caption
+        '1.jpg: cat 0.95'
     """
 
     image: Image.Image | bytes
@@ -58,27 +66,34 @@ def write_report(
     images: Sequence[ReportImage] = (),
     plots: Sequence[ReportImage] = (),
 ) -> None:
-    """Write a report as one HTML file, images embedded; its folder is made where missing.
+    """Write a report as one HTML file with embedded images.
 
-    Text is escaped, whatever it holds. The page is light or dark as the reader's system is. The file is
-    written beside its place and then renamed.
+    Text is escaped. The page has a light and a dark theme. The file is written atomically, and missing
+    folders are created.
 
     Args:
-        path: the file, ``report.html`` say.
-        title: its heading.
-        facts: the main figures, shown first and large, in this order.
-        tables: tables; numbers stand to the right, floats with four significant digits.
-        images: drawn images, in a grid.
-        plots: plots, larger.
+        path: the file, such as ``report.html``.
+        title: the heading.
+        facts: the main values by name, which are shown first.
+        tables: tables; floats have four significant digits.
+        images: images, in a grid.
+        plots: plots, in a grid with wider columns.
 
     Raises:
-        UserError: a row that is longer or shorter than its columns, or bytes that are no PNG or JPEG.
+        UserError: a row differs in length from the columns, or bytes are not a PNG or JPEG file.
+
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "report.html"
+        >>> write_report(path, "Evaluation", {"AP50": 0.871})
+        >>> "0.871" in path.read_text()
+        True
     """
     for table in tables:
         for number, row in enumerate(table.rows):
             if len(row) != len(table.columns):
                 where = f"row {number} of {table.title!r}"
-                raise UserError(where, f"{len(table.columns)} cells, one a column", len(row))
+                raise UserError(where, f"{len(table.columns)} cells, one per column", len(row))
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = _shown
     environment.tests["a_number"] = _is_number
@@ -97,6 +112,8 @@ def write_report(
 
 @dataclass(frozen=True)
 class _Embedded:
+    """An image as the template embeds it."""
+
     address: str
     width: int
     height: int
@@ -104,15 +121,16 @@ class _Embedded:
 
 
 def _embedded(image: ReportImage) -> _Embedded:
+    """Encode an image as a data address."""
     if isinstance(image.image, bytes):
         content = image.image
     else:
-        shown = image.image.convert("RGB")
-        shown.thumbnail((_MOST_PIXELS, _MOST_PIXELS), Image.Resampling.LANCZOS)
+        reduced = image.image.convert("RGB")
+        reduced.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
-        shown.save(buffer, "JPEG", quality=88)
+        reduced.save(buffer, "JPEG", quality=88)
         content = buffer.getvalue()
-    kind = next((kind for start, kind in _STARTS.items() if content.startswith(start)), None)
+    kind = next((kind for start, kind in _SIGNATURES.items() if content.startswith(start)), None)
     if kind is None:
         raise UserError(f"image {image.caption!r}", "the bytes of a PNG or JPEG file", repr(content[:8]))
     with Image.open(io.BytesIO(content)) as opened:
@@ -126,6 +144,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _shown(value: object) -> str:
+    """Format a value for the page."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):

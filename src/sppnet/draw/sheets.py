@@ -1,4 +1,4 @@
-"""Several images on one."""
+"""Contact sheets, comparisons and image files."""
 
 from __future__ import annotations
 
@@ -15,25 +15,38 @@ from sppnet.errors import UserError, visible
 from sppnet.files import make_folder, write_bytes
 from sppnet.structures import Detections, GroundTruth
 
-_GROUND = (250, 250, 250)
-_INK = (30, 30, 30)
+_BACKGROUND = (250, 250, 250)
+_TEXT = (30, 30, 30)
 
 
 def draw_comparison(
     image: DrawSource, truth: GroundTruth, found: Detections, threshold: float | None = None
 ) -> Image.Image:
-    """What was annotated, left, and what was found, right, each with its count.
+    """Draw annotations and detections of an image side by side, with their counts.
 
-    Classes of the same name have the same colour on both sides when both number them alike.
+    Colours depend on the class number: the same class has the same colour on both sides if both have the
+    same class names.
 
     Args:
         image: as in `draw_boxes`.
-        truth: the annotated objects.
-        found: the detections.
-        threshold: detections with a lower score are left out.
+        truth: the annotated objects, drawn on the left.
+        found: the detections, drawn on the right.
+        threshold: minimum score of the detections to draw; all by default.
+
+    Returns:
+        A new RGB image.
 
     Raises:
         UserError: as `draw_boxes`.
+
+    Examples:
+        >>> import torch
+        >>> from sppnet.structures import Boxes, ImageSize
+        >>> boxes = Boxes(torch.tensor([[10.0, 20, 300, 200]]), ImageSize(240, 400))
+        >>> truth = GroundTruth.make(boxes, torch.tensor([0]), ("cat",))
+        >>> found = Detections(boxes, torch.tensor([0.9]), torch.tensor([0]), ("cat",))
+        >>> draw_comparison(Image.new("RGB", (400, 240)), truth, found).width > 800
+        True
     """
     shown = found if threshold is None else found[found.scores >= threshold]
     sides = [draw_boxes(image, truth), draw_boxes(image, shown)]
@@ -43,24 +56,33 @@ def draw_comparison(
 def contact_sheet(
     images: Sequence[DrawSource], columns: int = 3, captions: Sequence[str] | None = None, width: int = 480
 ) -> Image.Image:
-    """Images in rows on a light ground, each shrunk to its column where it is larger; never enlarged.
+    """Arrange images in a grid on a light background.
+
+    Images that are larger than a cell are reduced; smaller images have their original size.
 
     Args:
-        images: PIL images, uint8 ``[H, W, 3]`` or float ``[3, H, W]``.
-        columns: the most images a row.
-        captions: a line below each, shortened to the column's width.
-        width: pixels a column; as high as wide is an image's room at most.
+        images: PIL images, arrays uint8 ``[H, W, 3]`` or tensors float ``[3, H, W]``.
+        columns: maximum number of images per row.
+        captions: one line of text per image, truncated to the width of the column.
+        width: width and maximum height of a cell in pixels, at least 32.
+
+    Returns:
+        A new RGB image.
 
     Raises:
-        UserError: no image, a number of captions other than of images, fewer than one column or a
-            width below 32.
+        UserError: there are no images, the number of captions differs from that of the images, or
+            ``columns`` or ``width`` is out of range.
+
+    Examples:
+        >>> contact_sheet([Image.new("RGB", (400, 240))] * 4, columns=2, width=100).size
+        (218, 138)
     """
     if not images or columns < 1 or width < 32:
         got = f"{len(images)} images, {columns} columns of {width}"
         raise UserError("contact_sheet", "at least one image and one column of at least 32 pixels", got)
     if captions is not None and len(captions) != len(images):
-        raise UserError("captions", f"{len(images)}, one an image", len(captions))
-    tiles = [_shrunk(as_image(image), width) for image in images]
+        raise UserError("captions", f"{len(images)}, one per image", len(captions))
+    tiles = [_reduced(as_image(image), width) for image in images]
     gap = max(6, width // 40)
     points = min(max(11.0, width / 28), 24.0)
     texts = [visible(caption) for caption in captions or ()]
@@ -68,8 +90,8 @@ def contact_sheet(
     line = 0 if captions is None else sum(font.getmetrics()) + gap
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     heights = [max(tile.height for tile in row) + line for row in rows]
-    across = min(columns, len(tiles))
-    sheet = Image.new("RGB", (across * (width + gap) + gap, sum(heights) + gap * (len(rows) + 1)), _GROUND)
+    size = min(columns, len(tiles)) * (width + gap) + gap, sum(heights) + gap * (len(rows) + 1)
+    sheet = Image.new("RGB", size, _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
@@ -81,17 +103,28 @@ def contact_sheet(
             font = font_of(points, text)
             while len(text) > 4 and font.getlength(text) > width:
                 text = text.removesuffix("...")[:-1] + "..."
-            draw.text((left + width / 2, top + tile.height + gap / 2), text, _INK, font, "ma")
+            draw.text((left + width / 2, top + tile.height + gap / 2), text, _TEXT, font, "ma")
     return sheet
 
 
 def save_image(path: str | os.PathLike[str], image: Image.Image | bytes) -> None:
-    """Write an image by its ending (.jpg with quality 92, .png, ...), or encoded bytes as they are.
+    """Write an image in the format of the file name extension; JPEG files have quality 92.
 
-    The file is written beside its place and then renamed; its folder is made where missing.
+    The file is written atomically, and missing folders are created.
+
+    Args:
+        path: the file.
+        image: an image, or the bytes of an image file, which are written unchanged.
 
     Raises:
-        UserError: an ending that names no file type of images.
+        UserError: the extension is not that of an image format, or the format cannot store the image.
+
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "drawn.png"
+        >>> save_image(path, Image.new("RGB", (2, 2)))
+        >>> Image.open(path).size
+        (2, 2)
     """
     target = Path(path)
     content = image if isinstance(image, bytes) else encode_image(target, image)
@@ -100,10 +133,17 @@ def save_image(path: str | os.PathLike[str], image: Image.Image | bytes) -> None
 
 
 def encode_image(path: str | os.PathLike[str], image: Image.Image) -> bytes:
-    """The file that `save_image` writes, by the path's ending.
+    """Encode an image in the format of the file name extension; JPEG files have quality 92.
+
+    Args:
+        path: the file name.
+        image: the image.
+
+    Returns:
+        The bytes of the file.
 
     Raises:
-        UserError: an ending that names no file type of images, or an image that the type cannot hold.
+        UserError: the extension is not that of an image format, or the format cannot store the image.
 
     Examples:
         >>> encode_image("a.png", Image.new("RGB", (2, 2)))[1:4]
@@ -116,14 +156,15 @@ def encode_image(path: str | os.PathLike[str], image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     try:
         image.save(buffer, kind, **({"quality": 92} if kind == "JPEG" else {}))
-    except (OSError, ValueError, KeyError) as error:  # sides over 65535 in JPEG, a type without a writer
-        raise UserError(path, f"an image that {kind} can hold", str(error) or image.mode) from error
+    except (OSError, ValueError, KeyError) as error:  # sides over 65535 in JPEG, a format without a writer
+        raise UserError(path, f"an image that {kind} can store", str(error) or image.mode) from error
     return buffer.getvalue()
 
 
-def _shrunk(image: Image.Image, most: int) -> Image.Image:
-    share = most / max(image.size)
-    if share >= 1:
+def _reduced(image: Image.Image, side: int) -> Image.Image:
+    """Reduce an image until its longer side is at most ``side``."""
+    scale = side / max(image.size)
+    if scale >= 1:
         return image
-    size = max(1, round(image.width * share)), max(1, round(image.height * share))
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.resize(size, Image.Resampling.LANCZOS)

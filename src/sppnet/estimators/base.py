@@ -1,35 +1,31 @@
-"""The one protocol of everything that fits."""
+"""The base class of all estimators."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
     Concatenate,
-    Generic,
     Literal,
     ParamSpec,
-    Protocol,
     Self,
     TypeVar,
     cast,
 )
 
-import torch
 from torch import Tensor
 
 from sppnet.config import as_config, from_config
-from sppnet.data import FittedOn, ImageSource, stable_source
-from sppnet.errors import UserError
+from sppnet.data import FittedOn, ImageSource
 from sppnet.estimators.params import changed_params, nested_params
-from sppnet.estimators.results import FailedPrediction, PredictionsError
+from sppnet.estimators.predicting import Predictor, Result
 from sppnet.estimators.state import SavedState, damaged
 from sppnet.runs import load_run, save_run
 
@@ -37,34 +33,25 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-class Scored(Protocol):
-    """A result: it has scores."""
-
-    @property
-    def scores(self) -> Tensor:
-        """The probabilities."""
-        ...
-
-
-Result = TypeVar("Result", bound=Scored)
 Fitted = TypeVar("Fitted", bound="Estimator[Any]")
 Arguments = ParamSpec("Arguments")
 
 
-class Estimator(ABC, Generic[Result]):
-    """Something that is fitted to labelled images and then predicts.
+class Estimator(Predictor[Result]):
+    """Base class of estimators that are fitted to labelled images and predict on images.
 
-    As in scikit-learn, the constructor stores its arguments and nothing else, `fit` learns what ends in ``_``
-    and returns self, and `get_params`, `set_params` and `clone` work. A subclass is a dataclass whose fields
-    are its parameters (``@dataclass(init=False)`` with a constructor that calls `_store`), decorates its
-    `fit` with `fresh_fit`, and gives `_predict_one`, `evaluate`, `_state` and `_restore`.
+    As in scikit-learn, the constructor only stores its arguments, fitted attributes end in ``_``, `fit`
+    returns self, and `get_params`, `set_params` and `clone` work. A subclass is a dataclass whose fields are
+    its parameters (``@dataclass(init=False)`` with a constructor that calls `_store`). It decorates its
+    `fit` with `fresh_fit` and implements `_predict_one`, `evaluate`, `_state` and `_restore`.
 
     Attributes:
-        kind: what ``model.json`` calls a run of the class.
-        device: where to compute.
+        kind: the name of the class in ``model.json``.
+        supports_boxes: whether results have boxes; then ``category_ids_`` has the class ids of the data set.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         names_: class names.
-        summary_: what fitting says about itself: seconds, counts, memory.
-        fitted_on_: digests of the images that were fitted on and held out; None where this is not known.
+        summary_: seconds, counts and memory of fitting.
+        fitted_on_: digests of the fitted and the held-out images; None if unknown.
 
     Examples:
         >>> from sppnet import Classifier
@@ -75,31 +62,35 @@ class Estimator(ABC, Generic[Result]):
     """
 
     kind: ClassVar[str]
+    supports_boxes: ClassVar[bool] = False
     device: str
     names_: tuple[str, ...]
     summary_: dict[str, Any]
     fitted_on_: FittedOn | None = None
 
     def _store(self, values: Mapping[str, object], options: Mapping[str, object]) -> None:
-        """The constructor's work: keep the parameters; single options replace those of the dataclasses."""
+        """Store the constructor's parameters; single options replace those of the option dataclasses."""
         for name, value in changed_params(values, options, type(self).__name__).items():
             setattr(self, name, value)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments by name.
+        """Return the constructor's arguments by name.
 
         Args:
-            deep: also every option in them, as ``options__NAME``.
+            deep: add every option of the option dataclasses, as ``options__NAME``.
         """
         names = [f.name for f in dataclasses.fields(cast("DataclassInstance", self)) if f.init]
         plain = {name: getattr(self, name) for name in names}
         return nested_params(plain) if deep else plain
 
     def set_params(self, **params: Any) -> Self:
-        """Change arguments, or options in them, by name: ``seed``, ``options__C`` or ``C``.
+        """Change arguments or their options by name: ``seed``, ``options__C`` or ``C``.
+
+        Returns:
+            self.
 
         Raises:
-            UserError: an unknown name; nothing is changed then.
+            UserError: a name is unknown; no parameter is changed then.
         """
         plain = self.get_params(deep=False)
         for name, value in changed_params(plain, params, type(self).__name__).items():
@@ -107,107 +98,36 @@ class Estimator(ABC, Generic[Result]):
         return self
 
     def clone(self) -> Self:
-        """An unfitted estimator with the same parameters."""
+        """Return an unfitted estimator with the same parameters."""
         return type(self)(**self.get_params(deep=False))
 
     def check_params(self) -> None:
         """Check types and ranges of all parameters.
 
         Raises:
-            UserError: the first one at fault.
+            UserError: a parameter is invalid.
         """
-        mine = cast("DataclassInstance", self)
-        from_config(cast("Any", type(self)), as_config(mine), type(self).__name__)
+        parameters = cast("DataclassInstance", self)
+        from_config(cast("Any", type(self)), as_config(parameters), type(self).__name__)
         for value in self.get_params(deep=False).values():
             check = getattr(value, "check", None)
             if callable(check):
                 check()
 
-    def predict(
-        self,
-        source: ImageSource | Sequence[ImageSource] | Iterator[ImageSource],
-        *,
-        threshold: float | None = None,
-    ) -> Result | list[Result]:
-        """Predict on an image, or on each of a list.
-
-        Args:
-            source: a path, bytes, a binary file, a PIL image, an array or a tensor (see
-                `sppnet.data.read_pixels`), or a list, tuple or iterator of them.
-            threshold: leave out what is less probable; the class's own choice when None.
-
-        Returns:
-            A result, or for a list a list of results in its order.
-
-        Raises:
-            UserError: not fitted, or an image that cannot be read. In a list the other images are predicted
-                all the same: the error is a `PredictionsError`, whose ``results`` has them.
-        """
-        self._check_fitted()
-        if not _is_several(source):
-            return self._checked(cast("ImageSource", source), threshold)
-        several = cast("Iterable[ImageSource]", source)
-        results = list(self.predict_iter(several, threshold=threshold))
-        if any(isinstance(result, FailedPrediction) for result in results):
-            raise PredictionsError(results)
-        return cast("list[Result]", results)
-
-    def predict_iter(
-        self, sources: Iterable[ImageSource], *, threshold: float | None = None
-    ) -> Iterator[Result | FailedPrediction]:
-        """Predict on images one by one, each when it is asked for, so that memory stays bounded.
-
-        Args:
-            sources: any iterable, a generator for example.
-            threshold: as for `predict`.
-
-        Yields:
-            One result per source, in their order; `FailedPrediction` for a source that cannot be read. Its
-            ``error`` says why; ``error`` is None in a result.
-
-        Raises:
-            UserError: not fitted, or no iterable.
-        """
-        self._check_fitted()
-        if not hasattr(sources, "__iter__") or isinstance(sources, (str, bytes, os.PathLike)):
-            hint = "Use predict for one image"
-            raise UserError("sources", "an iterable of images", type(sources).__name__, hint)
-        return self._predictions(sources, threshold)
-
-    def _predictions(
-        self, sources: Iterable[ImageSource], threshold: float | None
-    ) -> Iterator[Result | FailedPrediction]:
-        for source in sources:
-            try:
-                yield self._checked(source, threshold)
-            except UserError as error:
-                yield FailedPrediction(source, error)
-            except MemoryError as error:
-                where = source if isinstance(source, (str, os.PathLike)) else "image"
-                wanted = "an image that fits in memory"
-                yield FailedPrediction(source, UserError(where, wanted, str(error) or "a larger one"))
-
-    def _checked(self, source: ImageSource, threshold: float | None) -> Result:
-        result = self._predict_one(stable_source(source), threshold)
-        if not bool(torch.isfinite(result.scores).all()):
-            hint = "The run or the image holds extreme numbers."
-            raise UserError(type(self).__name__, "finite scores", "a NaN or an infinity", hint)
-        return result
-
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a run folder that `load` and ``sppnet predict`` need nothing beside.
+        """Write a run folder, which `load` and ``sppnet predict`` read without other files.
 
-        A run that is there stays whole until the new one is, also when the process is killed.
+        An existing run stays whole until the new one is, also when the process is killed.
 
         Args:
-            folder: where to; a new or empty folder.
-            overwrite: replace the run that is there.
+            folder: a new or empty folder.
+            overwrite: replace an existing run.
 
         Returns:
             ``folder`` as a path.
 
         Raises:
-            UserError: not fitted, or a folder that may not or cannot be written.
+            UserError: the estimator is not fitted, or the folder cannot be written or holds other files.
         """
         self._check_fitted()
         return self._save(folder, overwrite=overwrite)
@@ -224,19 +144,19 @@ class Estimator(ABC, Generic[Result]):
         )
 
     def _saved_config(self) -> dict[str, object]:
-        """The parameters that a run keeps."""
+        """Return the parameters that are saved in a run."""
         return as_config(cast("DataclassInstance", self))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], device: str = "auto") -> Self:
-        """Read a run folder that `save` wrote; `sppnet.load` finds the class by itself.
+        """Read a run folder that `save` wrote; `sppnet.load` detects the class automatically.
 
         Args:
             folder: the run.
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
         Raises:
-            UserError: no run of this class and version, or a damaged one.
+            UserError: the folder is not a run of this class and format, or the run is damaged.
         """
         run = load_run(Path(folder), cls.kind)
         where = run.folder / "config.toml"
@@ -244,7 +164,7 @@ class Estimator(ABC, Generic[Result]):
             estimator = cast("Self", from_config(cast("Any", cls), run.config, where))
             estimator.device = device
             estimator._check_loaded()
-        with damaged(run.folder, "a whole run"):
+        with damaged(run.folder, "a complete run"):
             state = SavedState.of(run)
             estimator.names_ = state.names
             estimator.summary_ = state.mapping("summary")
@@ -260,10 +180,10 @@ class Estimator(ABC, Generic[Result]):
         precision: Literal["float32", "float16", "int8"] = "float32",
         calibration: Sequence[ImageSource] = (),
     ) -> Path:
-        """Write one ONNX file for images of any size; see `sppnet.export.export_estimator`.
+        """Write an ONNX file for images of any size; see `sppnet.export.export_estimator`.
 
         Raises:
-            UserError: not fitted, an estimator that cannot be exported, or an argument at fault.
+            UserError: the estimator is not fitted or cannot be exported, or an argument is invalid.
         """
         from sppnet.export import export_estimator
 
@@ -271,16 +191,11 @@ class Estimator(ABC, Generic[Result]):
         return export_estimator(self, path, part=part, precision=precision, calibration=calibration)
 
     def _check_loaded(self) -> None:
-        """Check the parameters of a run; files that only fitting needs may be gone."""
+        """Check the parameters of a run; files that only fitting needs may be missing."""
         self.check_params()
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "names_"):
-            name = type(self).__name__
-            raise UserError(name, "a fitted estimator", "one that is not", "Call fit or load first.")
-
     def _forget(self) -> None:
-        """Drop what was learned."""
+        """Delete the fitted attributes."""
         params = self.get_params(deep=False)
         for name in [name for name in vars(self) if name not in params]:
             delattr(self, name)
@@ -295,27 +210,49 @@ class Estimator(ABC, Generic[Result]):
         skip_bad: bool = False,
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Measure what `predict` returns on labelled images."""
+        """Evaluate the results of `predict` on labelled images."""
 
-    @abstractmethod
-    def _predict_one(self, source: ImageSource, threshold: float | None) -> Result:
-        """The result of one image; the estimator is fitted."""
+    if TYPE_CHECKING:
+        # Declared for callers of any estimator; an estimator that only predicts needs neither.
+        def fit(
+            self,
+            data: Any,
+            split: str | None = None,
+            *,
+            layout: str | None = None,
+            skip_bad: bool = False,
+            quiet: bool = False,
+        ) -> Self:
+            """Learn from labelled images; a fit that fails leaves the estimator unfitted."""
+            ...
+
+        def to_measure(
+            self, data: Any, split: str | None = None, *, layout: str | None = None, skip_bad: bool = False
+        ) -> tuple[Any, dict[str, object]]:
+            """Return the data set that `evaluate` measures, and its "held_out" and "trained_on"."""
+            ...
 
     @abstractmethod
     def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
-        """Every learned tensor by name, and what else `_restore` needs, in JSON's types."""
+        """Return the fitted tensors by name, and further values for `_restore` in JSON types."""
 
     @abstractmethod
     def _restore(self, state: SavedState) -> None:
-        """Take over what `_state` gave; every tensor is checked against a table first."""
+        """Set the fitted attributes from a saved state, whose tensors are checked against a table first."""
 
 
 def fresh_fit(
     method: Callable[Concatenate[Fitted, Arguments], object],
 ) -> Callable[Concatenate[Fitted, Arguments], Fitted]:
-    """Decorate a `fit`: parameters are checked first, and a fit that fails leaves the estimator unfitted.
+    """Decorate a `fit` method: check the parameters first, and leave the estimator unfitted after a failure.
 
-    The method runs on a clone, whose learned attributes the estimator takes over at the end.
+    The method runs on a clone, whose fitted attributes are copied to the estimator at the end.
+
+    Examples:
+        >>> from sppnet import Classifier
+        >>> Classifier(C=-1.0).fit("images")
+        Traceback (most recent call last):
+        sppnet.errors.UserError: options.C: expected a number above 0, got -1.0
     """
 
     @functools.wraps(method)
@@ -331,10 +268,3 @@ def fresh_fit(
         return self
 
     return fit
-
-
-def _is_several(source: object) -> bool:
-    if isinstance(source, (list, tuple)):
-        return True
-    # A file object is an iterator too.
-    return isinstance(source, Iterator) and not hasattr(source, "read")

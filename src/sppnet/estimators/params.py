@@ -11,45 +11,48 @@ from sppnet.errors import UserError
 
 
 def nested_params(values: Mapping[str, object]) -> dict[str, object]:
-    """``values``, and each option in them as ``options__NAME``, at any depth.
+    """Return parameters and, as ``options__NAME``, each option of their dataclasses at any depth.
 
     Examples:
         >>> from sppnet.classify import ClassifierOptions
         >>> nested_params({"seed": 0, "options": ClassifierOptions()})["options__C"]
         10.0
     """
-    found = dict(values)
+    params = dict(values)
     for name, value in values.items():
         if _is_options(value):
-            inner = nested_params(_fields(value))
-            found |= {f"{name}__{below}": content for below, content in inner.items()}
-    return found
+            options = nested_params(_fields(value))
+            params |= {f"{name}__{option}": content for option, content in options.items()}
+    return params
 
 
 def changed_params(
     values: Mapping[str, object], changes: Mapping[str, object], where: str
 ) -> dict[str, object]:
-    """``values`` after some of them, or options inside them, were changed.
+    """Return parameters with some of them, or of their options, replaced.
 
     Args:
         values: parameters by name, some of them option dataclasses.
         changes: new values by name: a parameter (``seed``), an option of one (``options__C``), or the bare
             name of an option that only one of the dataclasses has (``C``).
-        where: what errors name.
+        where: the estimator, for messages.
+
+    Returns:
+        The new parameters by name; ``values`` is unchanged.
 
     Raises:
-        UserError: a name that no parameter and no option has, or that several dataclasses have.
+        UserError: a name is neither a parameter nor an option, or is an option of several dataclasses.
 
     Examples:
         >>> from sppnet.classify import ClassifierOptions
         >>> changed_params({"options": ClassifierOptions()}, {"C": 1.0}, "Classifier")["options"].C
         1.0
     """
-    found = dict(values)
+    params = dict(values)
     for name, value in changes.items():
-        path = _path(found, name, where)
-        found[path[0]] = _replaced(found[path[0]], path[1:], value, where, name)
-    return found
+        path = _path(params, name, where)
+        params[path[0]] = _replaced(params[path[0]], path[1:], value, where, name)
+    return params
 
 
 def _path(values: Mapping[str, object], name: str, where: str) -> list[str]:
@@ -81,12 +84,12 @@ def _replaced(value: object, path: list[str], new: object, where: str, name: str
         return new
     if not _is_options(value) or path[0] not in _fields(value):
         raise _unknown(_fields(value) if _is_options(value) else {}, name, where)
-    inner = _replaced(_fields(value)[path[0]], path[1:], new, where, name)
-    return dataclasses.replace(cast("Any", value), **{path[0]: inner})
+    options = _replaced(_fields(value)[path[0]], path[1:], new, where, name)
+    return dataclasses.replace(cast("Any", value), **{path[0]: options})
 
 
 def _unknown(values: Mapping[str, object], name: str, where: str) -> UserError:
-    known = sorted({below.rpartition("__")[2] for below in nested_params(values)})
+    known = sorted({option.rpartition("__")[2] for option in nested_params(values)})
     close = difflib.get_close_matches(name.rpartition("__")[2], known, 1)
     hint = f"Did you mean {close[0]!r}?" if close else ""
     return UserError(where, "one of the parameters " + ", ".join(values), repr(name), hint)

@@ -1,4 +1,4 @@
-"""Which class loads which run."""
+"""Map the kind of a run to its estimator class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sppnet.errors import UserError
 from sppnet.estimators.base import Estimator
 from sppnet.runs import run_kind
 
-# The classes of the package, imported when they are needed; others are found once they are imported.
+# The classes of the package, imported on first use; other classes are subclass once they are imported.
 _SHIPPED = {
     "detector": "sppnet.detect:Detector",
     "classifier": "sppnet.classify:Classifier",
@@ -20,14 +20,17 @@ _SHIPPED = {
 
 
 def load(folder: str | os.PathLike[str], device: str = "auto") -> Estimator[Any]:
-    """Load the estimator that a run folder holds, whichever it is.
+    """Load the estimator of a run folder, of any class.
 
     Args:
         folder: a folder that `Estimator.save` or ``sppnet fit`` wrote.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
+    Returns:
+        The fitted estimator.
+
     Raises:
-        UserError: no run, a damaged one, or one of an unknown kind.
+        UserError: the folder is not a run, or the run is damaged or of an unknown kind.
 
     Examples:
         >>> import sppnet
@@ -36,12 +39,12 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Estimator[Any]
             ...
         sppnet.errors.UserError: nowhere: expected a run, got no such folder. Name a folder ...
     """
-    place = Path(folder)
-    return estimator_class(run_kind(place), place).load(place, device)
+    run = Path(folder)
+    return estimator_class(run_kind(run), run).load(run, device)
 
 
 def estimator_class(kind: str, where: object) -> type[Estimator[Any]]:
-    """The class of a kind of run.
+    """Return the class of a kind of run.
 
     Raises:
         UserError: no class has this kind.
@@ -49,11 +52,11 @@ def estimator_class(kind: str, where: object) -> type[Estimator[Any]]:
     if kind in _SHIPPED:
         module, _, name = _SHIPPED[kind].partition(":")
         return cast("type[Estimator[Any]]", getattr(import_module(module), name))
-    waiting: list[type[Estimator[Any]]] = [Estimator]
-    while waiting:
-        below = waiting.pop().__subclasses__()
-        for found in below:
-            if getattr(found, "kind", None) == kind:
-                return found
-        waiting += below
+    pending: list[type[Estimator[Any]]] = [Estimator]
+    while pending:
+        subclasses = pending.pop().__subclasses__()
+        for subclass in subclasses:
+            if getattr(subclass, "kind", None) == kind:
+                return subclass
+        pending += subclasses
     raise UserError(where, "a run of a known kind (" + ", ".join(_SHIPPED) + ")", f"kind {kind[:60]!r}")

@@ -1,4 +1,4 @@
-"""What a run says about a fitted estimator, read with suspicion: every part is checked before it is used."""
+"""The saved state of an estimator; every entry is checked before it is used."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class SavedState:
 
     Attributes:
         folder: the run, for messages.
-        tensors: by name; `backbone` takes those of the backbone away.
-        model: what the estimator wrote into ``model.json``.
-        names: the class names: text, at least one, none twice.
+        tensors: tensors by name; `backbone` removes those of the backbone.
+        model: the content of ``model.json``.
+        names: the class names, at least one and all different.
 
     Examples:
         >>> state = SavedState(Path("run"), {"bias": torch.zeros(2)}, {"names": ["cat", "dog"]})
@@ -47,30 +47,30 @@ class SavedState:
         names = self.model.get("names")
         listed = cast("list[object]", names) if isinstance(names, list) else []
         if not listed or not all(isinstance(name, str) for name in listed) or len(set(listed)) < len(listed):
-            raise UserError(self.described, "names, a list of different texts", "other values", "Fit again.")
+            raise UserError(self.described, "names, a list of different texts", "another value", "Fit again.")
         self.names = tuple(cast("list[str]", listed))
 
     @classmethod
     def of(cls, run: RunContents) -> SavedState:
-        """The state of a run that was read.
+        """Return the state of a run.
 
         Raises:
-            UserError: no class names.
+            UserError: the run has no class names.
         """
         return cls(run.folder, dict(run.tensors), run.model)
 
     @property
     def described(self) -> Path:
-        """The description's file, for messages."""
+        """The path of the description, for messages."""
         return self.folder / "model.json"
 
     @property
     def file(self) -> Path:
-        """The tensors' file, for messages."""
+        """The path of the tensors, for messages."""
         return self.folder / "model.safetensors"
 
     def check(self, table: Sequence[TensorSpec], sizes: Mapping[str, int] | None = None) -> dict[str, int]:
-        """`check_tensors` on the tensors that are left; ``K`` is the number of class names.
+        """Apply `check_tensors` to the remaining tensors; ``K`` is the number of class names.
 
         Raises:
             UserError: the tensors differ from the table.
@@ -78,10 +78,10 @@ class SavedState:
         return check_tensors(self.tensors, table, self.file, {"K": len(self.names), **(sizes or {})})
 
     def mapping(self, name: str, content: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """An entry of the description that is a mapping.
+        """Return an entry of the description that is a mapping.
 
         Raises:
-            UserError: it is missing or something else.
+            UserError: the entry is missing or not a mapping.
         """
         value = (self.model if content is None else content).get(name)
         if not isinstance(value, dict):
@@ -89,10 +89,10 @@ class SavedState:
         return cast("dict[str, Any]", value)
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """An entry of the description that is a list of texts.
+        """Return an entry of the description that is a list of texts.
 
         Raises:
-            UserError: it is missing or something else.
+            UserError: the entry is missing or not a list of texts.
         """
         value = self.model.get(name)
         if not isinstance(value, list) or not all(
@@ -102,27 +102,30 @@ class SavedState:
         return tuple(cast("list[str]", value))
 
     def category_ids(self) -> tuple[int | str, ...]:
-        """COCO's id of every class; 1, 2, ... where the run, written by an earlier version, has none.
+        """Return the COCO id of every class; 1, 2, ... for runs of earlier versions, which have none.
 
         Raises:
-            UserError: another list than one different id, a number or text, per class.
+            UserError: the ids are not a list of different numbers or texts, one per class.
         """
         value = self.model.get("category_ids")
         if value is None:
             return tuple(range(1, len(self.names) + 1))
         ids = cast("list[object]", value) if isinstance(value, list) else []
-        right = all(isinstance(one, (int, str)) and not isinstance(one, bool) for one in ids)
-        if not right or len(set(ids)) != len(self.names) or len(ids) != len(self.names):
+        valid = all(isinstance(one, (int, str)) and not isinstance(one, bool) for one in ids)
+        if not valid or len(set(ids)) != len(self.names) or len(ids) != len(self.names):
             raise UserError(
-                self.described, f"category_ids, {len(self.names)} ids", "other values", "Fit again."
+                self.described,
+                f"category_ids, {len(self.names)} different ids",
+                "another value",
+                "Fit again.",
             )
         return tuple(cast("list[int | str]", ids))
 
     def number(self, content: Mapping[str, Any], name: str, least: int, most: int) -> int:
-        """A whole number of a table in the description.
+        """Return a whole number of a table in the description.
 
         Raises:
-            UserError: it is missing, something else, or out of its range.
+            UserError: the entry is missing, not a whole number, or out of its range.
         """
         value = content.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
@@ -131,74 +134,74 @@ class SavedState:
         return value
 
     def backbone(self) -> Backbone:
-        """The backbone that the description names, with the weights among the tensors, which it takes away.
+        """Build the backbone of the description and load its weights, which are removed from ``tensors``.
 
         Raises:
-            UserError: the description or the weights are damaged, or do not fit each other.
+            UserError: the description or the weights are damaged, or they do not match.
         """
         backbone = self.architecture(self.mapping("backbone"))
-        mine = {name for name in self.tensors if name.startswith(_BACKBONE)}
-        state = {name.removeprefix(_BACKBONE): self.tensors.pop(name) for name in sorted(mine)}
+        prefixed = {name for name in self.tensors if name.startswith(_BACKBONE)}
+        state = {name.removeprefix(_BACKBONE): self.tensors.pop(name) for name in sorted(prefixed)}
         check_tensors(state, list(same_shapes(backbone.state_dict())), self.file)
         backbone.load_state_dict(state)
         check_backbone(backbone, self.folder)
         return backbone
 
     def architecture(self, spec: Mapping[str, Any]) -> Backbone:
-        """The backbone of a description, checked, its weights yet to be loaded.
+        """Build the backbone of a description, without loading weights.
 
         Raises:
-            UserError: a description that no backbone of this package has written.
+            UserError: the description is damaged.
         """
         layers = spec.get("layers")
         listed = cast("list[object]", layers) if isinstance(layers, list) else []
-        wanted = "a backbone's name, layers, minimum, multiple, mean and std"
-        with damaged(self.described, wanted):
-            right = isinstance(spec["name"], str) and 1 <= len(listed) <= 64
+        expected = "a backbone's name, layers, minimum, multiple, mean and std"
+        with damaged(self.described, expected):
+            valid = isinstance(spec["name"], str) and 1 <= len(listed) <= 64
             for layer in cast("list[dict[str, Any]]", listed):
-                right &= isinstance(layer["name"], str) and 1 <= layer["channels"] <= 2**16
-                right &= 0.5 <= layer["stride"] <= _LARGEST_SIDE and abs(layer["first"]) <= _LARGEST_OFFSET
-            right &= all(1 <= side <= _LARGEST_SIDE for side in spec["minimum"])
-            right &= 1 <= spec["multiple"] <= _LARGEST_SIDE
-            right &= len(spec["mean"]) == len(spec["std"]) == 3
-            right &= all(abs(v) <= _LARGEST_OFFSET for v in spec["mean"])
-            right &= all(1e-6 <= v <= _LARGEST_OFFSET for v in spec["std"])
-            if not right:
+                valid &= isinstance(layer["name"], str) and 1 <= layer["channels"] <= 2**16
+                valid &= 0.5 <= layer["stride"] <= _LARGEST_SIDE and abs(layer["first"]) <= _LARGEST_OFFSET
+            valid &= all(1 <= side <= _LARGEST_SIDE for side in spec["minimum"])
+            valid &= 1 <= spec["multiple"] <= _LARGEST_SIDE
+            valid &= len(spec["mean"]) == len(spec["std"]) == 3
+            valid &= all(abs(v) <= _LARGEST_OFFSET for v in spec["mean"])
+            valid &= all(1e-6 <= v <= _LARGEST_OFFSET for v in spec["std"])
+            if not valid:
                 raise ValueError("a value out of its range")
             return backbone_from_spec(dict(spec))
 
 
 def check_backbone(backbone: Backbone, where: object) -> None:
-    """Run a restored backbone on a small image: its maps must be those that it describes, and finite.
+    """Run a restored backbone on a small image and check its maps.
 
     Raises:
-        UserError: other maps, or numbers that are not finite.
+        UserError: the channels of the maps differ from the description, or values are not finite.
     """
     height, width = (max(_PROBE, side) for side in (backbone.minimum.height, backbone.minimum.width))
     step = backbone.multiple
     image = torch.full((1, 3, -(-height // step) * step, -(-width // step) * step), 0.5)
     with torch.inference_mode(), damaged(where, f"the weights of {backbone.name}"):
         maps = backbone(image.to(backbone.device))
-    wanted = [layer.channels for layer in backbone.layers]
+    expected = [layer.channels for layer in backbone.layers]
     got = [found.shape[1] for found in maps]
-    if wanted != got:
-        raise UserError(where, f"a backbone with maps of {wanted} channels", got, "Fit again.")
+    if expected != got:
+        raise UserError(where, f"maps of {expected} channels", f"maps of {got} channels", "Fit again.")
     check_finite({layer.name: found for layer, found in zip(backbone.layers, maps, strict=True)}, where)
 
 
 @contextmanager
 def damaged(where: object, expected: str) -> Generator[None]:
-    """Turn whatever a damaged file makes fail into a `UserError` that names it.
+    """Turn the failures of a damaged file into a `UserError` that names the file.
 
-    What is read here was written by `Estimator.save` and checked by its checksum; if it still fails, the
-    file was changed together with its checksum, or comes from an incompatible version.
+    The checksums of a run have been checked before. A failure therefore means that a file was changed
+    together with its checksum, or comes from an incompatible version.
     """
     try:
         yield
     except UserError as error:
         if str(where) in str(error):
             raise
-        raise UserError(where, expected, f"one at fault: {error}") from error
+        raise UserError(where, expected, f"damaged content: {error}") from error
     except (
         ArithmeticError,
         AttributeError,
@@ -209,6 +212,6 @@ def damaged(where: object, expected: str) -> Generator[None]:
         ValueError,
     ) as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(where, expected, f"one at fault ({text[:120]})", "Fit again.") from error
+        raise UserError(where, expected, f"damaged content ({text[:120]})", "Fit again.") from error
     except AssertionError as error:
-        raise UserError(where, expected, f"one at fault ({error})", "Fit again.") from error
+        raise UserError(where, expected, f"damaged content ({error})", "Fit again.") from error

@@ -1,4 +1,4 @@
-"""The tensors that a saved estimator must have, as a table, and the check of a file against it."""
+"""Check the tensors of a saved estimator against a table of names, shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from sppnet.errors import UserError
 
 LARGEST = 1e15
-"""Largest magnitude of a saved number: sums of products of such weights and features stay finite."""
+"""Largest magnitude of a saved number, so that sums of products of weights and features stay finite."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class TensorSpec:
     """One tensor of a table.
 
     Attributes:
-        name: its name in the file.
-        shape: sizes: numbers, letters, or ``"4*K"`` and ``"K+1"``. A letter stands for one size in the whole
-            table; the first tensor that has it decides what it is, where the caller does not.
-        dtype: its type.
+        name: the name in the file.
+        shape: sizes, each a number, a letter or an expression such as ``"4*K"`` and ``"K+1"``. A letter is
+            one size in the whole table, given by the caller or by the first tensor with the letter.
+        dtype: the element type.
 
     Examples:
         >>> TensorSpec("svm.weight", ("K", "D")).dtype
@@ -44,17 +44,17 @@ def check_tensors(
     """Check names, dtypes, shapes and values of saved tensors.
 
     Args:
-        tensors: what the file has; exactly the table's names.
-        table: what it must have.
+        tensors: the tensors of the file, by name.
+        table: the expected tensors.
         where: the file, for messages.
-        sizes: letters whose value is known.
+        sizes: known values of letters.
 
     Returns:
-        The value of every letter; none is 0.
+        The value of every letter, each at least 1.
 
     Raises:
-        UserError: the first difference: a missing or further tensor, another dtype or shape, or a number
-            that is not finite or beyond 1e15.
+        UserError: a tensor is missing, unexpected, or of another dtype or shape, or has a number that is not
+            finite or exceeds 1e15.
 
     Examples:
         >>> table = [TensorSpec("weight", ("K", "D")), TensorSpec("bias", ("K",))]
@@ -62,12 +62,14 @@ def check_tensors(
         {'K': 2, 'D': 3}
     """
     known = dict(sizes or {})
-    wanted = {spec.name: spec for spec in table}
-    for name in sorted(wanted.keys() ^ tensors.keys()):
-        if name in wanted:
+    expected = {spec.name: spec for spec in table}
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        if name in expected:
             raise UserError(where, f"the tensor {name}", "a file without it", "Fit again.")
-        raise UserError(where, f"the {len(wanted)} tensors of the run", f"a further one, {name[:60]!r}")
-    for name, spec in wanted.items():
+        raise UserError(
+            where, f"the {len(expected)} tensors of the run", f"the unexpected tensor {name[:60]!r}"
+        )
+    for name, spec in expected.items():
         tensor = tensors[name]
         if tensor.dtype != spec.dtype:
             raise UserError(where, f"{name} of {spec.dtype}", tensor.dtype, "Fit again.")
@@ -78,29 +80,29 @@ def check_tensors(
             if isinstance(expression, str) and expression.isalpha():
                 known.setdefault(expression, size)
             if size != _value(expression, known) or size == 0:
-                wanted_shape = [_value(e, known, default=e) for e in spec.shape]
-                raise UserError(where, f"{name} of shape {wanted_shape}", f"shape {shape}", "Fit again.")
+                expected_shape = [_value(e, known, default=e) for e in spec.shape]
+                raise UserError(where, f"{name} of shape {expected_shape}", f"shape {shape}", "Fit again.")
     check_finite(tensors, where)
     return known
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: object) -> None:
-    """Raise `UserError` for the first tensor with a number that is not finite or beyond 1e15."""
+    """Raise `UserError` for the first tensor with a number that is not finite or exceeds 1e15."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.numel():
-            most = float(torch.linalg.vector_norm(tensor, math.inf, dtype=_wide(tensor)))
-            if not most <= LARGEST:
-                raise UserError(where, f"finite numbers in {name}", most, "Fit again.")
+            largest = float(torch.linalg.vector_norm(tensor, math.inf, dtype=_wide(tensor)))
+            if not largest <= LARGEST:
+                raise UserError(where, f"finite numbers in {name}", largest, "Fit again.")
 
 
 def check_window_shapes(shapes: Tensor, where: object) -> None:
     """Raise `UserError` unless window shapes are 1e-4 to 1e3 in units of an image's short side."""
     if not bool(((shapes >= 1e-4) & (shapes <= 1e3)).all()):
-        raise UserError(where, "shapes of windows, 1e-4 to 1e3", "others", "Fit again.")
+        raise UserError(where, "shapes of windows, 1e-4 to 1e3", "values out of this range", "Fit again.")
 
 
 def same_shapes(state: Mapping[str, Tensor], prefix: str = "") -> Iterable[TensorSpec]:
-    """A row for each tensor of a module's state: its own shape and dtype."""
+    """Return the table of a module's state, with the shape and the dtype of each tensor."""
     return [TensorSpec(prefix + name, tuple(value.shape), value.dtype) for name, value in state.items()]
 
 
@@ -109,14 +111,14 @@ def _wide(tensor: Tensor) -> torch.dtype:
 
 
 def _value(expression: int | str, known: Mapping[str, int], default: int | str = -1) -> int | str:
-    """``4*K`` and ``K+1`` for the letters that are known."""
+    """Evaluate an expression such as ``4*K`` or ``K+1`` with known letters, else return the default."""
     if isinstance(expression, int):
         return expression
     for sign in "*+":
         first, found, second = expression.partition(sign)
         if found:
-            one, two = (int(part) if part.isdigit() else known.get(part) for part in (first, second))
-            if one is None or two is None:
+            left, right = (int(term) if term.isdigit() else known.get(term) for term in (first, second))
+            if left is None or right is None:
                 return default
-            return one * two if sign == "*" else one + two
+            return left * right if sign == "*" else left + right
     return known.get(expression, default)

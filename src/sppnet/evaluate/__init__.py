@@ -1,4 +1,7 @@
-"""How good detections and classifications are: VOC's and COCO's average precision, accuracies."""
+"""Metrics: average precision of PASCAL VOC and COCO for detectors, accuracies for classifiers.
+
+Shapes: `N` images, `K` classes, `M` detections.
+"""
 
 from sppnet.evaluate.classification import classification_metrics, mean_average_precision
 from sppnet.evaluate.coco import CocoClass, CocoScores, coco_scores

@@ -1,4 +1,4 @@
-"""Average precision and recall by the rules of COCO."""
+"""Average precision and average recall by the rules of COCO."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ from torch import Tensor
 from sppnet.evaluate.pairs import paired_names
 from sppnet.structures import Boxes, Detections, GroundTruth
 
-# COCO ignores an object whose area lies outside the range that it looks at; its widest ends at 1e10.
+# COCO ignores objects whose area is outside the evaluated range; the widest range ends at 1e10.
 _AREA_OUTSIDE_EVERY_RANGE = 1e12
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 
 
 @dataclass(frozen=True)
 class CocoClass:
-    """COCO's numbers for one class, 0..1; None where it has no objects that count.
+    """AP of one class, 0..1; None if the class has no objects.
 
     Attributes:
         ap: mean over IoU thresholds 0.50, 0.55, ..., 0.95.
-        ap50: at an IoU of 0.50.
-        ap75: at an IoU of 0.75.
+        ap50: AP at an IoU of 0.50.
+        ap75: AP at an IoU of 0.75.
+
+    Examples:
+        >>> CocoClass(ap=0.4, ap50=0.7, ap75=0.3).ap50
+        0.7
     """
 
     ap: float | None
@@ -36,19 +40,28 @@ class CocoClass:
 
 @dataclass(frozen=True)
 class CocoScores:
-    """COCO's numbers, 0..1, means over the classes with objects; None where there are none.
+    """AP and AR, 0..1, as means over the classes with objects; None if there are no objects.
 
     Attributes:
         ap: mean over IoU thresholds 0.50, 0.55, ..., 0.95.
-        ap50: at an IoU of 0.50.
-        ap75: at an IoU of 0.75.
+        ap50: AP at an IoU of 0.50.
+        ap75: AP at an IoU of 0.75.
         ap_small: ``ap`` of objects of less than 32 * 32 pixels.
-        ap_medium: ``ap`` of those between.
+        ap_medium: ``ap`` of objects of 32 * 32 to 96 * 96 pixels.
         ap_large: ``ap`` of objects of more than 96 * 96 pixels.
-        ar1: largest recall with one detection a class and image, mean over the IoU thresholds.
-        ar10: with ten.
-        ar100: with a hundred.
-        per_class: one entry a class, in the order of ``names``.
+        ar1: maximum recall with one detection per class and image, mean over the IoU thresholds.
+        ar10: the same with ten detections per class and image.
+        ar100: the same with a hundred detections per class and image.
+        per_class: one entry per class, in the order of ``names``.
+
+    Examples:
+        >>> import torch
+        >>> from sppnet.structures import Boxes, Detections, GroundTruth, ImageSize
+        >>> box = Boxes(torch.tensor([[10.0, 10, 60, 60]]), ImageSize(100, 100))
+        >>> truth = GroundTruth.make(box, torch.tensor([0]), ("cat",))
+        >>> found = Detections(box, torch.tensor([0.9]), torch.tensor([0]), ("cat",))
+        >>> coco_scores([found], [truth]).per_class
+        (CocoClass(ap=1.0, ap50=1.0, ap75=1.0),)
     """
 
     ap: float | None
@@ -64,26 +77,37 @@ class CocoScores:
 
 
 def coco_scores(detections: Sequence[Detections], truths: Sequence[GroundTruth]) -> CocoScores:
-    """COCO's AP and AR of boxes, with at most 100 detections a class and image.
+    """Compute COCO's AP and AR of boxes, with at most 100 detections per class and image.
 
-    A crowd takes any number of detections without punishing them. An object marked difficult is ignored
-    as COCO ignores one outside an area range: it does not count, nor does the one detection that
-    matches it. Areas are those of the boxes; COCO's own evaluation takes those of its masks.
+    A crowd matches any number of detections, which are then ignored. A difficult object is ignored like an
+    object outside an area range in COCO: neither it nor the one detection that matches it counts. Areas
+    are areas of boxes; COCO's own evaluation uses areas of masks.
 
     Args:
-        detections: one an image.
+        detections: one per image.
         truths: the objects of the same images, with the same class names.
 
+    Returns:
+        The scores, over all classes and per class.
+
     Raises:
-        UserError: detections and truths that do not belong together.
+        UserError: detections and truths differ in length or class names, or a score is not finite.
+
+    Examples:
+        >>> import torch
+        >>> from sppnet.structures import Boxes, Detections, GroundTruth, ImageSize
+        >>> box = Boxes(torch.tensor([[10.0, 10, 60, 60]]), ImageSize(100, 100))
+        >>> truth = GroundTruth.make(box, torch.tensor([0]), ("cat",))
+        >>> coco_scores([Detections.empty(box.size, ("cat",))], [truth]).ap
+        0.0
     """
     names = paired_names(detections, truths)
     objects, found = _objects(truths), _found(detections)
-    # Class by class, so that the rows of one class at a time are held as mappings.
-    parts = [_evaluate(truths, objects.of(label), found.of(label)) for label in range(len(names))]
-    # Thresholds, recalls, classes, areas; and thresholds, classes, areas, limits.
-    precision = np.concatenate([part[0] for part in parts], 2)[..., -1]
-    recall = np.concatenate([part[1] for part in parts], 1)
+    # One class at a time, because mappings of all annotations take much memory.
+    results = [_evaluate(truths, objects.of(label), found.of(label)) for label in range(len(names))]
+    # Axes: thresholds, recalls, classes, areas; and thresholds, classes, areas, limits.
+    precision = np.concatenate([result[0] for result in results], 2)[..., -1]
+    recall = np.concatenate([result[1] for result in results], 1)
     return CocoScores(
         ap=_mean(precision[..., _ALL]),
         ap50=_mean(precision[0, ..., _ALL]),
@@ -108,8 +132,17 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Boxes of all images: the image's number from 1, class, corner and sides, and what COCO asks for."""
+class _Annotations:
+    """Boxes of all images, as columns.
+
+    Attributes:
+        images: image numbers from 1 ``[M]``.
+        labels: class numbers ``[M]``.
+        boxes: top left corners, widths and heights ``[M, 4]``.
+        areas: ``[M]``.
+        crowds: ``[M]``.
+        scores: ``[M]``.
+    """
 
     images: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -119,7 +152,7 @@ class _Rows:
     scores: NDArray[np.float64]
 
     def of(self, label: int) -> list[dict[str, Any]]:
-        """The rows of one class, numbered from 1: the evaluation takes a match with number 0 for none."""
+        """Select one class in COCO's format, with ids from 1: id 0 stands for no match in COCO's code."""
         own = self.labels == label
         columns = (self.images, self.boxes, self.areas, self.crowds, self.scores)
         rows = zip(*(column[own].tolist() for column in columns), strict=True)
@@ -140,7 +173,7 @@ class _Rows:
 def _evaluate(
     truths: Sequence[GroundTruth], objects: list[dict[str, Any]], found: list[dict[str, Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """COCO's tables of precision and recall of one class; -1 where it has no objects that count."""
+    """Compute precision and recall of one class; -1 if the class has no objects."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     frame: dict[str, Any] = {
@@ -158,29 +191,29 @@ def _evaluate(
     return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
 
 
-def _objects(truths: Sequence[GroundTruth]) -> _Rows:
-    images, boxes = _places([truth.boxes for truth in truths])
-    difficult = _joined([truth.difficult for truth in truths])
-    labels = _joined([truth.labels for truth in truths])
+def _objects(truths: Sequence[GroundTruth]) -> _Annotations:
+    images, boxes = _images_and_boxes([truth.boxes for truth in truths])
+    difficult = _concatenate([truth.difficult for truth in truths])
+    labels = _concatenate([truth.labels for truth in truths])
     areas = np.where(difficult, _AREA_OUTSIDE_EVERY_RANGE, boxes[:, 2] * boxes[:, 3])
-    crowds = _joined([truth.crowd for truth in truths])
-    return _Rows(images, labels, boxes, areas, crowds, np.ones(len(boxes)))
+    crowds = _concatenate([truth.crowd for truth in truths])
+    return _Annotations(images, labels, boxes, areas, crowds, np.ones(len(boxes)))
 
 
-def _found(detections: Sequence[Detections]) -> _Rows:
-    images, boxes = _places([found.boxes for found in detections])
-    labels = _joined([found.labels for found in detections])
-    scores = _joined([found.scores for found in detections]).astype(np.float64)
+def _found(detections: Sequence[Detections]) -> _Annotations:
+    images, boxes = _images_and_boxes([found.boxes for found in detections])
+    labels = _concatenate([found.labels for found in detections])
+    scores = _concatenate([found.scores for found in detections]).astype(np.float64)
     crowds = np.zeros(len(boxes), dtype=np.bool_)
-    return _Rows(images, labels, boxes, boxes[:, 2] * boxes[:, 3], crowds, scores)
+    return _Annotations(images, labels, boxes, boxes[:, 2] * boxes[:, 3], crowds, scores)
 
 
-def _places(parts: Sequence[Boxes]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The number of each box's image, from 1, and its corner and sides ``[M, 4]``."""
-    xyxy = _joined([part.xyxy for part in parts]).astype(np.float64)
-    images = np.repeat(np.arange(1, len(parts) + 1), [len(part) for part in parts])
+def _images_and_boxes(per_image: Sequence[Boxes]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the image number of each box, from 1, and corners, widths and heights ``[M, 4]``."""
+    xyxy = _concatenate([boxes.xyxy for boxes in per_image]).astype(np.float64)
+    images = np.repeat(np.arange(1, len(per_image) + 1), [len(boxes) for boxes in per_image])
     return images, np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], 1)
 
 
-def _joined(parts: Sequence[Tensor]) -> NDArray[Any]:
-    return torch.cat([part.detach().cpu() for part in parts]).numpy()
+def _concatenate(tensors: Sequence[Tensor]) -> NDArray[Any]:
+    return torch.cat([tensor.detach().cpu() for tensor in tensors]).numpy()

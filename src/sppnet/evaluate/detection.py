@@ -1,4 +1,4 @@
-"""All measures of a detector in one mapping."""
+"""Metrics of a detector in one mapping."""
 
 from __future__ import annotations
 
@@ -12,28 +12,39 @@ from sppnet.structures import Detections, GroundTruth
 
 
 def detection_metrics(detections: Sequence[Detections], truths: Sequence[GroundTruth]) -> dict[str, Any]:
-    """COCO's and VOC's average precision of what was found in some images.
+    """Compute the average precision of COCO and of VOC.
 
     Args:
-        detections: one an image, in any order within it.
+        detections: one per image; the detections of an image may be in any order.
         truths: the objects of the same images, in the same order.
 
     Returns:
-        A mapping that JSON can hold, numbers 0..1:
+        A mapping that can be written as JSON, with values 0..1:
 
-        - "AP50", "AP75", "AP": COCO's, at IoU 0.50, 0.75 and the mean over 0.50, 0.55, ..., 0.95.
-        - "APs", "APm", "APl": "AP" of small, medium and large objects (32 and 96 pixels squared).
-        - "AR100": COCO's largest recall with 100 detections a class and image.
-        - "VOC07_AP50": VOC 2007's 11-point AP at IoU 0.50; "VOC_AP50": the area AP of later years.
-        - "images", "objects": how many; neither difficult objects nor crowds are counted.
-        - "per_class": for each name its "AP50", "AP75", "AP", "VOC07_AP50", "VOC_AP50", "objects".
+        - "AP50", "AP75", "AP": AP of COCO at IoU 0.50, at IoU 0.75 and as the mean over 0.50, 0.55, ...,
+          0.95.
+        - "APs", "APm", "APl": "AP" of small, medium and large objects (limits 32 and 96 pixels squared).
+        - "AR100": maximum recall of COCO with 100 detections per class and image.
+        - "VOC07_AP50": 11-point AP of VOC 2007 at IoU 0.50.
+        - "VOC_AP50": area under the curve, the AP of VOC 2010 and later, at IoU 0.50.
+        - "images", "objects": counts, without difficult objects and crowds.
+        - "per_class": for each name, "AP50", "AP75", "AP", "VOC07_AP50", "VOC_AP50" and "objects".
 
-        A class without objects that count has None and takes no part in the means; a mean of nothing
-        is None.
+        The values of a class without objects are None and are left out of the means. Without any objects
+        the means are None.
 
     Raises:
-        UserError: no images, sequences of different lengths, class names that differ or repeat, or a
-            score that is not finite.
+        UserError: there are no images, the sequences differ in length, class names differ or are not
+            unique, or a score is not finite.
+
+    Examples:
+        >>> import torch
+        >>> from sppnet.structures import Boxes, Detections, GroundTruth, ImageSize
+        >>> box = Boxes(torch.tensor([[10.0, 10, 60, 60]]), ImageSize(100, 100))
+        >>> truth = GroundTruth.make(box, torch.tensor([0]), ("cat",))
+        >>> found = Detections(box, torch.tensor([0.9]), torch.tensor([0]), ("cat",))
+        >>> detection_metrics([found], [truth])["AP"]
+        1.0
     """
     names = paired_names(detections, truths)
     coco = coco_scores(detections, truths)

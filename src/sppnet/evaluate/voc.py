@@ -19,13 +19,19 @@ _RECALLS = np.arange(11) / 10
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Precision and recall as the threshold falls, for one class.
+    """Precision and recall of one class for every threshold.
 
     Attributes:
-        scores: float64 ``[M]``, falling; the threshold at each point. Ignored detections have no point.
-        precision: float64 ``[M]``, the share of the detections down to here that are right.
-        recall: float64 ``[M]``, the share of the objects found down to here; NaN without objects.
-        objects: objects that count.
+        scores: float64 ``[M]``, descending; the threshold of each point. Ignored detections have no point.
+        precision: float64 ``[M]``, fraction of the detections above the threshold that are correct.
+        recall: float64 ``[M]``, fraction of the objects detected above the threshold; NaN without objects.
+        objects: number of objects, without ignored ones.
+
+    Examples:
+        >>> import numpy as np
+        >>> curve = precision_recall(np.array([0.9, 0.5]), np.array([True, False]), objects=1)
+        >>> curve.precision.tolist(), curve.area
+        ([1.0, 0.5], 1.0)
     """
 
     scores: NDArray[np.float64]
@@ -35,18 +41,18 @@ class PrecisionRecall:
 
     @property
     def eleven_point(self) -> float | None:
-        """VOC 2007's AP: the mean over recalls 0, 0.1, ..., 1 of the best precision at that recall or more.
+        """The AP of VOC 2007; None without objects.
 
-        None without objects.
+        It is the mean over recalls 0, 0.1, ..., 1 of the highest precision at that recall or above.
         """
         if not self.objects:
             return None
         reached = [self.precision[self.recall >= recall] for recall in _RECALLS]
-        return float(np.mean([part.max() if part.size else 0.0 for part in reached]))
+        return float(np.mean([values.max() if values.size else 0.0 for values in reached]))
 
     @property
     def area(self) -> float | None:
-        """The AP of VOC 2010 and later: the area under the curve made monotone; None without objects."""
+        """The AP of VOC 2010 and later, the area under the monotone curve; None without objects."""
         if not self.objects:
             return None
         best = np.maximum.accumulate(self.precision[::-1])[::-1]
@@ -54,12 +60,21 @@ class PrecisionRecall:
 
 
 def precision_recall(scores: NDArray[np.float64], right: NDArray[np.bool_], objects: int) -> PrecisionRecall:
-    """The curve of detections, or of ranked images.
+    """Compute the precision-recall curve of detections or of ranked images.
 
     Args:
-        scores: ``[M]``, any order; equal scores keep theirs.
-        right: bool ``[M]``.
-        objects: how many there are to find.
+        scores: ``[M]``, in any order; equal scores stay in the given order.
+        right: bool ``[M]``, True for correct detections.
+        objects: number of objects.
+
+    Returns:
+        The curve.
+
+    Examples:
+        >>> import numpy as np
+        >>> curve = precision_recall(np.array([0.5, 0.9]), np.array([False, True]), objects=2)
+        >>> curve.recall.tolist()
+        [0.5, 0.5]
     """
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(right[order], dtype=np.float64)
@@ -70,46 +85,65 @@ def precision_recall(scores: NDArray[np.float64], right: NDArray[np.bool_], obje
 def voc_curves(
     detections: Sequence[Detections], truths: Sequence[GroundTruth], overlap: float = 0.5
 ) -> tuple[PrecisionRecall, ...]:
-    """VOC's matching of detections with objects, class by class (VOCevaldet.m).
+    """Match detections with objects by the rules of the VOC development kit, VOCevaldet.m.
 
-    Over all images, best first and equal scores in the order given, a detection is compared with the
-    objects of its class in its image, claimed and difficult ones included. The one of largest IoU
-    decides alone: below ``overlap`` the detection is wrong; a difficult object means that it is ignored;
-    an object that a better detection has claimed makes it wrong. A crowd counts as difficult. VOC's sides
-    with one pixel added are the sides of our boxes.
+    The detections of all images are processed by descending score; equal scores stay in the given order.
+    Each is compared with all objects of its class in its image, including difficult objects and objects
+    that are matched already. Only the object with the highest IoU counts. If the IoU is below ``overlap``,
+    the detection is a false positive. If the object is difficult or a crowd, the detection is ignored. If
+    the object is matched already, the detection is a false positive. VOC adds one pixel to the
+    difference of its inclusive coordinates; this gives the sides of `Boxes`, which have continuous edges.
 
     Args:
-        detections: one an image.
+        detections: one per image.
         truths: the objects of the same images, with the same class names.
-        overlap: IoU from which a detection fits an object, above 0.
+        overlap: minimum IoU of a match, above 0 and at most 1.
 
     Returns:
-        One curve a class, in the order of ``names``.
+        One curve per class, in the order of ``names``.
 
     Raises:
-        UserError: detections and truths that do not belong together, or an ``overlap`` outside 0..1.
+        UserError: detections and truths differ in length or class names, a score is not finite, or
+            ``overlap`` is out of range.
+
+    Examples:
+        >>> import torch
+        >>> from sppnet.structures import Boxes, Detections, GroundTruth, ImageSize
+        >>> box = Boxes(torch.tensor([[10.0, 10, 60, 60]]), ImageSize(100, 100))
+        >>> truth = GroundTruth.make(box, torch.tensor([0]), ("cat",))
+        >>> found = Detections(box, torch.tensor([0.9]), torch.tensor([0]), ("cat",))
+        >>> voc_curves([found], [truth])[0].eleven_point
+        1.0
     """
     names = paired_names(detections, truths)
     if not 0 < overlap <= 1:
-        raise UserError("overlap", "an IoU above 0, at most 1", overlap)
-    joined = _join([_matches(*pair, overlap) for pair in zip(detections, truths, strict=True)])
+        raise UserError("overlap", "an IoU above 0 and at most 1", overlap)
+    joined = _concatenate([_matches(*pair, overlap) for pair in zip(detections, truths, strict=True)])
     easy = torch.cat([truth.labels[~(truth.difficult | truth.crowd)].cpu() for truth in truths]).numpy()
     curves: list[PrecisionRecall] = []
     for label in range(len(names)):
         own = joined.labels == label
         order = np.flatnonzero(own)[np.argsort(-joined.scores[own], kind="stable")]
         order = order[~joined.ignored[order]]
-        claims = joined.objects[order]
-        fits = np.flatnonzero(claims >= 0)
-        right = np.zeros(len(order), dtype=np.bool_)
-        right[fits[np.unique(claims[fits], return_index=True)[1]]] = True
-        curves.append(precision_recall(joined.scores[order], right, int((easy == label).sum())))
+        objects = joined.objects[order]
+        matched = np.flatnonzero(objects >= 0)
+        correct = np.zeros(len(order), dtype=np.bool_)
+        correct[matched[np.unique(objects[matched], return_index=True)[1]]] = True
+        curves.append(precision_recall(joined.scores[order], correct, int((easy == label).sum())))
     return tuple(curves)
 
 
 @dataclass(frozen=True)
 class _Matches:
-    """Detections, each with the object that it fits: its number, or -1; numbers run over all ``count``."""
+    """Detections and the objects that they match.
+
+    Attributes:
+        scores: ``[M]``.
+        labels: ``[M]``.
+        objects: ``[M]``, the index of the matched object, or -1.
+        ignored: ``[M]``, True for detections that match a difficult object or a crowd.
+        count: number of objects.
+    """
 
     scores: NDArray[np.float64]
     labels: NDArray[np.int64]
@@ -124,25 +158,26 @@ def _matches(found: Detections, truth: GroundTruth, overlap: float) -> _Matches:
     nothing = np.full(len(found), -1, dtype=np.int64)
     if not len(truth) or not len(found):
         return _Matches(scores, labels, nothing, nothing >= 0, len(truth))
-    # float64: a detection with an IoU of exactly one half fits.
-    shares = iou(found.boxes.xyxy.detach().cpu().double(), truth.boxes.xyxy.cpu().double()).numpy()
-    shares = np.where(labels[:, None] == truth.labels.cpu().numpy()[None], shares, -1.0)
-    best = shares.argmax(1)
-    fits = shares[np.arange(len(found)), best] >= overlap
+    # In float64, because float32 may round an IoU just below the threshold up to it.
+    ious = iou(found.boxes.xyxy.detach().cpu().double(), truth.boxes.xyxy.cpu().double()).numpy()
+    ious = np.where(labels[:, None] == truth.labels.cpu().numpy()[None], ious, -1.0)
+    best = ious.argmax(1)
+    matched = ious[np.arange(len(found)), best] >= overlap
     hard = (truth.difficult | truth.crowd).cpu().numpy()[best]
-    return _Matches(scores, labels, np.where(fits, best, -1), fits & hard, len(truth))
+    return _Matches(scores, labels, np.where(matched, best, -1), matched & hard, len(truth))
 
 
-def _join(parts: Sequence[_Matches]) -> _Matches:
-    starts = np.cumsum([0, *(part.count for part in parts)])
+def _concatenate(per_image: Sequence[_Matches]) -> _Matches:
+    """Concatenate the matches of all images, with object indices over all images."""
+    starts = np.cumsum([0, *(matches.count for matches in per_image)])
     objects = [
-        np.where(part.objects >= 0, part.objects + start, -1)
-        for part, start in zip(parts, starts[:-1], strict=True)
+        np.where(matches.objects >= 0, matches.objects + start, -1)
+        for matches, start in zip(per_image, starts[:-1], strict=True)
     ]
     return _Matches(
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.labels for part in parts]),
+        np.concatenate([matches.scores for matches in per_image]),
+        np.concatenate([matches.labels for matches in per_image]),
         np.concatenate(objects),
-        np.concatenate([part.ignored for part in parts]),
+        np.concatenate([matches.ignored for matches in per_image]),
         int(starts[-1]),
     )

@@ -1,4 +1,4 @@
-"""Models for ONNX Runtime: feature extractors, classifiers and detectors, for images of any size."""
+"""Export feature extractors, classifiers and detectors for images of any size to ONNX and torch.export."""
 
 from sppnet.export.api import export_estimator, export_features
 from sppnet.export.measure import evaluate_export

@@ -17,6 +17,7 @@ from sppnet.export.models import box_feature_model, classifier_model, detector_m
 from sppnet.export.network import Precision, export_network
 from sppnet.export.parts import DetectorParts, FeatureParts, estimator_parts
 from sppnet.features import resize, resized_size
+from sppnet.files import make_folder, write_bytes
 from sppnet.structures import ImageSize
 
 Part: TypeAlias = Literal["all", "features", "box-features"]
@@ -36,17 +37,17 @@ def export_estimator(
     Args:
         estimator: a fitted `sppnet.Detector` or `sppnet.Classifier`.
         path: the file, ending in ``.onnx``.
-        part: ``all`` of the estimator, or its ``features`` of the whole image or of given boxes
-            (``box-features``).
-        precision: of the network: ``float32``, ``float16`` or ``int8``. Everything after the network
-            stays in float32.
-        calibration: images, some 100 of the training images, that set the ranges of ``int8``.
+        part: ``all`` for the whole estimator, ``features`` for the features of the image, or
+            ``box-features`` for those of given boxes.
+        precision: precision of the network: ``float32``, ``float16`` or ``int8``. The rest of the model is
+            computed in float32.
+        calibration: images for the ranges of ``int8``, such as 100 training images.
 
     Returns:
         The path.
 
     Raises:
-        UserError: an estimator that is not fitted or cannot be exported, or an argument at fault.
+        UserError: the estimator is not fitted or cannot be exported, or an argument is invalid.
         MissingExtraError: a package of the extra ``export`` is not installed.
 
     Examples:
@@ -61,8 +62,10 @@ def export_estimator(
         raise UserError("part", ", ".join(PARTS), repr(part))
     features = parts.features
     if part == "box-features" and len(features.scales) > 1:
-        wanted = "one scale for the features of boxes"
-        raise UserError("part", wanted, f"scales {features.scales}", "Fit with options.scales of one scale.")
+        expected = "one scale for features of boxes"
+        raise UserError(
+            "part", expected, f"scales {features.scales}", "Fit with options.scales of one scale."
+        )
     network = export_network(features.backbone, precision, _network_images(features, calibration))
     if part == "features":
         model = feature_model(features, network)
@@ -84,21 +87,21 @@ def export_features(
     scales: Sequence[int] | None = None,
     boxes: bool = False,
 ) -> Path:
-    """Write a feature extractor in float32: the pyramid of the whole image, or of given boxes.
+    """Write a feature extractor in float32, for the pyramid features of the image or of given boxes.
 
     Args:
-        backbone: what `sppnet.backbones.load_backbone` gives.
+        backbone: a backbone from `sppnet.backbones.load_backbone`.
         path: the file, ending in ``.onnx``.
-        levels: bins a side of each level.
+        levels: bins along each side of each level.
         mode: ``max`` or ``mean``.
-        scales: short sides that images are resized to; None keeps their own size.
-        boxes: the model takes boxes ``[N, 4]`` beside the image; for one scale.
+        scales: short sides to which images are resized; None keeps their own size.
+        boxes: add an input of boxes ``[N, 4]``; for a single scale.
 
     Returns:
         The path.
 
     Raises:
-        UserError: a path with another ending, or boxes with several scales.
+        UserError: the path has another extension, or boxes are combined with several scales.
         MissingExtraError: a package of the extra ``export`` is not installed.
 
     Examples:
@@ -110,7 +113,7 @@ def export_features(
     target = _target(path)
     parts = FeatureParts(backbone, tuple(sorted(set(scales or (0,)))), None, tuple(levels), mode)
     if boxes and len(parts.scales) > 1:
-        raise UserError("scales", "one scale for the features of boxes", list(parts.scales))
+        raise UserError("scales", "one scale for features of boxes", list(parts.scales))
     network = export_network(backbone)
     model = box_feature_model(parts, network) if boxes else feature_model(parts, network)
     return _write(model, target, "float32")
@@ -119,14 +122,14 @@ def export_features(
 def _target(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.suffix.lower() != ".onnx":
-        raise UserError(target, "a file that ends in .onnx", target.suffix or "no ending")
+        raise UserError(target, "a file that ends in .onnx", target.suffix or "no extension")
     if target.is_dir():
         raise UserError(target, "a file", "a folder")
     return target
 
 
 def _network_images(parts: FeatureParts, sources: Sequence[ImageSource]) -> Iterator[Tensor]:
-    """Images as the network sees them, at every scale."""
+    """Yield the inputs of the network for images, at every scale."""
     backbone = parts.backbone.cpu()
     for source in sources:
         image = read_image(source)[None]
@@ -139,12 +142,6 @@ def _network_images(parts: FeatureParts, sources: Sequence[ImageSource]) -> Iter
 def _write(model: onnx.ModelProto, target: Path, precision: Precision) -> Path:
     entry = model.metadata_props.add()
     entry.key, entry.value = "precision", precision
-    part = target.with_name(f".part-{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(model.SerializeToString())
-        os.replace(part, target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(target, "a file that can be written", error.strerror or error) from error
+    make_folder(target.parent)
+    write_bytes(target, model.SerializeToString())
     return target

@@ -1,4 +1,4 @@
-"""Sizes, resizing and cells in ONNX: the formulas of `sppnet.features` at dynamic sizes."""
+"""ONNX graphs of sizes, resizing and cells: the formulas of `sppnet.features` for dynamic sizes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sppnet.export.graph import Builder, Value
+from sppnet.export.graph import Builder
+from sppnet.export.value import Value
 
 
 @dataclass(frozen=True)
@@ -18,19 +19,19 @@ class Size:
 
     @property
     def short_side(self) -> Value:
-        """The smaller of both."""
+        """The smaller of height and width."""
         return self.height.minimum(self.width)
 
 
 @dataclass(frozen=True)
 class GridMap:
-    """A feature map that knows where its cells lie.
+    """A feature map and the grid of its cells.
 
     Attributes:
-        values: float32 ``[h, w, C]``.
-        stride: pixels of the network's input between two cells.
+        values: float32 ``[H, W, C]``.
+        stride: distance of two cells in pixels of the input of the network.
         first: the centre of the first cell.
-        resized: the size of the network's input.
+        resized: the size of the input of the network.
         image: the size of the image.
     """
 
@@ -42,14 +43,14 @@ class GridMap:
 
 
 def _nearest(numerator: Value, denominator: Value) -> Value:
-    """The nearest whole number to a quotient; halves up."""
+    """Round a quotient to the nearest integer; halves are rounded up."""
     return (numerator * 2 + denominator) / (denominator * 2)
 
 
 def resized_size(
     size: Size, scale: int, long_side: int | None, minimum: tuple[int, int], multiple: int
 ) -> Size:
-    """`sppnet.features.resized_size`; a scale of 0 keeps the image's own size."""
+    """Return the input size like `sppnet.features.resized_size`; a scale of 0 keeps the size of the image."""
     builder = size.height.builder
     base = size.short_side
     side = builder.constant(scale, np.int64) if scale else base
@@ -66,10 +67,10 @@ def resized_size(
 
 
 def resize(pixels: Value, size: Size, resized: Size) -> Value:
-    """Bilinear resizing of uint8 ``[H, W, 3]`` to float32 0..1, as torch computes it to the last bits.
+    """Resize uint8 ``[H, W, 3]`` bilinearly to float32 in 0..1, equal to torch up to the last bits.
 
-    ONNX's own Resize rounds source coordinates to float32 early, which at 1,000 pixels costs 6e-5 of a
-    pixel; these are rounded once.
+    The operator Resize of ONNX rounds source coordinates to float32 early, an error of 6e-5 pixels at 1,000
+    pixels. Here they are rounded once.
     """
     builder = pixels.builder
     image = pixels
@@ -88,14 +89,14 @@ def resize(pixels: Value, size: Size, resized: Size) -> Value:
 
 
 def normalise(image: Value, mean: np.ndarray, std: np.ndarray) -> Value:
-    """``[H, W, 3]`` in 0..1 to the network's ``[1, 3, H, W]``."""
+    """Normalise ``[H, W, 3]`` in 0..1 to the input ``[1, 3, H, W]`` of the network."""
     builder = image.builder
     normalised = (image - builder.constant(mean, np.float32)) / builder.constant(std, np.float32)
     return normalised.transpose(2, 0, 1).unsqueeze(0)
 
 
 def cells(boxes: Value, fmap: GridMap) -> Value:
-    """`sppnet.features.cells` of float32 boxes ``[N, 4]``: int64 ``[N, 4]``."""
+    """Return the regions, int64 ``[N, 4]``, of float32 boxes ``[N, 4]``, like `sppnet.features.cells`."""
     x0, y0, x1, y1 = (boxes.cast(np.float64).take(i, 1) for i in range(4))
     left, right = _axis(x0, x1, fmap.resized.width, fmap.image.width, fmap, fmap.values.length(1))
     top, bottom = _axis(y0, y1, fmap.resized.height, fmap.image.height, fmap, fmap.values.length(0))
@@ -123,19 +124,19 @@ def _axis(
 
 
 def _floor_quotient(numerator: Value, denominator: Value) -> Value:
-    """floor(numerator / denominator), corrected where the rounded quotient crosses a whole number."""
+    """Return floor(numerator / denominator), corrected for the rounding of the quotient."""
     whole = (numerator / denominator).floor()
     low = ((whole + 1.0) * denominator <= numerator).cast(np.float64)
     return whole + low - (whole * denominator > numerator).cast(np.float64)
 
 
 def clip(boxes: Value, size: Size) -> Value:
-    """The parts of float32 boxes ``[N, 4]`` inside the image."""
+    """Clip float32 boxes ``[N, 4]`` to the image."""
     sides = [size.width, size.height] * 2
     return boxes.maximum(0.0).minimum(boxes.builder.stack(sides).cast(np.float32))
 
 
 def image_input(builder: Builder) -> tuple[Value, Size]:
-    """The input ``image``, uint8 RGB ``[H, W, 3]``, and its size."""
+    """Add the input ``image``, uint8 RGB ``[H, W, 3]``, and return it with its size."""
     image = builder.input("image", np.uint8, ["height", "width", 3])
     return image, Size(image.length(0), image.length(1))

@@ -1,166 +1,30 @@
-"""Write ONNX graphs as Python expressions.
+"""Build ONNX graphs from Python expressions.
 
-A `Builder` collects nodes; a `Value` is the output of one and carries its type, so that Python operators
-and numbers become nodes and typed constants. Types are NumPy's; shapes stay symbolic.
+A `Builder` collects nodes. A `sppnet.export.value.Value` is the output of a node.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import ArrayLike
 from onnx import helper, numpy_helper
 
+from sppnet.export.value import Kind, Value
+
 OPSET = 18
-"""The oldest operator set with every operator that the graphs use."""
+"""The oldest operator set with all operators of the graphs."""
 IR_VERSION = 10
-"""Read by onnxruntime 1.18 and later, whatever the version of onnx that writes the file."""
+"""The IR version of the files, which onnxruntime 1.18 and later read."""
 
-Kind: TypeAlias = type[np.generic]
-Number: TypeAlias = int | float | bool
-_SHARED = 64  # constants of at most so many bytes are stored once
-
-
-@dataclass(frozen=True, eq=False)
-class Value:
-    """An output of a node.
-
-    Attributes:
-        builder: what collects the nodes that follow.
-        name: in the graph.
-        kind: NumPy's type of the elements.
-
-    Examples:
-        >>> builder = Builder()
-        >>> x = builder.input("x", np.float32, [None, 4])
-        >>> (x * 2 + 1).kind
-        <class 'numpy.float32'>
-    """
-
-    builder: Builder
-    name: str
-    kind: Kind
-
-    def _pair(self, op: str, other: Value | Number, kind: Kind | None = None) -> Value:
-        value = other if isinstance(other, Value) else self.builder.constant(other, self.kind)
-        return self.builder.op(op, self, value, kind=kind)
-
-    def __add__(self, other: Value | Number) -> Value:
-        return self._pair("Add", other)
-
-    def __sub__(self, other: Value | Number) -> Value:
-        return self._pair("Sub", other)
-
-    def __mul__(self, other: Value | Number) -> Value:
-        return self._pair("Mul", other)
-
-    def __truediv__(self, other: Value | Number) -> Value:
-        """Divide; integers, which are never negative here, give the floor."""
-        return self._pair("Div", other)
-
-    def __mod__(self, other: Value | Number) -> Value:
-        return self._pair("Mod", other)
-
-    def __gt__(self, other: Value | Number) -> Value:
-        return self._pair("Greater", other, np.bool_)
-
-    def __ge__(self, other: Value | Number) -> Value:
-        return self._pair("GreaterOrEqual", other, np.bool_)
-
-    def __lt__(self, other: Value | Number) -> Value:
-        return self._pair("Less", other, np.bool_)
-
-    def __le__(self, other: Value | Number) -> Value:
-        return self._pair("LessOrEqual", other, np.bool_)
-
-    def equal(self, other: Value | Number) -> Value:
-        """Where both are the same."""
-        return self._pair("Equal", other, np.bool_)
-
-    def __and__(self, other: Value) -> Value:
-        return self._pair("And", other)
-
-    def __or__(self, other: Value) -> Value:
-        return self._pair("Or", other)
-
-    def __invert__(self) -> Value:
-        return self.builder.op("Not", self)
-
-    def maximum(self, other: Value | Number) -> Value:
-        """The larger of both."""
-        return self._pair("Max", other)
-
-    def minimum(self, other: Value | Number) -> Value:
-        """The smaller of both."""
-        return self._pair("Min", other)
-
-    def cast(self, kind: Kind) -> Value:
-        """As another type."""
-        to = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-        return self if kind is self.kind else self.builder.op("Cast", self, kind=kind, to=to)
-
-    def floor(self) -> Value:
-        """The largest whole number that is not above it."""
-        return self.builder.op("Floor", self)
-
-    def sqrt(self) -> Value:
-        """The square root."""
-        return self.builder.op("Sqrt", self)
-
-    def reshape(self, *shape: int) -> Value:
-        """Another shape; -1 takes what is left, 0 keeps the axis."""
-        return self.builder.op("Reshape", self, self.builder.constant(shape, np.int64))
-
-    def reshape_to(self, shape: Value) -> Value:
-        """A shape that the graph computes; 0 means a length of 0."""
-        return self.builder.op("Reshape", self, shape, allowzero=1)
-
-    def transpose(self, *axes: int) -> Value:
-        """The axes in another order."""
-        return self.builder.op("Transpose", self, perm=list(axes))
-
-    def unsqueeze(self, *axes: int) -> Value:
-        """With axes of length 1."""
-        return self.builder.op("Unsqueeze", self, self.builder.constant(axes, np.int64))
-
-    def squeeze(self, *axes: int) -> Value:
-        """Without axes of length 1."""
-        return self.builder.op("Squeeze", self, self.builder.constant(axes, np.int64))
-
-    def take(self, index: Value | int, axis: int = 0) -> Value:
-        """Elements along an axis, by position."""
-        at = index if isinstance(index, Value) else self.builder.constant(index, np.int64)
-        return self.builder.op("Gather", self, at, axis=axis)
-
-    def slice(self, start: Value | int, stop: Value | int, axis: int = 0) -> Value:
-        """Part of an axis, as Python slices."""
-        ends = [
-            end.reshape(1) if isinstance(end, Value) else self.builder.constant([end], np.int64)
-            for end in (start, stop)
-        ]
-        return self.builder.op("Slice", self, *ends, self.builder.constant([axis], np.int64))
-
-    def reduce(self, how: str, *axes: int, keep: bool = False) -> Value:
-        """``how``: Sum, Max, Min, Mean, Prod or L2, over axes; over all where none is given."""
-        given = [self.builder.constant(axes, np.int64)] if axes else []
-        return self.builder.op(f"Reduce{how}", self, *given, keepdims=int(keep))
-
-    def length(self, axis: int = 0) -> Value:
-        """int64 ``[]``, the length of an axis."""
-        shape = self.builder.op("Shape", self, kind=np.int64, start=axis, end=axis + 1)
-        return shape.reshape_to(self.builder.constant(np.empty(0), np.int64))
-
-    def matmul(self, other: Value) -> Value:
-        """The matrix product."""
-        return self.builder.op("MatMul", self, other)
+_SHARED = 64  # bytes of the largest constants that are stored once
 
 
 class Builder:
-    """Nodes, constants, inputs and outputs of one graph.
+    """Collect the nodes, constants, inputs and outputs of a graph.
 
     Examples:
         >>> builder = Builder()
@@ -183,17 +47,17 @@ class Builder:
         return f"{stem}_{self._count}"
 
     def input(self, name: str, kind: Kind, shape: Sequence[int | str | None]) -> Value:
-        """A tensor that the caller gives; names in the shape are dynamic."""
+        """Add an input; names in its shape are dynamic."""
         self._inputs.append(_info(name, kind, shape))
         return Value(self, name, kind)
 
     def output(self, name: str, value: Value, shape: Sequence[int | str | None]) -> None:
-        """A tensor that the caller gets."""
+        """Add an output."""
         self._nodes[0].append(helper.make_node("Identity", [value.name], [name], name=self._name("Identity")))
         self._outputs.append(_info(name, value.kind, shape))
 
     def constant(self, value: ArrayLike, kind: Kind) -> Value:
-        """A constant; small equal ones are stored once."""
+        """Add a constant; small equal constants are stored once."""
         array = np.ascontiguousarray(np.asarray(value, kind))
         array = array.reshape(np.shape(value))  # ascontiguousarray makes scalars vectors
         key = (array.dtype.str, array.shape, array.tobytes() if array.nbytes <= _SHARED else b"")
@@ -205,11 +69,11 @@ class Builder:
         return Value(self, name, kind)
 
     def op(self, op: str, *inputs: Value, kind: Kind | None = None, **attributes: Any) -> Value:
-        """A node with one output, of its first input's type unless ``kind`` tells another."""
+        """Add a node with one output, of the type of its first input unless ``kind`` is given."""
         return self.ops(op, *inputs, kinds=(inputs[0].kind if kind is None else kind,), **attributes)[0]
 
     def ops(self, op: str, *inputs: Value, kinds: Sequence[Kind], **attributes: Any) -> list[Value]:
-        """A node with an output for each of ``kinds``."""
+        """Add a node with one output per type in ``kinds``."""
         outputs = [Value(self, self._name(op), kind) for kind in kinds]
         names = [value.name for value in inputs]
         made = helper.make_node(op, names, [v.name for v in outputs], name=self._name(op), **attributes)
@@ -217,34 +81,34 @@ class Builder:
         return outputs
 
     def concat(self, values: Sequence[Value], axis: int = 0) -> Value:
-        """Joined along an axis."""
+        """Concatenate along an axis."""
         return values[0] if len(values) == 1 else self.op("Concat", *values, axis=axis)
 
     def stack(self, values: Sequence[Value], axis: int = 0) -> Value:
-        """Joined along a new axis."""
+        """Stack along a new axis."""
         return self.concat([value.unsqueeze(axis) for value in values], axis)
 
     def where(self, condition: Value, yes: Value, no: Value) -> Value:
-        """``yes`` where the condition holds, ``no`` elsewhere."""
+        """Select ``yes`` where the condition is true, else ``no``."""
         return self.op("Where", condition, yes, no, kind=yes.kind)
 
     def range(self, count: Value) -> Value:
-        """int64 0, 1, ... count - 1."""
+        """Return int64 0, 1, ... count - 1."""
         return self.op("Range", self.constant(0, np.int64), count, self.constant(1, np.int64))
 
     def sort(self, values: Value, *, descending: bool) -> tuple[Value, Value]:
-        """A vector in order, and the positions that its elements had; equal ones keep their order."""
+        """Sort a vector stably; return its elements and their indices."""
         return self.top(values, values.length(), descending=descending)
 
     def top(self, values: Value, count: Value, *, descending: bool = True) -> tuple[Value, Value]:
-        """The first ``count`` along the last axis, and their positions; the first of equal ones first."""
+        """Return the ``count`` largest or smallest along the last axis and their indices; ties by index."""
         ordered, index = self.ops(
             "TopK", values, count.reshape(1), kinds=(values.kind, np.int64), largest=int(descending), sorted=1
         )
         return ordered, index
 
     def positions(self, mask: Value) -> Value:
-        """int64 ``[n]``, where a vector of booleans is true."""
+        """Return the indices, int64 ``[N]``, where a vector of booleans is true."""
         return self.op("NonZero", mask, kind=np.int64).squeeze(0)
 
     def loop(
@@ -254,13 +118,14 @@ class Builder:
         trips: Value | None = None,
         sequences: Sequence[bool] = (),
     ) -> list[Value]:
-        """Repeat ``body``, which maps a count and states to a condition (None: go on) and new states.
+        """Add a loop.
 
         Args:
-            states: before the first round.
-            body: called once, to build the body's graph; it may use any value from outside.
-            trips: rounds at most; without end where None.
-            sequences: which states are sequences of tensors.
+            states: the states before the first round.
+            body: maps the number of the round and the states to a condition, or None to continue, and new
+                states. It is called once to build the graph of the body, and may use values from outside.
+            trips: largest number of rounds; unlimited when None.
+            sequences: whether each state is a sequence of tensors.
 
         Returns:
             The states after the last round.
@@ -270,9 +135,9 @@ class Builder:
         going = Value(self, self._name("going"), np.bool_)
         inner = [Value(self, self._name("state"), state.kind) for state in states]
         self._nodes.append([])
-        wanted, results = body(count, inner)
-        condition = going if wanted is None else wanted
-        # An output of a body must be made in it.
+        given_condition, results = body(count, inner)
+        condition = going if given_condition is None else given_condition
+        # An output of a body must be the output of a node in it.
         ends = [self.op("Identity", value) for value in (condition, *results)]
         infos = [
             _sequence_info(v.name, v.kind) if s else _info(v.name, v.kind, None)
@@ -285,18 +150,21 @@ class Builder:
             [_info(count.name, np.int64, []), _info(going.name, np.bool_, []), *infos[:size]],
             [_info(ends[0].name, np.bool_, []), *infos[size:]],
         )
-        nothing = Value(self, "", np.int64)
+        no_trips = Value(self, "", np.int64)
         start = self.constant(True, np.bool_)
         kinds = [state.kind for state in states]
-        return self.ops("Loop", trips or nothing, start, *states, kinds=kinds, body=graph)
+        return self.ops("Loop", trips or no_trips, start, *states, kinds=kinds, body=graph)
 
     def call(self, model: onnx.ModelProto, given: Value, kinds: Sequence[Kind]) -> list[Value]:
-        """The outputs of a model of one input; its nodes are copied, its weights stored once.
+        """Insert the nodes of a model with one input; its weights are stored once.
 
         Args:
-            model: without subgraphs and functions of its own.
-            given: its input.
-            kinds: of its outputs.
+            model: a model without subgraphs and functions.
+            given: the input.
+            kinds: the types of the outputs.
+
+        Returns:
+            The outputs of the model.
         """
         graph = model.graph
         prefix = self._name("call")
@@ -320,7 +188,7 @@ class Builder:
         return [Value(self, names[o.name], kind) for o, kind in zip(graph.output, kinds, strict=True)]
 
     def model(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
-        """The graph as a model that onnxruntime loads."""
+        """Return the graph as a model."""
         used = _used(self._nodes[0]) | {info.name for info in self._inputs}
         constants = [tensor for name, tensor in self._constants.items() if name in used]
         graph = helper.make_graph(self._nodes[0], "sppnet", self._inputs, self._outputs, constants)
@@ -331,7 +199,7 @@ class Builder:
 
 
 def _used(nodes: Sequence[onnx.NodeProto]) -> set[str]:
-    """Names that nodes and the bodies of loops read."""
+    """Return the names of the inputs of nodes and of the bodies of loops."""
     names: set[str] = set()
     for node in nodes:
         names.update(node.input)

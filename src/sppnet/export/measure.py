@@ -1,4 +1,4 @@
-"""What an exported model costs in accuracy: the run and the file on the same labelled images."""
+"""Compare the accuracy of an exported model and its estimator on the same labelled images."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sppnet.data import (
 from sppnet.errors import UserError
 from sppnet.evaluate import classification_metrics, detection_metrics
 from sppnet.export.models import FORMAT
+from sppnet.files import write_bytes
 from sppnet.structures import Boxes, Detections, ImageSize
 
 if TYPE_CHECKING:
@@ -37,19 +38,19 @@ def evaluate_export(
     data: str | os.PathLike[str],
     split: str | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Measure an exported model beside the estimator, and record both in the file's metadata.
+    """Evaluate an exported model and its estimator, and record both results in the metadata of the file.
 
     Args:
-        estimator: what was exported.
-        path: the whole model, as ``export`` wrote it; its metadata get an entry ``accuracy``.
+        estimator: the exported estimator.
+        path: the exported model; its metadata get an entry ``accuracy``.
         data: labelled images.
-        split: which part of them; the part for evaluation when None.
+        split: the split to evaluate on; the validation or test split when None.
 
     Returns:
-        For each metric that both have, the estimator's value and the file's.
+        The values of the estimator and of the file, for each common metric.
 
     Raises:
-        UserError: a model of features, or data at fault.
+        UserError: the file is not an exported detector or classifier, or the data are invalid.
 
     Examples:
         >>> from sppnet import Classifier
@@ -64,21 +65,21 @@ def evaluate_export(
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if metadata.get("sppnet.format") != FORMAT or metadata["kind"] not in ("detector", "classifier"):
         raise UserError(
-            file, "a detector or a classifier that sppnet exported", metadata.get("kind", "another")
+            file,
+            "a detector or a classifier that sppnet exported",
+            f"a file of kind {metadata.get('kind', 'unknown')}",
         )
-    part = default_split(data, "evaluate", None) if split is None else split
-    theirs = _evaluate(file, metadata, data, part)
-    ours = cast("Any", estimator).evaluate(data, part, quiet=True)
+    split_name = default_split(data, "evaluate", None) if split is None else split
+    exported = _evaluate(file, metadata, data, split_name)
+    original = cast("Any", estimator).evaluate(data, split_name, quiet=True)
     measured = {
-        name: (float(ours[name]), float(theirs[name]))
+        name: (float(original[name]), float(exported[name]))
         for name in _SHOWN
-        if ours.get(name) is not None and theirs.get(name) is not None
+        if original.get(name) is not None and exported.get(name) is not None
     }
     metadata["accuracy"] = json.dumps({name: {"run": a, "export": b} for name, (a, b) in measured.items()})
     onnx.helper.set_model_props(model, metadata)
-    part_file = file.with_name(f".part-{file.name}")
-    part_file.write_bytes(model.SerializeToString())
-    os.replace(part_file, file)
+    write_bytes(file, model.SerializeToString())
     return measured
 
 

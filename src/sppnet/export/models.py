@@ -1,4 +1,4 @@
-"""The exported models: feature extractors, classifiers and detectors, from pixels to answers."""
+"""The exported models: feature extractors, classifiers and detectors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from importlib.metadata import version
 import numpy as np
 import onnx
 
-from sppnet.export.detection import Found, detect, one_answer
+from sppnet.export.detection import Found, class_agnostic_nms, detect
 from sppnet.export.geometry import GridMap, Size, cells, clip, image_input, normalise, resize, resized_size
-from sppnet.export.graph import Builder, Value
+from sppnet.export.graph import Builder
 from sppnet.export.parts import ClassifierParts, DetectorParts, FeatureParts
 from sppnet.export.pooling import pool_map, pool_max, pool_mean
+from sppnet.export.value import Value
 from sppnet.export.windows import dense_windows
 from sppnet.ops.bins import count_bins
 
@@ -23,64 +24,65 @@ _BOXES = "boxes: float32 [N, 4], (x0, y0, x1, y1) in pixels of the image"
 
 
 def feature_model(parts: FeatureParts, network: onnx.ModelProto) -> onnx.ModelProto:
-    """Image to ``features`` ``[S, D]``, the pyramid of the whole map at every scale."""
+    """Return a model from an image to ``features`` ``[S, D]``, those of the image at S scales."""
     builder = Builder()
     image, size = image_input(builder)
-    rows = [
-        image_row(feature_maps(image, size, scale, parts, network), parts, normalised=False)
+    vectors = [
+        image_features(feature_maps(image, size, scale, parts, network), parts, normalised=False)
         for scale in parts.scales
     ]
     length = _length(parts)
-    builder.output("features", builder.stack(rows), [len(rows), length])
+    builder.output("features", builder.stack(vectors), [len(vectors), length])
     return builder.model(_metadata("features", parts, _INPUT))
 
 
 def box_feature_model(parts: FeatureParts, network: onnx.ModelProto) -> onnx.ModelProto:
-    """Image and boxes ``[N, 4]`` to ``features`` ``[N, D]``, the pyramid of each box."""
+    """Return a model from an image and boxes ``[N, 4]`` to ``features`` ``[N, D]``."""
     builder = Builder()
     image, size = image_input(builder)
     boxes = builder.input("boxes", np.float32, ["boxes", 4])
     (scale,) = parts.scales
     pool = pool_max if parts.mode == "max" else pool_mean
-    rows = [
+    vectors = [
         pool(fmap.values, cells(boxes, fmap), parts.levels)
         for fmap in feature_maps(image, size, scale, parts, network)
     ]
-    builder.output("features", builder.concat(rows, 1), ["boxes", _length(parts)])
+    builder.output("features", builder.concat(vectors, 1), ["boxes", _length(parts)])
     return builder.model(_metadata("box-features", parts, f"{_INPUT}; {_BOXES}"))
 
 
 def classifier_model(parts: ClassifierParts, network: onnx.ModelProto) -> onnx.ModelProto:
-    """Image to ``scores`` ``[K]``, the probabilities of all classes, and ``features`` ``[D]`` of norm 1."""
+    """Return a model from an image to probabilities ``scores`` ``[K]`` and ``features`` ``[D]`` of norm 1."""
     builder = Builder()
     image, size = image_input(builder)
     features = parts.features
-    rows: list[Value] = []
+    vectors: list[Value] = []
     for scale in features.scales:
         views = [False, True] if parts.flip else [False]
         pooled = [
-            image_row(
+            image_features(
                 feature_maps(image, size, scale, features, network, flipped=flipped),
                 features,
                 normalised=parts.normalise,
             )
             for flipped in views
         ]
-        rows.append(pooled[0] if len(pooled) == 1 else pooled[0] + pooled[1])
-    row = _unit(builder.concat(rows))
+        vectors.append(pooled[0] if len(pooled) == 1 else pooled[0] + pooled[1])
+    vector = _unit(builder.concat(vectors))
     weight, bias = (builder.constant(v, np.float32) for v in (parts.svm.weight.T, parts.svm.bias))
     slope, offset = (float(v) for v in parts.calibration)
-    logits = (row.unsqueeze(0).matmul(weight).squeeze(0) + bias) * slope + offset
+    logits = (vector.unsqueeze(0).matmul(weight).squeeze(0) + bias) * slope + offset
     builder.output("scores", builder.op("Softmax", logits, axis=0), [len(parts.names)])
-    builder.output("features", row, [len(rows) * _length(features)])
+    builder.output("features", vector, [len(vectors) * _length(features)])
     return builder.model(_metadata("classifier", features, _INPUT, parts.names))
 
 
 def detector_model(parts: DetectorParts, network: onnx.ModelProto) -> onnx.ModelProto:
-    """Image to ``boxes`` ``[N, 4]``, ``scores`` ``[N]`` and ``labels`` ``[N]``, best first.
+    """Return a model from an image to ``boxes`` ``[N, 4]``, ``scores`` ``[N]`` and ``labels`` ``[N]``.
 
-    Scores start at 0; ``threshold`` in the metadata is what `sppnet.Detector.predict` leaves out below.
-    ``all_boxes``, ``all_scores`` and ``all_labels`` are what metrics are taken of: before class-agnostic NMS.
+    Detections of any probability are returned, in descending order; ``threshold`` in the metadata is the
+    default of `sppnet.Detector.predict`. ``all_boxes``, ``all_scores`` and ``all_labels`` are the detections
+    before class-agnostic NMS, on which metrics are computed.
     """
     builder = Builder()
     image, size = image_input(builder)
@@ -93,7 +95,7 @@ def detector_model(parts: DetectorParts, network: onnx.ModelProto) -> onnx.Model
     (scale,) = parts.features.scales
     maps = feature_maps(image, size, scale, parts.features, network)
     found = detect(maps, windows, parts, size)
-    _outputs(builder, "", one_answer(found, parts))
+    _outputs(builder, "", class_agnostic_nms(found, parts))
     _outputs(builder, "all_", found)
     metadata = _metadata("detector", parts.features, given, parts.names)
     return builder.model({**metadata, "threshold": "0.5"})
@@ -115,7 +117,7 @@ def feature_maps(
     *,
     flipped: bool = False,
 ) -> list[GridMap]:
-    """The network's maps of uint8 ``[H, W, 3]`` at one scale."""
+    """Return the feature maps of an image, uint8 ``[H, W, 3]``, at one scale."""
     backbone, builder = parts.backbone, image.builder
     minimum = (backbone.minimum.height, backbone.minimum.width)
     resized = resized_size(size, scale, parts.long_side, minimum, backbone.multiple)
@@ -130,8 +132,8 @@ def feature_maps(
     ]
 
 
-def image_row(maps: Sequence[GridMap], parts: FeatureParts, *, normalised: bool) -> Value:
-    """``[D]``, as `sppnet.features.image_rows` makes it of one scale."""
+def image_features(maps: Sequence[GridMap], parts: FeatureParts, *, normalised: bool) -> Value:
+    """Return the feature vector ``[D]`` of one scale, like `sppnet.features.image_rows`."""
     levels = [pool_map(fmap.values, level, parts.mode) for fmap in maps for level in parts.levels]
     return levels[0].builder.concat([_unit(level) if normalised else level for level in levels])
 

@@ -1,4 +1,4 @@
-"""A backbone as an ONNX model of its own: float32, float16 or int8."""
+"""Export a backbone to an ONNX model in float32, float16 or int8."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from sppnet.export.graph import IR_VERSION, OPSET
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 
-_SIDES = (97, 131)  # of the traced image: odd and unequal, so that no size is taken for a constant
+_SIDES = (97, 131)  # sides of the traced image: odd and unequal, so that no size becomes a constant
 
 
 class _Trunk(nn.Module):
-    """The trunk of a backbone with float32 maps, whatever it computes in."""
+    """The trunk of a backbone in a given precision, with float32 maps."""
 
     def __init__(self, trunk: nn.Module, precision: torch.dtype) -> None:
         super().__init__()
@@ -43,12 +43,15 @@ def export_network(
     """Convert the trunk of a backbone: normalised ``[1, 3, H, W]`` to float32 maps, H and W dynamic.
 
     Args:
-        backbone: any; batch normalisations are folded into its convolutions.
-        precision: of its weights and of what it computes in; ``int8`` quantises activations too.
-        images: for ``int8``: normalised images ``[1, 3, H, W]`` whose activations set the ranges.
+        backbone: the backbone; batch normalisations are folded into its convolutions.
+        precision: precision of weights and activations.
+        images: normalised images ``[1, 3, H, W]``, whose activations set the ranges of ``int8``.
+
+    Returns:
+        The model.
 
     Raises:
-        UserError: a precision that does not exist, or int8 without images.
+        UserError: the precision is unknown, or int8 has no images.
         MissingExtraError: onnxscript is not installed.
     """
     if precision not in PRECISIONS:
@@ -87,7 +90,7 @@ def _convert(trunk: nn.Module, image: Tensor) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """Without the notes that the exporter prints about optional packages and its own deprecations."""
+    """Suppress the messages of the exporter on optional packages and deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -100,7 +103,7 @@ def _quiet() -> Generator[None]:
 
 
 def _quantised(model: onnx.ModelProto, images: Iterable[Tensor]) -> onnx.ModelProto:
-    """Weights and activations of convolutions in 8 bits, by onnxruntime's static quantisation."""
+    """Quantise weights and activations of convolutions to 8 bits with onnxruntime."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -109,7 +112,7 @@ def _quantised(model: onnx.ModelProto, images: Iterable[Tensor]) -> onnx.ModelPr
             self.images = iter(images)
             self.count = 0
 
-        def get_next(self) -> Any:  # a mapping, or None at the end; the base class says a mapping only
+        def get_next(self) -> Any:  # the annotation of the base class lacks None, which ends the data
             image = next(self.images, None)
             if image is None:
                 return None
@@ -130,13 +133,13 @@ def _quantised(model: onnx.ModelProto, images: Iterable[Tensor]) -> onnx.ModelPr
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                # Without it products of 8-bit numbers overflow 16 bits on processors without VNNI.
+                # Without it, products of 8-bit numbers overflow 16 bits on processors without VNNI.
                 reduce_range=True,
             )
         except ValueError as error:
             if reader.count:
                 raise
-            raise UserError("calibration", "images for int8", "none", "Name some training images.") from error
+            raise UserError("calibration", "images for int8", "none", "Pass some training images.") from error
         quantised = onnx.load(target)
     quantised.ir_version = IR_VERSION
     return quantised
@@ -144,7 +147,7 @@ def _quantised(model: onnx.ModelProto, images: Iterable[Tensor]) -> onnx.ModelPr
 
 @contextlib.contextmanager
 def _silent_root() -> Generator[None]:
-    """Without the root logger's advice on preprocessing, which has been done."""
+    """Suppress the advice of the root logger on preprocessing, which has been done."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

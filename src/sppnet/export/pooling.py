@@ -1,9 +1,8 @@
-"""Pyramid pooling in standard ONNX operators, exact at every size.
+"""Pyramid pooling with standard ONNX operators, exact for every size.
 
-A maximum over any rectangle is the maximum of four overlapping blocks whose sides are powers of two
-(a sparse table), so a few tables of block maxima serve all regions. Tables are made one after another,
-each from the one before, only as far as some bin needs them; equal bins are pooled once. A mean is the
-difference of four sums from the corner, kept in float64.
+The maximum of a rectangle is the maximum of four overlapping blocks whose sides are powers of two (a sparse
+table). Each table of block maxima is computed from the previous one, up to the largest block that a bin
+needs. Equal bins are pooled once. A mean is computed from four entries of an integral image in float64.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sppnet.export.graph import Value
+from sppnet.export.value import Value
 from sppnet.ops.bins import count_bins
 
-_KEY = 32  # more than the logarithm of any side
+_KEY = 32  # exceeds the binary logarithm of any side
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Bins:
 
 
 def region_bins(regions: Value, levels: Sequence[int]) -> Bins:
-    """Where the bins of regions ``[N, 4]`` lie; level by level, row by row."""
+    """Return the bins of regions ``[N, 4]``, level by level and row by row."""
     builder = regions.builder
     n = builder.constant(np.repeat(levels, [k * k for k in levels]), np.int64)
     row = np.concatenate([np.repeat(np.arange(k), k) for k in levels])
@@ -53,7 +52,7 @@ def region_bins(regions: Value, levels: Sequence[int]) -> Bins:
 
 
 def distinct(keys: Value) -> tuple[Value, Value]:
-    """A position of each different key of ``[R]``, ascending by key, and which of these each one is."""
+    """Return an index of each distinct key of ``[R]``, by ascending key, and the number of each key."""
     builder = keys.builder
     ordered, index = builder.sort(keys, descending=False)
     first = ordered.slice(0, 1)
@@ -65,15 +64,16 @@ def distinct(keys: Value) -> tuple[Value, Value]:
 
 
 def max_bins(fmap: Value, regions: Value, levels: Sequence[int]) -> tuple[Value, Value]:
-    """Maxima of all bins of regions.
+    """Return the maxima of all bins of regions.
 
     Args:
-        fmap: ``[h, w, C]``.
+        fmap: ``[H, W, C]``.
         regions: int64 ``[N, 4]``, inside the map and not empty.
-        levels: bins a side of each level.
+        levels: bins along each side of each level.
 
     Returns:
-        ``[U, C]``, the maxima of the U different bins, and int64 ``[N, bins]``, which of them each bin is.
+        The maxima ``[U, C]`` of the U distinct bins, and the number of each bin among them, int64
+        ``[N, bins]``.
     """
     builder = fmap.builder
     bins = region_bins(regions, levels)
@@ -82,7 +82,7 @@ def max_bins(fmap: Value, regions: Value, levels: Sequence[int]) -> tuple[Value,
     logarithm = _logarithms(height.maximum(width) + 1)
     tall, wide = logarithm.take(bottom - top), logarithm.take(right - left)
     rows, columns = height + 1, width + 1
-    # The key's leading digits are the table, so that bins of one table lie together.
+    # The leading digits of the key are the table, so that bins of the same table are contiguous.
     key = (((tall * _KEY + wide) * rows + top) * rows + bottom) * columns
     chosen, inverse = distinct((key + left) * columns + right)
     corners = builder.stack([v.take(chosen) for v in (left, top, right, bottom, tall, wide)], 1)
@@ -90,14 +90,14 @@ def max_bins(fmap: Value, regions: Value, levels: Sequence[int]) -> tuple[Value,
 
 
 def _logarithms(count: Value) -> Value:
-    """The binary logarithm of 0 (taken as 0), 1, ... count - 1, rounded down."""
+    """Return the binary logarithms of 0 (defined as 0), 1, ... count - 1, rounded down."""
     builder = count.builder
     powers = builder.constant([2**k for k in range(1, _KEY)], np.int64)
     return (builder.range(count).unsqueeze(1) >= powers).cast(np.int64).reduce("Sum", 1)
 
 
 def _range_max(fmap: Value, corners: Value) -> Value:
-    """Maxima ``[U, C]`` of rectangles ``[U, 6]``: four edges and two logarithms, sorted by these."""
+    """Return maxima ``[U, C]`` of rectangles ``[U, 6]``: four edges and two logarithms, sorted by these."""
     builder = fmap.builder
     tall, table = corners.take(4, 1), corners.take(4, 1) * _KEY + corners.take(5, 1)
     none = builder.constant([-1], np.int64)
@@ -124,7 +124,7 @@ def _range_max(fmap: Value, corners: Value) -> Value:
             columns = (left, right - across)
             corner = [flat.take(row + column) for row in rows for column in columns]
             so_far = builder.op("SequenceInsert", so_far, builder.op("Max", *corner))
-            # After the last table a step over the whole width leaves nothing to compute.
+            # After the last table, a step of the whole width avoids further computation.
             reach = builder.where(b + 1 < most, across, width)
             return None, [_doubled(block, reach, width, 1), so_far]
 
@@ -143,23 +143,23 @@ def _count(mask: Value) -> Value:
 
 
 def _doubled(block: Value, step: Value, length: Value, axis: int) -> Value:
-    """Maxima of blocks of twice the side: of each block and the one a step further."""
+    """Return maxima of blocks of twice the side, from each block and the block one step further."""
     return block.slice(0, length - step, axis).maximum(block.slice(step, 2**62, axis))
 
 
 def pool_max(fmap: Value, regions: Value, levels: Sequence[int]) -> Value:
-    """`sppnet.ops.region_pyramid_pool` of a map ``[h, w, C]``: ``[N, C * bins]``, ordered as it orders."""
+    """Pool a map ``[H, W, C]`` like `sppnet.ops.region_pyramid_pool` to ``[N, C * bins]``."""
     pooled, inverse = max_bins(fmap, regions, levels)
-    return _rows(fmap, levels, lambda start, stop: pooled.take(inverse.slice(start, stop, 1)))
+    return _joined_levels(fmap, levels, lambda start, stop: pooled.take(inverse.slice(start, stop, 1)))
 
 
 def pool_mean(fmap: Value, regions: Value, levels: Sequence[int]) -> Value:
-    """As `pool_max` with the mean of each bin."""
+    """Pool like `pool_max`, but with the mean of each bin."""
     means = mean_bins(fmap, regions, levels)
-    return _rows(fmap, levels, lambda start, stop: means.slice(start, stop, 1))
+    return _joined_levels(fmap, levels, lambda start, stop: means.slice(start, stop, 1))
 
 
-def _rows(fmap: Value, levels: Sequence[int], part: Callable[[int, int], Value]) -> Value:
+def _joined_levels(fmap: Value, levels: Sequence[int], part: Callable[[int, int], Value]) -> Value:
     builder, start, parts = fmap.builder, 0, list[Value]()
     for n in levels:
         level = part(start, start + n * n).transpose(0, 2, 1)  # [N, C, n * n]
@@ -171,16 +171,16 @@ def _rows(fmap: Value, levels: Sequence[int], part: Callable[[int, int], Value])
 
 
 def score_max(fmap: Value, regions: Value, weight: np.ndarray, levels: Sequence[int]) -> Value:
-    """``pool_max(fmap, regions, levels) @ weight.T`` without these rows: each different bin is scored once.
+    """Return ``pool_max(fmap, regions, levels) @ weight.T``, with each distinct bin scored once.
 
     Args:
-        fmap: ``[h, w, C]``.
+        fmap: ``[H, W, C]``.
         regions: int64 ``[N, 4]``.
         weight: ``[K, C * bins]``.
-        levels: bins a side of each level.
+        levels: bins along each side of each level.
 
     Returns:
-        ``[N, K]``.
+        Scores ``[N, K]``.
     """
     builder = fmap.builder
     bins = count_bins(levels)
@@ -194,14 +194,14 @@ def score_max(fmap: Value, regions: Value, weight: np.ndarray, levels: Sequence[
 
 
 def weight_by_bin(weight: np.ndarray, levels: Sequence[int]) -> np.ndarray:
-    """``[K, C * bins]``, level by level and channel by channel, as ``[K, bins, C]``."""
+    """Permute weights ``[K, C * bins]``, by level and channel, to ``[K, bins, C]``."""
     channels = weight.shape[1] // count_bins(levels)
     parts = np.split(weight, np.cumsum([channels * n * n for n in levels])[:-1], axis=1)
     return np.concatenate([part.reshape(len(weight), channels, -1) for part in parts], 2).transpose(0, 2, 1)
 
 
 def mean_bins(fmap: Value, regions: Value, levels: Sequence[int]) -> Value:
-    """Means ``[N, bins, C]`` of all bins of regions of a map ``[h, w, C]``, from sums in float64."""
+    """Return the means ``[N, bins, C]`` of all bins of regions of a map ``[H, W, C]``."""
     builder = fmap.builder
     sums = fmap.cast(np.float64)
     for axis in (0, 1):
@@ -219,7 +219,7 @@ def mean_bins(fmap: Value, regions: Value, levels: Sequence[int]) -> Value:
 
 
 def pool_map(fmap: Value, level: int, mode: str) -> Value:
-    """One level of `sppnet.ops.spatial_pyramid_pool` of a map ``[h, w, C]``: ``[C * level * level]``."""
+    """Pool a level of `sppnet.ops.spatial_pyramid_pool` of a map ``[H, W, C]``: ``[C * level * level]``."""
     builder = fmap.builder
     how = "Max" if mode == "max" else "Mean"
     for axis in (0, 1):

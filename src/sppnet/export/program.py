@@ -1,7 +1,8 @@
-"""Programs of torch.export: classifiers and feature extractors for images of any size."""
+"""Export classifiers and feature extractors for images of any size with torch.export."""
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -13,26 +14,27 @@ from torch.nn import functional
 from sppnet.backbones import Backbone, prepare
 from sppnet.errors import UserError
 from sppnet.export.parts import ClassifierParts, FeatureParts, estimator_parts
+from sppnet.files import make_folder, write_bytes
 
-# Heights and widths in symbolic form are no int for a type checker.
+# Symbolic heights and widths are not int for a type checker.
 Side = Any
 _SIDES = (203, 331)  # of the traced image
 _LEAST, _LARGEST = 32, 1 << 20
 
 
 def export_program(estimator: object, path: str | os.PathLike[str], *, part: str = "all") -> Path:
-    """Write a `torch.export` program that needs torch alone: uint8 ``[H, W, 3]`` of any size to tensors.
+    """Write a `torch.export` program for images, uint8 ``[H, W, 3]``, of any size; it needs torch only.
 
-    A classifier gives the probabilities ``[K]`` and the features ``[D]``, ``part="features"`` of any
-    estimator the pyramid ``[S, D]`` of the whole image at each scale. Detectors depend on their images in
-    more than the size (windows, suppression), which programs cannot express; export those to ONNX.
-    Sides are at least 32 pixels.
+    A classifier returns probabilities ``[K]`` and features ``[D]``; ``part="features"`` of any estimator
+    returns the features ``[S, D]`` of the image at S scales. The number of windows and detections of a
+    detector depends on the image, which programs cannot express; export detectors to ONNX. Images of less
+    than 32 pixels or maps of less than two cells per side raise an AssertionError when the program runs.
 
     Load it with ``torch.export.load(path).module(check_guards=False)``: torch guards that no map is a single
     cell high or wide, for the sake of memory layouts on which nothing here depends.
 
     Args:
-        estimator: fitted.
+        estimator: a fitted estimator.
         path: the file, ending in ``.pt2``.
         part: ``all`` or ``features``.
 
@@ -40,7 +42,7 @@ def export_program(estimator: object, path: str | os.PathLike[str], *, part: str
         The path.
 
     Raises:
-        UserError: a whole detector, an estimator that is not fitted, or a path with another ending.
+        UserError: the estimator is a whole detector or not fitted, or the path has another extension.
 
     Examples:
         >>> from sppnet import Classifier
@@ -50,7 +52,7 @@ def export_program(estimator: object, path: str | os.PathLike[str], *, part: str
     """
     target = Path(path)
     if target.suffix.lower() != ".pt2":
-        raise UserError(target, "a file that ends in .pt2", target.suffix or "no ending")
+        raise UserError(target, "a file that ends in .pt2", target.suffix or "no extension")
     if part not in ("all", "features"):
         raise UserError("part", "all or features for a torch program", repr(part))
     parts = estimator_parts(estimator)
@@ -64,15 +66,15 @@ def export_program(estimator: object, path: str | os.PathLike[str], *, part: str
     height, width = (torch.export.Dim(n, min=_LEAST, max=_LARGEST) for n in ("height", "width"))
     image = torch.zeros(*_SIDES, 3, dtype=torch.uint8)
     program = torch.export.export(module.eval(), (image,), dynamic_shapes=({0: height, 1: width},))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".part-{target.name}")
-    torch.export.save(program, scratch)
-    os.replace(scratch, target)
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    make_folder(target.parent)
+    write_bytes(target, content.getvalue())
     return target
 
 
 class _Features(nn.Module):
-    """``[S, D]``: the pyramid of the whole image at each scale."""
+    """Features ``[S, D]`` of the image at S scales."""
 
     def __init__(self, parts: FeatureParts) -> None:
         super().__init__()
@@ -80,7 +82,7 @@ class _Features(nn.Module):
         self.parts = parts
 
     def levels(self, image: Tensor, scale: int) -> list[Tensor]:
-        """``[C * n * n]`` for each layer and level of ``[3, H, W]``."""
+        """Return features ``[C * n * n]`` for each layer and level of an image ``[3, H, W]``."""
         size = _resized(image.shape[1], image.shape[2], scale, self.parts, self.backbone)
         resized = functional.interpolate(image[None], size, mode="bilinear", align_corners=False)
         maps = self.backbone.trunk((resized - self.backbone.mean) / self.backbone.std)
@@ -106,23 +108,23 @@ class _Classifier(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         pixels = image.permute(2, 0, 1).float() / 255
         views = [pixels, pixels.flip(2)] if self.parts.flip else [pixels]
-        rows: list[Tensor] = []
+        vectors: list[Tensor] = []
         for scale in self.parts.features.scales:
             pooled = [self.features.levels(view, scale) for view in views]
             if self.parts.normalise:
                 pooled = [[functional.normalize(level, dim=0) for level in levels] for levels in pooled]
             joined = [torch.cat(levels) for levels in pooled]
-            rows.append(joined[0] if len(joined) == 1 else joined[0] + joined[1])
-        row = functional.normalize(torch.cat(rows), dim=0)
+            vectors.append(joined[0] if len(joined) == 1 else joined[0] + joined[1])
+        vector = functional.normalize(torch.cat(vectors), dim=0)
         slope, offset = (float(v) for v in self.parts.calibration)
-        scores = torch.addmm(self.bias, row[None], self.weight.T)[0]
-        return torch.softmax(slope * scores + offset, 0), row
+        scores = torch.addmm(self.bias, vector[None], self.weight.T)[0]
+        return torch.softmax(slope * scores + offset, 0), vector
 
 
 def _resized(
     height: Side, width: Side, scale: int, parts: FeatureParts, backbone: Backbone
 ) -> tuple[Side, Side]:
-    """`sppnet.features.resized_size` without a branch on a size."""
+    """Return the size like `sppnet.features.resized_size`, without a branch on a size."""
     short, longest = torch.sym_min(height, width), torch.sym_max(height, width)
     step, least = backbone.multiple, backbone.minimum
     side: Side = scale or short
@@ -142,7 +144,7 @@ def _nearest(numerator: Side, denominator: Side) -> Side:
 
 
 def _pool(maps: Tensor, level: int, mode: str) -> Tensor:
-    """One level of the pyramid of ``[1, C, H, W]``, from slices alone: ``[C * level * level]``."""
+    """Pool a level of maps ``[1, C, H, W]`` with slices: ``[C * level * level]``."""
     for axis in (2, 3):
         side = maps.shape[axis]
         bins = [

@@ -1,3 +1,3 @@
-"""Files that other programs wrote: decoding, numbers, paths, formats; every fault is a `UserError`."""
+"""Decode files of other programs: text, numbers, paths and formats. Every fault is a `UserError`."""
 
 __all__: list[str] = []

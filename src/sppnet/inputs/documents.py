@@ -1,4 +1,4 @@
-"""JSON, YAML and XML documents of any origin: bounded in depth and size, no entities, tags or types."""
+"""Read JSON, YAML and XML of any origin, limited in depth and size, without entities, tags or types."""
 
 from __future__ import annotations
 
@@ -15,36 +15,46 @@ from defusedxml.ElementTree import fromstring
 from sppnet.errors import UserError
 from sppnet.inputs.text import read_bytes, read_text, shown
 
-_LARGEST_YAML = 1 << 20  # bytes; the pure Python parser takes many seconds for each MB
+_LARGEST_YAML = 1 << 20  # bytes; the pure Python parser takes many seconds per MB
 _DEEPEST_YAML = 30
 _LARGEST_XML = 64 << 20
 
 
 def load_json(path: Path) -> object:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        UserError: it cannot be read, is no JSON in UTF-8 or UTF-16, or is nested too deeply.
+        UserError: the file cannot be read, is not JSON in UTF-8 or UTF-16, or is nested too deeply.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "a.json"
+        >>> _ = path.write_text("[1, 2]")
+        >>> load_json(path)
+        [1, 2]
     """
     return parse_json(read_text(path), path)
 
 
 def parse_json(text: str, path: Path, start: int | None = None) -> object:
-    """A JSON text, or the value that begins at ``start``.
+    """Parse a JSON text, or the value that begins at position ``start``.
 
     Raises:
-        UserError: as `load_json`.
+        UserError: the text is not JSON or is nested too deeply.
+
+    Examples:
+        >>> parse_json('"boxes": [1, 2], "names": []', Path("a.json"), 9)
+        [1, 2]
     """
     try:
         return json.loads(text) if start is None else json.JSONDecoder().raw_decode(text, start)[0]
     except RecursionError:
-        raise UserError(path, "well-formed JSON", "one nested too deeply") from None
+        raise UserError(path, "well-formed JSON", "JSON nested too deeply") from None
     except ValueError as error:
         raise UserError(path, "well-formed JSON", error) from error
 
 
 class _TextLoader(yaml.BaseLoader):
-    """Every scalar as the text that was written, tags ignored, keys that come twice refused."""
+    """Construct every scalar as the written text, ignore tags and refuse duplicate keys."""
 
     _depth = 0
 
@@ -63,7 +73,7 @@ class _TextLoader(yaml.BaseLoader):
         for key_node, value_node in node.value:
             key: object = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(problem="a key that is no text", problem_mark=key_node.start_mark)
+                raise yaml.MarkedYAMLError(problem="a key that is not text", problem_mark=key_node.start_mark)
             if key in mapping:
                 problem = f"the key {shown(key)} twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
@@ -72,29 +82,40 @@ class _TextLoader(yaml.BaseLoader):
 
 
 def load_yaml(path: Path) -> object:
-    """The content of a YAML file: texts, lists and dictionaries with texts as keys.
+    """Read a YAML file as texts, lists and dictionaries with texts as keys.
 
-    Scalars are not resolved: ``no``, ``010``, ``12:30`` and ``~`` stay what was written. Aliases are
-    shared, not copied.
+    Scalars are not resolved: ``no``, ``010``, ``12:30`` and ``~`` stay texts. Aliases are shared, not copied.
 
     Raises:
-        UserError: it cannot be read, is no YAML, is nested too deeply, larger than 1 MiB, or has a key
-            twice.
+        UserError: the file cannot be read, is not YAML, is nested too deeply, is larger than 1 MiB, or has
+            a duplicate key.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "a.yaml"
+        >>> _ = path.write_text("names: [cat, 010]")
+        >>> load_yaml(path)
+        {'names': ['cat', '010']}
     """
     text = read_text(path, _LARGEST_YAML)
     try:
         return yaml.load(text, Loader=_TextLoader)
     except RecursionError:
-        raise UserError(path, "well-formed YAML", "one nested too deeply") from None
+        raise UserError(path, "well-formed YAML", "YAML nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(path, "well-formed YAML", error) from error
 
 
 def load_xml(path: Path) -> Element:
-    """The root of an XML file; namespaces are dropped from the names of its elements.
+    """Read an XML file and return its root; element names lose their namespaces.
 
     Raises:
-        UserError: it cannot be read, is no XML, has entities, or an encoding that is not known.
+        UserError: the file cannot be read, is not XML, has entities, or has an unknown encoding.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "a.xml"
+        >>> _ = path.write_text("<annotation><size/></annotation>")
+        >>> load_xml(path).tag
+        'annotation'
     """
     content = read_bytes(path, _LARGEST_XML)
     try:

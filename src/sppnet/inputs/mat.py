@@ -1,8 +1,8 @@
-"""MATLAB files of version 5 to 7: numbers, texts, cells and structures, checked at every step.
+"""Read MATLAB files of version 5 to 7: numbers, texts, cells and structures.
 
 The format is "MAT-File Level 5" of MathWorks' "MAT-File Format": a header of 128 bytes, then elements
-of a tag (type, length) and data. Every length is compared with what is there before it is used, so
-that a damaged file can neither crash the process nor ask for more memory than it has bytes for.
+of a tag (type, length) and data. Every length is compared with the remaining bytes before it is used, so
+that a damaged file can neither crash the process nor allocate more memory than it has bytes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LARGEST = 1 << 32  # bytes of all variables once they are decompressed
 
 
 class _BrokenError(ValueError):
-    """A content that is not as the format has it."""
+    """Content that violates the format."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,19 @@ class _Element:
 
 
 def read_mat(path: Path) -> dict[str, MatValue]:
-    """The variables of a MATLAB file by name.
+    """Read the variables of a MATLAB file.
+
+    Returns:
+        Values by name of the variable.
 
     Raises:
-        UserError: another version (7.3 is HDF5), a damaged file, or a variable of another kind than
-            numbers, texts, cells and structures.
+        UserError: the file is of another version (7.3 is HDF5) or damaged, or a variable is neither numbers,
+            text, cells nor a structure.
     """
     content = read_bytes(path, _LARGEST)
     if content[:8] == b"\x89HDF\r\n\x1a\n" or b"MATLAB 7.3" in content[:128]:
-        todo = "In MATLAB, save(..., '-v7') writes a file that can be read"
-        raise UserError(path, "a .mat file of version 7 or before", "one of version 7.3", todo)
+        hint = "In MATLAB, save(..., '-v7') writes a file that can be read."
+        raise UserError(path, "a .mat file of version 7 or earlier", "version 7.3", hint)
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if len(content) < 136 or order is None or struct.unpack(order + "H", content[124:126])[0] != 0x0100:
         raise UserError(path, "a MATLAB file of version 5 to 7", "another kind of file")
@@ -69,11 +72,11 @@ def read_mat(path: Path) -> dict[str, MatValue]:
 
 
 def _variables(data: memoryview, order: str) -> dict[str, MatValue]:
-    found: dict[str, MatValue] = {}
+    variables: dict[str, MatValue] = {}
     left = _LARGEST
-    at = 0
-    while at < len(data):
-        element, at = _element(data, at, order)
+    offset = 0
+    while offset < len(data):
+        element, offset = _element(data, offset, order)
         if element.kind == _COMPRESSED:
             inflater = zlib.decompressobj()
             content = inflater.decompress(element.data, left)
@@ -85,21 +88,21 @@ def _variables(data: memoryview, order: str) -> dict[str, MatValue]:
             raise _BrokenError(f"a variable of type {element.kind}")
         name, value = _matrix(element.data, order, 0)
         if name and not name.startswith("__"):
-            found[name] = value
-    return found
+            variables[name] = value
+    return variables
 
 
-def _element(data: memoryview, at: int, order: str) -> tuple[_Element, int]:
-    """The element that begins at ``at``, and where the next one begins."""
-    if len(data) - at < 8:
+def _element(data: memoryview, offset: int, order: str) -> tuple[_Element, int]:
+    """Return the element that begins offset ``start``, and the start of the next element."""
+    if len(data) - offset < 8:
         raise _BrokenError("an element that is cut short")
-    kind, length = struct.unpack_from(order + "II", data, at)
-    if kind >> 16:  # a small element: length and type in two bytes each, up to four bytes of data
+    kind, length = struct.unpack_from(order + "II", data, offset)
+    if kind >> 16:  # a small element: two bytes of length, two bytes of type, up to four bytes of data
         kind, length = kind & 0xFFFF, kind >> 16
         if length > 4:
             raise _BrokenError(f"a small element of {length} bytes")
-        return _Element(kind, data[at + 4 : at + 4 + length]), at + 8
-    start, end = at + 8, at + 8 + length
+        return _Element(kind, data[offset + 4 : offset + 4 + length]), offset + 8
+    start, end = offset + 8, offset + 8 + length
     if end > len(data):
         raise _BrokenError(f"an element of {length:,} bytes where {len(data) - start:,} are left")
     padded = end if kind == _COMPRESSED else start + (length + 7) // 8 * 8
@@ -111,15 +114,15 @@ def _matrix(data: memoryview, order: str, depth: int) -> tuple[str, MatValue]:
         return "", np.zeros((0, 0))
     if depth > _DEEPEST:
         raise _BrokenError("cells nested too deeply")
-    flags_element, at = _element(data, 0, order)
+    flags_element, offset = _element(data, 0, order)
     flags = _numbers(flags_element, order)
     if len(flags) < 1:
         raise _BrokenError("a matrix without flags")
-    shape_element, at = _element(data, at, order)
+    shape_element, offset = _element(data, offset, order)
     shape = tuple(int(side) for side in _numbers(shape_element, order))
     if not 2 <= len(shape) <= _MOST_DIMENSIONS or min(shape) < 0:
         raise _BrokenError(f"a matrix of {len(shape)} dimensions")
-    name_element, at = _element(data, at, order)
+    name_element, offset = _element(data, offset, order)
     name = bytes(name_element.data).decode("latin-1")
     kind = int(flags[0]) & 0xFF
     count = 1
@@ -128,14 +131,14 @@ def _matrix(data: memoryview, order: str, depth: int) -> tuple[str, MatValue]:
     if kind in _OTHERS or int(flags[0]) & _COMPLEX:
         raise _BrokenError(_OTHERS.get(kind, "complex numbers") + f" {name!r}")
     if kind == _CELL:
-        return name, _cells(data, at, order, shape, count, depth)[0]
+        return name, _cells(data, offset, order, shape, count, depth)[0]
     if kind == _STRUCT:
-        return name, _fields(data, at, order, shape, count, depth)
+        return name, _fields(data, offset, order, shape, count, depth)
     if kind == _CHAR:
-        return name, _text(_element(data, at, order)[0], order, shape, count)
+        return name, _text(_element(data, offset, order)[0], order, shape, count)
     if kind not in _CLASSES:
         raise _BrokenError(f"a variable of class {kind}")
-    values = _numbers(_element(data, at, order)[0], order)
+    values = _numbers(_element(data, offset, order)[0], order)
     if len(values) != count:
         raise _BrokenError(f"{len(values)} numbers in a matrix of {count}")
     with np.errstate(all="ignore"):
@@ -152,31 +155,31 @@ def _numbers(element: _Element, order: str) -> NDArray[Any]:
 
 
 def _cells(
-    data: memoryview, at: int, order: str, shape: tuple[int, ...], count: int, depth: int
+    data: memoryview, offset: int, order: str, shape: tuple[int, ...], count: int, depth: int
 ) -> tuple[NDArray[Any], int]:
-    if count > (len(data) - at) // 8:  # each takes at least its tag
-        raise _BrokenError(f"{count:,} cells in {len(data) - at:,} bytes")
+    if count > (len(data) - offset) // 8:  # each cell takes offset least its tag of 8 bytes
+        raise _BrokenError(f"{count:,} cells in {len(data) - offset:,} bytes")
     cells = np.empty(count, dtype=object)
     for number in range(count):
-        element, at = _element(data, at, order)
+        element, offset = _element(data, offset, order)
         if element.kind != _MATRIX:
             raise _BrokenError(f"a cell of type {element.kind}")
         cells[number] = _matrix(element.data, order, depth + 1)[1]
-    return cells.reshape(shape, order="F"), at
+    return cells.reshape(shape, order="F"), offset
 
 
 def _fields(
-    data: memoryview, at: int, order: str, shape: tuple[int, ...], count: int, depth: int
+    data: memoryview, offset: int, order: str, shape: tuple[int, ...], count: int, depth: int
 ) -> dict[str, NDArray[Any]]:
-    width_element, at = _element(data, at, order)
-    names_element, at = _element(data, at, order)
+    width_element, offset = _element(data, offset, order)
+    names_element, offset = _element(data, offset, order)
     widths = _numbers(width_element, order)
     width = int(widths[0]) if len(widths) == 1 else 0
     packed = bytes(names_element.data)
     if width < 1 or len(packed) % width:
         raise _BrokenError("a structure without the names of its fields")
     names = [packed[i : i + width].split(b"\0")[0].decode("latin-1") for i in range(0, len(packed), width)]
-    cells, _ = _cells(data, at, order, (len(names) * count,), len(names) * count, depth)
+    cells, _ = _cells(data, offset, order, (len(names) * count,), len(names) * count, depth)
     return {name: cells[number :: len(names)].reshape(shape, order="F") for number, name in enumerate(names)}
 
 
@@ -184,19 +187,19 @@ def _text(element: _Element, order: str, shape: tuple[int, ...], count: int) -> 
     try:
         if element.kind in _ENCODINGS:
             ending = "" if element.kind == 16 else {"<": "-le", ">": "-be"}[order]
-            letters = bytes(element.data).decode(_ENCODINGS[element.kind] + ending)
+            text = bytes(element.data).decode(_ENCODINGS[element.kind] + ending)
         else:
             codes = _numbers(element, order).astype(np.int64)
-            letters = "".join(map(chr, codes.tolist()))
+            text = "".join(map(chr, codes.tolist()))
     except (ValueError, OverflowError) as error:
         raise _BrokenError(f"a text that cannot be decoded ({error})") from error
-    if len(letters) != count:
-        raise _BrokenError(f"{len(letters)} letters in a text of {count}")
+    if len(text) != count:
+        raise _BrokenError(f"{len(text)} text in a text of {count}")
     rows = shape[0] if len(shape) == 2 else 1
-    lines = [_joined(letters[row::rows]) for row in range(rows)] if count else [""]
+    lines = [_joined(text[row::rows]) for row in range(rows)] if count else [""]
     return lines[0] if len(lines) == 1 else lines
 
 
 def _joined(units: str) -> str:
-    """Text whose letters beyond 16 bits came in two halves, as MATLAB keeps them."""
+    """Join characters beyond 16 bits, which MATLAB stores as two surrogates."""
     return units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

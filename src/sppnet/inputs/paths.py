@@ -1,4 +1,4 @@
-"""Files by the names that other machines gave them."""
+"""List folders, and find files by paths that were written on other machines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sppnet.inputs.words import shortened
 
 
 def name_parts(name: str) -> tuple[str, ...]:
-    r"""The folders and the file of a path of any system, without drive, root and ``.``.
+    r"""Split a path of any operating system into its names, without drive, root and ``.``.
 
     Examples:
         >>> name_parts("C:\\data\\.\\a.jpg"), name_parts("./x/a.jpg")
@@ -24,42 +24,42 @@ def name_parts(name: str) -> tuple[str, ...]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; False too where the name is too long or holds a NUL."""
+    """Return whether a path is a file; False if the name is too long or has a NUL character."""
     return os.path.isfile(path)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is such a folder; False too where the name is too long or holds a NUL."""
+    """Return whether a path is a folder; False if the name is too long or has a NUL character."""
     return os.path.isdir(path)
 
 
 def listed(folder: Path) -> list[Path]:
-    """What a folder holds, sorted, hidden entries (``._a.xml`` of macOS among them) left out.
+    """List the entries of a folder, sorted, without hidden ones such as ``._a.xml`` of macOS.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the folder cannot be read.
     """
     with reading(folder):
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted, hidden ones left out; none where it is no folder."""
+    """List the folders in a folder, sorted, without hidden ones; empty if it is not a folder."""
     return [path for path in listed(folder) if is_folder(path)] if is_folder(folder) else []
 
 
 def files_with(folder: Path, *endings: str) -> list[Path]:
-    """The files in a folder with one of these endings, upper case included, sorted."""
+    """List the files in a folder with one of these extensions, in any case, sorted."""
     if not is_folder(folder):
         return []
     return [path for path in listed(folder) if path.suffix.lower() in endings and is_file(path)]
 
 
 def files_under(folder: Path) -> list[Path]:
-    """All files of a folder and its subfolders, hidden ones left out, sorted.
+    """List all files of a folder and its subfolders, sorted, without hidden ones.
 
     Raises:
-        UserError: a folder in it cannot be read.
+        UserError: the folder or a folder in it cannot be read.
     """
     files: list[Path] = []
 
@@ -67,38 +67,42 @@ def files_under(folder: Path) -> list[Path]:
         raise error
 
     with reading(folder):
-        for here, folders, names in os.walk(folder, onerror=refuse):
+        for current, folders, names in os.walk(folder, onerror=refuse):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            files += [Path(here, name) for name in names if not name.startswith(".")]
+            files += [Path(current, name) for name in names if not name.startswith(".")]
     return sorted(path for path in files if is_file(path))
 
 
 def inside(folder: Path, parts: Sequence[str]) -> Path | None:
-    """The path below a folder, its names compared without case where need be; None where there is none."""
-    here = folder
+    """Return the path of nested names below a folder, ignoring case if needed; None if it is missing."""
+    current = folder
     for part in parts:
-        if os.path.exists(here / part):
-            here = here / part
+        if os.path.exists(current / part):
+            current = current / part
             continue
-        alike = [path for path in listed(here) if _alike(path.name, part)] if is_folder(here) else []
-        if len(alike) != 1:
+        matching = (
+            [path for path in listed(current) if _same_ignoring_case(path.name, part)]
+            if is_folder(current)
+            else []
+        )
+        if len(matching) != 1:
             return None
-        here = alike[0]
-    return here if os.path.exists(here) else None
+        current = matching[0]
+    return current if os.path.exists(current) else None
 
 
-def _alike(one: str, other: str) -> bool:
+def _same_ignoring_case(one: str, other: str) -> bool:
     return one.casefold() == other.casefold()
 
 
 class FileFinder:
-    r"""Look up files by names that may carry another machine's folders, backslashes or another case.
+    r"""Find files by names that may contain folders of another machine, backslashes or another case.
 
     Args:
-        folders: where names refer to, top first.
-        root: all files below it are searched where the folders do not have a name.
-        split_of: the split that a folder's name stands for, or None: a file of one split is never
-            taken for one of another.
+        folders: folders that names are relative to, in order of preference.
+        root: the folder whose files are searched if ``folders`` do not have a name.
+        split_of: maps the name of a folder to its split, or to None. A file of another split than that of
+            the name is never returned.
 
     Examples:
         >>> FileFinder([Path("images")], Path("nowhere"), lambda name: None).find(r"C:\x\a.jpg") is None
@@ -112,14 +116,17 @@ class FileFinder:
         self._by_name: dict[str, list[Path]] | None = None
 
     def find(self, name: str) -> Path | None:
-        """The file that a name stands for: as written, else the longest end of it that exists.
+        """Return the file of a name: the path as written, else its longest suffix that exists.
+
+        Returns:
+            The path; None if no file matches.
 
         Raises:
-            UserError: several files fit equally well.
+            UserError: several files match equally well.
         """
         for position, folder in enumerate(self._folders):
             if is_file(folder / name):
-                # The folder that had this file is asked first for the next one.
+                # The folder of this file is tried first for the next one.
                 self._folders.insert(0, self._folders.pop(position))
                 return self._folders[0] / name
         parts = name_parts(name)
@@ -128,21 +135,21 @@ class FileFinder:
                 continue
             for folder in self._folders:
                 path = folder.joinpath(*parts[start:])
-                if is_file(path) and self._agree(path, parts):
+                if is_file(path) and self._same_split(path, parts):
                     return path
-        return self._elsewhere(name, parts)
+        return self._search_root(name, parts)
 
-    def _agree(self, path: Path, parts: Sequence[str]) -> bool:
-        """Whether a name does not speak of another split than the path of the file."""
+    def _same_split(self, path: Path, parts: Sequence[str]) -> bool:
+        """Return whether a name and the path of a file do not name different splits."""
         try:
             own = path.relative_to(self._root).parts
         except ValueError:
             own = path.parts[-3:]
-        wanted = [split for split in map(self._split_of, parts[:-1]) if split]
+        expected = [split for split in map(self._split_of, parts[:-1]) if split]
         found = [split for split in map(self._split_of, own[:-1]) if split]
-        return not wanted or not found or wanted[-1] == found[-1]
+        return not expected or not found or expected[-1] == found[-1]
 
-    def _elsewhere(self, name: str, parts: Sequence[str]) -> Path | None:
+    def _search_root(self, name: str, parts: Sequence[str]) -> Path | None:
         if self._by_name is None:
             self._by_name = {}
             for path in files_under(self._root) if is_folder(self._root) else []:
@@ -152,15 +159,18 @@ class FileFinder:
         ranked = [
             (_common_end(path.parts, parts), path)
             for path in self._by_name.get(parts[-1].casefold(), [])
-            if self._agree(path, parts)
+            if self._same_split(path, parts)
         ]
-        best = max((rank for rank, _ in ranked), default=0)
-        fitting = [path for rank, path in ranked if rank == best]
-        if len(fitting) > 1:
-            raise UserError(self._root, f"one file that {name[:200]} stands for", shortened(fitting))
-        return fitting[0] if fitting else None
+        longest = max((length for length, _ in ranked), default=0)
+        matching = [path for length, path in ranked if length == longest]
+        if len(matching) > 1:
+            raise UserError(self._root, f"one file for {name[:200]}", shortened(matching))
+        return matching[0] if matching else None
 
 
 def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
     pairs = zip(reversed(one), reversed(other), strict=False)
-    return next((count for count, pair in enumerate(pairs) if not _alike(*pair)), min(len(one), len(other)))
+    return next(
+        (count for count, pair in enumerate(pairs) if not _same_ignoring_case(*pair)),
+        min(len(one), len(other)),
+    )

@@ -1,4 +1,4 @@
-"""Bytes and text of files that other programs wrote."""
+"""Read bytes and text of files of other programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _brief.maxstring = _brief.maxother = 80
 
 
 def shown(value: object) -> str:
-    """A value in at most a few hundred characters, for messages; aliases of YAML can make it endless.
+    """Format a value for messages in at most a few hundred characters; YAML aliases can be infinite.
 
     Examples:
         >>> shown([1, 2, 3, 4, 5, 6, 7])
@@ -37,7 +37,7 @@ def shown(value: object) -> str:
 
 @contextmanager
 def reading(where: object) -> Generator[None]:
-    """Turn what the file system refuses into a `UserError`: permissions, long names, loops, lost files.
+    """Turn errors of the file system into a `UserError`: permissions, long names, loops, missing files.
 
     Examples:
         >>> try:
@@ -50,26 +50,26 @@ def reading(where: object) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        place = str(error.filename or where)
+        path = str(error.filename or where)
         got = error.strerror or type(error).__name__
-        raise UserError(place[:300], "a readable file or folder", got) from error
+        raise UserError(path[:300], "a readable file or folder", got) from error
 
 
 def read_bytes(path: Path, limit: int = 1 << 40) -> bytes:
-    """The content of a file of at most ``limit`` bytes.
+    """Read a file of at most ``limit`` bytes.
 
     Raises:
-        UserError: it cannot be read, or is larger.
+        UserError: the file cannot be read, or is larger.
     """
     with reading(path), path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         if size > limit:
-            raise UserError(path, f"at most {limit:,} bytes", f"{size:,}")
+            raise UserError(path, f"at most {limit:,} bytes", f"{size:,} bytes")
         return stream.read()
 
 
 def encoding_of(start: bytes) -> str:
-    """The encoding of a text by its byte order mark; without one UTF-16 is told by its zeros, else UTF-8.
+    """Detect the encoding of a text by its byte order mark, else UTF-16 by its zeros, else UTF-8.
 
     Examples:
         >>> encoding_of(b"abcd"), encoding_of("ab".encode("utf-16"))
@@ -86,26 +86,26 @@ def encoding_of(start: bytes) -> str:
 
 
 def read_text(path: Path, limit: int = 1 << 40) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+    """Read a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
-    Another encoding is not guessed: a wrong guess would change class names without a word.
+    Other encodings are not guessed, because a wrong guess would change class names silently.
 
     Raises:
-        UserError: it cannot be read, is no such text, or is larger than ``limit`` bytes.
+        UserError: the file cannot be read, is in another encoding, or is larger than ``limit`` bytes.
     """
     content = read_bytes(path, limit)
     try:
         return content.decode(encoding_of(content[:4]))
     except UnicodeError as error:
         got = f"other bytes ({getattr(error, 'reason', error)})"
-        raise UserError(path, "text in UTF-8", got, "Save the file in UTF-8") from error
+        raise UserError(path, "text in UTF-8", got, "Save the file in UTF-8.") from error
 
 
 def text_lines(path: Path, limit: int = 1 << 40) -> list[tuple[int, str]]:
-    """The lines of a text that are not blank, stripped, with their numbers from 1.
+    """Read the lines of a text file that are not blank, stripped, with their numbers from 1.
 
     Raises:
-        UserError: as `read_text`, or a NUL character.
+        UserError: `read_text` fails, or the text has a NUL character.
     """
     text = read_text(path, limit)
     if "\0" in text:

@@ -1,4 +1,4 @@
-"""Single values of label files: numbers, flags, identifiers and class names."""
+"""Parse single values of label files: numbers, flags, identifiers and class names."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LIMIT = 2**63 - 1
 
 
 def whole(value: object, where: object, expected: str = "a whole number") -> int:
-    """A whole number, given as such, as text, or as a float without decimals.
+    """Parse a whole number from an integer, a text or a float without decimals.
 
     Raises:
-        UserError: anything else, or more than 64 bits.
+        UserError: the value is something else, or exceeds 64 bits.
 
     Examples:
         >>> whole("3.000", "a.txt"), whole(4.0, "a.txt")
@@ -38,10 +38,10 @@ def whole(value: object, where: object, expected: str = "a whole number") -> int
 
 
 def real(value: object) -> float:
-    """A finite number, given as such or as text with a decimal point.
+    """Parse a finite number from a number or from a text with a decimal point.
 
     Raises:
-        ValueError: anything else, NaN and infinities included.
+        ValueError: the value is something else, such as NaN or an infinity.
 
     Examples:
         >>> real("1.5e2")
@@ -50,7 +50,7 @@ def real(value: object) -> float:
     if isinstance(value, str):
         text = value.strip()
         if len(text) > _LONGEST or not _REAL.fullmatch(text):
-            raise ValueError(f"no number: {shown(value)}")
+            raise ValueError(f"not a number: {shown(value)}")
         number = float(text)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         try:
@@ -58,17 +58,17 @@ def real(value: object) -> float:
         except OverflowError:
             number = math.inf
     else:
-        raise ValueError(f"no number: {shown(value)}")
+        raise ValueError(f"not a number: {shown(value)}")
     if not math.isfinite(number):
-        raise ValueError(f"no finite number: {shown(value)}")
+        raise ValueError(f"not a finite number: {shown(value)}")
     return number
 
 
 def flag(value: object, where: object) -> bool:
-    """Whether a flag such as ``iscrowd`` or ``difficult`` is set, in whatever form it was written.
+    """Parse a flag such as ``iscrowd`` or ``difficult``.
 
     Raises:
-        UserError: neither yes nor no.
+        UserError: the value is neither true nor false in any common notation.
 
     Examples:
         >>> [flag(value, "a.json") for value in (0, "0", "false", 0.0, None, True, "yes", "1.0")]
@@ -86,10 +86,10 @@ def flag(value: object, where: object) -> bool:
 
 
 def identifier(value: object, where: object, expected: str) -> int | str:
-    """An identifier of COCO as its file has it, a whole number or a text.
+    """Parse an identifier of COCO, a whole number or a text.
 
     Raises:
-        UserError: anything else, such as a list or null.
+        UserError: the value is something else, such as a list or null.
 
     Examples:
         >>> identifier(7.0, "a.json", "an id"), identifier("7", "a.json", "an id")
@@ -103,7 +103,7 @@ def identifier(value: object, where: object, expected: str) -> int | str:
 
 
 def same_key(value: int | str) -> int | str:
-    """What two spellings of one identifier share: files mix 3 and ``"3"``.
+    """Return a common key for equal identifiers, because files mix 3 and ``"3"``.
 
     Examples:
         >>> same_key("3") == same_key(3), same_key("003")
@@ -116,10 +116,11 @@ def same_key(value: int | str) -> int | str:
 
 
 def class_name(value: object, where: object) -> str:
-    """A class name, stripped; a number is taken as its text.
+    """Parse a class name, stripped; a number becomes its text.
 
     Raises:
-        UserError: nothing, null, a list, control characters, or more than 1,000 characters.
+        UserError: the value is empty, null or a list, has control characters, or has more than 1,000
+            characters.
 
     Examples:
         >>> class_name(" cat ", "a.xml")
@@ -131,14 +132,14 @@ def class_name(value: object, where: object) -> str:
     text = text.strip()
     if len(text) > _LONGEST or not is_encodable(text):
         raise UserError(where, f"a class name of at most {_LONGEST:,} characters", shown(text))
-    if any(unicodedata.category(letter) == "Cc" for letter in text):
+    if any(unicodedata.category(character) == "Cc" for character in text):
         raise UserError(where, "a class name without control characters", shown(text))
     return text
 
 
 def is_encodable(text: str) -> bool:
-    """Whether a text has no lone surrogates, which can be neither printed nor saved."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    """Return whether a text has no lone surrogates, which can be neither printed nor saved."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _described(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Counts and lists for messages."""
+"""Format counts and lists for messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def plural(count: int, one: str, several: str = "") -> str:
-    """A count with its noun.
+    """Format a count with its noun.
 
     Examples:
         >>> plural(1, "image"), plural(2, "class", "classes")
@@ -16,7 +16,7 @@ def plural(count: int, one: str, several: str = "") -> str:
 
 
 def shortened(names: Sequence[object], most: int = 5) -> str:
-    """The first names of a list, separated by commas.
+    """Join the first names of a list with commas.
 
     Examples:
         >>> shortened("abc", most=2)
@@ -27,7 +27,7 @@ def shortened(names: Sequence[object], most: int = 5) -> str:
 
 
 def printable(name: str) -> str:
-    r"""A name of a file with escapes for what cannot be printed: line breaks, bytes that are not UTF-8.
+    r"""Escape characters of a file name that cannot be printed: line breaks, bytes that are not UTF-8.
 
     Examples:
         >>> printable("a\nb é")

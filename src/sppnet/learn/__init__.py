@@ -1,4 +1,7 @@
-"""Heads on rows of features, linear and of one hidden layer: matrices in, matrices out."""
+"""Linear models, a small MLP and calibration, fitted to features: matrices in, matrices out.
+
+Shapes: `N` samples, `D` length of a feature vector, `K` classes, `T` regression targets.
+"""
 
 from sppnet.learn.calibration import fit_sigmoid
 from sppnet.learn.linear import LinearModel, one_versus_rest

@@ -1,16 +1,17 @@
 """A batched Newton method for L2-regularised large-margin losses, all classes at once.
 
-The loss of a pair of row i and class k is, with the shortfall ``m = 1 - sign * score``::
+The loss of sample i in class k is, with the slack ``m = 1 - sign * score``::
 
     cost * (q * m - (q - centre)^2 / (2 * slope)),   q = clip(centre + slope * m, 0, cap)
 
-``slope = 2, cap = inf, centre = 0`` is the squared hinge. ``slope = 1/h, cap = 1`` is the hinge with its
-corner rounded over a width h, exact where the centre is the pull q of the optimum: putting the centre
-where q ended and minimising again is the method of multipliers. Either way the curvature is
-``cost * slope`` on the pairs with ``0 < q < cap`` (the active ones) and nothing elsewhere, so that every
-Newton step is a ridge regression on the active rows. Few active rows: solved exactly, class by class, by
-Cholesky on their inner products. Many: by conjugate gradients, all such classes in common matrix
-products. An exact line search follows; classes that have converged leave the batch.
+``slope = 2, cap = inf, centre = 0`` is the squared hinge. ``slope = 1/h, cap = 1`` is the hinge smoothed
+over a width h around its corner. It equals the hinge at the optimum when the centre is the dual variable
+q of the optimum: setting the centre to the last q and minimising again is the method of multipliers. In
+both cases the second derivative is ``cost * slope`` for the active samples (``0 < q < cap``) and 0 for
+the others, so every Newton step is a ridge regression on the active samples. A class with few active
+samples is solved exactly by Cholesky factorisation of their inner products. The other classes are solved
+by conjugate gradients, in matrix products over all of them. An exact line search follows. Converged
+classes are removed from the batch.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from sppnet.learn._spaces import Space
 _FORCING = 0.1  # conjugate gradients reduce the residual at least by this
 _CG_STEPS = 250
 _SEARCH_STEPS = 40
-_NEGLIGIBLE = 1e-7  # a predicted relative decrease below this is lost in float32
+_NEGLIGIBLE = 1e-7  # a predicted relative decrease below this is within float32 rounding
 
 
 @dataclass(frozen=True)
 class Loss:
-    """One member of the loss family above.
+    """Parameters of the loss in the module docstring.
 
     Attributes:
-        slope: see above.
-        cap: see above.
-        direct: active rows up to which a class is solved by Cholesky rather than conjugate gradients;
-            the more, the worse conditioned its steps are.
+        slope: the slope of q as a function of the slack.
+        cap: the upper bound of q.
+        direct: maximum number of active samples for a solution by Cholesky factorisation instead of
+            conjugate gradients. Worse conditioned steps need a higher value.
     """
 
     slope: float
@@ -46,14 +47,14 @@ class Loss:
 
 @dataclass(frozen=True)
 class Batch:
-    """K classes in the course of being fitted.
+    """The state of K classes during the minimisation.
 
     Attributes:
         signs: ``[K, N]``, the targets.
-        cost: ``[K, N]``, what one unit of loss costs; 0 where the class does not use the row.
+        cost: ``[K, N]``, the weight of each loss; 0 for samples that the class does not use.
         vectors: ``[K, V]``, the unknowns.
-        scores: ``[K, N]``, the rows' scores by them.
-        centre: ``[K, N]``, the loss's centre.
+        scores: ``[K, N]``, the decision scores of the samples for these unknowns.
+        centre: ``[K, N]``, the centre of each loss.
     """
 
     signs: Tensor
@@ -63,37 +64,37 @@ class Batch:
     centre: Tensor
 
     def pick(self, index: Tensor) -> Batch:
-        """Some of the classes: a mask or numbers."""
+        """Select classes by a mask or by indices."""
         return Batch(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def moved(self, vectors: Tensor, scores: Tensor) -> Batch:
-        """The same classes elsewhere."""
+        """Return the batch with new unknowns and their scores."""
         return replace(self, vectors=vectors, scores=scores)
 
     def double(self) -> Batch:
-        """The same in float64."""
+        """Convert every tensor to float64."""
         return Batch(*(getattr(self, field.name).double() for field in fields(self)))
 
-    def shortfall(self) -> Tensor:
-        """m, ``[K, N]``."""
+    def slack(self) -> Tensor:
+        """Compute m, ``[K, N]``."""
         return 1 - self.signs * self.scores
 
-    def pull(self, loss: Loss, short: Tensor) -> Tensor:
-        """q, ``[K, N]``: minus the loss's derivative by ``short``, before the cost."""
-        return (self.centre + short * loss.slope).clamp_(0, loss.cap)
+    def dual(self, loss: Loss, slack: Tensor) -> Tensor:
+        """Compute q, ``[K, N]``: the derivative of the loss by ``slack``, without the cost."""
+        return (self.centre + slack * loss.slope).clamp_(0, loss.cap)
 
-    def value(self, loss: Loss, short: Tensor, pull: Tensor) -> Tensor:
-        """The sum of the losses of each class, ``[K]``."""
-        return (self.cost * (pull * short - (pull - self.centre).square() / (2 * loss.slope))).sum(1)
+    def value(self, loss: Loss, slack: Tensor, dual: Tensor) -> Tensor:
+        """Sum the losses of each class, ``[K]``."""
+        return (self.cost * (dual * slack - (dual - self.centre).square() / (2 * loss.slope))).sum(1)
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What `minimise` found.
+    """The result of `minimise`.
 
     Attributes:
-        vectors: ``[K, V]``.
-        converged: bool ``[K]``; False where the iterations ran out.
+        vectors: ``[K, V]``, the unknowns.
+        converged: bool ``[K]``; False for classes that reached the maximum number of iterations.
     """
 
     vectors: Tensor
@@ -101,11 +102,22 @@ class Solution:
 
 
 def minimise(space: Space, batch: Batch, loss: Loss, tolerance: float, max_iterations: int) -> Solution:
-    """Minimise ``|w|^2 / 2 + sum of losses`` for every class, from where ``batch`` stands.
+    """Minimise ``|w|^2 / 2 + sum of losses`` for every class, starting from ``batch.vectors``.
 
-    The objective is strongly convex with modulus 1, so the distance to the optimum is at most the
-    gradient's norm: a class has converged when ``|gradient| <= tolerance * |w|``, which bounds the
-    relative error of its weights by ``tolerance``; or when float32 can resolve no further progress.
+    The objective is strongly convex with modulus 1, so the distance to the optimum is at most the norm
+    of the gradient. A class has converged when ``|gradient| <= tolerance * |w|``, which bounds the
+    relative error of its weights by ``tolerance``, or when the remaining decrease is below the precision
+    of float32.
+
+    Args:
+        space: the products of the problem.
+        batch: the classes and their starting point.
+        loss: the loss.
+        tolerance: maximum norm of the gradient relative to the norm of the weights.
+        max_iterations: maximum number of Newton steps.
+
+    Returns:
+        The unknowns of every class and whether it converged.
     """
     vectors = torch.empty_like(batch.vectors)
     converged = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
@@ -113,23 +125,23 @@ def minimise(space: Space, batch: Batch, loss: Loss, tolerance: float, max_itera
     first = last = torch.full_like(batch.scores[:, 0], torch.inf)
     stalled = torch.zeros_like(converged)
     for _ in range(max_iterations):
-        short = batch.shortfall()
-        pull = batch.pull(loss, short)
-        gradient = batch.vectors - space.adjoint(pull * batch.cost * batch.signs)
+        slack = batch.slack()
+        dual = batch.dual(loss, slack)
+        gradient = batch.vectors - space.adjoint(dual * batch.cost * batch.signs)
         square, norm = space.dot(gradient, gradient), space.dot(batch.vectors, batch.vectors)
         first = torch.where(torch.isinf(first), square, first)
         done = (square <= tolerance**2 * norm) | (stalled & (square > last / 4))
         vectors[numbers[done]], converged[numbers[done]] = batch.vectors[done], True
-        keep = ~done
-        numbers, batch, short, pull = numbers[keep], batch.pick(keep), short[keep], pull[keep]
+        left = ~done
+        numbers, batch, slack, dual = numbers[left], batch.pick(left), slack[left], dual[left]
         if not len(numbers):
             break
-        first, last = first[keep], square[keep]
-        curvature = ((pull > 0) & (pull < loss.cap)) * batch.cost * loss.slope
+        first, last = first[left], square[left]
+        curvature = ((dual > 0) & (dual < loss.cap)) * batch.cost * loss.slope
         forcing = (last / first).pow(0.25).clamp_(max=_FORCING)
-        step = _direction(space, gradient[keep], curvature, forcing, loss.direct)
-        value = norm[keep] / 2 + batch.value(loss, short, pull)
-        stalled = -space.dot(gradient[keep], step) <= _NEGLIGIBLE * value
+        step = _direction(space, gradient[left], curvature, forcing, loss.direct)
+        value = norm[left] / 2 + batch.value(loss, slack, dual)
+        stalled = -space.dot(gradient[left], step) <= _NEGLIGIBLE * value
         change = space.scores(step)
         length = line_search(space, batch, loss, step, change)[:, None]
         batch = batch.moved(batch.vectors + length * step, batch.scores + length * change)
@@ -138,7 +150,7 @@ def minimise(space: Space, batch: Batch, loss: Loss, tolerance: float, max_itera
 
 
 def _direction(space: Space, gradient: Tensor, curvature: Tensor, forcing: Tensor, direct: int) -> Tensor:
-    """The Newton step of each class, ``[K, V]``, exact or to a residual of ``forcing [K]``."""
+    """Compute the Newton step of each class, ``[K, V]``, exactly or to a residual of ``forcing [K]``."""
     step = torch.empty_like(gradient)
     active = curvature > 0
     large = active.sum(1) > direct
@@ -151,9 +163,9 @@ def _direction(space: Space, gradient: Tensor, curvature: Tensor, forcing: Tenso
 
 
 def _conjugate_gradients(space: Space, gradient: Tensor, curvature: Tensor, forcing: Tensor) -> Tensor:
-    """Solve ``(I + X^T diag(curvature) X) step = -gradient`` for all classes together, ``[K, V]``."""
-    space, kept = space.narrow((curvature > 0).any(0), len(curvature))
-    curvature = curvature[:, kept]
+    """Solve ``(I + X^T diag(curvature) X) step = -gradient`` for all classes at once, ``[K, V]``."""
+    space, used = space.narrow((curvature > 0).any(0), len(curvature))
+    curvature = curvature[:, used]
     result = torch.zeros_like(gradient)
     numbers = torch.arange(len(gradient), device=gradient.device)
     step, residual = torch.zeros_like(gradient), -gradient
@@ -166,13 +178,13 @@ def _conjugate_gradients(space: Space, gradient: Tensor, curvature: Tensor, forc
         step += length * search
         residual -= length * image
         after = space.dot(residual, residual)
-        going = after > goal
-        result[numbers[~going]] = step[~going]
+        left = after > goal
+        result[numbers[~left]] = step[~left]
         search = residual + (after / square)[:, None] * search
         square = after
-        if not bool(going.all()):
-            numbers, curvature, goal, square = numbers[going], curvature[going], goal[going], square[going]
-            step, residual, search = step[going], residual[going], search[going]
+        if not bool(left.all()):
+            numbers, curvature, goal, square = numbers[left], curvature[left], goal[left], square[left]
+            step, residual, search = step[left], residual[left], search[left]
             if not len(numbers):
                 break
     result[numbers] = step
@@ -180,38 +192,40 @@ def _conjugate_gradients(space: Space, gradient: Tensor, curvature: Tensor, forc
 
 
 def line_search(space: Space, batch: Batch, loss: Loss, step: Tensor, change: Tensor) -> Tensor:
-    """The length that minimises the objective along ``step``, ``[K]``: Newton in a shrinking bracket.
+    """Find the step length that minimises the objective along ``step``, by Newton in a bracket.
 
-    Along a line the objective is convex and piecewise quadratic, so Newton ends on the exact minimum as
-    soon as it is on the right piece.
+    Along a line the objective is convex and piecewise quadratic, so Newton's method reaches the exact
+    minimum once it is on the piece that contains it.
 
     Args:
-        space: where ``step`` lives.
-        batch: the classes where they stand.
+        space: the products of the problem.
+        batch: the classes and their current unknowns.
         loss: the loss.
-        step: ``[K, V]``.
-        change: ``[K, N]``, the rows' scores by ``step``.
+        step: ``[K, V]``, the search directions.
+        change: ``[K, N]``, the scores of the samples for ``step``.
+
+    Returns:
+        The step lengths ``[K]``.
     """
     linear, quadratic = space.dot(batch.vectors, step), space.dot(step, step)
-    slide = batch.signs * change
-    short = batch.shortfall()
+    signed = batch.signs * change
+    start = batch.slack()
     length = torch.ones_like(linear)
     low, high = torch.zeros_like(length), torch.full_like(length, torch.inf)
     for _ in range(_SEARCH_STEPS):
-        now = short - length[:, None] * slide
-        weighted = batch.cost * slide
-        pull = batch.pull(loss, now)
-        slope = linear + length * quadratic - (pull * weighted).sum(1)
-        active = (pull > 0) & (pull < loss.cap)
-        curvature = quadratic + loss.slope * (active * weighted * slide).sum(1)
+        weighted = batch.cost * signed
+        dual = batch.dual(loss, start - length[:, None] * signed)
+        slope = linear + length * quadratic - (dual * weighted).sum(1)
+        active = (dual > 0) & (dual < loss.cap)
+        curvature = quadratic + loss.slope * (active * weighted * signed).sum(1)
         low = torch.where(slope < 0, length, low)
         high = torch.where(slope > 0, length, high)
         middle = torch.where(torch.isinf(high), 2 * length, (low + high) / 2)
-        wish = length - slope / curvature
-        wish = torch.where((wish > low) & (wish < high), wish, middle)
-        wish = torch.where(slope == 0, length, wish)
-        settled = (wish - length).abs() <= 1e-4 * length
-        length = wish
-        if bool(settled.all()):
+        update = length - slope / curvature
+        update = torch.where((update > low) & (update < high), update, middle)
+        update = torch.where(slope == 0, length, update)
+        converged = (update - length).abs() <= 1e-4 * length
+        length = update
+        if bool(converged.all()):
             break
     return length

@@ -1,9 +1,9 @@
-"""Where the weights of a regularised linear problem live while it is being solved.
+"""Primal and dual unknowns of a regularised linear problem.
 
-By the representer theorem the solution is a combination of the rows. With more rows than columns the
-weights themselves are the cheaper unknowns (`RowSpace`); with fewer, the coefficients of the rows are
-(`GramSpace`). The solver sees only the products that both offer. K unknown vectors travel together as
-the rows of one matrix, so that every product is one large matrix product.
+By the representer theorem the solution is a linear combination of the samples. With more samples than
+columns, the weights are the cheaper unknowns (`RowSpace`). With fewer, the coefficients of the samples
+are (`GramSpace`). The solver uses only the products that both implement. K vectors of unknowns are the
+rows of one matrix, so that every product is one large matrix product.
 """
 
 from __future__ import annotations
@@ -17,39 +17,47 @@ from torch import Tensor
 from sppnet.learn._cholesky import solve_positive
 from sppnet.ops import linear
 
-_CHUNK = 4096  # rows gathered, or columns converted, at a time
-_BLOCK = 1024  # rows whose inner products with all before them are one matrix product
+_CHUNK = 4096  # rows gathered, or columns converted, per step
+_BLOCK = 1024  # rows per matrix product when the lower triangle of the Gram matrix is computed
 
 
 class Space(Protocol):
-    """K unknown vectors ``[K, V]`` of a problem with N rows."""
+    """The products of a problem with N samples, for K vectors of V unknowns."""
 
     def zeros(self, classes: int) -> Tensor:
-        """``[K, V]``."""
+        """Return unknowns of zero, ``[K, V]``."""
         ...
 
     def scores(self, vectors: Tensor) -> Tensor:
-        """``[K, V]`` to ``[K, N]``: every vector's score of every row."""
+        """Compute the scores ``[K, N]`` of all samples for ``vectors [K, V]``."""
         ...
 
     def adjoint(self, coefficients: Tensor) -> Tensor:
-        """``[K, N]`` to ``[K, V]``: the combinations of the rows."""
+        """Combine the samples with ``coefficients [K, N]`` to vectors ``[K, V]``."""
         ...
 
     def dot(self, one: Tensor, two: Tensor) -> Tensor:
-        """``[K, V]`` twice to ``[K]``: inner products of the weights, the bias's included."""
+        """Compute the inner products ``[K]`` of weights and bias weights, from ``[K, V]`` twice."""
         ...
 
     def mean_square(self) -> float:
-        """The mean over the rows of their squared norm, the bias feature's share included."""
+        """Compute the mean squared norm of the samples with their bias feature."""
         ...
 
     def curved(self, vectors: Tensor, curvature: Tensor) -> Tensor:
-        """``adjoint(curvature * scores(vectors))``, with ``curvature [K, N]``."""
+        """Compute ``adjoint(curvature * scores(vectors))``, with ``curvature [K, N]``."""
         ...
 
     def narrow(self, mask: Tensor, classes: int) -> tuple[Space, Tensor]:
-        """The same unknowns of so many vectors seen by fewer rows: all in ``mask [N]``; which are kept."""
+        """Restrict the problem to samples.
+
+        Args:
+            mask: bool ``[N]``, the samples that are needed.
+            classes: number of vectors that the new space is used for.
+
+        Returns:
+            A space of at least these samples, and the indices of its samples.
+        """
         ...
 
     def newton_step(self, gradient: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
@@ -57,21 +65,24 @@ class Space(Protocol):
 
         Args:
             gradient: ``[V]``.
-            index: int64 ``[n]``, the rows A.
+            index: int64 ``[n]``, the samples A.
             inverse: ``[n]``, one over the curvature of each of them.
+
+        Returns:
+            The step ``[V]``.
         """
         ...
 
 
 @dataclass(frozen=True)
 class RowSpace:
-    """The unknowns are the weights and, last, the weight of the constant bias feature: V = D + 1.
+    """A space whose unknowns are the weights and, last, the weight of the bias feature: V = D + 1.
 
     Attributes:
-        rows: ``[N, D]``.
-        bias_feature: the value of the constant feature.
-        dtype: of the unknowns and of all arithmetic; wider than the rows' own, rows are converted in
-            pieces, whenever they are used.
+        rows: features ``[N, D]``.
+        bias_feature: value of the constant feature.
+        dtype: dtype of the unknowns and of the arithmetic. If it is wider than that of the features, these
+            are converted in chunks in every product.
     """
 
     rows: Tensor
@@ -119,12 +130,12 @@ class RowSpace:
         return float(torch.linalg.vector_norm(self.rows)) ** 2 / len(self.rows) + self.bias_feature**2
 
     def narrow(self, mask: Tensor, classes: int) -> tuple[Space, Tensor]:
-        kept = mask.nonzero()[:, 0]
-        # Fast products leave out idle rows by themselves. A copy of more than half of the rows would cost
-        # more memory than it saves time.
-        if self._fast(classes) or 2 * len(kept) > len(self.rows):
+        used = mask.nonzero()[:, 0]
+        # The fast products skip samples of curvature 0. A copy of more than half of the features would
+        # cost more memory than it saves time.
+        if self._fast(classes) or 2 * len(used) > len(self.rows):
             return self, torch.arange(len(self.rows), device=self.rows.device)
-        return RowSpace(self._rows(kept), self.bias_feature, self.dtype), kept
+        return RowSpace(self._rows(used), self.bias_feature, self.dtype), used
 
     def newton_step(self, gradient: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
         rows = self._rows(index)
@@ -138,18 +149,20 @@ class RowSpace:
         return step
 
     def _fast(self, count: int) -> bool:
+        """Return whether the kernels of `sppnet.ops.linear` apply to ``count`` vectors."""
         return self.rows.dtype == self.dtype and linear.suits(self.rows, count)
 
     def _rows(self, index: Tensor) -> Tensor:
+        """Gather features in the dtype of the arithmetic."""
         return self.rows.index_select(0, index).to(self.dtype)
 
 
 @dataclass(frozen=True)
 class GramSpace:
-    """The unknowns are the coefficients of the rows: V = N. Only inner products of rows are needed.
+    """A space whose unknowns are the coefficients of the samples: V = N.
 
     Attributes:
-        gram: ``[N, N]``, the inner products of the rows, the bias feature's share included.
+        gram: ``[N, N]``, the inner products of the samples with their bias feature.
     """
 
     gram: Tensor
@@ -158,17 +171,17 @@ class GramSpace:
     def of(
         rows: Tensor, bias_feature: float, dtype: torch.dtype, products: torch.dtype | None = None
     ) -> GramSpace:
-        """The space of ``rows [N, D]``.
+        """Compute the inner products of ``rows``.
 
         Args:
-            rows: the rows.
-            bias_feature: the value of the constant feature.
-            dtype: of the inner products as they are kept.
-            products: what they are computed in; ``dtype`` when None.
+            rows: features ``[N, D]``.
+            bias_feature: value of the constant feature.
+            dtype: dtype of the stored inner products.
+            products: dtype of their computation; ``dtype`` by default.
         """
         products = products or dtype
         gram = rows.new_full((len(rows), len(rows)), bias_feature**2, dtype=products)
-        # Pieces of the columns are all that is ever converted.
+        # Columns are converted in chunks, so that no converted copy of all features is needed.
         for part in rows.split(rows.shape[1] if rows.dtype == products else _CHUNK, 1):
             wide = part.to(products)
             for start in range(0, len(rows), _BLOCK):

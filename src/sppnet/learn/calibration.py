@@ -1,4 +1,4 @@
-"""From scores to probabilities: a sigmoid fitted by maximum likelihood."""
+"""Calibration: map decision scores to probabilities with a sigmoid fitted by maximum likelihood."""
 
 from __future__ import annotations
 
@@ -7,71 +7,94 @@ from torch import Tensor
 
 from sppnet.errors import UserError
 
-_STEPS = 100
-_SHORTEST = 1e-10
-_FLAT = 1e-9
+_MAX_STEPS = 100
+_MIN_STEP_LENGTH = 1e-10
+_GRADIENT_TOLERANCE = 1e-9  # relative to the sum of the weights
 
 
 def fit_sigmoid(scores: Tensor, positive: Tensor, weight: Tensor | None = None) -> tuple[float, float]:
-    """Slope a and offset b of ``sigmoid(a * score + b)``, the chance that a score is a positive's.
+    """Fit ``sigmoid(a * score + b)``, the probability of the positive class at a decision score.
 
-    Platt's method: the targets are pulled towards the middle by one made-up case of each kind, so that
-    separable scores give finite answers; Newton's method with a line search.
+    This is Platt scaling. The targets are smoothed by one additional sample of each class, so that
+    separable scores give finite parameters. The likelihood is maximised by Newton's method with a line
+    search.
 
     Args:
         scores: ``[N]``, finite.
         positive: bool ``[N]``, some True and some False.
-        weight: ``[N]``, at least 0; ones when None.
+        weight: ``[N]``, sample weights of at least 0; ones by default.
 
     Returns:
-        a and b.
+        The slope a and the offset b.
 
     Raises:
-        UserError: shapes that do not fit, scores that are not finite, or positives or negatives missing.
+        UserError: shapes differ, scores are not finite, or one of the classes has no weight.
+
+    Examples:
+        >>> import torch
+        >>> a, b = fit_sigmoid(torch.tensor([-2.0, -1.0, 1.0, 2.0]), torch.tensor([0, 0, 1, 1]).bool())
+        >>> a > 0, abs(b) < 1e-6
+        (True, True)
     """
     if scores.ndim != 1 or positive.shape != scores.shape:
-        raise UserError("positive", f"bool {list(scores.shape)}, as the scores", list(positive.shape))
+        raise UserError("positive", f"the shape {list(scores.shape)} of the scores", list(positive.shape))
     if not bool(torch.isfinite(scores).all()):
         raise UserError("scores", "finite numbers", "a NaN or an infinity")
-    x, yes = scores.double(), positive.bool()
+    x, positive = scores.double(), positive.bool()
     w = torch.ones_like(x) if weight is None else weight.double()
     if w.shape != x.shape or not bool((w >= 0).all()):
-        raise UserError(
-            "weight", f"{len(x)} numbers of at least 0", f"shape {list(w.shape)} or a number below"
-        )
-    ups, downs = float(w[yes].sum()), float(w[~yes].sum())
-    if ups <= 0 or downs <= 0:
-        raise UserError("positive", "both positives and negatives", f"weights {ups:g} and {downs:g}")
-    high, low = (ups + 1) / (ups + 2), 1 / (downs + 2)
-    goal = torch.where(yes, high, low)
-    # A slope in units of the scores' spread keeps the Newton system well conditioned.
+        got = "a negative number" if w.shape == x.shape else f"shape {list(w.shape)}"
+        raise UserError("weight", f"{len(x)} numbers of at least 0", got)
+    positives, negatives = float(w[positive].sum()), float(w[~positive].sum())
+    if positives <= 0 or negatives <= 0:
+        got = f"total weights of {positives:g} and {negatives:g}"
+        raise UserError("positive", "both positives and negatives", got)
+    target = torch.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    # Standardised scores keep the Newton system well conditioned.
     spread = float(x.std(correction=0)) or 1.0
-    middle = float(x.mean())
-    table = torch.stack([(x - middle) / spread, torch.ones_like(x)], 1)
-    answer = torch.tensor([0.0, torch.tensor((ups + 1) / (downs + 1)).log().item()], dtype=torch.float64)
-    loss = _loss(table, goal, w, answer)
-    for _ in range(_STEPS):
-        chance = torch.sigmoid(table @ answer)
-        slope = table.T @ (w * (chance - goal))
-        if float(slope.abs().max()) <= _FLAT * float(w.sum()):
+    mean = float(x.mean())
+    design = torch.stack([(x - mean) / spread, torch.ones_like(x)], 1)
+    prior = torch.tensor((positives + 1) / (negatives + 1)).log().item()
+    parameters = _maximise_likelihood(design, target, w, torch.tensor([0.0, prior], dtype=torch.float64))
+    a = float(parameters[0]) / spread
+    return a, float(parameters[1]) - a * mean
+
+
+def _maximise_likelihood(design: Tensor, target: Tensor, weight: Tensor, parameters: Tensor) -> Tensor:
+    """Fit a logistic regression by Newton's method.
+
+    Args:
+        design: ``[N, P]``, the features.
+        target: ``[N]``, the probabilities to fit.
+        weight: ``[N]``.
+        parameters: ``[P]``, the starting point.
+
+    Returns:
+        The parameters ``[P]``.
+    """
+    loss = _loss(design, target, weight, parameters)
+    for _ in range(_MAX_STEPS):
+        probability = torch.sigmoid(design @ parameters)
+        gradient = design.T @ (weight * (probability - target))
+        if float(gradient.abs().max()) <= _GRADIENT_TOLERANCE * float(weight.sum()):
             break
-        curve = (table * (w * chance * (1 - chance))[:, None]).T @ table
-        curve.diagonal().add_(1e-12)
-        step = torch.linalg.solve(curve, slope)
+        hessian = (design * (weight * probability * (1 - probability))[:, None]).T @ design
+        hessian.diagonal().add_(1e-12)
+        step = torch.linalg.solve(hessian, gradient)
         length = 1.0
-        while length > _SHORTEST:
-            tried = answer - length * step
-            lower = _loss(table, goal, w, tried)
-            if lower <= loss - 1e-4 * length * float(slope @ step):
+        while length > _MIN_STEP_LENGTH:
+            candidate = parameters - length * step
+            reduced = _loss(design, target, weight, candidate)
+            if reduced <= loss - 1e-4 * length * float(gradient @ step):
                 break
             length /= 2
         else:
             break
-        answer, loss = tried, lower
-    a = float(answer[0]) / spread
-    return a, float(answer[1]) - a * middle
+        parameters, loss = candidate, reduced
+    return parameters
 
 
-def _loss(table: Tensor, goal: Tensor, weight: Tensor, answer: Tensor) -> float:
-    score = table @ answer
-    return float((weight * (torch.nn.functional.softplus(score) - goal * score)).sum())
+def _loss(design: Tensor, target: Tensor, weight: Tensor, parameters: Tensor) -> float:
+    """Compute the weighted cross-entropy."""
+    logits = design @ parameters
+    return float((weight * (torch.nn.functional.softplus(logits) - target * logits)).sum())

@@ -1,4 +1,4 @@
-"""Bookkeeping of hard negatives for one SVM (paper section 3.4, by the release's rule)."""
+"""Cache of hard negatives of one SVM, with the rules of the SPP_net release, spp_train.m."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from sppnet.errors import UserError
 
 @dataclass(frozen=True)
 class NegativeRule:
-    """When a negative is kept, and when the SVM is fitted anew; the defaults are the release's.
+    """Thresholds of the cache; the defaults are those of the SPP_net release, spp_train.m.
 
     Attributes:
-        add_above: a negative that scores more is added.
-        evict_below: after a fit, negatives that score less are dropped; below ``add_above``, so that
-            none is dropped and found again at once.
-        refit_after: a fit is due when more negatives than this were added since the last one.
-        capacity: at most so many are held; of more, those that score highest. `NegativeCache.dropped` counts
-            the others.
+        add_above: negatives with a decision score above this are added.
+        evict_below: after a fit, negatives with a decision score below this are removed. It is below
+            ``add_above``, so that removed negatives are not added again at once.
+        refit_after: a fit is due when more negatives than this have been added since the last fit.
+        capacity: maximum number of negatives. Those of the highest scores stay; `NegativeCache.dropped`
+            counts the others.
 
     Raises:
-        UserError: ``evict_below`` above ``add_above``, or a number below 1.
+        UserError: ``evict_below`` is above ``add_above``, or a count is below 1.
+
+    Examples:
+        >>> NegativeRule(capacity=10).refit_after
+        2000
     """
 
     add_above: float = -1.0001
@@ -33,8 +37,8 @@ class NegativeRule:
 
     def __post_init__(self) -> None:
         if not self.evict_below <= self.add_above:
-            wanted = f"at most add_above, {self.add_above}"
-            raise UserError("NegativeRule.evict_below", wanted, self.evict_below)
+            expected = f"at most add_above, {self.add_above}"
+            raise UserError("NegativeRule.evict_below", expected, self.evict_below)
         for name in ("refit_after", "capacity"):
             value: int = getattr(self, name)
             if value < 1:
@@ -43,15 +47,22 @@ class NegativeRule:
 
 @dataclass(frozen=True)
 class NegativeCache:
-    """The negatives of one class that are worth fitting on; adding and evicting give new caches.
+    """The hard negatives of one class. The cache is immutable: `add` and `evict` return a new one.
 
     Attributes:
-        rule: what is kept.
-        pieces: rows ``[M_i, D]`` as they came; `rows` joins them.
-        scores: ``[M]``, by the SVM that added them or, after `evict`, by the one that kept them.
-        keys: int64 ``[M]``, the caller's number of each window, by which none is added twice.
-        fresh: how many were added since the last `evict`.
-        dropped: how many that `add` was given had no room, in all.
+        rule: the thresholds.
+        pieces: features ``[M_i, D]`` of each call of `add`; `rows` concatenates them.
+        scores: ``[M]``, decision scores by the SVM at the last `evict`, or at `add` for newer negatives.
+        keys: int64 ``[M]``, identifiers of the proposals; a key is added only once.
+        fresh: number of negatives added since the last `evict`.
+        dropped: total number of negatives discarded because the cache was full.
+
+    Examples:
+        >>> import torch
+        >>> features, scores = torch.ones(3, 2), torch.tensor([0.5, -3.0, -0.2])
+        >>> cache = NegativeCache.empty().add(features, scores, torch.arange(3))
+        >>> cache.keys.tolist()
+        [0, 2]
     """
 
     rule: NegativeRule
@@ -63,7 +74,7 @@ class NegativeCache:
 
     @staticmethod
     def empty(rule: NegativeRule | None = None) -> NegativeCache:
-        """Nothing held."""
+        """Create a cache without negatives."""
         return NegativeCache(rule or NegativeRule(), (), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0)
 
     def __len__(self) -> int:
@@ -71,42 +82,60 @@ class NegativeCache:
 
     @property
     def due(self) -> bool:
-        """Whether enough was added for another fit."""
+        """Whether more than ``refit_after`` negatives have been added since the last fit."""
         return self.fresh > self.rule.refit_after
 
     @property
     def rows(self) -> Tensor:
-        """All rows held, ``[M, D]``, a copy.
+        """The features ``[M, D]`` of all negatives, concatenated.
 
         Raises:
-            UserError: none were ever added, so that D is unknown.
+            UserError: no negative has been added yet, so that D is unknown.
         """
         if not self.pieces:
             raise UserError("NegativeCache.rows", "at least one negative", "none")
         return torch.cat(self.pieces)
 
     def wanted(self, scores: Tensor, keys: Tensor) -> Tensor:
-        """Which of some negatives `add` would take, bool ``[N]``: rows need be made for no others.
+        """Select the negatives that `add` would add, so that features are pooled only for these.
 
         Args:
-            scores: ``[N]``, by the present SVM; before the first one, anything above the rule's limit.
+            scores: ``[N]``, decision scores by the current SVM; before the first fit, any value above
+                ``add_above``.
             keys: int64 ``[N]``.
+
+        Returns:
+            bool ``[N]``.
+
+        Raises:
+            UserError: ``scores`` and ``keys`` differ in shape.
         """
         if scores.shape != keys.shape or scores.ndim != 1:
-            raise UserError("keys", f"one a score, {list(scores.shape)}", list(keys.shape))
+            expected = f"one key per score, shape {list(scores.shape)}"
+            raise UserError("keys", expected, f"shape {list(keys.shape)}")
         return (scores > self.rule.add_above) & ~torch.isin(keys, self.keys.to(keys.device))
 
     def add(self, rows: Tensor, scores: Tensor, keys: Tensor) -> NegativeCache:
-        """The cache with those of ``rows [N, D]`` that are `wanted`.
+        """Add the negatives that `wanted` selects.
+
+        Args:
+            rows: features ``[N, D]``.
+            scores: ``[N]``, decision scores by the current SVM.
+            keys: int64 ``[N]``.
+
+        Returns:
+            The new cache.
 
         Raises:
-            UserError: sizes that do not fit together.
+            UserError: the lengths differ, or D differs from that of earlier negatives.
         """
         if rows.ndim != 2 or len(rows) != len(scores):
-            raise UserError("rows", f"a matrix [{len(scores)}, D], one line a score", list(rows.shape))
+            expected = f"a matrix [{len(scores)}, D], one feature vector per score"
+            raise UserError("rows", expected, f"shape {list(rows.shape)}")
         take = self.wanted(scores, keys)
         if self.pieces and rows.shape[1] != self.pieces[0].shape[1]:
-            raise UserError("rows", f"{self.pieces[0].shape[1]} columns, as before", rows.shape[1])
+            expected = f"{self.pieces[0].shape[1]} columns as in earlier calls"
+            raise UserError("rows", expected, rows.shape[1])
         count = int(take.sum())
         if not count:
             return self
@@ -122,28 +151,35 @@ class NegativeCache:
             return full
         hardest = full.scores.topk(self.rule.capacity).indices.sort().values
         dropped = self.dropped + len(full) - self.rule.capacity
-        return replace(full._keep(hardest), dropped=dropped)
+        return replace(full._select(hardest), dropped=dropped)
 
     def evict(self, scores: Tensor) -> NegativeCache:
-        """The cache after a fit: without the negatives that the new SVM is sure of.
+        """Remove the negatives that the newly fitted SVM scores below ``evict_below``.
 
         Args:
-            scores: ``[M]``, of `rows` by the new SVM.
+            scores: ``[M]``, decision scores of `rows` by the new SVM.
+
+        Returns:
+            The new cache.
+
+        Raises:
+            UserError: ``scores`` has another length than the cache.
         """
         if scores.shape != self.keys.shape:
-            raise UserError("scores", f"one a row, [{len(self)}]", list(scores.shape))
-        kept = (scores >= self.rule.evict_below).nonzero()[:, 0]
-        renewed = replace(self, scores=scores, fresh=0)
-        return renewed if len(kept) == len(self) else renewed._keep(kept)
+            expected = f"one score per negative, shape [{len(self)}]"
+            raise UserError("scores", expected, f"shape {list(scores.shape)}")
+        hard = (scores >= self.rule.evict_below).nonzero()[:, 0]
+        updated = replace(self, scores=scores, fresh=0)
+        return updated if len(hard) == len(self) else updated._select(hard)
 
-    def _keep(self, index: Tensor) -> NegativeCache:
-        """Only the rows of rising numbers ``index``; a piece that stays whole is not copied."""
+    def _select(self, index: Tensor) -> NegativeCache:
+        """Select negatives by ascending indices; pieces of which all are selected are not copied."""
         pieces: list[Tensor] = []
         start = 0
         for piece in self.pieces:
             own = index[(index >= start) & (index < start + len(piece))] - start
             pieces.append(piece if len(own) == len(piece) else piece[own])
             start += len(piece)
-        # Pieces that lost all rows go, but one stays to tell D.
-        held = tuple(piece for piece in pieces if len(piece)) or (pieces[0],)
-        return replace(self, pieces=held, scores=self.scores[index], keys=self.keys[index])
+        # Empty pieces are removed; if all are empty, one stays because it determines D.
+        filled = tuple(piece for piece in pieces if len(piece)) or (pieces[0],)
+        return replace(self, pieces=filled, scores=self.scores[index], keys=self.keys[index])

@@ -1,4 +1,4 @@
-"""L2-regularised linear support vector machines, one-versus-rest, for dense rows."""
+"""L2-regularised linear support vector machines for dense features, one per class."""
 
 from __future__ import annotations
 
@@ -15,33 +15,38 @@ from sppnet.learn._spaces import GramSpace, RowSpace, Space
 from sppnet.learn.linear import LinearModel, check_rows
 from sppnet.ops.linear import suits
 
-_PAIRS = 2**24  # pairs of row and class that are solved together; bounds the memory
-_GRAM_ROWS = 12_000  # rows up to which their inner products are kept: 576 MB
+_PAIRS = 2**24  # pairs of sample and class that are solved at once; bounds the memory
+_GRAM_ROWS = 12_000  # maximum number of samples whose inner products are stored: 576 MB
 _SQUARED_HINGE = Loss(2.0, float("inf"), direct=500)
-_ROUGH = 1e-3  # the tolerance from which float32 products will do for the hinge
-_STAGES = 40  # of the method of multipliers, for the hinge
+_ROUGH = 1e-3  # tolerance from which float32 inner products suffice for the hinge
+_STAGES = 40  # maximum stages of the method of multipliers, for the hinge
 
 
 @dataclass(frozen=True)
 class SvmOptions:
-    """What a linear SVM minimises, and how well.
+    """Options of `fit_linear_svm`.
 
-    The objective of each class, over the rows that it uses, is liblinear's::
+    The objective of each class, over the samples that it uses, is that of liblinear::
 
         |w|^2 / 2 + bias^2 / (2 * bias_feature^2) + C * sum_i cost_i * loss(sign_i * score_i)
 
     Attributes:
-        C: the cost of a unit of loss.
-        loss: ``"squared_hinge"``: ``max(0, 1 - x)^2``; ``"hinge"``: ``max(0, 1 - x)``.
-        bias_feature: the constant feature whose weight, regularised with the others, gives the bias;
-            scikit-learn's ``intercept_scaling``. The paper's release has 10; 0 fits no bias.
-        positive_weight: ``cost_i`` of positive rows; that of negative ones is 1. The release has 2.
-        tolerance: a bound of the error of the weights relative to their norm, and for the hinge of that
-            of the objective.
-        max_iterations: Newton steps, for the hinge in each of its stages.
+        C: weight of the losses.
+        loss: ``"squared_hinge"`` for ``max(0, 1 - x)^2`` or ``"hinge"`` for ``max(0, 1 - x)``.
+        bias_feature: value of the constant feature whose weight, regularised like the others, gives the
+            bias. It is ``intercept_scaling`` in scikit-learn and 10 in the SPP_net release, spp_train.m.
+            0 fits no bias.
+        positive_weight: ``cost_i`` of positive samples; that of negative samples is 1. The SPP_net release
+            uses 2.
+        tolerance: bound of the relative error of the weights and, for the hinge, of the objective.
+        max_iterations: maximum number of Newton steps; for the hinge, per stage.
 
     Raises:
-        UserError: a value outside its range.
+        UserError: a value is out of range.
+
+    Examples:
+        >>> SvmOptions(C=1e-3, loss="hinge", bias_feature=10.0, positive_weight=2.0).tolerance
+        0.0001
     """
 
     C: float = 1.0
@@ -67,47 +72,56 @@ class SvmOptions:
 def fit_linear_svm(
     rows: Tensor, targets: Tensor, options: SvmOptions | None = None, start: LinearModel | None = None
 ) -> LinearModel:
-    """Fit one linear SVM a class, all classes at once.
+    """Fit one linear SVM per class, all classes at once.
 
-    The squared hinge gives the weights of scikit-learn's ``LinearSVC(dual=False)``, the hinge those of
-    ``LinearSVC(dual=True, loss="hinge")``, converged (paper section 3.4: one SVM a class; the release
-    uses the hinge with C = 1e-3, a bias feature of 10 and a positive weight of 2).
+    The squared hinge gives the weights of scikit-learn's ``LinearSVC(dual=False)``, the hinge those of a
+    converged ``LinearSVC(dual=True, loss="hinge")``. The paper trains one SVM per category (He et al.
+    2015, section 4.1); the SPP_net release, spp_train.m, uses the hinge with C = 1e-3, a bias feature of
+    10 and a positive weight of 2.
 
     Args:
-        rows: ``[N, D]`` features, CPU or GPU, any floating dtype; float32 and float64 are not copied.
-        targets: ``[N, K]`` on the same device: +1, -1, or 0 where a class does not use the row.
+        rows: features ``[N, D]`` on CPU or GPU, any floating dtype; float32 and float64 are not copied.
+        targets: ``[N, K]`` on the same device: +1, -1, or 0 for samples that a class does not use.
         options: the objective; ``SvmOptions()`` by default.
-        start: weights to start from, such as those fitted before rows were added; the result is the
-            same, sooner.
+        start: initial weights, such as those of a fit with fewer samples. They shorten the fit and do not
+            change its result.
 
     Returns:
-        weight ``[K, D]`` and bias ``[K]`` in the rows' dtype (float32 for narrower ones) and device.
+        A model with weight ``[K, D]`` and bias ``[K]`` on the device of the features, in their dtype or,
+        if that is narrower, in float32.
 
     Raises:
-        UserError: shapes that do not fit, a target other than -1, 0 and 1, a row that is not finite.
+        UserError: shapes differ, a target is not -1, 0 or 1, or a feature is not finite.
+
+    Examples:
+        >>> import torch
+        >>> features, targets = torch.tensor([[2.0], [-2.0]]), torch.tensor([[1], [-1]])
+        >>> model = fit_linear_svm(features, targets, SvmOptions(C=1e4, bias_feature=0.0))
+        >>> round(model.weight.item(), 3)
+        0.5
     """
     options = options or SvmOptions()
     rows = check_rows(rows)
     _check_targets(rows, targets)
     if start is not None and start.weight.shape != (targets.shape[1], rows.shape[1]):
-        wanted = f"weights {[targets.shape[1], rows.shape[1]]}"
-        raise UserError("start", wanted, f"weights {list(start.weight.shape)}")
+        expected = f"weights {[targets.shape[1], rows.shape[1]]}"
+        raise UserError("start", expected, f"weights {list(start.weight.shape)}")
     space = _space(rows, targets.shape[1], options)
     pieces: list[Tensor] = []
-    late = 0
+    unconverged = 0
     for group in torch.arange(targets.shape[1], device=rows.device).split(max(1, _PAIRS // len(rows))):
         batch = _begin(space, rows, targets[:, group].T, options)
         if start is not None:
-            chosen = LinearModel(start.weight[group], start.bias[group])
-            batch = _warm(space, rows, batch, options, chosen)
+            initial = LinearModel(start.weight[group], start.bias[group])
+            batch = _warm_start(space, rows, batch, options, initial)
         solution = (_squared_hinge if options.loss == "squared_hinge" else _hinge)(space, batch, options)
-        late += int((~solution.converged).sum())
+        unconverged += int((~solution.converged).sum())
         vectors = solution.vectors.to(rows.dtype)
         pieces.append(_row_space(rows, options).adjoint(vectors) if isinstance(space, GramSpace) else vectors)
-    if late:
+    if unconverged:
         warnings.warn(
-            f"{late} of {targets.shape[1]} SVMs stopped after {options.max_iterations} iterations, short of "
-            f"the tolerance of {options.tolerance:g}",
+            f"{unconverged} of {targets.shape[1]} SVMs did not converge to the tolerance of "
+            f"{options.tolerance:g} within {options.max_iterations} iterations",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -117,13 +131,13 @@ def fit_linear_svm(
 
 def _check_targets(rows: Tensor, targets: Tensor) -> None:
     if targets.ndim != 2 or targets.shape[0] != len(rows) or not targets.shape[1]:
-        wanted = f"a matrix [{len(rows)}, K], one line a row"
-        raise UserError("targets", wanted, f"shape {list(targets.shape)}")
+        expected = f"a matrix [{len(rows)}, K], one row per sample"
+        raise UserError("targets", expected, f"shape {list(targets.shape)}")
     if targets.device != rows.device:
-        raise UserError("targets", f"the rows' device {rows.device}", targets.device)
-    wrong = (targets != 0) & (targets != 1) & (targets != -1)
-    if bool(wrong.any()):
-        raise UserError("targets", "only -1, 0 and 1", targets[wrong][0].item())
+        raise UserError("targets", f"a tensor on the device of the features, {rows.device}", targets.device)
+    invalid = (targets != 0) & (targets != 1) & (targets != -1)
+    if bool(invalid.any()):
+        raise UserError("targets", "only -1, 0 and 1", targets[invalid][0].item())
 
 
 def _row_space(rows: Tensor, options: SvmOptions) -> RowSpace:
@@ -131,40 +145,41 @@ def _row_space(rows: Tensor, options: SvmOptions) -> RowSpace:
 
 
 def _space(rows: Tensor, classes: int, options: SvmOptions) -> Space:
-    """Where the problem is the cheapest to solve."""
-    # With fast products, all passes over the rows together take less than their inner products.
+    """Choose the unknowns with which the problem is the cheapest to solve."""
+    # With the fast products, all passes over the features take less time than their inner products.
     fast = options.loss == "squared_hinge" and suits(rows, classes)
     if fast or len(rows) > min(rows.shape[1], _GRAM_ROWS):
         return _row_space(rows, options)
     if options.loss == "squared_hinge":
         return GramSpace.of(rows, options.bias_feature, rows.dtype)
-    # With fewer rows than columns the hinge nearly makes a hard margin, beyond float32's arithmetic; but its
-    # products, an order of magnitude more work than all that follows, bear a rough solution.
+    # With fewer samples than columns, the hinge solution is close to a hard margin, which float32 cannot
+    # resolve. The inner products take about ten times as long as the rest of the fit; in float32 they are
+    # precise enough for a rough tolerance.
     products = rows.dtype if options.tolerance >= _ROUGH else torch.float64
     return GramSpace.of(rows, options.bias_feature, torch.float64, products)
 
 
 def _begin(space: Space, rows: Tensor, targets: Tensor, options: SvmOptions) -> Batch:
-    """The classes of ``targets [K, N]`` at weights of zero."""
+    """Create the batch of ``targets [K, N]`` with weights of zero."""
     vectors = space.zeros(len(targets))
     signs = targets.to(vectors.dtype)
     cost = torch.where(signs > 0, options.positive_weight, (signs < 0).to(vectors.dtype)) * options.C
     return Batch(signs, cost, vectors, torch.zeros_like(signs), torch.zeros_like(signs))
 
 
-def _warm(space: Space, rows: Tensor, batch: Batch, options: SvmOptions, start: LinearModel) -> Batch:
-    """The same classes at the weights of ``start``.
+def _warm_start(space: Space, rows: Tensor, batch: Batch, options: SvmOptions, start: LinearModel) -> Batch:
+    """Move the batch to the weights of ``start``.
 
-    Coefficients of rows cannot express weights made elsewhere. There the pull of the squared hinge at
-    those weights is taken, at the length that suits the objective best.
+    In a `GramSpace` the coefficients of the samples cannot express arbitrary weights. There the dual
+    variables of the squared hinge at these weights are used, scaled to minimise the objective.
     """
     bias = start.bias / options.bias_feature if options.bias_feature else torch.zeros_like(start.bias)
     vectors = torch.cat([start.weight, bias[:, None]], 1).to(rows)
     scores = _row_space(rows, options).scores(vectors).to(batch.scores.dtype)
     if isinstance(space, RowSpace):
         return batch.moved(vectors, scores)
-    pull = batch.pull(_SQUARED_HINGE, 1 - batch.signs * scores)
-    step = pull * batch.cost * batch.signs
+    dual = batch.dual(_SQUARED_HINGE, 1 - batch.signs * scores)
+    step = dual * batch.cost * batch.signs
     change = space.scores(step)
     length = line_search(space, batch, _SQUARED_HINGE, step, change)[:, None]
     return batch.moved(length * step, length * change)
@@ -175,48 +190,49 @@ def _squared_hinge(space: Space, batch: Batch, options: SvmOptions) -> Solution:
 
 
 def _hinge(space: Space, batch: Batch, options: SvmOptions) -> Solution:
-    """The hinge by the method of multipliers: each stage minimises it rounded, around the last pulls.
+    """Minimise the hinge by the method of multipliers.
 
-    A class is finished when the duality gap proves the tolerance, or when a stage of the final width
-    moves its weights by less than that and the gap is as small beside the objective. A gap that does not
-    close calls for float64, and there for a narrower rounding.
+    Each stage minimises the smoothed hinge, centred on the dual variables of the previous stage. A class
+    has converged when the duality gap proves the tolerance, or when a stage of the final width changes
+    its weights by less than the tolerance and the gap relative to the objective is below it too. If a gap
+    does not close, the arithmetic changes to float64, and in float64 the smoothing width decreases.
     """
     vectors = torch.empty_like(batch.vectors)
     converged = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
     numbers = torch.arange(len(vectors), device=vectors.device)
     last = torch.full_like(batch.scores[:, 0], torch.inf)
-    # Neither the conditioning of the steps nor the convergence of the stages suffers when the curvature,
-    # cost / width, is some hundred times one over the rows' squared norm.
+    # Steps stay well conditioned and stages converge fast when the curvature, cost / width, is a few
+    # hundred times the inverse of the squared norm of the samples.
     narrowest = max(0.001, 0.005 * options.C * space.mean_square())
-    width, loose = max(1.0, narrowest), 0.1
+    width, tolerance = max(1.0, narrowest), 0.1
     for _ in range(_STAGES):
         loss = Loss(1 / width, 1.0, direct=2500)
-        solution = minimise(space, batch, loss, loose, options.max_iterations)
+        solution = minimise(space, batch, loss, tolerance, options.max_iterations)
         step = solution.vectors - batch.vectors
         batch = batch.moved(solution.vectors, space.scores(solution.vectors))
-        pull = batch.pull(loss, batch.shortfall())
+        dual = batch.dual(loss, batch.slack())
         norm = space.dot(batch.vectors, batch.vectors)
-        value, gap = _hinge_gap(space, batch, pull)
-        final = width <= narrowest and loose <= options.tolerance
-        resting = (space.dot(step, step) <= options.tolerance**2 * norm) & final
-        done = (gap <= options.tolerance**2 * norm / 2) | (resting & (gap <= options.tolerance * value))
+        value, gap = _hinge_gap(space, batch, dual)
+        final = width <= narrowest and tolerance <= options.tolerance
+        stationary = (space.dot(step, step) <= options.tolerance**2 * norm) & final
+        done = (gap <= options.tolerance**2 * norm / 2) | (stationary & (gap <= options.tolerance * value))
         vectors[numbers], converged[numbers] = batch.vectors.to(vectors.dtype), done
-        stuck = bool(((resting | (gap > last / 2)) & ~done).any()) and final
-        numbers, batch, last = numbers[~done], replace(batch, centre=pull).pick(~done), gap[~done]
+        stuck = bool(((stationary | (gap > last / 2)) & ~done).any()) and final
+        numbers, batch, last = numbers[~done], replace(batch, centre=dual).pick(~done), gap[~done]
         if not len(numbers):
             break
         if stuck and isinstance(space, RowSpace) and space.dtype != torch.float64:
             space, batch, last = replace(space, dtype=torch.float64), batch.double(), last.double()
         elif stuck:
             narrowest /= 4
-        width, loose = max(width / 10, narrowest), max(loose / 10, options.tolerance / 1000)
+        width, tolerance = max(width / 10, narrowest), max(tolerance / 10, options.tolerance / 1000)
     return Solution(vectors, converged)
 
 
-def _hinge_gap(space: Space, batch: Batch, pull: Tensor) -> tuple[Tensor, Tensor]:
-    """The hinge's objective and its distance from the dual one of ``pull``, ``[K]`` each."""
-    short = batch.shortfall()
-    loss = short.clamp(min=0)
-    residual = batch.vectors - space.adjoint(pull * batch.cost * batch.signs)
+def _hinge_gap(space: Space, batch: Batch, dual: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the objective with the hinge and the duality gap for ``dual [K, N]``, ``[K]`` each."""
+    slack = batch.slack()
+    loss = slack.clamp(min=0)
+    residual = batch.vectors - space.adjoint(dual * batch.cost * batch.signs)
     value = space.dot(batch.vectors, batch.vectors) / 2 + (batch.cost * loss).sum(1)
-    return value, space.dot(residual, residual) / 2 + (batch.cost * (loss - pull * short)).sum(1)
+    return value, space.dot(residual, residual) / 2 + (batch.cost * (loss - dual * slack)).sum(1)

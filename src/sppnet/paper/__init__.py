@@ -1,1 +1,1 @@
-"""The tables of the paper, measured on data at hand; ``sppnet reproduce`` prints them."""
+"""The tables of the paper (He et al. 2015), measured on local data by ``sppnet reproduce``."""

@@ -1,4 +1,4 @@
-"""Tables 2 to 4: image classification on ImageNet 2012 (section 3.1)."""
+"""Tables 2 to 4: image classification on ImageNet 2012 (He et al. 2015, section 3.1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sppnet.paper.transfer import table6, table7
 __all__ = ["TABLES", "table2", "table3", "table4"]
 
 _IMAGENET = "ILSVRC 2012"
-# Top-1 and top-5 errors in percent, a pair per form.
+# Top-1 and top-5 errors in percent, one pair per form.
 _TABLE2 = {
     "zf5": ((35.99, 14.76), (34.98, 14.14), (34.60, 13.64)),
     "convnet5": ((34.93, 13.92), (34.38, 13.54), (33.94, 13.33)),
@@ -39,12 +39,12 @@ _UNIT = "error, %"
 
 
 def table2(request: Request) -> Table:
-    """Train without SPP, with SPP at one size, at several and at random ones, and with 30 bins.
+    """Train without SPP, with SPP at one, several and random sizes, and with 30 bins (section 3.1).
 
-    The errors are those of 10 views by crops and, beyond the paper, of the full image.
+    The errors are those of 10 views by crops and, in addition to the paper, of the full image.
 
     Raises:
-        UserError: data that are no labelled images; says where ILSVRC's come from.
+        UserError: the data are not a classification data set; the hint states the source of ILSVRC 2012.
     """
     plan = _plan(request)
     crop, short = plan.train.crop, plan.train.short_side
@@ -57,15 +57,15 @@ def table2(request: Request) -> Table:
         views = {"10 views": ten} if form == FORMS[0] else {"10 views": ten, "full image": full}
         runs = [kept_errors(request, plan, form, seed, views) for seed in range(plan.seeds)]
         for view in views:
-            for place, rank in enumerate(("top-1", "top-5")):
-                known = figures[place] if figures and view == "10 views" else None
-                errors = [run[view][place] for run in runs]
+            for i, rank in enumerate(("top-1", "top-5")):
+                known = figures[i] if figures and view == "10 views" else None
+                errors = [run[view][i] for run in runs]
                 rows.append(_row(request, f"{form}, {view}, {rank}", known, errors))
     return _table("table2", request, plan, rows)
 
 
 def table3(request: Request) -> Table:
-    """Compare the centre crop with the full image, top-1, for single-size and multi-size training.
+    """Compare centre crop and full image for single-size and multi-size training (section 3.1.4).
 
     Raises:
         UserError: as `table2`.
@@ -80,16 +80,16 @@ def table3(request: Request) -> Table:
     rows: list[Row] = []
     for number, form in enumerate(FORMS[1:3]):
         runs = [kept_errors(request, plan, form, seed, views) for seed in range(plan.seeds)]
-        for place, name in enumerate(views):
-            known = paper[number][place] if paper else None
+        for i, name in enumerate(views):
+            known = paper[number][i] if paper else None
             rows.append(_row(request, f"{form}, {name}, top-1", known, [run[name][0] for run in runs]))
     return _table("table3", request, plan, rows)
 
 
 def table4(request: Request) -> Table:
-    """Compare 10 views, 96 views on the maps of six scales, and two full images added; multi-size training.
+    """Compare 10 views, 96 views on maps of six scales, and these with two full images (section 3.1.5).
 
-    The 10 views are measured by crops and on the maps, whose top-5 errors the paper finds within 0.1%.
+    The 10 views are measured by crops and on maps; in the paper their top-5 errors differ by at most 0.1%.
 
     Raises:
         UserError: as `table2`.
@@ -105,9 +105,9 @@ def table4(request: Request) -> Table:
     runs = [kept_errors(request, plan, FORMS[2], seed, views) for seed in range(plan.seeds)]
     rows: list[Row] = []
     for name in views:
-        for place, rank in enumerate(("top-1", "top-5")):
-            known = _TABLE4.get(name, (None, None))[place] if _net(request) == "overfeat7" else None
-            rows.append(_row(request, f"{name}, {rank}", known, [run[name][place] for run in runs]))
+        for i, rank in enumerate(("top-1", "top-5")):
+            known = _TABLE4.get(name, (None, None))[i] if _net(request) == "overfeat7" else None
+            rows.append(_row(request, f"{name}, {rank}", known, [run[name][i] for run in runs]))
     return _table("table4", request, plan, rows)
 
 
@@ -135,13 +135,13 @@ def _row(request: Request, setting: str, paper: float | None, runs: Sequence[flo
 
 @functools.cache
 def is_ilsvrc(data: Path) -> bool:
-    """Return whether class folders have the 1,000 classes of ILSVRC, by their number."""
+    """Return whether the number of class folders is that of ILSVRC, 1,000."""
     train = data / "train"
     return train.is_dir() and sum(entry.is_dir() for entry in train.iterdir()) == _ILSVRC_CLASSES
 
 
 def _table(name: str, request: Request, plan: Plan, rows: Sequence[Row]) -> Table:
-    differs = [f"data: {request.data.name}", f"network: {request.backbone}", *plan.said]
+    differs = [f"data: {request.data.name}", f"network: {request.backbone}", *plan.differs]
     return Table(
         name, str(request.data), _UNIT, tuple(rows), tuple(differs), plot_rows(rows, f"{name}: {_UNIT}")
     )

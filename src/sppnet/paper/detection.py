@@ -1,4 +1,4 @@
-"""Tables 9 to 12: detection on PASCAL VOC 2007 (sections 4.2 to 4.4)."""
+"""Tables 9 to 12: detection on PASCAL VOC 2007 (He et al. 2015, sections 4.2 to 4.4)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SECONDS: dict[str, tuple[float, ...]] = {
 }
 """Seconds per image: SPP at 1 scale, at 5 scales, R-CNN with AlexNet, R-CNN with ZF-5."""
 SPEEDUPS = {"table9": (64.0, 24.0), "table10": (102.0, 38.0)}
-"""R-CNN's seconds over those of SPP at 1 scale and at 5: with AlexNet (Table 9), with ZF-5 (Table 10)."""
+"""Seconds of R-CNN relative to SPP at 1 and at 5 scales: AlexNet (Table 9) and ZF-5 (Table 10)."""
 _VOC_CLASSES = [
     "aeroplane",
     "bicycle",
@@ -89,11 +89,17 @@ TABLE12 = {
 
 @dataclass(frozen=True)
 class _Column:
-    """One way to compute features: SPP at some scales, or R-CNN."""
+    """One pipeline: SPP at one or five scales, or R-CNN.
+
+    Attributes:
+        title: its name in the table.
+        changed: its options.
+        index: the column of its values in the tables above.
+    """
 
     title: str
     changed: dict[str, Any]
-    place: int
+    index: int
 
 
 _ONE = _Column("1 scale", {"scales": ONE_SCALE}, 0)
@@ -101,7 +107,7 @@ _FIVE = _Column("5 scales", {"scales": FIVE_SCALES}, 1)
 
 
 def _columns(request: Request, rcnn: int) -> list[_Column]:
-    """Return SPP at one and at five scales, and R-CNN, whose figures stand at ``rcnn``, where asked for."""
+    """Return SPP at one and at five scales and, if requested, R-CNN, with its values in column ``rcnn``."""
     if not request.detection.rcnn:
         return [_ONE, _FIVE]
     return [_ONE, _FIVE, _Column("R-CNN", {"pipeline": "rcnn"}, rcnn)]
@@ -135,7 +141,7 @@ def _options(request: Request, **changed: Any) -> DetectorOptions:
 
 
 def _pretrained_levels(request: Request) -> tuple[int, ...] | None:
-    """Return the pyramid of the run that the network comes from."""
+    """Return the pyramid levels of the run that the weights are from, if any."""
     given = None if request.weights is None else read_fc_weights(request.weights, required=False)
     return None if given is None else given.levels
 
@@ -161,7 +167,7 @@ def _percent(value: float | None) -> float | None:
 
 
 def _ours(request: Request, names: Sequence[str]) -> Source:
-    """Return network and data of this run; the data are VOC 2007 where the folder and classes are."""
+    """Return network and data of the measurement; folder name and classes identify VOC 2007."""
     voc = list(names) == _VOC_CLASSES and "2007" in request.data.resolve().name
     return Source(request.backbone, _VOC if voc else request.data.name)
 
@@ -204,7 +210,7 @@ def _setting_rows(
     for name in names:
         options = _options(request, **column.changed, **_SETTINGS[name])
         fitted, found = _fitted(request, options)
-        known, source = TABLE9[name][column.place], _ALEXNET if column.place == 2 else _ZF5
+        known, source = TABLE9[name][column.index], _ALEXNET if column.index == 2 else _ZF5
         random = "fc6 at random" if name == "fc6" and not _pretrained(request) else ""
         note = row_note(known, source, _ours(request, fitted.names_), random)
         rows.append(Row(f"{name}, {column.title}", known, _percent(found["VOC07_AP50"]), note=note))
@@ -225,9 +231,9 @@ def _time_rows(request: Request, table: str, detectors: Sequence[tuple[_Column, 
     measured: dict[str, FeatureTimes] = {}
     for column, detector in detectors:
         measured[column.title] = times = feature_times(detector, images)
-        source = _ALEXNET if column.place == 2 else _ZF5
+        source = _ALEXNET if column.index == 2 else _ZF5
         for name, value in (("conv", times.conv), ("fc", times.fc), ("total", times.total)):
-            known = SECONDS[name][column.place]
+            known = SECONDS[name][column.index]
             device = f"on {detector.network_.device.type}, {len(images)} images; the paper's on a GPU"
             note = row_note(known, source, _ours(request, detector.names_), device)
             rows.append(Row(f"{name}, {column.title}", known, value, note=note, unit="seconds per image"))
@@ -254,34 +260,34 @@ def _accuracy_and_times(request: Request, table: str, names: Sequence[str], rcnn
 
 
 def table9(request: Request) -> Table:
-    """Measure accuracy by features and scales, and seconds per image, beside R-CNN.
+    """Measure accuracy by features and scales and seconds per image, for SPP-net and R-CNN (section 4.2).
 
-    The paper's R-CNN column is of AlexNet; ours is of the same network as SPP-net's columns.
+    The R-CNN column of the paper is of AlexNet; here, R-CNN has the same network as SPP-net.
     """
     return _accuracy_and_times(request, "table9", list(_SETTINGS), 2)
 
 
 def table10(request: Request) -> Table:
-    """Compare SPP-net and R-CNN with the same network: fine-tuned fc7, and seconds per image."""
+    """Compare SPP-net and R-CNN with the same network: fine-tuned fc7, seconds per image (section 4.3)."""
     return _accuracy_and_times(request, "table10", ["ftfc7", "ftfc7 bb"], 3)
 
 
 def _class_rows(title: str, paper: str, found: dict[str, Any], ours: Source) -> list[Row]:
-    """Return the mean and every class; the paper's figures where the class is one of VOC's."""
+    """Return the rows of the mean and of every class, with the values of the paper for classes of VOC."""
     numbers = [float(number) for number in paper.split()]
     known = dict(zip(_VOC_CLASSES, numbers, strict=True))
     mean = round(sum(numbers) / len(numbers), 1)
     note = row_note(mean, _ZF5, ours)
     rows = [Row(f"{title}, mean", mean, _percent(found["VOC07_AP50"]), note=note)]
     for name, values in found["per_class"].items():
-        theirs = known.get(name)
-        note = row_note(theirs, _ZF5, ours)
-        rows.append(Row(f"{title}, {name}", theirs, _percent(values["VOC07_AP50"]), note=note))
+        published = known.get(name)
+        note = row_note(published, _ZF5, ours)
+        rows.append(Row(f"{title}, {name}", published, _percent(values["VOC07_AP50"]), note=note))
     return rows
 
 
 def table11(request: Request) -> Table:
-    """Measure AP of every class with fine-tuned fc7 at 5 scales, without and with box regression."""
+    """Measure AP per class with fine-tuned fc7 at 5 scales, without and with box regression (section 4.2)."""
     rows: list[Row] = []
     for title, regression in (("SPP ftfc7", "none"), ("SPP ftfc7 bb", "pooled")):
         fitted, found = _fitted(request, _options(request, scales=FIVE_SCALES, regression=regression))
@@ -291,11 +297,11 @@ def table11(request: Request) -> Table:
 
 
 def table12(request: Request) -> Table:
-    """Combine two networks: each scores all windows, then NMS on the union (section 4.4)."""
+    """Combine two networks: each scores all proposals, followed by NMS of the union (section 4.4)."""
     options = _options(request, scales=FIVE_SCALES)
     both = [_detector(request, options, seed).fit(request.data, quiet=request.quiet) for seed in (0, 1)]
-    part = default_split(request.data, "evaluate")
-    dataset = detection_for(read_detection(request.data, part), both[0].names_)
+    split = default_split(request.data, "evaluate")
+    dataset = detection_for(read_detection(request.data, split), both[0].names_)
     truths = [item.truth for item in dataset.items]
     found = [
         [detector.detect(item.path) for detector in both]
@@ -318,7 +324,7 @@ def table12(request: Request) -> Table:
 
 
 def _bars(request: Request, rows: list[Row], label: str) -> bytes | None:
-    """Plot the paper's figures and ours over the rows; None without matplotlib."""
+    """Plot the values of the paper and of this run by row; None without matplotlib."""
     from sppnet.draw import plot_lines
     from sppnet.errors import MissingExtraError
 

@@ -1,4 +1,4 @@
-"""The networks of Tables 2 to 4: one of the paper's in several forms, trained where missing, and tested."""
+"""The networks of Tables 2 to 4: training and evaluation of several forms of one network."""
 
 from __future__ import annotations
 
@@ -19,62 +19,65 @@ from sppnet.progress import track
 from sppnet.runs import json_text
 
 FORMS = ("no SPP", "SPP single-size", "SPP multi-size", "SPP single-size, 30 bins", "SPP random size")
-"""The rows of Table 2, and the two variants in the text of section 3.1.2 and 3.1.3."""
+"""The rows of Table 2 and the two variants of sections 3.1.2 and 3.1.3 (He et al. 2015)."""
 _NO_SPP, _SINGLE, _MULTI, _THIRTY, _RANDOM = FORMS
 _THIRTY_BINS = (4, 3, 2, 1)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the networks of a table are trained.
+    """Training options of the networks of a table.
 
     Attributes:
-        train: the recipe at one size.
+        train: options of single-size training.
         network: the fully connected layers.
-        second: the other size of the crop, for several sizes.
-        seeds: runs of each form.
-        said: what differs from the paper, for the table.
+        second: the second crop size of multi-size training.
+        seeds: number of runs of each form.
+        differs: differences from the paper, for the table.
     """
 
     train: TrainOptions
     network: NetworkOptions
     second: int
     seeds: int
-    said: tuple[str, ...] = field(default=())
+    differs: tuple[str, ...] = field(default=())
 
 
 def plan_of(request: Request) -> Plan:
-    """The paper's recipe, or for ``zf5-small`` one that two processor cores finish.
+    """Create the training options of the paper or, for ``zf5-small``, options for two processor cores.
 
-    The small recipe keeps the paper's proportions: a short side of 73 for 256, crops of 64 for 224, 51 for
-    180, so that the last maps have the paper's 13 and 10 cells a side.
+    The small sizes have the proportions of the paper: a short side of 73 for 256, crops of 64 and 51 for 224
+    and 180. The last maps have 13 and 10 cells per side as in the paper.
     """
     if request.backbone.startswith("zf5-small"):
         train = TrainOptions(short_side=73, crop=64, epochs=24, batch=16, drops=(16, 21))
         network = NetworkOptions(hidden=(512, 512), dropout=0.0, start="he")
-        said = (
+        differs = (
             f"{request.backbone}: stride 4, fewer channels, fully connected layers of 512, no dropout",
             "short side 73 for 256, crops of 64 and 51 for 224 and 180",
-            "He's random start; 24 epochs of batches of 16; the rate falls after 16 and 21 of them",
+            "He initialisation; 24 epochs, batches of 16; learning rate reduced after 16 and 21 epochs",
         )
-        plan = Plan(train, network, 51, 3, said)
+        plan = Plan(train, network, 51, 3, differs)
     else:
         train = TrainOptions(epochs=70 if request.backbone.startswith("zf5") else 90)
         plan = Plan(train, NetworkOptions(), 180, 1, ("one network of each form",))
     if request.quick:
-        said = (*plan.said, "quick: one run of each form, two epochs")
-        plan = replace(plan, train=replace(plan.train, epochs=2, drops=()), seeds=1, said=said)
+        differs = (*plan.differs, "quick: one run of each form, two epochs")
+        plan = replace(plan, train=replace(plan.train, epochs=2, drops=()), seeds=1, differs=differs)
     return plan
 
 
 def trained(request: Request, plan: Plan, form: str, seed: int) -> NetworkClassifier:
-    """One of the networks; a finished run in ``request.out`` is taken, one that was stopped goes on.
+    """Train a network, load its finished run from ``request.out`` or resume an interrupted run.
 
     Args:
-        request: data, network and place.
-        plan: the recipe.
+        request: data, network and output folder.
+        plan: the training options.
         form: one of `FORMS`.
-        seed: added to the request's.
+        seed: number added to the seed of the request.
+
+    Returns:
+        The network.
     """
     run = _folder(request, form, seed)
     if (run / "done.json").is_file():
@@ -111,30 +114,27 @@ def _folder(request: Request, form: str, seed: int) -> Path:
 def errors(
     classifier: NetworkClassifier, request: Request, views: Mapping[str, ViewOptions]
 ) -> dict[str, tuple[float, float]]:
-    """Top-1 and top-5 errors in percent on the part for evaluation, by the name of the views.
-
-    Each image is read once for all views.
-    """
-    part = default_split(request.data, "evaluate")
-    dataset = classification_for(read_classification(request.data, part), classifier.names_)
+    """Measure top-1 and top-5 errors in percent on the evaluation split, by name of the views."""
+    split = default_split(request.data, "evaluate")
+    dataset = classification_for(read_classification(request.data, split), classifier.names_)
     items = dataset.items[:: 10 if request.quick else 1]
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in views}
+    probabilities: dict[str, list[torch.Tensor]] = {name: [] for name in views}
     for item in track(items, "Testing", quiet=request.quiet):
         image = read_image(item.path)
         for name, options in views.items():
-            found[name].append(view_probabilities(classifier.network_, image, options))
+            probabilities[name].append(view_probabilities(classifier.network_, image, options))
     labels = torch.tensor([item.label for item in items])
-    told: dict[str, tuple[float, float]] = {}
-    for name, scores in found.items():
+    result: dict[str, tuple[float, float]] = {}
+    for name, scores in probabilities.items():
         metrics = classification_metrics(torch.stack(scores), labels, classifier.names_)
-        told[name] = (100 * (1 - metrics["accuracy"]), 100 * (1 - metrics["top5"]))
-    return told
+        result[name] = (100 * (1 - metrics["accuracy"]), 100 * (1 - metrics["top5"]))
+    return result
 
 
 def kept_errors(
     request: Request, plan: Plan, form: str, seed: int, views: Mapping[str, ViewOptions]
 ) -> dict[str, tuple[float, float]]:
-    """`errors` of a network of the plan; what was measured before is read from its run."""
+    """Return the `errors` of a network; earlier measurements are read from its run folder."""
     path = _folder(request, form, seed) / "errors.json"
     known: dict[str, list[float]] = json.loads(path.read_text()) if path.is_file() else {}
     missing = {name: options for name, options in views.items() if name not in known}

@@ -1,4 +1,4 @@
-"""A plot of a table."""
+"""Plots of tables."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sppnet.paper.tables import Row
 
 
 def plot_rows(rows: Sequence[Row], title: str) -> bytes:
-    """Bars of the figures here with their deviations, the paper's beside them; a PNG file."""
-    here = [(row.setting, row.ours, row.deviation) for row in rows]
+    """Plot the measured values with their deviations and the values of the paper as bars; a PNG file."""
+    measured = [(row.setting, row.ours, row.deviation) for row in rows]
     paper = [(row.setting, row.paper, 0.0) for row in rows]
-    series = {"here": here}
+    series = {"here": measured}
     if any(row.paper is not None for row in rows):
         series["paper"] = paper
     return plot_bars(series, title)

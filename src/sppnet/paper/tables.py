@@ -1,4 +1,4 @@
-"""What a table of the paper is made from, and what it consists of."""
+"""Requests and results of the tables."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sppnet.backbones.paper_nets import is_paper_net
-
 PAPER_MEAN = 128.0
-"""Pixel value that the paper subtracts from the images of VOC 2007 and Caltech101 (appendix A)."""
+"""Pixel value that is subtracted from images of VOC 2007 and Caltech101 (He et al. 2015, appendix A)."""
 
 
 @dataclass(frozen=True)
 class DetectionSize:
-    """Amount of work for Tables 9 to 12; each table states the values that it was made with.
+    """Amount of work for Tables 9 to 12; each table states the values that it was measured with.
 
     Attributes:
         windows: maximum number of proposals per image; 2,000 in the paper.
-        width: units of fc6 and of fc7, where nothing is pretrained.
-        batches: of fine-tuning, the last fifth of them at a tenth of the rate.
-        rate: the first learning rate; from random weights the paper's 1e-4 needs many more batches.
-        flipped: flip half of the images in fine-tuning, which needs their maps too; the paper does not.
-        rcnn: also measure R-CNN, which convolves every proposal and takes most of the time.
-        timed: number of images on which the seconds of Tables 9 and 10 are measured; 100 in the paper.
+        width: number of units of fc6 and of fc7, if they are not pretrained.
+        batches: number of fine-tuning batches; the last fifth has a tenth of the learning rate.
+        rate: initial learning rate; with random weights, 1e-4 as in the paper needs many more batches.
+        flipped: flip half of the images in fine-tuning, unlike the paper; their maps are computed too.
+        rcnn: measure R-CNN too, which convolves every proposal and takes most of the time.
+        timed: number of images for the seconds of Tables 9 and 10; 100 in the paper.
     """
 
     windows: int = 2000
@@ -40,14 +38,14 @@ class Request:
     """Data and network of a table.
 
     Attributes:
-        data: the folder of the data set.
-        out: a folder for the plot, the JSON document and cached stages; made when missing.
+        data: folder of the data set.
+        out: folder of the plot, the JSON document and cached stages.
         backbone: name of the network.
-        weights: local weights, a safetensors file or a run folder; None to download or to train them.
+        weights: a safetensors file or a run folder; None to download or to train the weights.
         device: auto, cpu, cuda or mps.
-        seed: of everything random.
-        quick: reduce everything, to test that a table can be made; not for reporting.
-        quiet: no progress bars.
+        seed: seed of all random numbers.
+        quick: reduce all work, for tests; not for reports.
+        quiet: whether to hide progress bars.
         detection: amount of work for Tables 9 to 12.
     """
 
@@ -64,15 +62,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of a table.
+    """One value of a table.
 
     Attributes:
-        setting: row and column of the paper's table.
-        paper: the paper's figure, None where it has none.
-        ours: this run's, in the same unit; None where it was not measured.
+        setting: row and column in the table of the paper.
+        paper: the value in the paper, None if there is none.
+        ours: the measured value in the same unit, None if it was not measured.
         deviation: standard deviation over splits or seeds, 0 for one run.
-        note: how this row differs from the paper: network, data, training.
-        unit: of the figures, where it is not the table's.
+        note: differences from the paper in network, data or training.
+        unit: unit of the values, if it differs from that of the table.
     """
 
     setting: str
@@ -85,15 +83,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper beside a run's figures.
+    """A table of the paper with measured values.
 
     Attributes:
         table: its name, such as ``"table2"``.
-        data: what it was made with.
-        unit: of all figures whose rows have none, such as ``"top-1 error, %"``.
-        rows: the figures.
-        differs: how all rows differ from the paper: data, network, length of training.
-        plot: the plot as a PNG file, or None where there is nothing to draw.
+        data: the data set.
+        unit: unit of the rows without their own, such as ``"top-1 error, %"``.
+        rows: the values.
+        differs: differences of all rows from the paper in data, network or training.
+        plot: a PNG file, or None without a plot.
     """
 
     table: str
@@ -105,15 +103,15 @@ class Table:
 
 
 TableMaker = Callable[[Request], Table]
-"""Makes one table."""
+"""A function that measures one table."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The network and the data of a figure.
+    """The network and the data of a value.
 
     Attributes:
-        network: as ``--backbone`` takes it; of the paper ``"zf5"`` and the like, or ``"AlexNet"``.
+        network: a name as for ``--backbone``, such as ``"zf5"``, or ``"AlexNet"``.
         data: name of the data set.
     """
 
@@ -122,16 +120,16 @@ class Source:
 
 
 def row_note(paper: float | None, theirs: Source, ours: Source, *more: str) -> str:
-    """Return the note of a row: whose figure stands beside ours where network or data differ.
+    """Return the note of a row, which states differences in network or data.
 
     Args:
-        paper: the paper's figure of the row.
-        theirs: where it comes from.
-        ours: where ours comes from; its data are called as ``theirs`` calls them where they are the same.
+        paper: the value in the paper.
+        theirs: network and data of the paper.
+        ours: network and data of the measurement.
         more: further remarks.
 
     Returns:
-        Remarks joined by semicolons; ``""`` where nothing differs.
+        Remarks separated by semicolons; ``""`` without any.
 
     Examples:
         >>> row_note(43.0, Source("zf5", "VOC 2007"), Source("builtin", "bccd"))
@@ -139,12 +137,16 @@ def row_note(paper: float | None, theirs: Source, ours: Source, *more: str) -> s
         >>> row_note(None, Source("zf5", "VOC 2007"), Source("builtin", "bccd"))
         ''
     """
-    told: list[str] = []
+    remarks: list[str] = []
     if paper is not None and theirs != ours:
-        told.append(f"the paper's is {theirs.network} on {theirs.data}, ours {ours.network} on {ours.data}")
-    return "; ".join([*told, *(one for one in more if one)])
+        remarks.append(
+            f"the paper's is {theirs.network} on {theirs.data}, ours {ours.network} on {ours.data}"
+        )
+    return "; ".join([*remarks, *(remark for remark in more if remark)])
 
 
 def subtracts_paper_mean(backbone: str) -> bool:
     """Return whether a network takes images less the paper's constant mean on VOC 2007 and Caltech101."""
+    from sppnet.backbones.paper_nets import is_paper_net  # imports torch
+
     return is_paper_net(backbone)

@@ -1,4 +1,4 @@
-"""Seconds per image of both pipelines, as Tables 9 and 10 report them: convolutions, then fc layers."""
+"""Seconds per image of convolutions and fc layers, as in Tables 9 and 10 (He et al. 2015, section 4.3)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FeatureTimes:
     """Mean seconds per image.
 
     Attributes:
-        conv: convolutional layers; of R-CNN with cropping and warping.
+        conv: convolutional layers; for R-CNN with cropping and warping.
         fc: pooling and fully connected layers.
     """
 
@@ -33,7 +33,7 @@ class FeatureTimes:
 
     @property
     def total(self) -> float:
-        """Both parts."""
+        """The sum of both."""
         return self.conv + self.fc
 
 
@@ -41,8 +41,11 @@ def feature_times(detector: Detector, images: Sequence[tuple[Path, Tensor, Boxes
     """Time the features of all proposals of some images; proposals, SVMs and NMS are left out.
 
     Args:
-        detector: fitted.
-        images: path, pixels and proposals of each. One more pass over the first image comes before, untimed.
+        detector: a fitted detector.
+        images: path, pixels and proposals of each image. The first image is also used for a warm-up.
+
+    Returns:
+        The mean seconds.
     """
     work = _time_maps if detector.options.pool.pipeline == "spp" else _time_crops
     conv = fc = 0.0
@@ -71,8 +74,8 @@ def _time_maps(detector: Detector, pixels: Tensor, boxes: Boxes) -> tuple[float,
     start = _now(network)
     maps = extract(network, pixels, detector.options.map.sides)
     middle = _now(network)
-    lines = window_cells(maps, boxes, options, targets=targets)
-    _fully_connected(detector, pool_windows(maps, lines, options.levels))
+    cells = window_cells(maps, boxes, options, targets=targets)
+    _fully_connected(detector, pool_windows(maps, cells, options.levels))
     return middle - start, _now(network) - middle
 
 

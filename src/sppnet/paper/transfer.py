@@ -1,4 +1,4 @@
-"""Tables 6 and 7: SVMs on features of pretrained networks (sections 3.2 and 3.3)."""
+"""Tables 6 and 7: SVMs on features of pretrained networks (He et al. 2015, sections 3.2 and 3.3)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _CALTECH, _CALTECH_IMAGES = "Caltech101", 9144
 _SIDE = 224
 _TRAIN, _TEST, _SPLITS = 30, 50, 10
 
-# Percent, by sight and feature; the columns of ZF-5 with SPP, and those of Overfeat-7 where they are named.
+# Percent, by view and feature: columns of ZF-5 with SPP, of ZF-5 without SPP, and of Overfeat-7.
 _TABLE7_ZF = {
     "crop": {"conv4": 81.03, "conv5": 83.76, "6x6": 87.60, "SPP": 89.47, "fc6": 88.54, "fc7": 86.10},
     "full": {"6x6": 89.46, "SPP": 91.44, "fc6": 89.50, "fc7": 87.08},
@@ -68,16 +68,16 @@ _TABLE6_OVERFEAT = {"full 364": {"6x6": 76.09, "fc6": 81.58, "fc7": 82.44}}
 
 @dataclass(frozen=True)
 class Pretrained:
-    """The network that features come from.
+    """A pretrained network and its features.
 
     Attributes:
-        network: a whole network, or its convolutions alone.
-        features: those of its maps, and its fully connected layers.
-        plain: whether it has no pyramid pooling and takes crops of one size only.
-        overfeat: whether the paper's Overfeat columns are compared, instead of ZF-5's.
-        paper: whether it is one of the paper's.
-        name: as ``--backbone`` takes it.
-        said: how it differs from the paper.
+        network: a network with fully connected layers, or its convolutions only.
+        features: features of its maps and of its fully connected layers.
+        plain: whether it has no pyramid pooling and accepts crops of one size only.
+        overfeat: whether it is compared with the Overfeat columns instead of the ZF-5 columns.
+        paper: whether the paper has values for it.
+        name: a name as for ``--backbone``.
+        differs: differences from the paper, for the table.
     """
 
     network: Backbone | PyramidNetwork
@@ -86,21 +86,21 @@ class Pretrained:
     overfeat: bool
     paper: bool
     name: str
-    said: str
+    differs: str
 
     @property
     def theirs(self) -> str:
-        """The paper's network whose figures are compared."""
+        """The network of the paper that it is compared with."""
         return "overfeat7" if self.overfeat else "zf5"
 
 
 def pretrained(request: Request) -> Pretrained:
-    """Return the network of a request: a run of ``sppnet train classify`` as its weights, or any backbone.
+    """Load the network of a request: a run of ``sppnet train classify`` or any backbone.
 
-    The paper's networks take images less 128 (appendix A).
+    From images for the networks of the paper, 128 is subtracted (appendix A).
 
     Raises:
-        UserError: a network or weights at fault.
+        UserError: the network or the weights are invalid.
     """
     device = pick_device(request.device)
     weights = request.weights
@@ -114,28 +114,28 @@ def pretrained(request: Request) -> Pretrained:
         maps = whole.network_.backbone.layers
         whole_maps = tuple(Feature(info.name, info.name) for info in maps) if is_paper_net(name) else ()
         features = (*whole_maps, *_map_features(maps[-1].name), *fc)
-        said = f"network: {whole.backbone}, trained here for {whole.summary_['epochs']} epochs"
+        differs = f"network: {whole.backbone}, trained here for {whole.summary_['epochs']} epochs"
         plain = not whole.network_.any_size
         compared = name in ("zf5", "overfeat7")
-        said += _subtract_paper_mean(whole.network_.backbone, whole.backbone)
+        differs += _subtract_paper_mean(whole.network_.backbone, whole.backbone)
         return Pretrained(
-            whole.network_, features, plain, name.startswith("overfeat"), compared, whole.backbone, said
+            whole.network_, features, plain, name.startswith("overfeat"), compared, whole.backbone, differs
         )
     loaded = load_backbone(request.backbone, weights, seed=request.seed)
     mean = _subtract_paper_mean(loaded, request.backbone)
     backbone = prepare(loaded, device)
     last = backbone.layers[-1].name
-    said = f"network: {request.backbone}, its layer {last}{mean}"
+    differs = f"network: {request.backbone}, its layer {last}{mean}"
     if weights is None and name.startswith(("zf5", "convnet5", "overfeat")):
-        said += ", with random weights: pass those of a run with --weights"
+        differs += ", with random weights: pass those of a run with --weights"
     features, overfeat = _map_features(last), name.startswith("overfeat")
     return Pretrained(
-        backbone, features, False, overfeat, name in ("zf5", "overfeat7"), request.backbone, said
+        backbone, features, False, overfeat, name in ("zf5", "overfeat7"), request.backbone, differs
     )
 
 
 def _subtract_paper_mean(backbone: Backbone, name: str) -> str:
-    """Have the paper's networks subtract 128 from every pixel; return what to say about the mean."""
+    """Set the mean of networks of the paper to 128; return the remark on the mean."""
     if not subtracts_paper_mean(name):
         return ", images less its own mean"
     backbone.mean.fill_(PAPER_MEAN / 255)
@@ -143,7 +143,7 @@ def _subtract_paper_mean(backbone: Backbone, name: str) -> str:
 
 
 def _add_layer(whole: NetworkClassifier, run: Path) -> None:
-    """Make a paper network's convolutions return the map before the last too."""
+    """Set the convolutions of a network of the paper to return the map before the last too."""
     backbone = whole.network_.backbone
     if not is_paper_net(whole.backbone):
         return
@@ -166,20 +166,20 @@ def _map_features(layer: str) -> tuple[Feature, ...]:
 def sight_rows(
     source: Pretrained, images: Sequence[Path], sight: Sight, side: int, *, quiet: bool
 ) -> dict[str, Tensor]:
-    """Compute the features of all images, by name: float32 ``[N, D]``, each row of norm 1.
+    """Compute the features of all images, by name: float32 ``[N, D]``, each feature vector of norm 1.
 
-    Each feature is stored once, in a matrix that is allocated with the first image.
+    Each matrix is allocated with the first image, so that features are stored once.
     """
-    # One size needs no pooling, and the plain map is compared on the paper's crops alone.
-    wanted = [f for f in source.features if f.levels or f.layer.startswith("fc") or sight == "crop"]
+    # Maps without pooling have a fixed length for crops only.
+    selected = [f for f in source.features if f.levels or f.layer.startswith("fc") or sight == "crop"]
     if source.plain:
-        wanted = [f for f in wanted if f.name not in ("one bin", "SPP")]
+        selected = [f for f in selected if f.name not in ("one bin", "SPP")]
     network = source.network
     backbone = network.backbone if isinstance(network, PyramidNetwork) else network
     found: dict[str, Tensor] = {}
     for number, path in enumerate(track(images, f"{sight} {side}", quiet=quiet)):
-        given = see(read_image(path), sight, side, backbone)
-        for name, row in image_rows(network, given, wanted).items():
+        image = see(read_image(path), sight, side, backbone)
+        for name, row in image_rows(network, image, selected).items():
             if name not in found:
                 found[name] = torch.empty(len(images), len(row))
             found[name][number] = row
@@ -190,10 +190,10 @@ def table7(request: Request) -> Table:
     """Measure mean class accuracy on Caltech101 over 10 random splits (section 3.3).
 
     A split has 30 training and up to 50 test images per class. Other class folders are accepted; their
-    splits are joined first.
+    splits are merged first.
 
     Raises:
-        UserError: data or network at fault; without data it says where they come from.
+        UserError: the data or the network are invalid; the hint states the source of missing data.
     """
     dataset = read_caltech101(request.data)
     source = pretrained(request)
@@ -218,29 +218,29 @@ def table7(request: Request) -> Table:
         features = sight_rows(source, paths, sight, _SIDE, quiet=request.quiet)
         for name in list(features):
             short = in_own_basis(features.pop(name))  # frees the features, which are longer
-            chance = torch.Generator().manual_seed(request.seed)  # the same splits for all features
-            parts = [random_split(labels, train, _TEST, chance) for _ in range(splits)]
-            figures = [100 * svm_accuracy(short, labels, *part, _COST) for part in parts]
+            draw = torch.Generator().manual_seed(request.seed)  # the same splits for all features
+            pairs = [random_split(labels, train, _TEST, draw) for _ in range(splits)]
+            figures = [100 * svm_accuracy(short, labels, *pair, _COST) for pair in pairs]
             known = paper.get(sight, {}).get(name)
             theirs = Source(source.theirs, _CALTECH)
             note = row_note(known, theirs, _ours(request, source, _CALTECH, len(items) == _CALTECH_IMAGES))
             mean, deviation = statistics.mean(figures), statistics.stdev(figures)
             rows.append(Row(f"{sight} {_SIDE}, {name}", known, mean, deviation, note))
     differs = (
-        f"data: {request.data.name}, {len(dataset.names)} classes, {len(items)} images, joined splits; "
-        f"{train} training images a class, up to {_TEST} others for the test, {splits} random splits",
-        source.said,
-        f"SVMs with C = {_COST:g} (the paper names none), features of norm 1",
+        f"data: {request.data.name}, {len(dataset.names)} classes, {len(items)} images, merged splits; "
+        f"{train} training and up to {_TEST} test images per class, {splits} random splits",
+        source.differs,
+        f"SVMs with C = {_COST:g} (not stated in the paper), features of norm 1",
     )
     unit = "mean class accuracy, %"
     return Table("table7", str(request.data), unit, tuple(rows), differs, plot_rows(rows, f"table7: {unit}"))
 
 
 def table6(request: Request) -> Table:
-    """Measure mAP of classification on PASCAL VOC 2007: SVMs of trainval, tested on test (section 3.2).
+    """Measure mAP of classification on VOC 2007, with SVMs fitted to trainval (section 3.2).
 
     Raises:
-        UserError: data or network at fault; without data it says where they come from.
+        UserError: the data or the network are invalid; the hint states the source of missing data.
     """
     train, names, shown = read_voc_labels(request.data, "trainval")
     test, _, truth = read_voc_labels(request.data, "test")
@@ -264,15 +264,15 @@ def table6(request: Request) -> Table:
         tested = sight_rows(source, test, sight, side, quiet=request.quiet)
         for name in list(learned):
             scores = svm_scores(learned.pop(name), shown.to(torch.int8), tested.pop(name), _COST)
-            place = f"{sight} {side}"
-            known = paper.get(place, {}).get(name)
+            setting = f"{sight} {side}"
+            known = paper.get(setting, {}).get(name)
             same = len(train) == _VOC_TRAINVAL
             note = row_note(known, Source(source.theirs, _VOC), _ours(request, source, _VOC, same))
-            rows.append(Row(f"{place}, {name}", known, 100 * mean_ap(scores, truth), note=note))
+            rows.append(Row(f"{setting}, {name}", known, 100 * mean_ap(scores, truth), note=note))
     differs = (
         f"data: {request.data.name}, {len(names)} classes, {len(train)} and {len(test)} images",
-        source.said,
-        f"SVMs with C = {_COST:g} (the paper names none), features of norm 1",
+        source.differs,
+        f"SVMs with C = {_COST:g} (not stated in the paper), features of norm 1",
     )
     return Table(
         "table6", str(request.data), "mAP, %", tuple(rows), differs, plot_rows(rows, "table6: mAP, %")
@@ -280,22 +280,22 @@ def table6(request: Request) -> Table:
 
 
 def _ours(request: Request, source: Pretrained, data: str, same: bool) -> Source:
-    """Return network and data of this run; the data are called ``data`` where they are the same."""
+    """Return network and data of the measurement; ``data`` is the name of equal data."""
     return Source(source.name, data if same else request.data.name)
 
 
 def mean_ap(scores: Tensor, truth: Tensor) -> float:
-    """Return VOC 2007's mAP of classification; images with only difficult objects of a class are ignored.
+    """Compute the mAP of VOC 2007 classification; images with only difficult objects of a class are ignored.
 
     Args:
         scores: ``[N, K]``.
-        truth: int ``[N, K]``: 1, -1, or 0 for difficult ones only.
+        truth: int ``[N, K]``: 1, -1, or 0 for images with only difficult objects.
     """
-    found: list[float] = []
-    for column, shown in zip(scores.double().T, truth.T, strict=True):
-        counted = shown != 0
-        right = (shown[counted] > 0).numpy()
-        value = precision_recall(column[counted].numpy(), right, int(right.sum())).eleven_point
+    values: list[float] = []
+    for column, labels in zip(scores.double().T, truth.T, strict=True):
+        counted = labels != 0
+        relevant = (labels[counted] > 0).numpy()
+        value = precision_recall(column[counted].numpy(), relevant, int(relevant.sum())).eleven_point
         if value is not None:
-            found.append(value)
-    return statistics.mean(found)
+            values.append(value)
+    return statistics.mean(values)

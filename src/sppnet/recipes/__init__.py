@@ -1,1 +1,1 @@
-"""Scripts that make what the package ships and shows: the demonstration data and the builtin network."""
+"""Scripts that create the files of the package: the demonstration data and the builtin network."""

@@ -1,4 +1,7 @@
-"""Random crops of a folder of images: what the builtin network is trained on."""
+"""Random crops of a folder of images, to train the builtin network.
+
+Shapes: `B` batch, `H` and `W` height and width.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Images in memory.
+    """Training images in memory.
 
     Attributes:
-        pixels: uint8 ``[3, H, W]`` each.
-        labels: a class number each, `UNKNOWN` where the folders tell none.
-        names: the classes.
+        pixels: uint8 ``[3, H, W]`` of each image.
+        labels: class number of each image; `UNKNOWN` for images outside class folders.
+        names: class names.
     """
 
     pixels: tuple[Tensor, ...]
@@ -37,36 +40,39 @@ class TrainingImages:
 
 
 def list_images(root: Path, exclude: tuple[str, ...] = ()) -> list[Path]:
-    """The images under a folder that may be trained on, sorted.
+    """List the training images of a folder, sorted.
 
-    What lies under a folder named ``test`` is left out, and so are the images of a VOC folder that are
-    not in its train list.
+    Images in folders named ``test`` and images of VOC folders that are not in the train list are skipped.
 
     Args:
         root: a folder.
-        exclude: globs relative to ``root`` of more images to leave out.
+        exclude: glob patterns, relative to ``root``, of further images to skip.
+
+    Returns:
+        The paths.
 
     Raises:
-        UserError: no folder, or no image is left.
+        UserError: the folder does not exist or has no training images.
     """
     if not root.is_dir():
         raise UserError(root, "a folder of images", "no such folder")
     lists = root.rglob("ImageSets/Main/train.txt")
-    trained = {path.parents[2]: set(path.read_text().split()) for path in lists}
+    train_lists = {path.parents[2]: set(path.read_text().split()) for path in lists}
 
-    def wanted(path: Path) -> bool:
-        inner = path.relative_to(root)
-        held_out = any(voc in path.parents and path.stem not in names for voc, names in trained.items())
-        return not (held_out or "test" in inner.parts or any(fnmatch(str(inner), glob) for glob in exclude))
+    def included(path: Path) -> bool:
+        relative = path.relative_to(root)
+        held_out = any(voc in path.parents and path.stem not in names for voc, names in train_lists.items())
+        excluded = any(fnmatch(str(relative), pattern) for pattern in exclude)
+        return not (held_out or "test" in relative.parts or excluded)
 
-    found = [path for path in find_images([root]) if wanted(path)]
-    if not found:
-        raise UserError(root, "images to train on", "held-out and excluded ones only")
-    return found
+    paths = [path for path in find_images([root]) if included(path)]
+    if not paths:
+        raise UserError(root, "training images", "no images other than held-out and excluded ones")
+    return paths
 
 
 def class_name(path: Path, root: Path) -> str | None:
-    """The class of an image, where its folders tell it: ``.../train/CLASS/file`` or ``root/CLASS/file``."""
+    """Return the class of an image in ``.../train/CLASS/file`` or ``root/CLASS/file``; otherwise None."""
     folders = path.relative_to(root).parts[:-1]
     if len(folders) > 1 and folders[-2] == "train":
         return folders[-1]
@@ -74,17 +80,17 @@ def class_name(path: Path, root: Path) -> str | None:
 
 
 def read_images(root: Path, exclude: tuple[str, ...] = ()) -> TrainingImages:
-    """Read every image that `list_images` finds, with its class.
+    """Read the images that `list_images` lists and their classes.
 
     Raises:
-        UserError: no images, or a corrupt one.
+        UserError: there are no images, or an image is corrupt.
     """
     paths = list_images(root, exclude)
     classes = [class_name(path, root) for path in paths]
     names = tuple(sorted({name for name in classes if name is not None}))
     labels = tuple(UNKNOWN if name is None else names.index(name) for name in classes)
-    # Transposing copies, so that torch may own what the reader may have made read-only.
-    pixels = (np.ascontiguousarray(read_pixels(p).transpose(2, 0, 1)) for p in track(paths, "images"))
+    # Transposing makes a writable copy; arrays of the reader may be read-only.
+    pixels = (np.ascontiguousarray(read_pixels(p).transpose(2, 0, 1)) for p in track(paths, "Reading images"))
     return TrainingImages(tuple(torch.from_numpy(array) for array in pixels), labels, names)
 
 
@@ -93,38 +99,42 @@ def _uniform(count: int, generator: torch.Generator) -> list[float]:
 
 
 def _crop(image: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """A crop at a random place, scale (about 0.5 to 1.75) and aspect, resized to height x width."""
-    log_scale, log_aspect, top, left, flip, turn = _uniform(6, generator)
+    """Crop at a random position, scale (about 0.5 to 1.75) and aspect, and resize to height x width.
+
+    Half of the crops are flipped left to right, and 15 percent upside down.
+    """
+    log_scale, log_aspect, top, left, flip, upside_down = _uniform(6, generator)
     scale = math.exp(math.log(0.5) + log_scale * math.log(3.5))
     aspect = math.exp((log_aspect - 0.5) * 0.4)
     scale = max(scale, height / image.shape[1], width / image.shape[2])
     rows = min(image.shape[1], max(8, round(height / scale * aspect)))
     columns = min(image.shape[2], max(8, round(width / scale / aspect)))
     row, column = round(top * (image.shape[1] - rows)), round(left * (image.shape[2] - columns))
-    part = image[None, :, row : row + rows, column : column + columns].float() / 255
-    part = F.interpolate(part, (height, width), mode="bilinear", antialias=True)[0]
+    crop = image[None, :, row : row + rows, column : column + columns].float() / 255
+    crop = F.interpolate(crop, (height, width), mode="bilinear", antialias=True)[0]
     if flip < 0.5:
-        part = part.flip(2)
-    return part.flip(1) if turn < 0.15 else part
+        crop = crop.flip(2)
+    return crop.flip(1) if upside_down < 0.15 else crop
 
 
 def make_batch(
     images: TrainingImages, count: int, generator: torch.Generator, *, single_size: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Random crops of random images, all of one random size (paper section 2.3).
+    """Draw random crops of random images, all resized to one random size.
 
-    Larger images are drawn more often, as the square root of their area. Colours are shifted, and half
-    of the batches are mixed with themselves, which makes new images out of few.
+    The size changes from batch to batch, as in multi-size training (He et al. 2015, section 2.3). Images
+    are drawn in proportion to the square root of their area. Colours are shifted. In half of the batches,
+    each crop is blended with another one, which augments small data sets.
 
     Args:
-        images: what to cut from.
-        count: crops of 128x128; larger crops come in smaller batches.
-        generator: of everything random.
-        single_size: 128x128 always.
+        images: the images.
+        count: number of crops of 128x128; batches of larger crops are smaller.
+        generator: random generator.
+        single_size: use 128x128 only.
 
     Returns:
-        batch: float32 ``[B, 3, H, W]``, normalised, H and W multiples of 16.
-        labels: int64 ``[B]``; of a mixed image, that of its larger share.
+        The batch, float32 ``[B, 3, H, W]``, normalised, with sides that are multiples of 16, and the labels,
+        int64 ``[B]``; blended crops have the label of the crop of higher weight.
     """
     sides = [128, 128]
     if not single_size:
@@ -135,11 +145,11 @@ def make_batch(
     batch = torch.stack([_crop(images.pixels[i], sides[0], sides[1], generator) for i in picks])
     gain = torch.rand(count, 3, 1, 1, generator=generator) * 0.3 + 0.85
     contrast = torch.rand(count, 1, 1, 1, generator=generator) * 0.6 + 0.7
-    middle = batch.mean((1, 2, 3), keepdim=True)
-    batch = ((batch - middle) * contrast + middle * gain).clamp(0, 1)
+    brightness = batch.mean((1, 2, 3), keepdim=True)
+    batch = ((batch - brightness) * contrast + brightness * gain).clamp(0, 1)
     if _uniform(1, generator)[0] < 0.5:
-        share = torch.rand(count, 1, 1, 1, generator=generator) * 0.5 + 0.5
-        batch = share * batch + (1 - share) * batch.roll(1, 0)
+        weight = torch.rand(count, 1, 1, 1, generator=generator) * 0.5 + 0.5
+        batch = weight * batch + (1 - weight) * batch.roll(1, 0)
     mean, std = torch.tensor(BuiltinNet.MEAN), torch.tensor(BuiltinNet.STD)
     batch = (batch - mean[:, None, None]) / std[:, None, None]
     return batch, torch.tensor([images.labels[i] for i in picks])

@@ -1,4 +1,4 @@
-"""The demonstration's data sets, made from a seed and what scikit-learn brings; nothing is downloaded."""
+"""Data sets of the demonstration, created from a seed and data of scikit-learn without any download."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from PIL import Image
 from sppnet.data import write_voc
 from sppnet.files import make_folder, replacing
 from sppnet.progress import track
-from sppnet.recipes.digits import DIGIT_NAMES, PartName, class_images, detection_images
+from sppnet.recipes.digits import DIGIT_NAMES, SplitName, class_images, detection_images
 
 __all__ = ["DemoSets", "DemoSize", "write_demo_data"]
 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How many images there are.
+    """Number of images of each kind.
 
     Attributes:
-        train: images of the detection set to learn from.
-        test: images of the detection set to evaluate on.
-        class_train: images a class of the classification set to learn from.
-        class_test: images a class of the classification set to evaluate on.
-        new: images of several digits to predict on.
-        class_new: images of one digit to predict on.
+        train: images in the training split of the detection set.
+        test: images in the test split of the detection set.
+        class_train: images per class in the training split of the classification set.
+        class_test: images per class in the test split of the classification set.
+        new: images of several digits for prediction.
+        class_new: images of one digit for prediction.
     """
 
     train: int = 120
@@ -39,13 +39,13 @@ class DemoSize:
 
 @dataclass(frozen=True)
 class DemoSets:
-    """Where the demonstration's images lie.
+    """Folders of the demonstration data.
 
     Attributes:
-        detection: VOC layout, splits train and test.
-        classification: class folders, splits train and test.
-        new: a folder of images of several digits, in no data set.
-        class_new: a folder of images of one digit, in no data set.
+        detection: detection set in VOC layout with splits train and test.
+        classification: class folders with splits train and test.
+        new: images of several digits for prediction.
+        class_new: images of one digit for prediction.
     """
 
     detection: Path
@@ -57,31 +57,34 @@ class DemoSets:
 def write_demo_data(
     folder: Path, seed: int = 0, size: DemoSize | None = None, *, quiet: bool = False
 ) -> DemoSets:
-    """Make all of the demonstration's images.
+    """Write all images of the demonstration.
 
     Args:
-        folder: where to; made where missing, and what lies there under the same names is replaced.
-        seed: decides everything.
-        size: how many images; ``DemoSize()`` when None.
-        quiet: no progress bars.
+        folder: the target folder; existing files of the same names are replaced.
+        seed: the seed.
+        size: numbers of images; ``DemoSize()`` by default.
+        quiet: whether to hide progress bars.
+
+    Returns:
+        The folders of the data sets.
     """
     size = size or DemoSize()
     sets = DemoSets(folder / "detection", folder / "classification", folder / "new", folder / "new-classify")
-    detection: tuple[tuple[PartName, int], ...] = (("train", size.train), ("test", size.test))
-    for part, count in detection:
-        images = track(detection_images(part, count, seed), f"Images, {part}", count, quiet=quiet)
-        items = ((f"{part}-{i:04d}", np.asarray(p.image), p.truth) for i, p in enumerate(images))
-        write_voc(sets.detection, items, part)
-    classification: tuple[tuple[PartName, int], ...] = (
+    detection: tuple[tuple[SplitName, int], ...] = (("train", size.train), ("test", size.test))
+    for split, count in detection:
+        images = track(detection_images(split, count, seed), f"Images, {split}", count, quiet=quiet)
+        items = ((f"{split}-{i:04d}", np.asarray(p.image), p.truth) for i, p in enumerate(images))
+        write_voc(sets.detection, items, split)
+    classification: tuple[tuple[SplitName, int], ...] = (
         ("train", size.class_train),
         ("test", size.class_test),
     )
-    for part, count in classification:
-        whole = count * len(DIGIT_NAMES)
-        images = track(class_images(part, whole, seed), f"Digits, {part}", whole, quiet=quiet)
+    for split, count in classification:
+        total = count * len(DIGIT_NAMES)
+        images = track(class_images(split, total, seed), f"Digits, {split}", total, quiet=quiet)
         for i, image in enumerate(images):
-            home = sets.classification / part / DIGIT_NAMES[int(image.truth.labels[0])]
-            _save(image.image, home / f"{part}-{i:04d}.jpg")
+            class_folder = sets.classification / split / DIGIT_NAMES[int(image.truth.labels[0])]
+            _save(image.image, class_folder / f"{split}-{i:04d}.jpg")
     for i, image in enumerate(detection_images("new", size.new, seed)):
         _save(image.image, sets.new / f"new-{i}.jpg")
     for i, image in enumerate(class_images("new", size.class_new, seed)):

@@ -1,4 +1,4 @@
-"""Momentum whose steps are orthogonalised, for the kernels of a convolutional network."""
+"""The Muon optimiser: orthogonalised momentum for the kernels of a convolutional network."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from torch import Tensor, nn
 
 
 def orthogonalise(kernel: Tensor) -> Tensor:
-    """A kernel whose singular values, as a matrix of one row an output channel, are all near 1.
+    """Move the singular values of a kernel, as a matrix with one row per output channel, close to 1.
 
-    Four Newton-Schulz steps with a quintic that lifts small singular values fast and leaves them between
-    about 0.7 and 1.2; matrix products only, no decomposition.
+    Four Newton-Schulz steps with a quintic polynomial give singular values between about 0.7 and 1.2,
+    with matrix products only.
 
     Args:
-        kernel: ``[O, ...]``, at least two dimensions.
+        kernel: ``[O, ...]`` with O output channels and at least two dimensions.
+
+    Returns:
+        The orthogonalised kernel, of the same shape.
     """
     matrix = kernel.flatten(1)
     tall = matrix.shape[0] > matrix.shape[1]
@@ -28,15 +31,15 @@ def orthogonalise(kernel: Tensor) -> Tensor:
 
 
 class Muon:
-    """Nesterov momentum, orthogonalised per kernel.
+    """Optimise kernels by Nesterov momentum whose steps are orthogonalised.
 
-    Of few steps it makes more than AdamW does: every direction of a kernel moves at the same speed,
-    however rare the features behind it are.
+    All directions of a kernel change at the same rate, including those of rare features. It needs fewer
+    steps than AdamW.
 
     Args:
         kernels: parameters of at least two dimensions.
-        momentum: the share of the last direction that is kept.
-        decay: weight decay, times the rate.
+        momentum: the decay factor of the momentum.
+        decay: weight decay, multiplied by the learning rate.
     """
 
     def __init__(self, kernels: Iterable[nn.Parameter], momentum: float = 0.9, decay: float = 0.01) -> None:
@@ -47,11 +50,11 @@ class Muon:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Move every kernel that has a gradient by about ``rate`` in each of its directions."""
+        """Update every kernel that has a gradient, by about ``rate`` in each of its directions."""
         for kernel, direction in zip(self.kernels, self.directions, strict=True):
             if kernel.grad is None:
                 continue
             direction.mul_(self.momentum).add_(kernel.grad)
-            ahead = kernel.grad + self.momentum * direction
-            wider = max(1.0, kernel.shape[0] / kernel[0].numel()) ** 0.5
-            kernel.mul_(1 - rate * self.decay).add_(orthogonalise(ahead), alpha=-rate * wider)
+            nesterov = kernel.grad + self.momentum * direction
+            aspect = max(1.0, kernel.shape[0] / kernel[0].numel()) ** 0.5
+            kernel.mul_(1 - rate * self.decay).add_(orthogonalise(nesterov), alpha=-rate * aspect)

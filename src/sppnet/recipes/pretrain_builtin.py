@@ -2,11 +2,11 @@
 
     python -m sppnet.recipes.pretrain_builtin --data DIR --teacher FILE --out FILE.safetensors --minutes 60
 
-With a teacher, the network learns to give the maps of a pretrained SqueezeNet 1.0 at strides 8 and 16,
-cell by cell; with labels, to tell class folders apart through a spatial pyramid. Size and shape of the
-random crops change from batch to batch (multi-size training, paper section 2.3). Killed or finished,
-``--resume`` goes on from the last checkpoint with the same batches in the same order; ``--start FILE``
-begins a new run with the network of another one's checkpoint.
+With a teacher, the network is trained to predict the feature maps of a pretrained SqueezeNet 1.0 at strides
+8 and 16. With labels, it is trained to classify images by their class folders, through a spatial pyramid.
+Size and aspect of the crops change from batch to batch (multi-size training, He et al. 2015, section 2.3).
+``--resume`` continues an interrupted or finished run from its last checkpoint, with the same batches in the
+same order. ``--start FILE`` begins a new run with the weights of another checkpoint.
 """
 
 from __future__ import annotations
@@ -25,10 +25,17 @@ from sppnet.recipes.pretraining import Recipe, Run, beside, examples, pick_devic
 
 
 def pretrain(recipe: Recipe) -> Run:
-    """Train, save, and log to ``<out>.log.jsonl``.
+    """Train the network, save checkpoints and weights, and log to ``<out>.log.jsonl``.
+
+    Args:
+        recipe: the options.
+
+    Returns:
+        The finished run.
 
     Raises:
-        UserError: no images, nothing to learn from, no such teacher, or nothing to resume.
+        UserError: there are no images, neither classes nor a teacher, no file of the teacher or no
+            checkpoint.
     """
     teacher = None if recipe.teacher is None else load_teacher(recipe.teacher, pick_device(recipe))
     images = read_images(recipe.data, recipe.exclude)
@@ -42,26 +49,27 @@ def pretrain(recipe: Recipe) -> Run:
             loss, maps = train_step(run, example)
             run.seconds = time.monotonic() - begun
             if run.step % 20 == 0 or run.progress() >= 1:
-                shares = [float(explained(m, t.float())) for m, t in zip(maps, example.targets, strict=False)]
-                _report(run, log, float(loss), shares)
+                pairs = zip(maps, example.targets, strict=False)
+                _report(run, log, float(loss), [float(explained(m, t.float())) for m, t in pairs])
             if run.step % recipe.every == 0:
                 save(run)
     save(run)
     return run
 
 
-def _report(run: Run, log: TextIO, loss: float, shares: list[float]) -> None:
+def _report(run: Run, log: TextIO, loss: float, variances: list[float]) -> None:
+    """Log a step and print it to stderr; ``variances`` are the explained fractions per stride."""
     rate = run.recipe.rate * run.share_of_rate()
     line: dict[str, float] = {"step": run.step, "seconds": round(run.seconds, 1), "rate": round(rate, 7)}
     line["loss"] = round(loss, 5)
-    for stride, share in zip(BuiltinNet.STRIDES, shares, strict=False):
-        line[f"explained_{stride}"] = round(share, 5)
+    for stride, variance in zip(BuiltinNet.STRIDES, variances, strict=False):
+        line[f"explained_{stride}"] = round(variance, 5)
     log.write(json.dumps(line) + "\n")
     log.flush()
     done = run.progress()
     left = run.seconds / done * (1 - done) / 60
-    told = "".join(f" {share:.3f}" for share in shares)
-    text = f"step {run.step}  {done:.0%}  loss {loss:.4f}  explained{told}  {left:.1f} min left"
+    values = "".join(f" {variance:.3f}" for variance in variances)
+    text = f"step {run.step}  {done:.0%}  loss {loss:.4f}  explained{values}  {left:.1f} min left"
     print(text, file=sys.stderr, flush=True)
 
 
@@ -71,8 +79,8 @@ def main() -> None:
 
     try:
         pretrain(tyro.cli(Recipe, description=__doc__))
-    except UserError as mistake:
-        print(mistake, file=sys.stderr)
+    except UserError as error:
+        print(error, file=sys.stderr)
         sys.exit(2)
 
 

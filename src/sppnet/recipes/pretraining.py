@@ -1,4 +1,7 @@
-"""One training run of the builtin network: what it is made of, its batches, its steps, its checkpoint."""
+"""A training run of the builtin network: options, batches, steps and checkpoints.
+
+Shapes: `B` batch, `H` and `W` height and width of a feature map.
+"""
 
 from __future__ import annotations
 
@@ -27,30 +30,30 @@ CHECKPOINT = ".checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training run is made of; saved in the checkpoint.
+    """Options of a training run; they are saved in the checkpoint.
 
     Attributes:
-        data: a folder of images. VOC folders give their train list only; whatever lies under a folder
-            named ``test`` is left out.
-        out: the weights to write (float16 safetensors); the checkpoint and the log lie beside it.
-        teacher: SqueezeNet 1.0's tensors under torchvision's names; None learns from labels alone.
-        labels: weight of the class loss beside the teacher's; without a teacher it is the only loss.
-        exclude: globs, relative to ``data``, of images to leave out.
-        minutes: the length of the run on the clock, resumed time included.
-        steps: the length in steps instead; 0 takes ``minutes``.
-        resume: go on from the checkpoint. The rate follows the length given now: a longer one lets it
-            rise again.
-        start: the checkpoint of another run whose network and average this one begins with; clock,
-            rate and optimisers begin anew. Such a run may have labels where the other had none.
-        batch: crops of 128x128 a step; larger crops come in smaller batches.
-        rate: the highest learning rate of the kernels, by orthogonalised momentum.
-        rate_rest: that of biases, normalisation and the classes' head, by Adam.
-        repeats: how often each batch of crops is shown; the teacher runs once for all of them.
-        chunk: batches that are made, then shown ``repeats`` times in changing order.
-        single_size: every crop 128x128: the ablation of multi-size training.
-        every: steps between checkpoints.
-        seed: of everything random.
-        device: where to train; ``auto`` is the GPU if there is one.
+        data: a folder of images. Of VOC folders, only the train list is used. Folders named ``test`` are
+            skipped.
+        out: file of the weights (float16 safetensors); checkpoint and log are in the same folder.
+        teacher: file of SqueezeNet 1.0 with the tensor names of torchvision; None to train on labels only.
+        labels: weight of the classification loss; without a teacher it is the only loss.
+        exclude: glob patterns, relative to ``data``, of images to skip.
+        minutes: duration of the run, including the time before it was resumed.
+        steps: number of steps; 0 to limit the run by ``minutes``.
+        resume: continue from the checkpoint. The learning rate follows the given length of the run: it
+            increases if the run is made longer.
+        start: checkpoint of another run, of which the network and its average are the initial weights. The
+            run may use labels even if the other did not.
+        batch: number of crops of 128x128 per step; batches of larger crops are smaller.
+        rate: maximum learning rate of the kernels, which are trained by orthogonalised momentum.
+        rate_rest: maximum learning rate of biases, normalisation and class head, which are trained by Adam.
+        repeats: number of steps on each batch of crops; the teacher runs once per batch.
+        chunk: number of batches that are created, then used ``repeats`` times in random order.
+        single_size: use crops of 128x128 only, the baseline of multi-size training.
+        every: number of steps between checkpoints.
+        seed: seed of all random numbers.
+        device: device of the training; ``auto`` selects a GPU if available.
     """
 
     data: Path
@@ -74,7 +77,7 @@ class Recipe:
 
 
 class ClassHead(nn.Module):
-    """Both maps through a pyramid of 3x3, 2x2 and 1x1 bins to class scores; gone after training."""
+    """Class scores from both feature maps, pooled in 3x3, 2x2 and 1x1 bins; used in training only."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -82,13 +85,13 @@ class ClassHead(nn.Module):
         self.linear = nn.Linear(14 * sum(BuiltinNet.CHANNELS), classes)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """``[B, 256, h, w]`` and ``[B, 256, h', w']`` to ``[B, classes]``."""
+        """Compute scores ``[B, K]`` from maps ``[B, 256, H, W]`` of both strides."""
         return self.linear(F.normalize(torch.cat([self.pool(fine), self.pool(coarse)], 1)) * 10)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A batch: images, labels, and the teacher's maps over their scales, where there is a teacher."""
+    """A batch of images and labels, with the scaled maps of the teacher, if any."""
 
     images: Tensor
     labels: Tensor
@@ -97,7 +100,7 @@ class Example:
 
 @dataclass
 class Run:
-    """A training run under way: what a checkpoint holds."""
+    """The state of a training run, which a checkpoint stores."""
 
     recipe: Recipe
     net: BuiltinNet
@@ -110,26 +113,26 @@ class Run:
     seconds: float = 0.0
 
     def progress(self) -> float:
-        """The share of the run that is done, 0 to 1."""
+        """Return the completed fraction of the run, 0 to 1."""
         if self.recipe.steps:
             return min(1.0, self.step / self.recipe.steps)
         return min(1.0, self.seconds / (60 * self.recipe.minutes))
 
     def share_of_rate(self) -> float:
-        """Linear warm-up over 20 steps, then half a cosine to a hundredth."""
+        """Return the learning rate relative to its maximum: 20 steps of warm-up, then a cosine to 0.01."""
         cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.progress()))
         return cosine * min(1.0, (self.step + 1) / 20)
 
-    def parts(self) -> dict[str, nn.Module]:
-        """The modules that a checkpoint holds, by name."""
-        parts: dict[str, nn.Module] = {"net": self.net, "average": self.average}
-        return parts if self.head is None else parts | {"head": self.head}
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the modules that a checkpoint stores, by name."""
+        modules: dict[str, nn.Module] = {"net": self.net, "average": self.average}
+        return modules if self.head is None else modules | {"head": self.head}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything but the recipe and the clock."""
+        """Return all tensors of the state by name."""
         named: dict[str, Tensor] = {}
-        for part, module in self.parts().items():
-            named |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
+        for prefix, module in self.modules().items():
+            named |= {f"{prefix}.{name}": tensor for name, tensor in module.state_dict().items()}
         named |= {f"muon.{number}": direction for number, direction in enumerate(self.muon.directions)}
         for number, state in self.adam.state_dict()["state"].items():
             named |= {f"adam.{number}.{name}": tensor for name, tensor in state.items()}
@@ -137,9 +140,9 @@ class Run:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave."""
-        for part, module in self.parts().items():
-            module.load_state_dict(_strip(tensors, f"{part}."))
+        """Load the tensors that `tensors` returned."""
+        for prefix, module in self.modules().items():
+            module.load_state_dict(_strip(tensors, f"{prefix}."))
         for number, direction in enumerate(self.muon.directions):
             direction.copy_(tensors[f"muon.{number}"])
         state: dict[int, dict[str, Tensor]] = {}
@@ -150,34 +153,45 @@ class Run:
         self.scales = self.scales_of(tensors)
 
     def scales_of(self, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """The teacher's scales in a checkpoint, on this run's device."""
+        """Select the scales of the teacher from a checkpoint and move them to the device of the run."""
         return tuple(scale.to(pick_device(self.recipe)) for scale in _strip(tensors, "scales.").values())
 
 
 def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the tensors whose names start with a prefix and remove it."""
     return {name.removeprefix(prefix): tensors[name] for name in sorted(tensors) if name.startswith(prefix)}
 
 
 def pick_device(recipe: Recipe) -> torch.device:
-    """Where a recipe is trained."""
+    """Return the device of a training run."""
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(automatic if recipe.device == "auto" else recipe.device)
 
 
 def beside(out: Path, suffix: str) -> Path:
-    """A file of a run by the name of its weights."""
+    """Return the path of another file of a run, from that of its weights."""
     return out.with_name(out.stem + suffix)
 
 
 def start(recipe: Recipe, images: TrainingImages, teacher: Teacher | None) -> Run:
-    """A run at step 0, or where its checkpoint left off.
+    """Create a run at step 0, or restore it from its checkpoint.
+
+    Args:
+        recipe: the options.
+        images: the training images.
+        teacher: the teacher, if any.
+
+    Returns:
+        The run.
 
     Raises:
-        UserError: nothing to learn from, or ``resume`` or ``start`` without a checkpoint that fits.
+        UserError: there are neither classes nor a teacher, or the checkpoint for ``resume`` or ``start``
+            is missing or belongs to other options.
     """
     labelled = teacher is None or recipe.labels > 0
     if labelled and len(images.names) < 2:
-        raise UserError(recipe.data, "class folders to learn from", "no two classes", "Give a --teacher.")
+        got = f"{len(images.names)} class folders"
+        raise UserError(recipe.data, "at least two class folders", got, "Pass --teacher.")
     device = pick_device(recipe)
     torch.manual_seed(recipe.seed)
     net = BuiltinNet(folded=False).to(device).to(memory_format=torch.channels_last).train()
@@ -201,13 +215,13 @@ def start(recipe: Recipe, images: TrainingImages, teacher: Teacher | None) -> Ru
 def _resume(run: Run) -> None:
     path = beside(run.recipe.out, CHECKPOINT)
     if not path.is_file():
-        raise UserError(path, "the checkpoint of an earlier run", "no such file", "Leave --resume out.")
+        raise UserError(path, "the checkpoint of an earlier run", "no such file", "Omit --resume.")
     try:
         run.restore(load_file(path))
         with safe_open(path, "pt") as file:
             clock = json.loads(file.metadata()["clock"])
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as problem:
-        raise UserError(path, "a checkpoint of this recipe", problem) from problem
+    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        raise UserError(path, "a checkpoint of this recipe", error) from error
     run.step, run.seconds = clock["step"], clock["seconds"]
 
 
@@ -216,11 +230,11 @@ def _start_from(run: Run, path: Path) -> None:
         raise UserError(path, "the checkpoint of another run", "no such file")
     try:
         tensors = load_file(path)
-        for part in ("net", "average"):
-            run.parts()[part].load_state_dict(_strip(tensors, f"{part}."))
-    except (SafetensorError, RuntimeError) as problem:
-        raise UserError(path, "a checkpoint of the builtin network", problem) from problem
-    # The same teacher's channels count as before, so that the loss goes on where it was.
+        for name in ("net", "average"):
+            run.modules()[name].load_state_dict(_strip(tensors, f"{name}."))
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(path, "a checkpoint of the builtin network", error) from error
+    # With the scales of the other run, the channels of the teacher have equal weights in both losses.
     run.scales = run.scales_of(tensors)
 
 
@@ -231,7 +245,7 @@ def _batch(run: Run, images: TrainingImages, generator: torch.Generator) -> tupl
 
 
 def examples(run: Run, images: TrainingImages, teacher: Teacher | None) -> Iterator[Example]:
-    """Batches with their targets from the run's step on, without end; the same for the same seed and step."""
+    """Yield batches with their targets, from the step of the run on; they depend on seed and step only."""
     recipe = run.recipe
     number, skip = divmod(run.step, recipe.chunk * recipe.repeats)
     while True:
@@ -249,22 +263,26 @@ def examples(run: Run, images: TrainingImages, teacher: Teacher | None) -> Itera
 
 
 def train_step(run: Run, example: Example) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """One step on one batch.
+    """Train on one batch.
+
+    Args:
+        run: the run, which is updated.
+        example: the batch.
 
     Returns:
-        the loss, and both maps before their ReLU.
+        The loss, and both feature maps before their ReLU.
     """
     share = run.share_of_rate()
     run.adam.param_groups[0]["lr"] = run.recipe.rate_rest * share
     maps = run.net.before_relu(example.images)
     loss = maps[0].new_zeros(())
-    for ours, target in zip(maps, example.targets, strict=bool(example.targets)):
-        loss = loss + distillation_loss(ours, target.float())
+    for student, target in zip(maps, example.targets, strict=bool(example.targets)):
+        loss = loss + distillation_loss(student, target.float())
     if run.head is not None:
         scores = run.head(torch.relu(maps[0]), torch.relu(maps[1]))
-        told = (example.labels != UNKNOWN).sum().clamp(min=1)
+        labelled = (example.labels != UNKNOWN).sum().clamp(min=1)
         total = F.cross_entropy(scores, example.labels, ignore_index=UNKNOWN, reduction="sum")
-        loss = loss + (run.recipe.labels if example.targets else 1.0) * total / told
+        loss = loss + (run.recipe.labels if example.targets else 1.0) * total / labelled
     run.net.zero_grad(set_to_none=True)
     run.adam.zero_grad(set_to_none=True)
     loss.backward()
@@ -282,15 +300,15 @@ def train_step(run: Run, example: Example) -> tuple[Tensor, tuple[Tensor, Tensor
 
 
 def save(run: Run) -> None:
-    """Write the checkpoint and the weights (the running average, folded, float16), each in one move."""
+    """Write the checkpoint and the weights (running average, folded, float16), each atomically."""
     recipe = run.recipe
     clock = json.dumps({"step": run.step, "seconds": run.seconds})
     settings = json.dumps({name: str(value) for name, value in asdict(recipe).items()})
     folded = run.average.fold().state_dict()
     weights = {name: tensor.half().contiguous().cpu() for name, tensor in folded.items()}
     checkpoint = beside(recipe.out, CHECKPOINT)
-    for path, tensors, note in (
+    for path, tensors, metadata in (
         (checkpoint, run.tensors(), {"clock": clock, "recipe": settings}),
         (recipe.out, weights, {"format": "pt"}),
     ):
-        write_tensors(path, tensors, note)
+        write_tensors(path, tensors, metadata)

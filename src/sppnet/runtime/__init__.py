@@ -1,4 +1,4 @@
-"""Run exported models with NumPy, ONNX Runtime and Pillow alone; nothing here imports torch."""
+"""Run exported models with NumPy, ONNX Runtime and Pillow, without torch."""
 
 from sppnet.runtime.results import ClassificationResult, DetectionResult
 from sppnet.runtime.session import Runtime

@@ -1,4 +1,4 @@
-"""Images as uint8 RGB without torch, decoded as `sppnet.data.read_pixels` decodes them."""
+"""Read images as uint8 RGB without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 _ORIENTATION = 0x0112
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -29,14 +29,15 @@ _TURNS = {
 
 
 def read_pixels(source: ImageSource) -> Pixels:
-    """Read an image as uint8 ``[H, W, 3]``, RGB, upright, transparency on white.
+    """Read an image as uint8 ``[H, W, 3]``, RGB, upright, with transparent pixels blended with white.
 
     Args:
         source: a path, the bytes of a file, a PIL image, or a uint8 array, ``[H, W, 3]`` in RGB or
             ``[H, W]`` in grey.
 
     Raises:
-        UserError: no such file, no image, a damaged or too large one, or an array of another shape or type.
+        UserError: the file is missing, not an image, damaged or too large, or the array has another shape or
+            dtype.
     """
     if isinstance(source, np.ndarray):
         return _array_pixels(source)
@@ -48,10 +49,10 @@ def read_pixels(source: ImageSource) -> Pixels:
     try:
         opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except UnidentifiedImageError as error:
-        raise UserError(where, "an image", "a file of no known type") from error
+        raise UserError(where, "an image", "a file of unknown type") from error
     except Image.DecompressionBombError as error:
         raise _too_large(where, error) from error
-    except Exception as error:  # what a broken header makes of a decoder has no common type
+    except Exception as error:  # exceptions of decoders for damaged headers have no common type
         raise UserError(where, "a readable image", str(error) or type(error).__name__) from error
     with opened:
         return _decoded(opened, where)
@@ -74,27 +75,27 @@ def _array_pixels(array: NDArray[Any]) -> Pixels:
 
 def _decoded(image: Image.Image, where: object) -> Pixels:
     try:
-        # Pillow turns TIFF files by itself.
-        turn = 1 if getattr(image, "tag_v2", None) is not None else _orientation(image)
+        # Pillow rotates TIFF files itself.
+        exif = 1 if getattr(image, "tag_v2", None) is not None else _orientation(image)
         image.load()
-        return _to_rgb(image.transpose(_TURNS[turn]) if turn > 1 else image)
+        return _to_rgb(image.transpose(_TRANSPOSES[exif]) if exif > 1 else image)
     except Image.DecompressionBombError as error:
         raise _too_large(where, error) from error
     except MemoryError:
         raise
-    except Exception as error:  # what broken data makes of a decoder has no common type
+    except Exception as error:  # exceptions of decoders for damaged data have no common type
         hint = "The file may be truncated or corrupt."
         raise UserError(where, "an image that decodes", str(error) or type(error).__name__, hint) from error
 
 
 def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and "exif" not in image.info and "Raw profile type exif" not in image.info:
-        return 1  # getexif would decode the whole image in search of a late chunk
+        return 1  # getexif would decode the whole image to find a chunk at the end
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block says nothing about the pixels, which are still good
+    except Exception:  # a damaged EXIF block does not affect the pixels
         return 1
-    return value if value in _TURNS else 1
+    return value if value in _TRANSPOSES else 1
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
@@ -109,7 +110,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
         assert converted is not None
         return np.asarray(converted)
     if image.has_transparency_data:
-        # Premultiplied modes convert only to their plain twin.
+        # Premultiplied modes can only be converted to their straight counterpart.
         plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
         clear = (image.convert(plain) if plain else image).convert("RGBA")
         white = Image.new("RGBA", clear.size, "white")
@@ -130,7 +131,7 @@ def _grey_to_uint8(values: NDArray[Any], mode: str) -> Pixels:
 
 
 def _deep_to_uint8(values: NDArray[np.uint16]) -> Pixels:
-    """The upper 8 of the 10, 12, 14 or 16 bits that the greatest value needs; up to 8 bits stay."""
+    """Return the upper 8 of the 10, 12, 14 or 16 bits of the maximum; values up to 255 do not change."""
     high = int(values.max())
     bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
     return (values >> (bits - 8)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What `sppnet.runtime.Runtime.predict` returns: the results of the estimators as NumPy arrays."""
+"""Results of `sppnet.runtime.Runtime.predict`, with NumPy arrays."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sppnet.files import make_folder, write_text
+
 
 @dataclass(frozen=True, eq=False)
 class DetectionResult:
-    """The detections of one image, best first.
+    """The detections of one image, by descending probability.
 
     Attributes:
         boxes: float32 ``[N, 4]``, ``(x0, y0, x1, y1)`` in pixels of the image.
         scores: float32 ``[N]``, probabilities, descending.
-        labels: int64 ``[N]``, positions in ``names``.
+        labels: int64 ``[N]``, indices into ``names``.
         names: the detector's classes.
-        height: of the image in pixels.
-        width: of the image in pixels.
+        height: the height of the image in pixels.
+        width: the width of the image in pixels.
 
     Examples:
         >>> box = np.array([[0, 0, 4, 2.5]], np.float32)
@@ -42,7 +44,7 @@ class DetectionResult:
         return len(self.scores)
 
     def to_dict(self) -> dict[str, object]:
-        """``{"height", "width", "detections": [{"box", "score", "label", "name"}]}``, as JSON takes it."""
+        """Return ``{"height", "width", "detections": [{"box", "score", "label", "name"}]}`` in JSON types."""
         columns = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
         found = [
             {
@@ -56,17 +58,17 @@ class DetectionResult:
         return {"height": self.height, "width": self.width, "detections": found}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` as JSON; returns the path."""
+        """Write the content of `to_dict` as JSON and return the path."""
         return _write(self.to_dict(), path)
 
 
 @dataclass(frozen=True, eq=False)
 class ClassificationResult:
-    """The classes of one image, top first.
+    """The most probable classes of one image.
 
     Attributes:
-        labels: int64 ``[n]``, positions in ``names``.
-        scores: float32 ``[n]``, probabilities, descending.
+        labels: int64 ``[N]``, indices into ``names``.
+        scores: float32 ``[N]``, probabilities, descending.
         names: the classifier's classes.
 
     Examples:
@@ -82,18 +84,18 @@ class ClassificationResult:
     def top(
         cls, probabilities: NDArray[np.float32], names: tuple[str, ...], threshold: float | None
     ) -> ClassificationResult:
-        """From the probabilities ``[K]`` of all classes those of at least ``threshold``; five when None."""
+        """Select the classes of at least ``threshold`` from probabilities ``[K]``; the top five when None."""
         order = np.argsort(-probabilities, kind="stable").astype(np.int64)
         order = order[:5] if threshold is None else order[probabilities[order] >= threshold]
         return cls(order, probabilities[order], names)
 
     @property
     def name(self) -> str:
-        """The top class; empty where all were below the threshold."""
+        """The most probable class; empty if all are below the threshold."""
         return self.names[int(self.labels[0])] if len(self.labels) else ""
 
     def to_dict(self) -> dict[str, object]:
-        """``{"classes": [{"label", "name", "score"}]}``, as JSON takes it."""
+        """Return ``{"classes": [{"label", "name", "score"}]}`` in JSON types."""
         pairs = zip(self.labels.tolist(), self.scores.tolist(), strict=True)
         classes: list[dict[str, Any]] = [
             {"label": label, "name": self.names[label], "score": round(score, 4)} for label, score in pairs
@@ -101,14 +103,12 @@ class ClassificationResult:
         return {"classes": classes}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` as JSON; returns the path."""
+        """Write the content of `to_dict` as JSON and return the path."""
         return _write(self.to_dict(), path)
 
 
 def _write(document: dict[str, object], path: str | os.PathLike[str]) -> Path:
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".part-{target.name}")
-    part.write_text(json.dumps(document, indent=2), encoding="utf-8")
-    os.replace(part, target)
+    make_folder(target.parent)
+    write_text(target, json.dumps(document, indent=2))
     return target

@@ -1,4 +1,4 @@
-"""An exported model that answers for images."""
+"""Run an exported model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sppnet.runtime.images import ImageSource, Pixels, read_pixels
 from sppnet.runtime.results import ClassificationResult, DetectionResult
 
 _FORMAT = "1"
-_ERRORS = 3  # onnxruntime's severity from which it logs
+_ERRORS = 3  # lowest severity that onnxruntime logs
 
 
 class Runtime:
@@ -24,16 +24,16 @@ class Runtime:
 
     Args:
         path: the ``.onnx`` file.
-        providers: onnxruntime's execution providers, in order; the CPU's when None.
-        threads: of an operator; as many as the machine has cores when None.
+        providers: execution providers of onnxruntime, in order; the CPU provider when None.
+        threads: threads per operator; the number of cores when None.
 
     Attributes:
         kind: ``detector``, ``classifier``, ``features`` or ``box-features``.
         names: the classes.
-        metadata: everything that the file says about itself.
+        metadata: the metadata of the file.
 
     Raises:
-        UserError: no such file, or one that sppnet did not write.
+        UserError: the file is missing or not an exported model.
         MissingExtraError: onnxruntime is not installed.
 
     Examples:
@@ -66,7 +66,7 @@ class Runtime:
                 str(file), options, providers=list(providers or ("CPUExecutionProvider",))
             )
         except Exception as error:  # onnxruntime's errors have no common type
-            raise UserError(file, expected, f"a file that onnxruntime refuses ({error})") from error
+            raise UserError(file, expected, f"a file that onnxruntime cannot load ({error})") from error
         found = cast("dict[str, str]", self._session.get_modelmeta().custom_metadata_map)
         if found.get("sppnet.format") != _FORMAT:
             got = found.get("sppnet.format", "none")
@@ -83,19 +83,19 @@ class Runtime:
         threshold: float | None = None,
         boxes: ArrayLike | None = None,
     ) -> DetectionResult | ClassificationResult | list[DetectionResult | ClassificationResult]:
-        """Detect objects in an image or classify it, or each of a list.
+        """Detect objects in an image or classify it; or do so for a list of images.
 
         Args:
             source: a path, the bytes of a file, a PIL image, a uint8 array (RGB), or a list of them.
-            threshold: leave out what is less probable. When None, a detector takes its own and a classifier
-                gives five classes.
-            boxes: ``[N, 4]``, the proposals of the image, for a detector that was fitted on a file of them.
+            threshold: smallest probability of a prediction. When None, a detector uses its default and a
+                classifier returns five classes.
+            boxes: proposals ``[N, 4]`` of the image, for a detector that was fitted with a proposal file.
 
         Returns:
-            A result, with the fields of the estimator's, or a list of them.
+            A result, or a list of results.
 
         Raises:
-            UserError: a model of features, an image that cannot be read, or boxes that do not fit.
+            UserError: the model returns features, an image cannot be read, or the boxes are invalid.
         """
         if isinstance(source, (list, tuple)):
             if boxes is not None:
@@ -106,22 +106,22 @@ class Runtime:
     def predict_iter(
         self, sources: Iterable[ImageSource], *, threshold: float | None = None
     ) -> Iterator[DetectionResult | ClassificationResult]:
-        """`predict` for anything iterable, one image at a time."""
+        """Predict on the images of an iterable lazily, one by one."""
         return (self._predict(source, threshold, None) for source in sources)
 
     def features(self, source: ImageSource, boxes: ArrayLike | None = None) -> NDArray[np.float32]:
-        """Feature vectors of an image.
+        """Return the features of an image.
 
         Args:
-            source: as `predict` takes it.
+            source: see `predict`.
             boxes: ``[N, 4]``, ``(x0, y0, x1, y1)`` in pixels, for a model of the kind ``box-features``.
 
         Returns:
-            float32 ``[S, D]``, one for each scale, of the kind ``features``; ``[N, D]`` of ``box-features``;
-            ``[D]`` of norm 1 of a classifier.
+            float32 ``[S, D]``, one vector per scale, for the kind ``features``; ``[N, D]`` for
+            ``box-features``; ``[D]`` of norm 1 for a classifier.
 
         Raises:
-            UserError: a detector, an image that cannot be read, or boxes that do not fit.
+            UserError: the model is a detector, the image cannot be read, or the boxes are invalid.
         """
         if self.kind == "detector":
             raise UserError("features", "a model of features or a classifier", "a detector")
@@ -135,17 +135,19 @@ class Runtime:
             (scores,) = self._run(["scores"], pixels, boxes)
             return ClassificationResult.top(scores, self.names, threshold)
         if self.kind != "detector":
-            raise UserError("predict", "a detector or a classifier", f"one of {self.kind}", "Use features.")
-        placed, scores, labels = self._run(["boxes", "scores", "labels"], pixels, boxes)
-        likely = scores >= (float(self.metadata["threshold"]) if threshold is None else threshold)
+            raise UserError(
+                "predict", "a detector or a classifier", f"a model of {self.kind}", "Call features instead."
+            )
+        found, scores, labels = self._run(["boxes", "scores", "labels"], pixels, boxes)
+        selected = scores >= (float(self.metadata["threshold"]) if threshold is None else threshold)
         height, width = pixels.shape[:2]
-        return DetectionResult(placed[likely], scores[likely], labels[likely], self.names, height, width)
+        return DetectionResult(found[selected], scores[selected], labels[selected], self.names, height, width)
 
     def _run(self, outputs: list[str], pixels: Pixels, boxes: ArrayLike | None) -> list[NDArray[Any]]:
         given: dict[str, NDArray[Any]] = {"image": pixels}
         if self._takes_boxes != (boxes is not None):
-            expected = "boxes [N, 4] beside the image" if self._takes_boxes else "no boxes for this model"
-            raise UserError("boxes", expected, "none" if boxes is None else "some")
+            expected = "boxes [N, 4] with the image" if self._takes_boxes else "no boxes for this model"
+            raise UserError("boxes", expected, "none" if boxes is None else "boxes")
         if boxes is not None:
             given["boxes"] = _checked_boxes(boxes)
         return cast("list[NDArray[Any]]", self._session.run(outputs, given))

@@ -1,4 +1,7 @@
-"""Frozen values that pass between stages; each is validated once, when it is made."""
+"""Immutable values that the stages exchange; each is validated on construction.
+
+Shapes: `N` boxes, `C` channels, `H` and `W` height and width of a feature map.
+"""
 
 from sppnet.structures.boxes import Boxes, ImageSize
 from sppnet.structures.detections import Detections, GroundTruth, Proposals

@@ -1,4 +1,4 @@
-"""Sizes of images and boxes on them."""
+"""Image sizes and boxes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ from sppnet.errors import UserError
 
 @dataclass(frozen=True, order=True)
 class ImageSize:
-    """Height and width of an image in pixels; both at least 1."""
+    """Height and width of an image in pixels.
+
+    Attributes:
+        height: at least 1.
+        width: at least 1.
+
+    Raises:
+        UserError: ``height`` or ``width`` is below 1.
+
+    Examples:
+        >>> ImageSize(480, 640).short_side
+        480
+    """
 
     height: int
     width: int
@@ -23,12 +35,12 @@ class ImageSize:
 
     @property
     def short_side(self) -> int:
-        """min(height, width): the side that the paper's scale ``s`` speaks of."""
+        """The shorter side, which image scales ``s`` refer to (He et al. 2015, section 4.1)."""
         return min(self.height, self.width)
 
     @property
     def area(self) -> int:
-        """Pixels."""
+        """Number of pixels."""
         return self.height * self.width
 
 
@@ -37,13 +49,21 @@ class Boxes:
     """Boxes on one image.
 
     Attributes:
-        xyxy: float32 ``[N, 4]``, ``(x0, y0, x1, y1)`` in pixels of the image, continuous edges: the
-            pixel in row i, column j covers ``(j, i, j + 1, i + 1)``, so a width is ``x1 - x0``.
-        size: the image that they lie on.
+        xyxy: float32 ``[N, 4]``, ``(x0, y0, x1, y1)`` in image pixels with continuous edges: the pixel in
+            row i, column j covers ``(j, i, j + 1, i + 1)``, so the width of a box is ``x1 - x0``.
+        size: size of the image.
 
     Raises:
-        UserError: another shape, a NaN or infinite coordinate, or ``x1 < x0`` or ``y1 < y0``; it names
-            the first offending box.
+        UserError: ``xyxy`` has another shape, a coordinate is not finite, or ``x1 < x0`` or ``y1 < y0``.
+            It names the first invalid box.
+
+    Examples:
+        >>> import torch
+        >>> boxes = Boxes(torch.tensor([[10.0, 20, 30, 60]]), ImageSize(100, 100))
+        >>> boxes.areas
+        tensor([800.])
+        >>> boxes.flipped().xyxy
+        tensor([[70., 20., 90., 60.]])
     """
 
     xyxy: Tensor
@@ -68,27 +88,27 @@ class Boxes:
         return self.xyxy.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Boxes:
-        """The boxes that a mask, an index tensor or a slice picks."""
+        """Select boxes by a mask, an index tensor or a slice."""
         return Boxes(self.xyxy[index], self.size)
 
     @property
     def areas(self) -> Tensor:
-        """float32 ``[N]``, square pixels."""
+        """Areas in square pixels, float32 ``[N]``."""
         sides = self.xyxy[:, 2:] - self.xyxy[:, :2]
         return sides[:, 0] * sides[:, 1]
 
     def clip(self) -> Boxes:
-        """The parts of the boxes that lie inside the image."""
+        """Clip the boxes to the image."""
         limit = self.xyxy.new_tensor([self.size.width, self.size.height] * 2)
         return Boxes(torch.minimum(self.xyxy.clamp(min=0), limit), self.size)
 
     def flipped(self) -> Boxes:
-        """The same boxes on the image flipped left to right."""
+        """Return the boxes on the flipped image."""
         x0, y0, x1, y1 = self.xyxy.unbind(1)
         width = self.size.width
         return Boxes(torch.stack([width - x1, y0, width - x0, y1], 1), self.size)
 
     @staticmethod
     def empty(size: ImageSize) -> Boxes:
-        """No boxes on an image of ``size``."""
+        """Create zero boxes on an image of ``size``."""
         return Boxes(torch.zeros(0, 4), size)

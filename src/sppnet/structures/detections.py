@@ -1,4 +1,4 @@
-"""Boxes with a meaning: what was annotated, proposed and found."""
+"""Annotated objects, proposals and detections of one image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sppnet.structures.boxes import Boxes, ImageSize
 
 def _check_length(where: str, field: Tensor, count: int) -> None:
     if field.shape != (count,):
-        raise UserError(where, f"a tensor [{count}], one entry a box", f"shape {list(field.shape)}")
+        raise UserError(where, f"a tensor [{count}], one entry per box", f"shape {list(field.shape)}")
 
 
 def _check_labels(where: str, labels: Tensor, names: tuple[str, ...]) -> None:
@@ -27,10 +27,19 @@ class GroundTruth:
 
     Attributes:
         boxes: N boxes.
-        labels: int64 ``[N]``, positions in ``names``.
-        names: the class names of the data set, in the order of its class numbers.
-        difficult: bool ``[N]``; VOC's ``difficult``: neither counted nor punished by its metric.
-        crowd: bool ``[N]``; COCO's ``iscrowd``: one box around many objects.
+        labels: int64 ``[N]``, class numbers, which are indices into ``names``.
+        names: the class names of the data set, in the order of the class numbers.
+        difficult: bool ``[N]``, VOC's ``difficult``: objects that the metrics ignore.
+        crowd: bool ``[N]``, COCO's ``iscrowd``: boxes around several objects.
+
+    Raises:
+        UserError: a field differs in length from the boxes, or a label is out of range.
+
+    Examples:
+        >>> import torch
+        >>> boxes = Boxes(torch.tensor([[10.0, 20, 30, 60]]), ImageSize(100, 100))
+        >>> GroundTruth.make(boxes, torch.tensor([1]), ("cat", "dog")).difficult
+        tensor([False])
     """
 
     boxes: Boxes
@@ -48,25 +57,34 @@ class GroundTruth:
         return len(self.boxes)
 
     def __getitem__(self, index: Tensor | slice) -> GroundTruth:
-        """The objects that a mask, an index tensor or a slice picks, in every field."""
+        """Select objects by a mask, an index tensor or a slice."""
         return GroundTruth(
             self.boxes[index], self.labels[index], self.names, self.difficult[index], self.crowd[index]
         )
 
     @staticmethod
     def make(boxes: Boxes, labels: Tensor, names: tuple[str, ...]) -> GroundTruth:
-        """Objects none of which is difficult or a crowd."""
-        no = torch.zeros(len(boxes), dtype=torch.bool)
-        return GroundTruth(boxes, labels, names, no, no)
+        """Create objects of which none is difficult or a crowd."""
+        false = torch.zeros(len(boxes), dtype=torch.bool)
+        return GroundTruth(boxes, labels, names, false, false)
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """Windows of one image that may hold an object.
+    """Candidate boxes of one image.
 
     Attributes:
         boxes: N boxes.
-        scores: float32 ``[N]``, higher is likelier; zeros where the source gives none.
+        scores: float32 ``[N]``, the higher the more probable; zeros if the source has no scores.
+
+    Raises:
+        UserError: ``scores`` differs in length from the boxes.
+
+    Examples:
+        >>> import torch
+        >>> boxes = Boxes(torch.tensor([[0.0, 0, 30, 60], [5.0, 5, 9, 9]]), ImageSize(100, 100))
+        >>> len(Proposals(boxes, torch.zeros(2))[:1])
+        1
     """
 
     boxes: Boxes
@@ -79,19 +97,29 @@ class Proposals:
         return len(self.boxes)
 
     def __getitem__(self, index: Tensor | slice) -> Proposals:
-        """The proposals that a mask, an index tensor or a slice picks."""
+        """Select proposals by a mask, an index tensor or a slice."""
         return Proposals(self.boxes[index], self.scores[index])
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector found in one image, best first.
+    """Detections of one image, by descending score.
 
     Attributes:
         boxes: N boxes.
         scores: float32 ``[N]``.
-        labels: int64 ``[N]``, positions in ``names``.
-        names: the detector's class names.
+        labels: int64 ``[N]``, class numbers, which are indices into ``names``.
+        names: the class names of the detector.
+
+    Raises:
+        UserError: a field differs in length from the boxes, or a label is out of range.
+
+    Examples:
+        >>> import torch
+        >>> boxes = Boxes(torch.tensor([[0.0, 0, 30, 60], [5.0, 5, 9, 9]]), ImageSize(100, 100))
+        >>> found = Detections(boxes, torch.tensor([0.9, 0.2]), torch.tensor([1, 0]), ("cat", "dog"))
+        >>> found[found.scores > 0.5].labels
+        tensor([1])
     """
 
     boxes: Boxes
@@ -108,10 +136,10 @@ class Detections:
         return len(self.boxes)
 
     def __getitem__(self, index: Tensor | slice) -> Detections:
-        """The detections that a mask, an index tensor or a slice picks, in every field."""
+        """Select detections by a mask, an index tensor or a slice."""
         return Detections(self.boxes[index], self.scores[index], self.labels[index], self.names)
 
     @staticmethod
     def empty(size: ImageSize, names: tuple[str, ...]) -> Detections:
-        """Nothing found."""
+        """Create zero detections on an image of ``size``."""
         return Detections(Boxes.empty(size), torch.zeros(0), torch.zeros(0, dtype=torch.int64), names)

@@ -1,4 +1,4 @@
-"""A labelled folder of images, whatever its layout: what `sppnet.data` returns and fitting takes."""
+"""Annotated data sets of any layout: the results of the readers and the inputs of fitting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from sppnet.structures.detections import GroundTruth
 
 @dataclass(frozen=True)
 class ClassificationItem:
-    """One image and its class number."""
+    """One image of a classification data set.
+
+    Attributes:
+        path: the image.
+        label: its class number.
+
+    Examples:
+        >>> ClassificationItem(Path("cats/1.jpg"), 0).label
+        0
+    """
 
     path: Path
     label: int
@@ -18,16 +27,20 @@ class ClassificationItem:
 
 @dataclass(frozen=True)
 class ClassificationSet:
-    """Images of one class each.
+    """A split of a classification data set, with one class per image.
 
     Attributes:
-        root: the path that the user named.
-        layout: ``"folders"``, ...
-        split: the part that was read.
-        names: class names; a class number is a position here, the same in every split.
+        root: the path that the user gave.
+        layout: the layout of the files, such as ``"folders"``.
+        split: the name of the split.
+        names: class names, the same in every split; class numbers are indices into them.
         items: the images, sorted by path.
-        notes: what the user should know of the files, such as counts of what was left out; one
-            sentence each.
+        notes: remarks on the files for the user, one sentence each, such as the number of skipped files.
+
+    Examples:
+        >>> items = (ClassificationItem(Path("cats/1.jpg"), 0),)
+        >>> len(ClassificationSet(Path("."), "folders", "train", ("cats",), items))
+        1
     """
 
     root: Path
@@ -43,13 +56,21 @@ class ClassificationSet:
 
 @dataclass(frozen=True)
 class DetectionItem:
-    """One image and its annotated objects.
+    """One image of a detection data set.
 
     Attributes:
         path: the image.
-        key: its name in the data set: VOC's image id, COCO's ``image_id`` as text, YOLO's file stem.
-        truth: its objects; ``truth.boxes.size`` is the image's size after EXIF rotation.
-        image_id: COCO's ``id`` of the image with its own type, as results must name it; else None.
+        key: its identifier: the image id of VOC, ``image_id`` of COCO as text, the file stem of YOLO.
+        truth: its objects; ``truth.boxes.size`` is the size of the image after EXIF rotation.
+        image_id: the ``id`` of the image in COCO files, with its type there; otherwise None.
+
+    Examples:
+        >>> import torch
+        >>> from sppnet.structures import Boxes, ImageSize
+        >>> empty = Boxes.empty(ImageSize(480, 640))
+        >>> truth = GroundTruth.make(empty, torch.zeros(0, dtype=torch.int64), ("cat",))
+        >>> DetectionItem(Path("1.jpg"), "1", truth).truth.boxes.size.width
+        640
     """
 
     path: Path
@@ -60,18 +81,21 @@ class DetectionItem:
 
 @dataclass(frozen=True)
 class DetectionSet:
-    """Images with boxes.
+    """A split of a detection data set.
 
     Attributes:
-        root: the path that the user named.
+        root: the path that the user gave.
         layout: ``"voc"``, ``"coco"`` or ``"yolo"``.
-        split: the part that was read.
-        names: class names; a class number is a position here, the same in every split.
-        category_ids: the data set's own number of each class (COCO's sparse ids as declared, text
-            where the file has text; YOLO's 0.., VOC's 1..).
-        items: the images, in the data set's order.
-        notes: what the user should know of the files, such as counts of what was left out; one
-            sentence each.
+        split: the name of the split.
+        names: class names, the same in every split; class numbers are indices into them.
+        category_ids: the identifier of each class in the data set: for COCO the declared ids, numbers or
+            text; for YOLO 0, 1, ...; for VOC 1, 2, ...
+        items: the images, in the order of the data set.
+        notes: remarks on the files for the user, one sentence each, such as the number of skipped files.
+
+    Examples:
+        >>> len(DetectionSet(Path("data"), "voc", "train", ("cat",), (1,), ()))
+        0
     """
 
     root: Path

@@ -1,9 +1,8 @@
-"""A classifier that is a whole trained network: train, predict, evaluate, save, load."""
+"""Image classification with a network that is trained end to end."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,27 +11,21 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from sppnet.classify.best import BestWeights, is_main_process
 from sppnet.classify.checkpoint import NAME as CHECKPOINT
 from sppnet.classify.checkpoint import Training, data_digest, read_training
-from sppnet.classify.kept import KeptWeights, is_main_process
 from sppnet.classify.network import NetworkOptions, PyramidNetwork, make_network
 from sppnet.classify.result import ClassificationResult
-from sppnet.classify.samples import Sample, image_samples, object_samples
 from sppnet.classify.train_options import TrainOptions
 from sppnet.classify.training import TrainJob, check_extras, train_network
-from sppnet.classify.views import ViewOptions, view_probabilities
+from sppnet.classify.training_data import read_held_out, read_training_data
+from sppnet.classify.views import ViewOptions, default_views, view_probabilities
 from sppnet.config import as_config
 from sppnet.data import (
     Division,
     ImageSource,
-    classification_for,
-    classification_to_fit,
     classification_to_measure,
-    detection_to_fit,
-    read_classification,
-    read_image,
     read_scaled,
-    splits,
 )
 from sppnet.errors import UserError
 from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
@@ -50,25 +43,25 @@ _MEAN, _STD = "backbone.mean", "backbone.std"
 
 @dataclass(init=False)
 class NetworkClassifier(Estimator[ClassificationResult]):
-    """Names images by a network that is trained end to end (paper section 1).
+    """Classify images with a network that is trained end to end (He et al. 2015, section 3.1).
 
-    As in scikit-learn, the constructor stores its arguments, `fit` learns what ends in ``_`` and returns
-    self.
+    As in scikit-learn, the constructor only stores its arguments, fitted attributes end in ``_``, and `fit`
+    returns self.
 
     Attributes:
         backbone: the convolutions: ``zf5``, ``convnet5``, ``overfeat5``, ``overfeat7``, ``builtin``,
             ``torchvision:NAME`` or ``timm:NAME``.
-        weights: local weights of them, a safetensors file.
+        weights: local weights of the backbone, a safetensors file.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        seed: of everything random.
+        seed: seed of all random numbers.
         network: pooling and fully connected layers.
-        train: the recipe.
-        val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
-            measures. None is 0.2.
-        views: the views of an image that `predict` and `evaluate` average; None takes the full image at
-            the training's short side, and without pyramid pooling the centre crop.
+        train: the training options.
+        val_share: share of the images that `fit` holds out of a data set without splits and `evaluate` uses.
+            None is 0.2.
+        views: the views of an image that `predict` and `evaluate` average. None is the full image at the
+            short side of training or, without pyramid pooling, the centre crop.
 
-    Single options of ``network`` and ``train`` can be given by their names.
+    Single options of ``network`` and ``train`` can be given by name.
 
     Examples:
         >>> NetworkClassifier("zf5/4", epochs=2, hidden=(64,)).train.epochs
@@ -116,29 +109,30 @@ class NetworkClassifier(Estimator[ClassificationResult]):
         skip_bad: bool = False,
         quiet: bool = False,
     ) -> Self:
-        """Train.
+        """Train the network.
 
         Args:
-            data: class folders, ILSVRC's layout, or images with boxes for ``train.objects``.
-            split: the part to learn from; the part for training when None.
-            held_split: the part whose error decides about plateaus and about the epoch whose weights are
-                kept; ``val`` where there is one. Otherwise the loss in training decides about plateaus, and
-                the last epoch's weights are kept.
-            layout: of the data, where looking is not enough.
-            folder: becomes a run when the first epoch ends and is brought up to date after every epoch:
-                ``model.safetensors`` of the kept epoch, ``checkpoint.safetensors`` of the last,
-                ``log.jsonl``, TensorBoard's files. None keeps nothing before `save`.
-            resume: go on with the run in ``folder``; data, options and seed must be the same.
+            data: class folders, the layout of ILSVRC, or images with boxes for ``train.objects``.
+            split: the split to train on; the training split when None.
+            held_split: the split whose error determines the plateaus and the best epoch; ``val`` if it
+                exists. Without one, the training loss determines the plateaus, and the last epoch is the
+                best one.
+            layout: the layout of the data; detected automatically when None.
+            folder: the run folder, written after every epoch: ``model.safetensors`` of the best epoch,
+                ``checkpoint.safetensors`` of the last one, ``log.jsonl`` and TensorBoard files. None writes
+                nothing.
+            resume: continue the run in ``folder``; data, options and seed must be the same.
             overwrite: replace the run in ``folder``, which stays until the first epoch has ended.
-            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
-            quiet: say nothing.
+            skip_bad: skip damaged images; otherwise an error lists all of them.
+            quiet: print nothing.
 
         Returns:
-            self, with ``names_``, ``summary_``, ``fitted_on_`` (digests of the images trained on and held
-            out) and ``network_``, whose weights are those of the kept epoch.
+            self, with ``names_``, ``summary_``, ``fitted_on_`` (digests of the training and the held-out
+            images) and ``network_``, with the weights of the best epoch.
 
         Raises:
-            UserError: data, options, weights or a checkpoint at fault; an old run is untouched then.
+            UserError: the data, the options, the weights or the checkpoint are invalid; an existing run is
+                unchanged then.
         """
         run = None if folder is None else Path(folder)
         if resume and run is None:
@@ -146,25 +140,29 @@ class NetworkClassifier(Estimator[ClassificationResult]):
         self.train.check_for(bool(self.network.pyramid))
         check_extras(board=run is not None)
         started = read_training(run / CHECKPOINT) if resume and run is not None else None
-        reserved = run is not None and is_main_process()
-        with lock_run(run, overwrite=overwrite or resume) if reserved and run is not None else nullcontext():
+        reserved = run if is_main_process() else None
+        with nullcontext() if reserved is None else lock_run(reserved, overwrite=overwrite or resume):
             self._train(data, (split, held_split, layout), run, started, skip_bad=skip_bad, quiet=quiet)
         return self
 
     def _train(
         self,
         data: str | os.PathLike[str],
-        parts: tuple[str | None, str | None, str | None],
+        selection: tuple[str | None, str | None, str | None],
         run: Path | None,
         started: Training | None,
         *,
         skip_bad: bool,
         quiet: bool,
     ) -> None:
-        """Train, from the run's checkpoint where the training has ``started``."""
+        """Train, from the checkpoint of the run if the training has ``started``."""
         watch = Stopwatch()
-        samples, notes = self._samples(data, parts[0], parts[2], skip_bad=skip_bad)
-        held = self._held_part(data, parts[1], parts[2])
+        split, held_split, layout = selection
+        division = Division(self.val_share, self.seed)
+        read = read_training_data(data, split, layout, division, self.train, skip_bad=skip_bad)
+        self.names_, self.fitted_on_ = read.names, read.fitted_on
+        held = read_held_out(data, held_split, layout, self.train, self.names_)
+        samples = read.samples
         files = data_digest(data, samples, [] if held is None else held.samples)
         training = Training(self._training_config(), self.names_, files)
         if started is not None and run is not None:
@@ -174,71 +172,37 @@ class NetworkClassifier(Estimator[ClassificationResult]):
         self.network_ = make_network(
             self.backbone, len(self.names_), self.network, self.train.crop, weights, self.seed
         )
-        kept = KeptWeights(self, run, len(samples), resumed=started is not None)
+        best = BestWeights(self, run, len(samples), resumed=started is not None)
         watch("setup")
         job = TrainJob(samples, self.train, self.seed, self.device, run, started is not None, training, quiet)
-        end = train_network(self.network_, job, None if held is None else held.error, kept.note)
+        end = train_network(self.network_, job, None if held is None else held.error, best.update)
         watch("training")
-        if not kept.tensors:
-            raise UserError(run, "the weights of the kept epoch", "none", "Train without resume.")
+        if not best.tensors:
+            raise UserError(run, "the weights of the best epoch", "none", "Train without resume.")
         with damaged(run, "the weights of this network"):
-            self.network_.load_state_dict(kept.tensors)
+            self.network_.load_state_dict(best.tensors)
         self.network_.eval()
         self.summary_ = {
             "seconds": watch.seconds(),
             "training_seconds": round(end.seconds, 3),
             **self.summary_,
             "epochs": end.epoch,
-            "notes": notes,
+            "notes": read.notes,
             "peak_memory_mb": peak_memory_mb(),
         }
         if run is not None and is_main_process():
             describe_run(run, {"summary": self.summary_})
 
     def _training_config(self) -> dict[str, object]:
-        """The parameters that training depends on."""
-        config = as_config(self)
-        return {name: value for name, value in config.items() if name not in ("device", "views")}
-
-    def _samples(
-        self, data: str | os.PathLike[str], split: str | None, layout: str | None, *, skip_bad: bool
-    ) -> tuple[list[Sample], list[str]]:
-        """What to train on, and what is worth a note; the names and the record of the images are kept."""
-        division = Division(self.val_share, self.seed)
-        if self.train.objects:
-            boxes, self.fitted_on_ = detection_to_fit(data, split, layout, division, skip_bad=skip_bad)
-            self.names_ = boxes.names
-            return object_samples(boxes), list(boxes.notes)
-        images, self.fitted_on_ = classification_to_fit(data, split, layout, division, skip_bad=skip_bad)
-        self.names_ = images.names
-        return image_samples(images), list(images.notes)
-
-    def _held_part(
-        self, data: str | os.PathLike[str], split: str | None, layout: str | None
-    ) -> _HeldOut | None:
-        if split is None:
-            split = "val" if not self.train.objects and "val" in splits(data, layout) else None
-        if split is None:
-            return None
-        if self.train.objects:
-            raise UserError("held_split", "none with train.objects", split)
-        dataset = classification_for(read_classification(data, split, layout), self.names_)
-        if not len(dataset):
-            raise UserError("held_split", f"images in split {split!r}", "none")
-        return _HeldOut(image_samples(dataset), self.train)
+        """Return the parameters that training depends on."""
+        return {name: value for name, value in as_config(self).items() if name not in ("device", "views")}
 
     def test_views(self) -> ViewOptions:
-        """The views that `predict` and `evaluate` average."""
-        if self.views is not None:
-            return self.views
-        if self.network_.any_size:
-            return ViewOptions(positions="none", flip=False, full=self.train.short_side)
-        side = self.train.size(0, self.seed)
-        scale = -(-self.train.short_side * side // self.train.crop)
-        return ViewOptions((scale,), side, "centre", flip=False)
+        """Return the views that `predict` and `evaluate` average."""
+        return self.views or default_views(self.network_, self.train, self.seed)
 
     def _read(self, source: ImageSource) -> Tensor:
-        """An image for `test_views`; a very large one is averaged down while it is decoded."""
+        """Read an image for `test_views`; a very large one is reduced while it is decoded."""
         views = self.test_views()
         scales = (*(views.scales if views.positions != "none" else ()), views.full or 1)
         return read_scaled(
@@ -258,26 +222,25 @@ class NetworkClassifier(Estimator[ClassificationResult]):
         skip_bad: bool = False,
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Measure on labelled images.
+        """Evaluate on labelled images.
 
         Args:
-            data: images whose classes are among the classifier's.
-            split: the part to measure on; the part for validation or test when None.
-            layout: of the data, where looking is not enough.
-            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
-            quiet: no progress bars.
+            data: images whose classes are among those of the classifier.
+            split: the split to evaluate on; the validation or test split when None.
+            layout: the layout of the data; detected automatically when None.
+            skip_bad: skip damaged images; otherwise an error lists all of them.
+            quiet: show no progress bars.
 
         Returns:
-            What `sppnet.evaluate.classification_metrics` returns: "accuracy", "mean_class_accuracy",
-            "top5", "per_class", ...; and "held_out", "trained_on" and "notes" as `Classifier.evaluate`.
+            The result of `sppnet.evaluate.classification_metrics` ("accuracy", "mean_class_accuracy", "top5",
+            "per_class", ...), and "held_out", "trained_on" and "notes" as in `Classifier.evaluate`.
 
         Raises:
-            UserError: not trained, or data at fault.
+            UserError: the classifier is not trained, or the data are invalid.
         """
         self._check_fitted()
         dataset, facts = self.to_measure(data, split, layout=layout, skip_bad=skip_bad)
-        views = self.test_views()
-        items = track(dataset.items, "Evaluating", quiet=quiet)
+        views, items = self.test_views(), track(dataset.items, "Evaluating", quiet=quiet)
         scores = torch.stack([view_probabilities(self.network_, self._read(i.path), views) for i in items])
         labels = torch.tensor([item.label for item in dataset.items])
         metrics = classification_metrics(scores, labels, self.names_)
@@ -291,16 +254,16 @@ class NetworkClassifier(Estimator[ClassificationResult]):
         layout: str | None = None,
         skip_bad: bool = False,
     ) -> tuple[ClassificationSet, dict[str, object]]:
-        """The images that `evaluate` measures of some data, and its "held_out" and "trained_on".
+        """Return the images that `evaluate` uses, and its "held_out" and "trained_on".
 
         Raises:
-            UserError: not trained, or data at fault.
+            UserError: the classifier is not trained, or the data are invalid.
         """
         self._check_fitted()
         return classification_to_measure(data, split, layout, self.names_, self.fitted_on_, skip_bad=skip_bad)
 
     def write_run(self, folder: Path, *, keep_log: bool) -> None:
-        """Write the run of a training that goes on; `fit` does it after every epoch.
+        """Write the run during training; `fit` calls it after every epoch.
 
         Raises:
             UserError: the folder cannot be written.
@@ -308,7 +271,7 @@ class NetworkClassifier(Estimator[ClassificationResult]):
         self._save(folder, overwrite=True, keep_log=keep_log)
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
-        # The normalisation travels with the weights, which are worth nothing under another one.
+        # The weights depend on the normalisation of the backbone, which is saved with them.
         backbone = self.network_.backbone
         tensors = {**self.network_.state_dict(), _MEAN: backbone.mean, _STD: backbone.std}
         return tensors, {"network": self.network_.spec(), "training": self.training_}
@@ -320,37 +283,18 @@ class NetworkClassifier(Estimator[ClassificationResult]):
         if classes != len(state.names):
             raise UserError(state.described, f"{classes} class names", len(state.names), "Train again.")
         backbone = state.architecture(state.mapping("backbone", spec))
-        with torch.device("meta"):  # a size from a damaged file must not allocate anything
+        with torch.device("meta"):  # a size from a damaged file must not allocate memory
             shapes = PyramidNetwork(backbone, classes, self.network, side).state_dict()
         table = list(same_shapes(shapes))
-        if _MEAN in state.tensors:  # earlier versions have them in the description only
+        if _MEAN in state.tensors:  # earlier versions saved them in the description only
             table += [TensorSpec(name, (1, 3, 1, 1)) for name in (_MEAN, _STD)]
         state.check(table)
         for name, buffer in ((_MEAN, backbone.mean), (_STD, backbone.std)):
             if name in state.tensors and not torch.allclose(state.tensors.pop(name), buffer, rtol=1e-5):
-                raise UserError(state.file, f"{name} as model.json has it", "another", "Train again.")
+                raise UserError(state.file, f"{name} as in model.json", "other values", "Train again.")
         network = PyramidNetwork(backbone, classes, self.network, side)
         network.load_state_dict(state.tensors)
         check_backbone(backbone, state.folder)
         self.network_ = network.to(pick_device(self.device)).eval()
         training = state.model.get("training", "")
         self.training_ = training if isinstance(training, str) else ""
-
-
-class _HeldOut:
-    """The error on the centre crops of held-out images."""
-
-    def __init__(self, samples: Sequence[Sample], options: TrainOptions) -> None:
-        self.samples = samples
-        side = options.size(0, 0)
-        self.views = ViewOptions(
-            (max(side, options.short_side * side // options.crop),), side, "centre", flip=False
-        )
-
-    def error(self, network: PyramidNetwork) -> float:
-        """Share of the images taken for another class."""
-        wrong = 0
-        for sample in self.samples:
-            scores = view_probabilities(network, read_image(sample.path), self.views)
-            wrong += int(scores.argmax()) != sample.label
-        return wrong / len(self.samples)
