@@ -37,7 +37,7 @@ class IouHeadOptions:
     jitter_stretch: float = 1.0
     placed_iou: float = 0.4
     largest_delta: float = 5.0
-    order_weight: float = 1.0
+    order_weight: float = 0.3
 
     def check(self) -> None:
         """Raise `UserError` for the first value out of its range."""
@@ -157,6 +157,8 @@ class PostOptions:
         best: maximum number of candidates per class before thinning; 0 for all.
         candidates: maximum number of candidates per class after it; 0 for ``per_class``.
         regressions: times that a box is refined; 0 leaves proposals as they are.
+        all_rounds: boxes of every refinement compete for each object, not the last ones alone; a second
+            refinement places boxes of small, crowded objects better and those of large ones worse.
         rescored: score boxes again after they were refined.
         iou_weight: factor of the IoU head's logit beside the decision score.
         calibrated: learn a sigmoid per class that turns scores into probabilities; otherwise the plain
@@ -176,14 +178,15 @@ class PostOptions:
     thinning: float = 0.75
     best: int = 8000
     candidates: int = 400
-    regressions: int = 1
+    regressions: int = 2
+    all_rounds: bool = True
     rescored: bool = True
-    iou_weight: float = 1.0
+    iou_weight: float = 0.75
     calibrated: bool = True
     calibration_images: int = 40
     calibration_per_class: int = 10
     nms: float = 0.4
-    vote: float = 0.75
+    vote: float = 0.65
     per_class: int = 100
     threshold: float = 0.5
     same_box: float = 0.6
