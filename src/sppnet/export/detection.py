@@ -116,8 +116,7 @@ def regress(
         moved.append(boxes)
     if regression.all_rounds:
         boxes, labels, before = (
-            boxes.builder.concat(some, 0)
-            for some in (moved, [labels] * len(moved), [before] * len(moved))
+            boxes.builder.concat(some, 0) for some in (moved, [labels] * len(moved), [before] * len(moved))
         )
     again = _of_class(score(maps, boxes, parts), labels, 1).squeeze(1)
     scores = (before + again) / 2.0
