@@ -165,7 +165,7 @@ def _svm_table(request: FittingRequest, detector: Detector) -> tuple[Tensor, Ten
     """Rows of mean norm 20 and targets: objects and random windows of training images."""
     items = read_detection(request.detection, None, None).items[: 3 if request.quick else 80]
     draw = torch.Generator().manual_seed(0)
-    features: list[Tensor] = []
+    rows: list[Tensor] = []
     targets: list[Tensor] = []
     for item in items:
         windows = detector.proposals_.boxes(item.truth.boxes.size)
@@ -183,7 +183,7 @@ def _svm_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
     """Compare `fit_linear_svm` with LinearSVC on the same features: times and final objectives."""
     from sklearn.svm import LinearSVC
 
-    rows, targets = _svm_samples(request, detector)
+    rows, targets = _svm_table(request, detector)
     options = SvmOptions(C=1e-3, bias_feature=10.0, positive_weight=2.0, tolerance=0.01)
     start = time.perf_counter()
     model = fit_linear_svm(rows, targets, options)

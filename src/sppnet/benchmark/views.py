@@ -86,7 +86,7 @@ def _network(
     """Create a network of convolutions, pyramid pooling and one linear layer fitted to centre crops."""
     convolutions = prepare(load_backbone(backbone, weights), pick_device("cpu"))
     network = PyramidNetwork(convolutions, len(train.names), NetworkOptions(hidden=())).eval()
-    vectors: list[Tensor] = []
+    rows: list[Tensor] = []
     with torch.inference_mode():
         for item in track(items, "Centre crops", quiet=quiet):
             crop = see(read_image(item.path), "crop", _SIDE, convolutions)
@@ -94,7 +94,7 @@ def _network(
     table = torch.stack(rows)
     scale = 1 / float(table.norm(dim=1).mean())
     targets = one_versus_rest(torch.tensor([item.label for item in items]), len(train.names))
-    svm = fit_linear_svm(features * scale, targets, SvmOptions(C=_C))
+    svm = fit_linear_svm(table * scale, targets, SvmOptions(C=_C))
     layer = network.head[0]
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():
