@@ -36,7 +36,7 @@ def load_backbone(
             run of this package, whose mean and standard deviation are taken too; None takes the bundled
             weights (builtin), those of an installed package (lite0, lite2) or downloads them.
         layers: which layers to give, by the library's names or as ``stride8``, ``stride16``; None takes
-            the network's default: one layer; both of builtin, strides 16 and 32 of lite0 and lite2.
+            the network's default: one layer; both of builtin, strides 8, 16 and 32 of lite0 and lite2.
         seed: for random weights.
 
     Raises:

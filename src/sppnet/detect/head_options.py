@@ -181,7 +181,7 @@ class PostOptions:
     regressions: int = 2
     all_rounds: bool = True
     rescored: bool = True
-    iou_weight: float = 0.75
+    iou_weight: float = 0.5
     calibrated: bool = True
     calibration_images: int = 40
     calibration_per_class: int = 10
