@@ -24,6 +24,9 @@ _SYSTEM_FAULTS = frozenset(
 )
 """Errors of the file system that are no defects of the package."""
 
+_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""How users choose what waiting OpenMP threads do: the standard's variable, GNU's and LLVM's."""
+
 VERBS = {
     "check": "check the installation: packages, device, kernels, optional extras",
     "demo": "fit, evaluate and predict on images from scikit-learn; offline, a few minutes on two cores",
@@ -62,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     verb = words[0]
     _quieten_pillow()
+    _let_idle_threads_sleep()
     try:
         if verb.partition("=")[0] == "--print-completion":
             from sppnet.cli.completion import completion_script
@@ -132,6 +136,16 @@ def _quieten_pillow() -> None:
 
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def _let_idle_threads_sleep() -> None:
+    """Let waiting OpenMP threads sleep instead of spin, unless the user has chosen.
+
+    On busy cores a spinning thread takes the time slice of the thread that it waits for. The OpenMP
+    libraries read the variable when they are loaded, which torch does on import.
+    """
+    if not any(name in os.environ for name in _WAIT_VARIABLES):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def _help() -> str:
