@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sppnet import Detector
-from sppnet.data import layouts, read_detection, recognise, splits
+from sppnet.data import layout_names, read_detection, recognise, splits
 from sppnet.data.formats import FORMATS, Format
 from sppnet.errors import UserError
 from sppnet.export.targets import TARGETS, ExportOptions, find_target
@@ -39,7 +39,7 @@ def test_a_toy_data_format_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "dots.txt").write_text("a.png 1 2 11 12\nb.png 5 5 20 30\n")
     dots = Format("dots", _is_dots, lambda root: (), detection=_read_dots)
     monkeypatch.setattr("sppnet.data.layouts.FORMATS", [dots, *FORMATS])
-    assert layouts()[0] == "dots"
+    assert layout_names()[0] == "dots"
     assert recognise(tmp_path) == "dots"
     assert splits(tmp_path) == ()
     read = read_detection(tmp_path)
@@ -48,7 +48,7 @@ def test_a_toy_data_format_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_formats_have_different_names() -> None:
-    assert len(set(layouts())) == len(layouts())
+    assert len(set(layout_names())) == len(layout_names())
     with pytest.raises(UserError, match="layout: expected one of voc, coco, yolo, folders, got 'dots'"):
         read_detection(".", layout="dots")
 

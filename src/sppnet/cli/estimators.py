@@ -10,4 +10,4 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 """The values of ``--device``."""
 
 Layout = str
-"""A value of ``--format``: one of `sppnet.data.layouts`, checked when the data are read."""
+"""A value of ``--format``: one of `sppnet.data.layout_names`, checked when the data are read."""

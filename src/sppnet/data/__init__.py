@@ -20,7 +20,7 @@ from sppnet.data.images import (
 )
 from sppnet.data.layouts import (
     default_split,
-    layouts,
+    layout_names,
     read_classification,
     read_detection,
     recognise,
@@ -65,7 +65,7 @@ __all__ = [
     "find_images",
     "image_id_of_name",
     "image_size",
-    "layouts",
+    "layout_names",
     "missing",
     "pixels_to_image",
     "read_caltech101",

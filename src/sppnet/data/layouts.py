@@ -23,11 +23,11 @@ _SUPPORTED = (
 )
 
 
-def layouts() -> tuple[str, ...]:
+def layout_names() -> tuple[str, ...]:
     """Return the names of the layouts, in the order in which `recognise` tests them.
 
     Examples:
-        >>> layouts()
+        >>> layout_names()
         ('voc', 'coco', 'yolo', 'folders')
     """
     return tuple(one.name for one in FORMATS)
@@ -80,7 +80,7 @@ def splits(path: PathLike, layout: str | None = None) -> tuple[str, ...]:
 
     Args:
         path: the data set.
-        layout: one of `layouts`; detected automatically when None.
+        layout: one of `layout_names`; detected automatically when None.
 
     Raises:
         UserError: the path is missing, or its layout is unknown.
@@ -107,7 +107,7 @@ def default_split(path: PathLike, purpose: Purpose, layout: str | None = None) -
     Args:
         path: the data set.
         purpose: ``"fit"`` or ``"evaluate"``.
-        layout: one of `layouts`; detected automatically when None.
+        layout: one of `layout_names`; detected automatically when None.
 
     Raises:
         UserError: there is no such split; the message lists the splits.
@@ -192,7 +192,7 @@ def _layout(root: Path, layout: str | None) -> Format:
     name = recognise(root) if layout is None else layout
     found = {one.name: one for one in FORMATS}.get(name)
     if found is None:
-        raise UserError("layout", f"one of {', '.join(layouts())}", repr(layout))
+        raise UserError("layout", f"one of {', '.join(layout_names())}", repr(layout))
     _check_exists(root)
     return found
 
