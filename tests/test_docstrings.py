@@ -29,26 +29,29 @@ def modules_with_examples() -> list[str]:
     return [module_name(path) for path in files if EXAMPLE.search(path.read_text(encoding="utf-8"))]
 
 
-def run_examples(name: str, **known: object) -> doctest.TestResults:
+def run_examples(name: str, folder: Path | None = None, **known: object) -> doctest.TestResults:
     """Run all examples of a module; failures are printed.
 
     Args:
         name: of the module.
+        folder: each docstring gets a folder of its own in it, as the fixture ``tmp_path``.
         known: what examples may use beside the module's own names.
     """
     runner = doctest.DocTestRunner(optionflags=FLAGS)
     finder = doctest.DocTestFinder(exclude_empty=True)
     for found in finder.find(import_module(name), extraglobs={"torch": torch, "np": np, **known}):
+        if folder is not None:
+            own = folder / found.name.rpartition(".")[2]
+            own.mkdir(exist_ok=True)
+            found.globs["getfixture"] = {"tmp_path": own}.__getitem__
         runner.run(found)
     return runner.summarize(verbose=False)
 
 
 @pytest.mark.parametrize("name", modules_with_examples())
-def test_examples_hold(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_examples_hold(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # what an example writes
-    done = run_examples(name, getfixture=request.getfixturevalue)
+    done = run_examples(name, tmp_path)
     assert done.attempted > 0, "no example was found: is the object hidden by a decorator?"
     assert done.failed == 0
 

@@ -10,14 +10,15 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from sppnet.config import parse_toml
 from sppnet.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 2
 """The version of the layout that `sppnet.runs` writes. Format 1, without checksums, is read too."""
@@ -159,6 +160,8 @@ def read_tensors(folder: Path, digest: str) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, damaged or changed.
     """
+    from safetensors.torch import load_file
+
     path = _present_path(folder, TENSORS, digest)
     expected = "the tensors of the run"
     try:

@@ -8,15 +8,17 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import tomli_w
-from torch import Tensor
 
 from sppnet._run_reading import CONFIG, MODEL, TENSORS, digest_of, read_model, self_digest, staged_path
 from sppnet.errors import UserError
 from sppnet.files import is_temporary, remove, rename, write_tensors, write_text
 from sppnet.locks import LOCK
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 METRICS, LOG, REPORT = "metrics.json", "log.jsonl", "report.html"
 _STAGED = re.compile(r"\.run-(?:new|[0-9a-f]{32})\.(?:safetensors|toml)")

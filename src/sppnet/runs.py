@@ -23,9 +23,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
-
-from torch import Tensor
+from typing import TYPE_CHECKING, cast
 
 from sppnet._run_reading import (
     CONFIG,
@@ -42,6 +40,9 @@ from sppnet._run_writing import LOG, METRICS, REPORT, is_left_over, json_text, s
 from sppnet.errors import UserError
 from sppnet.files import append_line, write_text
 from sppnet.locks import locked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "FORMAT",

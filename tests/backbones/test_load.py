@@ -200,7 +200,7 @@ def test_networks_of_one_size_are_refused_in_one_line(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["zf6", "timm:", "torchvision", "random:random:builtin", ""])
 def test_an_unknown_form_lists_the_forms(name: str) -> None:
-    with pytest.raises(UserError, match="builtin, torchvision:NAME, timm:NAME, zf5"):
+    with pytest.raises(UserError, match="builtin, lite0, lite2, torchvision:NAME, timm:NAME, zf5"):
         load_backbone(name)
 
 

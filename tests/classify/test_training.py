@@ -224,7 +224,7 @@ def test_resume_refuses_other_flags_and_folders_without_checkpoint(tmp_path: Pat
     with pytest.raises(UserError, match="train as the run has it"):
         train_words([str(data), "--out", str(tmp_path / "run"), "--resume", "--epochs", "9"])
     (tmp_path / "run" / "checkpoint.safetensors").unlink()
-    with pytest.raises(UserError, match="checkpoint of a run"):
+    with pytest.raises(UserError, match="checkpoint of a training run"):
         train_words([str(data), "--out", str(tmp_path / "run"), "--resume", "--device", "cpu"])
 
 
@@ -269,12 +269,12 @@ def test_resume_goes_on_with_the_same_data_options_and_seed_only(tmp_path: Path)
     classifier().fit(data, folder=run, quiet=True)
     before = run_files(run)
     other = NetworkClassifier(BACKBONE, device="cpu", network=NET, train=TINY, seed=1)
-    for asked, said in ((other, "seed 0, as training began"), (classifier(epochs=3), "train.epochs 2")):
+    for asked, said in ((other, "seed 0, as in the checkpoint"), (classifier(epochs=3), "train.epochs 2")):
         with pytest.raises(UserError, match=said):
             asked.fit(data, folder=run, resume=True, quiet=True)
     image = next((data / "train" / "class0").glob("*.png"))
     image.rename(data / "train" / "class1" / "moved.png")
-    with pytest.raises(UserError, match="the images and labels that training began with"):
+    with pytest.raises(UserError, match="the images and labels of the checkpoint"):
         classifier().fit(data, folder=run, resume=True, quiet=True)
     assert run_files(run) == before
 

@@ -55,11 +55,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["check", "--jsn"], "--jsn"),
         (["check", "more"], "more"),
         (["evaluate"], "RUN"),
-        (["fit", "detect"], "Missing from sppnet fit detect: DATA --out PATH. See"),
+        (["fit", "detect"], "Missing from sppnet fit detect: DATA --out RUN. See"),
         (["evaluate", "run", "data", "--split"], "--split"),
         (
             ["fit", "detect", "data"],
-            "Missing from sppnet fit detect: --out PATH. See sppnet fit detect --help.",
+            "Missing from sppnet fit detect: --out RUN. See sppnet fit detect --help.",
         ),
         (["fit", "detect", "data", "--out", "run", "--seed", "x"], "--seed"),
         (["fit", "detect", "data", "--out", "run", "--device", "tpu"], "tpu"),

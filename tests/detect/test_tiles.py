@@ -48,7 +48,7 @@ def test_ranges(tile: int, overlap: float) -> None:
 
 def test_tiles_need_dense_windows() -> None:
     with pytest.raises(UserError, match=r"options\.tile: expected 0 with proposals from a file"):
-        DetectorOptions(tile=64, proposals=Path("boxes.json")).check()
+        DetectorOptions(tile=64, source="selective-search").check()
 
 
 def test_what_is_left_of_cut_objects() -> None:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import pytest
 import sklearn.base
 import torch
-from sppnet.detect.paper import PaperDetector
 from torch import Tensor
 
 import sppnet
@@ -114,7 +113,7 @@ def test_scores_that_are_not_finite_are_refused() -> None:
         Mean().fit([1.0]).predict(float("nan"))
 
 
-@pytest.mark.parametrize("kind", [Detector, PaperDetector, Classifier, NetworkClassifier])
+@pytest.mark.parametrize("kind", [Detector, Classifier, NetworkClassifier])
 def test_parameters_work_as_in_scikit_learn(kind: type[Estimator[Any]]) -> None:
     estimator = kind(seed=7)
     for name, value in estimator.get_params().items():
@@ -134,8 +133,8 @@ def test_parameters_work_as_in_scikit_learn(kind: type[Estimator[Any]]) -> None:
 
 def test_single_options_equal_those_of_the_dataclass() -> None:
     assert Detector(C=0.5, nms=0.2) == Detector(options=DetectorOptions(C=0.5, nms=0.2))
-    assert Detector().set_params(options__C=0.5) == Detector(C=0.5)
-    assert PaperDetector(svm__C=0.5).options.svm.C == 0.5
+    assert Detector().set_params(options__svm__C=0.5) == Detector(C=0.5)
+    assert Classifier().set_params(options__C=0.5) == Classifier(C=0.5)
     assert NetworkClassifier(hidden=(4,), epochs=2).network == NetworkOptions(hidden=(4,))
     with pytest.raises(UserError, match="Did you mean 'flip_below'"):
         Detector(flip_belov=1)

@@ -16,7 +16,6 @@ from sklearn.utils import estimator_checks
 from sppnet import FeatureExtractor
 from sppnet.backbones import load_backbone, prepare
 from sppnet.detect import DetectorOptions
-from sppnet.detect.fitting import maps_of
 from sppnet.errors import UserError
 from sppnet.features import extract, image_rows, pool_rows
 from sppnet.features.network import pick_device
@@ -64,10 +63,11 @@ def test_values_are_those_that_the_estimators_pool(photos, mode, layers, scales)
 
 def test_boxes_are_pooled_as_the_detector_pools_them(photos, network) -> None:
     options = DetectorOptions(short_side=96)
-    ours = FeatureExtractor(levels=options.levels, scales=(96,), long_side=options.long_side, device="cpu")
-    maps = maps_of(network, as_tensor(photos[0]), options)
+    levels, long_side = options.pool.levels, options.map.long_side
+    ours = FeatureExtractor(levels=levels, scales=(96,), long_side=long_side, device="cpu")
+    maps = extract(network, as_tensor(photos[0]), options.map.sides, long_side=long_side)
     boxes = Boxes(torch.tensor(BOXES), ImageSize(61, 97)).clip()
-    expected = pool_rows(maps, boxes, options.levels).numpy()
+    expected = pool_rows(maps, boxes, levels).numpy()
     for given in (BOXES, np.array(BOXES), torch.tensor(BOXES, dtype=torch.float64)):
         np.testing.assert_array_equal(ours.boxes(photos[0], given), expected)
     assert expected.shape[1] == ours.n_features_box_

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sppnet.detect.paper import PaperDetector, PaperOptions
 
 from sppnet.classify import Classifier, ClassifierOptions, NetworkClassifier, NetworkOptions, TrainOptions
 from sppnet.data import write_voc
@@ -59,9 +58,16 @@ def make_estimators(data: TinyData) -> dict[str, Estimator[Any]]:
     boxes = DetectorOptions(
         short_side=0, levels=(2, 1), windows=60, shapes=2, mining_rounds=0, rows=200, iou_head=8, flip_below=0
     )
-    paper = PaperOptions(scales=(SIDE,), levels=(2, 1))
-    tune = {"finetune__lengths": (2,), "finetune__rates": (1e-3,), "finetune__width": 8}
-    dense = {"windows__source": "dense", "windows__most": 60, "score_above": -10.0}
+    paper = DetectorOptions.paper(
+        scales=(SIDE,),
+        levels=(2, 1),
+        source="dense",
+        windows=60,
+        score_above=-10.0,
+        lengths=(2,),
+        rates=(1e-3,),
+        width=8,
+    )
     net = NetworkOptions(pyramid=(2, 1), hidden=(8,), start="he")
     train = TrainOptions(short_side=SIDE, crop=36, epochs=1, batch=4, drops=())
     made: list[tuple[str, Estimator[Any], Path]] = [
@@ -71,10 +77,10 @@ def make_estimators(data: TinyData) -> dict[str, Estimator[Any]]:
             Detector(BACKBONE, device="cpu", options=boxes, iou_head=0),
             data.boxes,
         ),
-        ("paper", PaperDetector(BACKBONE, device="cpu", options=paper, **dense, **tune), data.boxes),
+        ("paper", Detector(BACKBONE, device="cpu", options=paper), data.boxes),
         (
             "paper on pooled rows",
-            PaperDetector(BACKBONE, device="cpu", options=paper, **dense, features="pool"),
+            Detector(BACKBONE, device="cpu", options=paper, features="pool"),
             data.boxes,
         ),
         (

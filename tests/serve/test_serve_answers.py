@@ -63,7 +63,7 @@ def test_features_equal_those_pooled_directly(client: TestClient, detector: Dete
     image = pixels(40)[0]
     boxes = [[0, 0, 30, 30], [10.5, 4, 60, 50.25]]
     tensor = torch.from_numpy(image).permute(2, 0, 1).float() / 255
-    maps = extract(detector.network_, tensor, (96,), long_side=detector.options.long_side)
+    maps = extract(detector.network_, tensor, (96,), long_side=detector.options.map.long_side)
     files = {"files": ("a.png", encoded(Image.fromarray(image)))}
     whole = client.post("/features", files=files).json()["results"][0]
     assert whole["shape"] == [1, client.get("/model").json()["features"]["length"]]

@@ -77,7 +77,7 @@ class Training:
             other: the requested training.
             path: the checkpoint of this training, for messages.
         """
-        hint = "Use the matches as before, or train without resume."
+        hint = "Use the options and data of the checkpoint, or train without resume."
         own, others = _flat(self.config), _flat(other.config)
         for name in sorted(own.keys() | others.keys()):
             if own.get(name) != others.get(name):

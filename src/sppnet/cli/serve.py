@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -36,6 +37,7 @@ class ServeFlags:
         device: where to compute.
         access_log: write a line per request on stdout, without its content.
         config: defaults of the flags.
+        json: print one JSON document with the address on stdout when the server listens.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -52,6 +54,7 @@ class ServeFlags:
     device: Device = "auto"
     access_log: bool = False
     config: ConfigFile = None
+    json: bool = False
 
 
 def run(words: list[str]) -> int:
@@ -77,6 +80,8 @@ def run(words: list[str]) -> int:
 
     def say(url: str) -> None:
         print(f"Serving {flags.run} at {url}", file=sys.stderr, flush=True)
+        if flags.json:
+            print(json.dumps({"run": str(flags.run), "url": url}), flush=True)
 
     serve(app, flags.host, flags.port, access_log=flags.access_log, grace=flags.grace, started=say)
     return 0

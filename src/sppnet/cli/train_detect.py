@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sppnet.cli.fit_detect import fit_detect
+from sppnet.cli.fit_detect import FitDetect, fit_detect
 
-__all__ = ["run"]
+__all__ = ["FitDetect", "run"]
 
 
 def run(words: list[str]) -> int:

@@ -265,7 +265,7 @@ class PredictionsError(UserError):
     Examples:
         >>> bad = FailedPrediction("a.jpg", UserError("a.jpg", "an image", "no such file"))
         >>> PredictionsError([bad]).got
-        '1 of 1 that cannot: a.jpg: expected an image, got no such file'
+        '1 of 1 that cannot be read: a.jpg: expected an image, got no such file'
     """
 
     def __init__(self, results: Sequence[object]) -> None:
@@ -274,6 +274,6 @@ class PredictionsError(UserError):
         listed = "; ".join(str(result.error) for result in failed[:_LISTED])
         if len(failed) > _LISTED:
             listed += f"; and {len(failed) - _LISTED} more"
-        got = f"{len(failed)} of {len(results)} that cannot: {listed}"
+        got = f"{len(failed)} of {len(results)} that cannot be read: {listed}"
         hint = "The error's `results` has the others; predict_iter yields them one by one."
         super().__init__("sources", "images that can be read", got, hint)

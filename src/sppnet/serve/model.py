@@ -42,13 +42,11 @@ class Served:
     def __init__(self, estimator: Estimator[Any]) -> None:
         self.estimator = estimator
         self.backbone = _backbone(estimator)
-        options = getattr(estimator, "options", None) or getattr(estimator, "train", None)
-        side = getattr(options, "short_side", None)
-        if side is None:
-            side = min((s for s in getattr(options, "scales", None) or () if s), default=_SHORT_SIDE)
-        self.short_side = int(side)
-        self.long_side = int(getattr(options, "long_side", _LONG_SIDE))
-        self.levels = tuple(getattr(options, "levels", LEVELS))
+        options = {name.rpartition("__")[2]: value for name, value in estimator.get_params().items()}
+        scales = [side for side in options.get("scales") or () if side]
+        self.short_side = min(scales) if scales else int(options.get("short_side", _SHORT_SIDE))
+        self.long_side = int(options.get("long_side") or _LONG_SIDE)
+        self.levels = tuple(options.get("levels") or options.get("pyramid") or LEVELS)
 
     def describe(self) -> dict[str, object]:
         """Kind, class names and the features' geometry, in JSON's types."""
