@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from sppnet.detect.paper import PaperDetector, PaperOptions
 
 from sppnet.classify import Classifier, ClassifierOptions, NetworkClassifier, NetworkOptions, TrainOptions
 from sppnet.data import write_voc
 from sppnet.detect import Detector, DetectorOptions
-from sppnet.detect.paper import PaperDetector, PaperOptions
 from sppnet.estimators import Estimator
 from sppnet.files import make_folder
 from sppnet.structures import Boxes, GroundTruth, ImageSize

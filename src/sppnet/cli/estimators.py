@@ -9,5 +9,5 @@ __all__ = ["Device", "Layout"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 """The values of ``--device``."""
 
-Layout = Literal["voc", "coco", "yolo", "folders"]
-"""The values of ``--format``."""
+Layout = str
+"""A value of ``--format``: one of `sppnet.data.layout_names`, checked when the data are read."""

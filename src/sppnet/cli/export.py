@@ -25,7 +25,7 @@ class ExportFlags:
         out: file to write, ending in .onnx, or in .pt2 with --format torch.
         part: the whole estimator, the features of a whole image, or the features of given boxes.
         precision: precision of the network.
-        format: ONNX, or a program of torch.export.
+        format: onnx, or torch for a program of torch.export.
         calibration: folder of images that set the ranges of int8; at most 100 are used.
         data: labelled images on which the exported model is compared with the run.
         split: split of the data; the test or validation split when left out.
@@ -36,7 +36,7 @@ class ExportFlags:
     out: OutFile
     part: Literal["all", "features", "box-features"] = "all"
     precision: Literal["float32", "float16", "int8"] = "float32"
-    format: Literal["onnx", "torch"] = "onnx"
+    format: str = "onnx"
     calibration: InputFolder = None
     data: OptionalDataPath = None
     split: str | None = None
@@ -54,21 +54,15 @@ def run(words: list[str]) -> int:
     with opened_screen(json=flags.json) as screen:
         from sppnet.data import find_images
         from sppnet.estimators import load
-        from sppnet.export import evaluate_export, export_estimator, export_program
+        from sppnet.export import evaluate_export
+        from sppnet.export.targets import ExportOptions, find_target
 
+        target = find_target(flags.format)
         estimator = load(flags.run, "cpu")
-        if flags.format == "torch":
-            path = export_program(estimator, flags.out, part=flags.part)
-        else:
-            images = [] if flags.calibration is None else find_images([flags.calibration])
-            step = max(1, len(images) // _CALIBRATION_IMAGES)
-            path = export_estimator(
-                estimator,
-                flags.out,
-                part=flags.part,
-                precision=flags.precision,
-                calibration=images[::step][:_CALIBRATION_IMAGES],
-            )
+        images = [] if flags.calibration is None else find_images([flags.calibration])
+        step = max(1, len(images) // _CALIBRATION_IMAGES)
+        options = ExportOptions(flags.part, flags.precision, images[::step][:_CALIBRATION_IMAGES])
+        path = target(estimator, flags.out, options)
         measured = {} if flags.data is None else evaluate_export(estimator, path, flags.data, flags.split)
         screen.say(f"Written: {path}, {path.stat().st_size / 2**20:.1f} MB")
         if measured:

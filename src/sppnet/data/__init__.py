@@ -19,9 +19,8 @@ from sppnet.data.images import (
     stable_source,
 )
 from sppnet.data.layouts import (
-    LAYOUTS,
-    Layout,
     default_split,
+    layout_names,
     read_classification,
     read_detection,
     recognise,
@@ -51,8 +50,6 @@ __all__ = [
     "Division",
     "hold_out",
     "FittedOn",
-    "LAYOUTS",
-    "Layout",
     "IMAGE_ENDINGS",
     "PREDICTION_FORMATS",
     "ImageSource",
@@ -68,6 +65,7 @@ __all__ = [
     "find_images",
     "image_id_of_name",
     "image_size",
+    "layout_names",
     "missing",
     "pixels_to_image",
     "read_caltech101",

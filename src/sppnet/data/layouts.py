@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
-from sppnet.data.coco import coco_splits, is_coco, read_coco
-from sppnet.data.folders import folder_splits, is_folders, read_folders
+from sppnet.data.formats import FORMATS, Format
 from sppnet.data.guesses import check_class_folders, foreign_format
 from sppnet.data.images import images_under
 from sppnet.data.splits import Purpose, choose_split, pick_split
-from sppnet.data.voc import is_voc, read_voc, voc_splits
-from sppnet.data.yolo import is_yolo, read_yolo, yolo_splits
 from sppnet.errors import UserError
 from sppnet.inputs.paths import is_file, is_folder
 from sppnet.inputs.text import reading
 from sppnet.structures import ClassificationSet, DetectionSet
-
-Layout: TypeAlias = Literal["voc", "coco", "yolo", "folders"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-"""The layouts, in the order in which `recognise` tests them."""
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -30,7 +23,17 @@ _SUPPORTED = (
 )
 
 
-def recognise(path: PathLike) -> Layout:
+def layout_names() -> tuple[str, ...]:
+    """Return the names of the layouts, in the order in which `recognise` tests them.
+
+    Examples:
+        >>> layout_names()
+        ('voc', 'coco', 'yolo', 'folders')
+    """
+    return tuple(one.name for one in FORMATS)
+
+
+def recognise(path: PathLike) -> str:
     """Detect the layout of a labelled folder or of a YOLO yaml.
 
     Class folders are tested last. They may have no label files next to the images, and no names such as
@@ -52,23 +55,22 @@ def recognise(path: PathLike) -> Layout:
     _check_exists(root)
     with reading(root):
         if is_file(root):
-            if is_yolo(root):
-                return "yolo"
-            raise UserError(root, "a folder of labelled images", "a file")
+            found = next((one for one in _with_boxes() if one.recognise(root)), None)
+            if found is None:
+                raise UserError(root, "a folder of labelled images", "a file")
+            return found.name
         if not any(root.iterdir()):
             raise UserError(root, "a folder of labelled images", "an empty folder")
-        if is_voc(root):
-            return "voc"
-        if is_coco(root):
-            return "coco"
-        if is_yolo(root):
-            return "yolo"
+        for one in _with_boxes():
+            if one.recognise(root):
+                return one.name
         other = foreign_format(root)
         if other is not None:
             raise UserError(root, _SUPPORTED, other, "Convert it to COCO.")
-        if is_folders(root):
-            check_class_folders(root)
-            return "folders"
+        for one in FORMATS:
+            if one.classification is not None and one.recognise(root):
+                check_class_folders(root)
+                return one.name
         got = "images without labels" if images_under(root) else "none of these"
         raise UserError(root, _SUPPORTED, got)
 
@@ -78,7 +80,7 @@ def splits(path: PathLike, layout: str | None = None) -> tuple[str, ...]:
 
     Args:
         path: the data set.
-        layout: one of `LAYOUTS`; detected automatically when None.
+        layout: one of `layout_names`; detected automatically when None.
 
     Raises:
         UserError: the path is missing, or its layout is unknown.
@@ -93,15 +95,7 @@ def splits(path: PathLike, layout: str | None = None) -> tuple[str, ...]:
     root = Path(path)
     found = _layout(root, layout)
     with reading(root):
-        match found:
-            case "voc":
-                return voc_splits(root)
-            case "coco":
-                return coco_splits(root)
-            case "yolo":
-                return yolo_splits(root)
-            case "folders":
-                return folder_splits(root)
+        return found.splits(root)
 
 
 def default_split(path: PathLike, purpose: Purpose, layout: str | None = None) -> str:
@@ -113,7 +107,7 @@ def default_split(path: PathLike, purpose: Purpose, layout: str | None = None) -
     Args:
         path: the data set.
         purpose: ``"fit"`` or ``"evaluate"``.
-        layout: one of `LAYOUTS`; detected automatically when None.
+        layout: one of `layout_names`; detected automatically when None.
 
     Raises:
         UserError: there is no such split; the message lists the splits.
@@ -148,18 +142,12 @@ def read_detection(path: PathLike, split: str | None = None, layout: str | None 
     """
     root = Path(path)
     found = _layout(root, layout)
-    if found == "folders":
+    if found.detection is None:
         expected = "images with boxes in VOC, COCO or YOLO layout"
         raise UserError(root, expected, "class folders", "They are for classification.")
     name = _split(root, split, found)
     with reading(root):
-        match found:
-            case "voc":
-                read = read_voc(root, name)
-            case "coco":
-                read = read_coco(root, name)
-            case "yolo":
-                read = read_yolo(root, name)
+        read = found.detection(root, name)
     if not read.items:
         raise UserError(root, f"images in {_described(name)}", "none")
     return read
@@ -186,23 +174,27 @@ def read_classification(
     """
     root = Path(path)
     found = _layout(root, layout)
-    if found != "folders":
-        raise UserError(root, "a folder of images per class", f"boxes in {found.upper()} layout")
+    if found.classification is None:
+        raise UserError(root, "a folder of images per class", f"boxes in {found.name.upper()} layout")
     name = _split(root, split, found)
     with reading(root):
-        read = read_folders(root, name)
+        read = found.classification(root, name)
     if not read.items:
         raise UserError(root, f"images in {_described(name)}", "none")
     return read
 
 
-def _layout(root: Path, layout: str | None) -> Layout:
-    if layout is None:
-        return recognise(root)
-    if layout not in LAYOUTS:
-        raise UserError("layout", f"one of {', '.join(LAYOUTS)}", repr(layout))
+def _with_boxes() -> list[Format]:
+    return [one for one in FORMATS if one.detection is not None]
+
+
+def _layout(root: Path, layout: str | None) -> Format:
+    name = recognise(root) if layout is None else layout
+    found = {one.name: one for one in FORMATS}.get(name)
+    if found is None:
+        raise UserError("layout", f"one of {', '.join(layout_names())}", repr(layout))
     _check_exists(root)
-    return layout
+    return found
 
 
 def _check_exists(root: Path) -> None:
@@ -210,10 +202,10 @@ def _check_exists(root: Path) -> None:
         raise UserError(str(root)[:300], "a folder of labelled images", "no such folder")
 
 
-def _split(root: Path, split: str | None, layout: Layout) -> str:
+def _split(root: Path, split: str | None, layout: Format) -> str:
     if split is None:
-        return default_split(root, "fit", layout)
-    return pick_split(root, split, splits(root, layout))
+        return default_split(root, "fit", layout.name)
+    return pick_split(root, split, splits(root, layout.name))
 
 
 def _described(split: str) -> str:

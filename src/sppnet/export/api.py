@@ -16,6 +16,7 @@ from sppnet.errors import UserError
 from sppnet.export.models import box_feature_model, classifier_model, detector_model, feature_model
 from sppnet.export.network import Precision, export_network
 from sppnet.export.parts import DetectorParts, FeatureParts, estimator_parts
+from sppnet.export.targets import ExportOptions
 from sppnet.features import resize, resized_size
 from sppnet.files import make_folder, write_bytes
 from sppnet.structures import ImageSize
@@ -76,6 +77,17 @@ def export_estimator(
     else:
         model = classifier_model(parts, network)
     return _write(model, target, precision)
+
+
+def onnx_target(estimator: object, path: Path, options: ExportOptions) -> Path:
+    """Write an ONNX file; see `sppnet.export.targets.Target`."""
+    return export_estimator(
+        estimator,
+        path,
+        part=options.part,
+        precision=options.precision,
+        calibration=options.calibration,
+    )
 
 
 def export_features(

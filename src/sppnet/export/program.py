@@ -14,6 +14,7 @@ from torch.nn import functional
 from sppnet.backbones import Backbone, prepare
 from sppnet.errors import UserError
 from sppnet.export.parts import ClassifierParts, FeatureParts, estimator_parts
+from sppnet.export.targets import ExportOptions
 from sppnet.files import make_folder, write_bytes
 
 # Symbolic heights and widths are not int for a type checker.
@@ -71,6 +72,13 @@ def export_program(estimator: object, path: str | os.PathLike[str], *, part: str
     make_folder(target.parent)
     write_bytes(target, content.getvalue())
     return target
+
+
+def torch_target(estimator: object, path: Path, options: ExportOptions) -> Path:
+    """Write a `torch.export` program; see `sppnet.export.targets.Target`."""
+    if options.precision != "float32":
+        raise UserError("precision", "float32 for a program of torch.export", repr(options.precision))
+    return export_program(estimator, path, part=options.part)
 
 
 class _Features(nn.Module):
