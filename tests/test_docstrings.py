@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,10 @@ def modules_with_examples() -> list[str]:
     return [module_name(path) for path in files if EXAMPLE.search(path.read_text(encoding="utf-8"))]
 
 
+def _fixture(folder: Path, request: Any, name: str) -> object:
+    return folder if name == "tmp_path" else request.getfixturevalue(name)
+
+
 def run_examples(name: str, folder: Path | None = None, **known: object) -> doctest.TestResults:
     """Run all examples of a module; failures are printed.
 
@@ -43,15 +49,17 @@ def run_examples(name: str, folder: Path | None = None, **known: object) -> doct
         if folder is not None:
             own = folder / found.name.rpartition(".")[2]
             own.mkdir(exist_ok=True)
-            found.globs["getfixture"] = {"tmp_path": own}.__getitem__
+            found.globs["getfixture"] = functools.partial(_fixture, own, known["request"])
         runner.run(found)
     return runner.summarize(verbose=False)
 
 
 @pytest.mark.parametrize("name", modules_with_examples())
-def test_examples_hold(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_hold(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)  # what an example writes
-    done = run_examples(name, tmp_path)
+    done = run_examples(name, tmp_path, request=request)
     assert done.attempted > 0, "no example was found: is the object hidden by a decorator?"
     assert done.failed == 0
 
