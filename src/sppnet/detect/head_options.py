@@ -37,7 +37,7 @@ class IouHeadOptions:
     jitter_stretch: float = 1.0
     placed_iou: float = 0.4
     largest_delta: float = 5.0
-    order_weight: float = 0.3
+    order_weight: float = 0.0
 
     def check(self) -> None:
         """Raise `UserError` for the first value out of its range."""
@@ -179,14 +179,14 @@ class PostOptions:
     best: int = 8000
     candidates: int = 400
     regressions: int = 2
-    all_rounds: bool = True
+    all_rounds: bool = False
     rescored: bool = True
     iou_weight: float = 0.5
     calibrated: bool = True
     calibration_images: int = 40
     calibration_per_class: int = 10
     nms: float = 0.4
-    vote: float = 0.65
+    vote: float = 0.6
     per_class: int = 100
     threshold: float = 0.5
     same_box: float = 0.6
