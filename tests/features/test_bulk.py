@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -245,7 +246,17 @@ def test_no_image_at_all_is_an_empty_file(extractor, images, tmp_path: Path) -> 
     assert len(result.failures) == 1
 
 
-def extract_in_child(images: list[Path], out: Path) -> None:
+def extract_in_child(images: list[Path], out: Path, last: int) -> None:
+    """Extract, and kill the process by SIGKILL when a part up to image ``last`` is on disk."""
+    real = os.replace
+
+    def replace(source: os.PathLike[str], target: os.PathLike[str]) -> None:
+        real(source, target)
+        path = Path(target)
+        if path.suffix == ".safetensors" and int(path.stem) >= last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace
     ours = FeatureExtractor(layers=("stride8",), levels=(2, 1), device="cpu")
     write_features(ours, images, out, checkpoint_seconds=0.05, quiet=True)
 
@@ -257,15 +268,11 @@ def test_killed_three_times_it_ends_the_same(extractor, count, tmp_path: Path) -
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sppnet.features.bulk", "sppnet.features.extractor"])
     out = tmp_path / "killed" / "f.npy"
-    parts = out.with_name("f.npy.parts")
     for share in (0.2, 0.4, 0.6):
-        child = context.Process(target=extract_in_child, args=(images, out))
+        child = context.Process(target=extract_in_child, args=(images, out, int(share * count)))
         child.start()
-        while not any(int(path.stem) >= share * count for path in parts.glob("*.safetensors")):
-            child.join(0.01)
-            assert child.exitcode is None
-        child.kill()
         child.join()
+        assert child.exitcode == -signal.SIGKILL
         assert not out.exists()
     write_features(extractor, images, out, quiet=True)
     (tmp_path / "whole").mkdir()
