@@ -159,10 +159,10 @@ def targets() -> dict[str, Target]:
     inet = {"train/n01/1.png": PNG, "train/n02/2.png": PNG, "val/x.png": PNG, "val/y.png": PNG}
     truth = {"ILSVRC2012_validation_ground_truth.txt": b"2\n1\n"}
     pair = {"a.png": PNG, "b.png": PNG}
-    pictures = {f"JPEGImages/{name}": content for name, content in pair.items()}
+    photos = {f"JPEGImages/{name}": content for name, content in pair.items()}
     return {
-        "voc": Target({**voc, **lists, **pictures}, detection("voc")),
-        "voc-labels": Target({**voc, **pictures, "ImageSets/Main/cat_train.txt": b"a 1\nb -1\n"}, voc_labels),
+        "voc": Target({**voc, **lists, **photos}, detection("voc")),
+        "voc-labels": Target({**voc, **photos, "ImageSets/Main/cat_train.txt": b"a 1\nb -1\n"}, voc_labels),
         "voc-flat": Target({**pair, "a.xml": XML.format("a").encode()}, detection(None)),
         "coco": Target(
             {"annotations/instances_train.json": coco(), "train/a.png": PNG, "train/b.png": PNG},

@@ -92,8 +92,8 @@ def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pre
         fill(net, read_weights(weights), weights)
     elif pretrained:
         if config is None or not config.hf_hub_id:
-            todo = "Pass local weights with --weights FILE.safetensors"
-            raise UserError(where, "published weights", "none", todo)
+            hint = "Pass local weights with --weights FILE.safetensors"
+            raise UserError(where, "published weights", "none", hint)
         path = download(str(config.hf_hub_id), where)
         fill(net, read_weights(path), path)
     return Made(TimmTrunk(net, order), tuple(str(infos[i]["module"]) for i in wanted), mean, std)

@@ -265,5 +265,5 @@ def download(repository: str, name: str) -> Path:
     except Exception as error:  # the HTTP client's own classes, which change between versions
         first_line = (str(error).strip().splitlines() or [""])[0]
         got = f"{type(error).__name__} ({first_line})"
-        todo = "Pass local weights with --weights FILE.safetensors, or take --backbone builtin"
-        raise UserError(name, f"its weights from huggingface.co/{repository}", got, todo) from error
+        hint = "Pass local weights with --weights FILE.safetensors, or take --backbone builtin"
+        raise UserError(name, f"its weights from huggingface.co/{repository}", got, hint) from error

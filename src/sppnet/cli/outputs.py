@@ -70,8 +70,8 @@ class PredictionFolder:
         taken = {Path(str(line.get("drawn", ""))).name for line in self._lines.values()}
         # What is left of ours has no result: a killed call wrote it last.
         taken |= {name for name in _names_in(self.out) if name not in taken and not self._is_ours(name)}
-        todo = [path for path in paths if self.kept(path) is None]
-        self.drawn = free_names(todo, taken)
+        pending = [path for path in paths if self.kept(path) is None]
+        self.drawn = free_names(pending, taken)
 
     def write(self, name: str, content: bytes) -> Path:
         """Write a file of ours; its mark comes first, so that it is known however the process ends."""
@@ -102,8 +102,8 @@ class PredictionFolder:
             return
         differ = [name for name in wanted if found.get(name) != wanted[name]]
         got = "those of another " + ", ".join(differ or ["version"])
-        todo = "Name another folder with --out, or pass --restart to replace them"
-        raise UserError(self.out, "predictions of the same run and options", got, todo)
+        hint = "Name another folder with --out, or pass --restart to replace them"
+        raise UserError(self.out, "predictions of the same run and options", got, hint)
 
     def _read_lines(self) -> dict[str, dict[str, Any]]:
         """The lines of images that are as they were and were predicted; others are taken out of the file."""

@@ -33,7 +33,7 @@ __all__ = [
     "check_sources",
 ]
 
-_TODO = "Name a folder that `sppnet fit` wrote."
+_HINT = "Name a folder that `sppnet fit` wrote."
 
 
 def check_run_path(run: Path) -> None:
@@ -44,11 +44,11 @@ def check_run_path(run: Path) -> None:
     """
     try:
         if not run.exists():
-            raise UserError(run, "a run", "no such folder", _TODO)
+            raise UserError(run, "a run", "no such folder", _HINT)
         if not run.is_dir():
-            raise UserError(run, "a run, which is a folder", "a file", _TODO)
+            raise UserError(run, "a run, which is a folder", "a file", _HINT)
         if not (run / "model.json").exists():
-            raise UserError(run, "a run", "a folder without model.json", _TODO)
+            raise UserError(run, "a run", "a folder without model.json", _HINT)
     except (OSError, ValueError) as error:
         _reraise(run, "a run", error)
 

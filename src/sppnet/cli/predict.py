@@ -149,13 +149,13 @@ def predict_images(
     from sppnet.estimators import FailedPrediction
 
     folder.name_drawings(images)
-    todo = [path for path in images if folder.kept(path) is None]
-    if len(todo) < len(images):
-        print(f"sppnet: {len(images) - len(todo)} of {len(images)} images were done", file=sys.stderr)
+    pending = [path for path in images if folder.kept(path) is None]
+    if len(pending) < len(images):
+        print(f"sppnet: {len(images) - len(pending)} of {len(images)} images were done", file=sys.stderr)
     failed: dict[Path, UserError] = {}
-    results = estimator.predict_iter(todo, threshold=threshold)
-    found = track(results, "images", len(todo), quiet=len(todo) < 2)
-    for path, result in zip(todo, found, strict=True):
+    results = estimator.predict_iter(pending, threshold=threshold)
+    found = track(results, "images", len(pending), quiet=len(pending) < 2)
+    for path, result in zip(pending, found, strict=True):
         error = result.error
         if not isinstance(result, FailedPrediction):
             name = folder.drawn[path]

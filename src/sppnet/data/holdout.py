@@ -179,8 +179,8 @@ def usable_images(dataset: AnySet, *, skip_bad: bool) -> AnySet:
         return drop_items(dataset, [path for path, _ in damaged])
     listed = "; ".join(f"{path}: {reason}" for path, reason in damaged)
     count = f"{len(damaged)} of {plural(len(dataset.items), 'image')} damaged: {listed}"
-    todo = "Replace or remove them, or leave them out with skip_bad (--skip-bad)."
-    raise UserError(dataset.root, "images that can be decoded", count, todo)
+    hint = "Replace or remove them, or leave them out with skip_bad (--skip-bad)."
+    raise UserError(dataset.root, "images that can be decoded", count, hint)
 
 
 def images_to_fit(dataset: AnySet, share: float, seed: int) -> tuple[AnySet, FittedOn]:

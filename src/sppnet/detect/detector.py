@@ -204,8 +204,8 @@ class Detector(Estimator[DetectionResult]):
     def _windows(self, source: ImageSource, store: StageStore | None) -> ImageWindows:
         file = self.options.window.proposals
         if file is not None and not self.proposals_.table:
-            todo = "Restore it: this run has no proposals of its own"
-            raise UserError(file, "the file of proposals of this run", "no such file", todo)
+            hint = "Restore it: this run has no proposals of its own"
+            raise UserError(file, "the file of proposals of this run", "no such file", hint)
         image = image_of(source, keyed=store is not None)
         return ImageWindows([image], self.proposals_, self.options.window, store)
 
@@ -311,6 +311,6 @@ class Detector(Estimator[DetectionResult]):
             return options
         if given.levels is not None and given.levels != options.pool.levels:
             wanted = f"the levels {given.levels} that fc6 in {given.path} was trained with"
-            todo = "Pass these levels, or random_start to take the convolutions alone."
-            raise UserError("options.levels", wanted, options.pool.levels, todo)
+            hint = "Pass these levels, or random_start to take the convolutions alone."
+            raise UserError("options.levels", wanted, options.pool.levels, hint)
         return options.replace(fc_weights=given.path)

@@ -133,8 +133,8 @@ class MapSource:
         largest = max(sizes, key=lambda size: size.area)
         if limit is None and largest.area > options.largest:
             wanted = f"at most {options.largest} pixels after resizing (options.largest)"
-            todo = "Allow more, or take smaller scales; a silent cap would change the results."
-            raise UserError(image.path or "source", wanted, f"{largest.area}", todo)
+            hint = "Allow more, or take smaller scales; a silent cap would change the results."
+            raise UserError(image.path or "source", wanted, f"{largest.area}", hint)
         return extract(
             self.network,
             image.read_for(largest),

@@ -102,8 +102,8 @@ def write_features(
         elif store.exists():
             store.check()
         elif any(path.exists() for path in (files.data, files.job)) and not files.hold(job):
-            todo = "Choose another name, or give overwrite to replace it."
-            raise UserError(target, "a new file, or the one of the same job", "another", todo)
+            hint = "Choose another name, or give overwrite to replace it."
+            raise UserError(target, "a new file, or the one of the same job", "another", hint)
         if not files.hold(job) or overwrite:
             store.open()
             _fill(store, extractor, images, boxes, checkpoint_seconds, quiet=quiet)

@@ -24,7 +24,7 @@ def _axis(grid: Grid, count: int, original: int) -> CellAxis:
 
 
 def cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
-    """The cells of a map that belong to each box: those whose centres lie in it (paper section 3.3).
+    """The cells of a map that belong to each box: those whose centres lie in it (appendix A).
 
     A centre on the left or top edge lies in the box, one on the right or bottom edge does not, so that
     boxes that share an edge share no cell. Where an axis has no centre inside, it gets the one cell
@@ -53,7 +53,7 @@ def cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
 
 
 def choose_scale(boxes: Boxes, maps: Sequence[FeatureMap], target_area: float = TARGET_AREA) -> Tensor:
-    """The scale at which each box's area comes nearest to a target (paper section 3.2).
+    """The scale at which each box's area comes nearest to a target (section 4.1).
 
     Args:
         boxes: on the image.

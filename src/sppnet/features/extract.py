@@ -45,7 +45,7 @@ def _nearest(numerator: int, denominator: int) -> int:
 def resize(images: Tensor, size: ImageSize, *, antialias: bool = False) -> Tensor:
     """Bilinear resizing of ``[B, 3, H, W]``; with ``antialias``, shrinking averages what it skips.
 
-    The paper's code does not antialias (paper section 3.2).
+    The released code does not antialias (SPP_net release, spp_features_convX.m).
     """
     if images.shape[2:] == (size.height, size.width):
         return images

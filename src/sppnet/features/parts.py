@@ -94,10 +94,10 @@ class PartStore:
             same = False
         if not same:
             wanted = "the parts of the same job: options, weights, images and boxes as before"
-            todo = (
+            hint = (
                 "Repeat the call that was interrupted, choose another name, or give overwrite to start over."
             )
-            raise UserError(self.folder, wanted, "those of another", todo)
+            raise UserError(self.folder, wanted, "those of another", hint)
 
     def clear(self) -> None:
         """Remove the folder with all parts."""

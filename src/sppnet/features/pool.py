@@ -178,7 +178,7 @@ def iter_rows(
 def image_rows(
     maps: FeatureMaps, levels: Sequence[int] = LEVELS, mode: Mode = "max", *, normalise: bool = False
 ) -> Tensor:
-    """The full-image view: one row a scale, the pyramid of the whole map (paper section 2).
+    """The full-image view: one feature vector per scale, the pyramid of the whole map (section 3.1.4).
 
     Args:
         maps: of one image.

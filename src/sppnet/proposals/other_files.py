@@ -22,7 +22,8 @@ def mat_rows(file: Path) -> Iterator[tuple[str, str, list[list[float]]]]:
     """The boxes of the .mat files that came with R-CNN and SPP-net.
 
     They hold ``images``, names without ending, and ``boxes``, a matrix ``[n, 4]`` for each of them, whose
-    columns are y0, x0, y1, x1 in pixels counted from 1, the last one inside (paper section 3.1).
+    columns are y0, x0, y1, x1 in pixels counted from 1, the last one inside
+    (SPP_net release, selective_search_boxes.m).
 
     Yields:
         Where an entry is, its image and its boxes with continuous edges.
