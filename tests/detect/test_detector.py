@@ -8,10 +8,7 @@ from PIL import Image
 from shape_images import NAMES, OPTIONS, image
 
 from sppnet.data import read_detection, read_image, read_pixels, write_voc
-from sppnet.detect import Detector, DetectorOptions, PostOptions
-from sppnet.detect.fitting import pooled_source
-from sppnet.detect.images import image_of
-from sppnet.detect.postprocess import refined
+from sppnet.detect import Detector, DetectorOptions
 from sppnet.errors import UserError
 from sppnet.evaluate import detection_metrics
 from sppnet.features import extract
@@ -69,23 +66,6 @@ def test_two_fits_are_equal(detector, shapes_set):
     again = Detector(device="cpu", options=OPTIONS).fit(shapes_set, quiet=True)
     torch.testing.assert_close(again.heads_.svm.weight, detector.heads_.svm.weight)
     torch.testing.assert_close(again.heads_.calibration, detector.heads_.calibration)
-
-
-def test_boxes_of_all_refinements_compete(detector, shapes_set):
-    item = read_detection(shapes_set, "val").items[0]
-    windows = detector.proposals_.boxes(item.truth.boxes.size)
-    source = pooled_source(detector.network_, [image_of(item.path)], [windows], detector.options, None)
-
-    def boxes_after(regressions, all_rounds):
-        post = PostOptions(regressions=regressions, all_rounds=all_rounds)
-        return refined(source, source, (0, 0), detector.heads_, post)
-
-    joined = boxes_after(2, all_rounds=True)
-    rounds = [boxes_after(count, all_rounds=False) for count in (1, 2)]
-    assert len(rounds[0][0]) > 0
-    torch.testing.assert_close(joined[0].xyxy, torch.cat([boxes.xyxy for boxes, _, _ in rounds]))
-    for found, parts in zip(joined[1:], list(zip(*rounds, strict=True))[1:], strict=True):
-        torch.testing.assert_close(found, torch.cat(parts))
 
 
 def test_every_kind_of_source(detector, shapes_set):

@@ -8,7 +8,7 @@ from sppnet.backbones import load_backbone, prepare
 from sppnet.detect import DetectorOptions, IouHeadOptions, PostOptions
 from sppnet.detect.boxes import fit_projected
 from sppnet.detect.images import image_of
-from sppnet.detect.iou_head import IouHeadTask, _jittered_boxes, _placed, fit_iou_head, order_loss
+from sppnet.detect.iou_head import IouHeadTask, _jittered_boxes, _placed, fit_iou_head
 from sppnet.detect.sources import MapSource
 from sppnet.detect.suppression import candidates
 from sppnet.detect.windows import ImageWindows
@@ -46,21 +46,6 @@ def test_placed_is_the_best_object_of_the_class() -> None:
         assert float(overlaps[i]) == float(every.max())
         if float(every.max()) > 0:
             torch.testing.assert_close(moved[i], objects[int(every.argmax())], rtol=1e-4, atol=1e-3)
-
-
-def test_the_order_loss_is_the_mean_over_pairs() -> None:
-    draw = torch.Generator().manual_seed(2)
-    logits, overlaps = torch.randn(40, generator=draw), torch.rand(40, generator=draw)
-    labels = torch.randint(3, (40,), generator=draw)
-    total = weights = 0.0
-    for i in range(40):
-        for j in range(40):
-            weight = float(overlaps[i] - overlaps[j])
-            if labels[i] == labels[j] and weight > 0.1 and overlaps[i] > 0.3:
-                total += weight * float(torch.log1p(torch.exp(logits[j] - logits[i])))
-                weights += weight
-    torch.testing.assert_close(order_loss(logits, overlaps, labels), torch.tensor(total / weights))
-    assert float(order_loss(logits, torch.full((40,), 0.7), labels)) == 0
 
 
 def test_a_class_without_objects_has_no_overlap() -> None:

@@ -25,7 +25,6 @@ class IouHeadOptions:
         jitter_stretch: maximum logarithm of the ratio of its sides to the object's.
         placed_iou: boxes from this IoU on teach where to go.
         largest_delta: limit of a box's deltas, in units of their spread.
-        order_weight: factor of the loss of pairs of boxes in the wrong order of their IoUs.
     """
 
     iou_head: int = 256
@@ -37,7 +36,6 @@ class IouHeadOptions:
     jitter_stretch: float = 1.0
     placed_iou: float = 0.4
     largest_delta: float = 5.0
-    order_weight: float = 0.0
 
     def check(self) -> None:
         """Raise `UserError` for the first value out of its range."""
@@ -54,7 +52,6 @@ IOU_HEAD_RANGES: Mapping[str, Range] = {
     "jitter_stretch": AT_LEAST_0,
     "placed_iou": IOU,
     "largest_delta": ABOVE_0,
-    "order_weight": AT_LEAST_0,
 }
 
 
@@ -157,8 +154,6 @@ class PostOptions:
         best: maximum number of candidates per class before thinning; 0 for all.
         candidates: maximum number of candidates per class after it; 0 for ``per_class``.
         regressions: times that a box is refined; 0 leaves proposals as they are.
-        all_rounds: boxes of every refinement compete for each object, not the last ones alone; a second
-            refinement places boxes of small, crowded objects better and those of large ones worse.
         rescored: score boxes again after they were refined.
         iou_weight: factor of the IoU head's logit beside the decision score.
         calibrated: learn a sigmoid per class that turns scores into probabilities; otherwise the plain
@@ -179,7 +174,6 @@ class PostOptions:
     best: int = 8000
     candidates: int = 400
     regressions: int = 2
-    all_rounds: bool = False
     rescored: bool = True
     iou_weight: float = 0.5
     calibrated: bool = True

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
 from sppnet.detect.boxes import ProjectedRegressors
 from sppnet.detect.head_options import IouHeadOptions, PostOptions
@@ -19,10 +19,6 @@ from sppnet.features import pool_rows
 from sppnet.learn import MLP, LinearModel, MLPOptions, fit_mlp
 from sppnet.ops.boxes import encode_deltas, iou
 from sppnet.structures import Boxes, GroundTruth
-
-# Pairs of boxes that are put in order: closer IoUs are noise, and poor boxes fall to suppression anyway.
-_LEAST_DIFFERENCE = 0.1
-_LEAST_IOU = 0.3
 
 
 @dataclass(frozen=True)
@@ -85,42 +81,15 @@ def fit_iou_head(
     def loss(outputs: Tensor, index: Tensor) -> Tensor:
         mine = outputs.view(len(index), -1, 5)[torch.arange(len(index)), table.labels[index]]
         wrong = binary_cross_entropy_with_logits(mine[:, 4], table.overlaps[index])
-        order = order_loss(mine[:, 4], table.overlaps[index], table.labels[index])
         away = smooth_l1_loss(mine[:, :4], goals[index], reduction="none").mean(1)
         share = weight[index]
-        return wrong + options.order_weight * order + (away * share).sum() / share.sum().clamp(min=1)
+        return wrong + (away * share).sum() / share.sum().clamp(min=1)
 
     outputs = 5 * len(names)
     found = fit_mlp(table.rows, outputs, loss, MLPOptions(neurons=options.iou_head), draw)
     units = torch.cat([spread, spread.new_ones(1)]).repeat(len(names))
     last = LinearModel(found.second.weight * units[:, None], found.second.bias * units)
     return replace(regressors, iou_head=MLP(found.first, last))
-
-
-def order_loss(logits: Tensor, overlaps: Tensor, labels: Tensor) -> Tensor:
-    """Logistic loss of pairs of boxes of a class whose logits are in another order than their IoUs.
-
-    Cross-entropy of single IoUs is mostly about objects and background; detections are ranked among boxes
-    on objects. A pair counts as much as its IoUs differ, from a difference of 0.1 and a better IoU of 0.3 on.
-
-    Args:
-        logits: ``[N]``.
-        overlaps: the IoUs ``[N]``.
-        labels: the classes ``[N]``.
-
-    Returns:
-        The weighted mean over all pairs; 0 where there are none.
-
-    Examples:
-        >>> overlaps, labels = torch.tensor([0.9, 0.5]), torch.tensor([0, 0])
-        >>> right, wrong = torch.tensor([9.0, 1.0]), torch.tensor([1.0, 9.0])
-        >>> [round(float(order_loss(logits, overlaps, labels)), 3) for logits in (right, wrong)]
-        [0.0, 8.0]
-    """
-    better = overlaps[:, None] - overlaps
-    pairs = (labels[:, None] == labels) & (better > _LEAST_DIFFERENCE) & (overlaps[:, None] > _LEAST_IOU)
-    weight = better * pairs
-    return (softplus(logits - logits[:, None]) * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
 def _table(task: IouHeadTask, regressors: ProjectedRegressors, draw: torch.Generator) -> _Table:

@@ -1,8 +1,7 @@
 """From proposals to detections: one list of steps, for prediction, evaluation and calibration alike.
 
 1. `candidates`: proposals of each class that score above ``score_above``, near-duplicates thinned out.
-2. refine: boxes move ``regressions`` times by what the regressors learned; all or the last rounds' boxes stay
-   (``all_rounds``).
+2. refine: boxes move ``regressions`` times by what the regressors learned.
 3. score again (``rescored``): the mean of the decision scores before and after; the IoU head adds its logit.
 4. calibrate: a sigmoid per class turns decision scores into probabilities.
 5. `merge`: suppression and voting, class by class.
@@ -54,16 +53,11 @@ def refined(
         assert isinstance(pooled, MapSource)
         projected = regressors.projection(pooled.maps(i))
     known: Tensor | None = index + first
-    rounds: list[Boxes] = []
     for _ in range(options.regressions):
         if isinstance(regressors, PooledRegressors):
             boxes, known = regressors(pooled, i, boxes, labels, known), None
         elif projected is not None:
             boxes = regressors(projected, boxes, labels)
-        rounds.append(boxes)
-    if options.all_rounds:
-        boxes = Boxes(torch.cat([some.xyxy for some in rounds]), boxes.size)
-        score, labels = score.repeat(len(rounds)), labels.repeat(len(rounds))
     if options.rescored:
         again = rows.at(i, boxes).scores(0, heads.svm)
         score = (score + again[torch.arange(len(labels)), labels]) / 2

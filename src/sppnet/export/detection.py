@@ -106,18 +106,12 @@ def regress(
         for fmap, mean, basis in zip(maps, regression.means, regression.bases, strict=True)
     ]
     boxes, labels, before = found.boxes, found.labels, found.scores
-    moved: list[Value] = []
     for _ in range(regression.rounds):
         features = _mean_features(projected, boxes, regression)
         deltas = _of_class(_linear(features, regression.linear, regression), labels, 4)
         if regression.hidden is not None:
             deltas = (deltas + _head(features, labels, regression).slice(0, 4, 1)) / 2.0
         boxes = _decoded(boxes, deltas, size)
-        moved.append(boxes)
-    if regression.all_rounds:
-        boxes, labels, before = (
-            boxes.builder.concat(some, 0) for some in (moved, [labels] * len(moved), [before] * len(moved))
-        )
     again = _of_class(score(maps, boxes, parts), labels, 1).squeeze(1)
     scores = (before + again) / 2.0
     if regression.hidden is not None:

@@ -63,7 +63,6 @@ class RegressionParts:
 
     Attributes:
         rounds: how often a box is moved.
-        all_rounds: the boxes of all rounds stay, not the last ones alone.
         levels: bins a side of each level.
         means: ``[C]`` a layer.
         bases: ``[C, P]`` a layer.
@@ -73,7 +72,6 @@ class RegressionParts:
     """
 
     rounds: int
-    all_rounds: bool
     levels: tuple[int, ...]
     means: tuple[Matrix, ...]
     bases: tuple[Matrix, ...]
@@ -215,7 +213,6 @@ def _regression(estimator: Detector) -> RegressionParts | None:
     head = regressors.iou_head
     return RegressionParts(
         rounds=estimator.options.post.regressions,
-        all_rounds=estimator.options.post.all_rounds,
         levels=regressors.bins,
         means=tuple(_array(mean) for mean in regressors.projection.means),
         bases=tuple(_array(basis) for basis in regressors.projection.bases),
