@@ -149,5 +149,6 @@ def write_data(root: Path) -> None:
 def write_runs(root: Path) -> None:
     """A small run in runs/cells, for documents that begin where the README ends."""
     options = DetectorOptions(short_side=96, levels=(2, 1), windows=200, mining_rounds=1, iou_head=16)
-    detector = Detector(device="cpu", options=options).fit(root / "data" / "cells", split="train", quiet=True)
+    detector = Detector("builtin", device="cpu", options=options)
+    detector.fit(root / "data" / "cells", split="train", quiet=True)
     detector.save(root / "runs" / "cells")

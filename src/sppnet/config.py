@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 else:
     Value = TypeVar("Value")
 
-__all__ = ["as_config", "from_config", "parse_toml", "read_toml"]
+__all__ = ["DEFAULT_BACKBONE", "as_config", "from_config", "parse_toml", "read_toml"]
+
+DEFAULT_BACKBONE = "lite0"
+"""The backbone of estimators and commands that are given none."""
 
 _NONE = "none"  # TOML has no null; written only if None is not the default of the field
 _REQUIRED = object()

@@ -38,7 +38,7 @@ def textures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(textures):
-    return Classifier(device="cpu", options=OPTIONS).fit(textures, quiet=True)
+    return Classifier("builtin", device="cpu", options=OPTIONS).fit(textures, quiet=True)
 
 
 def test_it_classifies_images_of_all_shapes(classifier, textures):
@@ -85,7 +85,7 @@ def test_any_image_size(classifier, size):
 
 def test_features_have_norm_one_and_do_not_depend_on_a_flip(textures):
     options = ClassifierOptions(levels=(2,), flip=True, scales=(64, 96))
-    fitted = Classifier(device="cpu", options=options).fit(textures, quiet=True)
+    fitted = Classifier("builtin", device="cpu", options=options).fit(textures, quiet=True)
     pixels = texture(2, 7)
     features, flipped = (
         fitted._feature_vector(pixels),
@@ -98,9 +98,8 @@ def test_features_have_norm_one_and_do_not_depend_on_a_flip(textures):
 def test_the_own_size_of_an_image_is_combined_with_other_scales(textures):
     def features(scales):
         options = ClassifierOptions(levels=(2,), scales=scales)
-        return (
-            Classifier(device="cpu", options=options).fit(textures, quiet=True)._feature_vector(texture(2, 7))
-        )
+        fitted = Classifier("builtin", device="cpu", options=options).fit(textures, quiet=True)
+        return fitted._feature_vector(texture(2, 7))
 
     own, larger, both = features(None), features((96,)), features((96, 0))
     assert torch.equal(features((0,)), own)

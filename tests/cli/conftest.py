@@ -11,9 +11,10 @@ from sppnet.cli import main
 from sppnet.recipes.demo_data import DemoSets, DemoSize, write_demo_data
 
 DETECT = [
-    "--short-side=160", "--windows=400", "--mining-rounds=1", "--rows=2000", "--iou-head=16", "--device=cpu",
+    "--backbone=builtin", "--short-side=160", "--windows=400", "--mining-rounds=1", "--rows=2000",
+    "--iou-head=16", "--device=cpu",
 ]  # fmt: skip
-CLASSIFY = ["--levels", "2", "1", "--device", "cpu"]
+CLASSIFY = ["--backbone", "builtin", "--levels", "2", "1", "--device", "cpu"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-FAST = ["--layers", "stride8", "--levels", "1", "--device", "cpu"]
+FAST = ["--backbone", "builtin", "--layers", "stride8", "--levels", "1", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -58,5 +58,5 @@ def test_mistakes(refused, photos: Path, tmp_path: Path) -> None:
     assert "none.json" in refused("features", photos, "--boxes", tmp_path / "none.json", *out)
     assert "layers" in refused("features", photos, "--out", tmp_path / "f.npy", "--layers", "stride9")
     assert "scales" in refused("features", photos, "--scales", 3, *out)
-    assert "backbone" in refused("features", photos, "--backbone", "resnet", *out)
+    assert "backbone" in refused("features", photos, *out, "--backbone", "resnet")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photos"]

@@ -9,6 +9,8 @@ import pytest
 
 from sppnet.recipes.demo_data import DemoSets
 
+FAST = ("--levels", 1, "--backbone", "builtin")
+
 
 def test_fit_detect_writes_a_run(detector_run: Path) -> None:
     assert {p.name for p in detector_run.iterdir()} >= {
@@ -26,14 +28,14 @@ def test_fit_detect_writes_a_run(detector_run: Path) -> None:
 
 
 def test_fit_tells_what_it_took(shell, sets: DemoSets, classifier_run: Path, tmp_path: Path) -> None:
-    said = shell("fit", "classify", sets.classification, "--out", tmp_path / "run", "--levels", 1, "--json")
+    said = shell("fit", "classify", sets.classification, "--out", tmp_path / "run", *FAST, "--json")
     assert said.code == 0
     found = said.document
     assert {"features", "svm", "total"} <= set(found["seconds"])
     assert found["images"] == 30
     assert found["peak_memory_mb"] > 0
     assert found["classes"] == list("0123456789")
-    table = shell("fit", "classify", sets.classification, "--out", tmp_path / "again", "--levels", 1)
+    table = shell("fit", "classify", sets.classification, "--out", tmp_path / "again", *FAST)
     assert "seconds.features" in table.out
     assert "Next: sppnet evaluate" in table.out
 
@@ -98,7 +100,7 @@ def test_an_undivided_folder_is_divided_and_the_held_out_part_measured(
     shell, sets: DemoSets, tmp_path: Path
 ) -> None:
     data, run = sets.classification / "train", tmp_path / "run"
-    words = ("fit", "classify", data, "--out", run, "--levels", 1, "--json")
+    words = ("fit", "classify", data, "--out", run, *FAST, "--json")
     said = shell(*words, "--val-share", 0.34)
     assert (said.document["images"], said.document["held_out_images"]) == (20, 10)
     assert "10 of 30 images held out" in said.err
@@ -121,7 +123,7 @@ def test_damaged_images_are_listed_at_once_or_left_out(
     damaged[1] = sorted((data / "train" / "7").iterdir())[1]
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-40])
-    words = ("fit", "classify", data, "--out", run, "--levels", 1)
+    words = ("fit", "classify", data, "--out", run, *FAST)
     said = refused(*words)
     assert all(str(path) in said for path in damaged[:2])
     assert "--skip-bad" in said

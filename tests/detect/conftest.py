@@ -36,4 +36,4 @@ def proposals_file(shapes_set, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def detector(shapes_set) -> Detector:
-    return Detector(device="cpu", options=OPTIONS).fit(shapes_set, quiet=True)
+    return Detector("builtin", device="cpu", options=OPTIONS).fit(shapes_set, quiet=True)

@@ -63,7 +63,7 @@ def test_a_run_gives_the_same_answers(detector, shapes_set, tmp_path):
 
 
 def test_two_fits_are_equal(detector, shapes_set):
-    again = Detector(device="cpu", options=OPTIONS).fit(shapes_set, quiet=True)
+    again = Detector("builtin", device="cpu", options=OPTIONS).fit(shapes_set, quiet=True)
     torch.testing.assert_close(again.heads_.svm.weight, detector.heads_.svm.weight)
     torch.testing.assert_close(again.heads_.calibration, detector.heads_.calibration)
 
@@ -106,7 +106,7 @@ def test_a_threshold_leaves_out_the_less_probable(detector, shapes_set):
 
 def test_proposals_from_a_file_replace_dense_windows(shapes_set, proposals_file):
     options = replace(OPTIONS, proposals=proposals_file, regressions=1)
-    fitted = Detector(device="cpu", options=options).fit(shapes_set, quiet=True)
+    fitted = Detector("builtin", device="cpu", options=options).fit(shapes_set, quiet=True)
     assert fitted.evaluate(shapes_set, quiet=True)["AP50"] >= 0.9
     with pytest.raises(UserError, match="image in memory"):
         fitted.predict(np.zeros((50, 50, 3), np.uint8))
@@ -114,7 +114,7 @@ def test_proposals_from_a_file_replace_dense_windows(shapes_set, proposals_file)
 
 def test_without_judge_and_flipped_images(detector, shapes_set, tmp_path):
     options = replace(OPTIONS, iou_head=0, flip_below=0)
-    plain = Detector(device="cpu", options=options).fit(shapes_set, quiet=True)
+    plain = Detector("builtin", device="cpu", options=options).fit(shapes_set, quiet=True)
     assert detector.summary_["flipped"]
     assert not plain.summary_["flipped"]
     assert plain.summary_["windows"] == detector.summary_["windows"]
@@ -169,7 +169,7 @@ def late_squares(tmp_path_factory):
 
 def test_classes_of_later_images_are_learned_from_few_rows(late_squares):
     options = replace(OPTIONS, rows=150, flip_below=0, iou_head=0)
-    fitted = Detector(device="cpu", options=options).fit(late_squares, quiet=True)
+    fitted = Detector("builtin", device="cpu", options=options).fit(late_squares, quiet=True)
     metrics = fitted.evaluate(late_squares, quiet=True)
     assert metrics["per_class"]["square"]["AP50"] >= 0.95
     assert metrics["per_class"]["disc"]["AP50"] >= 0.95
@@ -206,7 +206,7 @@ def test_a_class_without_objects_is_left_out(kind, shapes_set):
     data = read_detection(shapes_set, "train")
     data = replace(data, items=tuple(map(changed, items)))
     options = replace(OPTIONS, iou_head=0, mining_rounds=0)
-    fitted = Detector(device="cpu", options=options).fit(data, quiet=True)
+    fitted = Detector("builtin", device="cpu", options=options).fit(data, quiet=True)
     assert fitted.names_ == ("disc",)
     assert fitted.summary_["classes_left_out"] == ["square"]
     assert any("square" in note for note in fitted.summary_["notes"])
@@ -219,7 +219,7 @@ def test_without_any_object_the_network_does_not_run(no_network, shapes_set):
     data = read_detection(shapes_set, "train")
     items = tuple(replace(item, truth=item.truth[:0]) for item in data.items)
     with pytest.raises(UserError, match="object"):
-        Detector(device="cpu", options=OPTIONS).fit(replace(data, items=items), quiet=True)
+        Detector("builtin", device="cpu", options=OPTIONS).fit(replace(data, items=items), quiet=True)
 
 
 def test_images_missing_in_the_proposals_file_are_found_before_the_network_runs(
@@ -228,7 +228,7 @@ def test_images_missing_in_the_proposals_file_are_found_before_the_network_runs(
     file = tmp_path / "boxes.json"
     file.write_text(json.dumps({read_detection(shapes_set, "train").items[0].path.name: [[0, 0, 9, 9]]}))
     with pytest.raises(UserError, match="a01"):
-        Detector(device="cpu", options=replace(OPTIONS, proposals=file)).fit(shapes_set, quiet=True)
+        Detector("builtin", options=replace(OPTIONS, proposals=file)).fit(shapes_set, quiet=True)
 
 
 def test_an_unknown_class_in_the_test_data_is_named(detector, tmp_path):

@@ -62,8 +62,20 @@ def test_candidates_are_the_best_and_apart() -> None:
     index, labels = candidates(windows, scores, PostOptions())
     assert index.tolist() == [1, 2, 3, 2]
     assert labels.tolist() == [0, 0, 1, 1]
-    index, labels = candidates(windows, scores, PostOptions(), 1)
+    index, labels = candidates(windows, scores, PostOptions(), (1, 0))
     assert index.tolist() == [1, 3]
+
+
+def test_the_limit_per_image_keeps_the_best_of_all_classes_in_order() -> None:
+    rows = [[0.0, 0, 40, 40], [60, 60, 90, 90], [20, 60, 40, 90]]
+    windows = Boxes(torch.tensor(rows), SIZE)
+    scores = torch.tensor([[0.5, 0.3], [-1.0, 0.3], [0.7, 0.2]])
+    index, labels = candidates(windows, scores, PostOptions(candidates_per_image=3))
+    # Of the two scores of 0.3 the first stays, and candidates remain grouped by class.
+    assert index.tolist() == [2, 0, 0]
+    assert labels.tolist() == [0, 0, 1]
+    every, _ = candidates(windows, scores, PostOptions(candidates_per_image=0))
+    assert len(every) == 6
 
 
 def test_an_iou_head_needs_boxes_near_objects() -> None:

@@ -167,12 +167,12 @@ def test_a_detector_predicts_what_it_finds_in_the_tiles(dataset: DetectionSet) -
     options = DetectorOptions(
         tile=64, overlap=0.25, short_side=0, windows=200, rows=500, mining_rounds=1, iou_head=16
     )
-    detector = Detector(device="cpu", options=options).fit(dataset, quiet=True)
+    detector = Detector("builtin", device="cpu", options=options).fit(dataset, quiet=True)
     assert detector.summary_["images"] == 4
     found = detector.predict(dataset.items[0].path, threshold=0.0)
     assert not isinstance(found, list)
     assert found.detections.boxes.size == ImageSize(150, 220)
-    whole = Detector(device="cpu", options=replace(options, tile=0))
+    whole = Detector("builtin", device="cpu", options=replace(options, tile=0))
     for name in ("network_", "heads_", "shapes_", "names_", "proposals_", "category_ids_"):
         setattr(whole, name, getattr(detector, name))
     windows = Tiling(64, 0.25).windows(ImageSize(150, 220))
@@ -195,7 +195,8 @@ def test_small_objects_in_a_large_image_need_tiles(tmp_path: Path) -> None:
     images = large_images(SHARED, tmp_path / "large", 5)
     train, test = replace(images, items=images.items[:4]), replace(images, items=images.items[4:])
     assert (len(test), len(test.items[0].truth)) == (1, 40)
-    tiles = Detector(device="cpu", options=DetectorOptions(tile=512, short_side=0)).fit(train, quiet=True)
-    whole = Detector(device="cpu").fit(train, quiet=True)
+    tiles = Detector("builtin", device="cpu", options=DetectorOptions(tile=512, short_side=0))
+    tiles.fit(train, quiet=True)
+    whole = Detector("builtin", device="cpu").fit(train, quiet=True)
     assert tiles.evaluate(test, quiet=True)["AP50"] >= 0.8
     assert whole.evaluate(test, quiet=True)["AP50"] < 0.2

@@ -24,7 +24,7 @@ def scenes(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def detector(scenes) -> Detector:
     options = DetectorOptions(short_side=128, levels=(3, 1), windows=600, mining_rounds=1, rows=4000)
-    return Detector(device="cpu", options=options).fit(scenes, quiet=True)
+    return Detector("builtin", device="cpu", options=options).fit(scenes, quiet=True)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def colours(tmp_path_factory) -> Path:
 def classifier(colours) -> Classifier:
     """Two scales and flips, so that the network is in the graph four times."""
     options = ClassifierOptions(levels=(3, 2, 1), scales=(0, 96), flip=True, long_side=400)
-    return Classifier(device="cpu", options=options).fit(colours, quiet=True)
+    return Classifier("builtin", device="cpu", options=options).fit(colours, quiet=True)
 
 
 @pytest.fixture(scope="session")

@@ -77,10 +77,23 @@ def test_an_image_without_candidates(detector, scenes, tmp_path):
     from sppnet.learn import LinearModel
     from sppnet.runtime import Runtime
 
-    shy = Detector(device="cpu", options=detector.options)
+    shy = Detector("builtin", device="cpu", options=detector.options)
     vars(shy).update(vars(detector))
     svm = detector.heads_.svm
     shy.heads_ = replace(detector.heads_, svm=LinearModel(svm.weight, svm.bias - 1000))
     assert len(shy.predict(_image((64, 64)), threshold=0.0)) == 0
     found = Runtime(shy.export(tmp_path / "shy.onnx")).predict(_image((64, 64)), threshold=0.0)
     assert found.to_dict() == {"height": 64, "width": 64, "detections": []}
+
+
+def test_the_limit_of_candidates_per_image(detector, tmp_path):
+    from sppnet.detect import Detector
+    from sppnet.runtime import Runtime
+
+    few = Detector("builtin", device="cpu", options=detector.options.replace(candidates_per_image=7))
+    vars(few).update({name: value for name, value in vars(detector).items() if name.endswith("_")})
+    model = Runtime(few.export(tmp_path / "few.onnx"))
+    pixels = _image((200, 300))
+    ours, theirs = few.predict(pixels, threshold=0.0), model.predict(pixels, threshold=0.0)
+    assert len(ours) == len(theirs) <= 7 < len(detector.predict(pixels, threshold=0.0))
+    np.testing.assert_allclose(theirs.boxes, ours.boxes.numpy(), atol=0.05, rtol=0)

@@ -20,7 +20,7 @@ BROKEN = 2
 
 @pytest.fixture(scope="module")
 def extractor() -> FeatureExtractor:
-    return FeatureExtractor(layers=("stride8",), levels=(2, 1), device="cpu").fit()
+    return FeatureExtractor("builtin", layers=("stride8",), levels=(2, 1), device="cpu").fit()
 
 
 def write_images(folder: Path, count: int) -> list[Path]:
@@ -91,7 +91,7 @@ def test_a_row_per_box(extractor, images, boxes, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_parquet_holds_the_same(images, boxes, dtype, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    ours = FeatureExtractor(layers=("stride8",), levels=(1,), dtype=dtype, device="cpu")
+    ours = FeatureExtractor("builtin", layers=("stride8",), levels=(1,), dtype=dtype, device="cpu")
     for table, name in ((None, "whole"), (boxes, "boxes")):
         plain = write_features(ours, images, tmp_path / f"{name}.npy", table, quiet=True)
         result = write_features(ours, images, tmp_path / f"{name}.parquet", table, quiet=True)
@@ -185,7 +185,7 @@ def test_another_job_is_refused_unless_it_may_overwrite(
     extractor, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "f.npy"
-    other = FeatureExtractor(layers=("stride8",), levels=(1,), device="cpu")
+    other = FeatureExtractor("builtin", layers=("stride8",), levels=(1,), device="cpu")
     monkeypatch.setattr(os, "replace", Interruption(4, after=True))
     with pytest.raises(KeyboardInterrupt):
         write_features(extractor, images, out, checkpoint_seconds=0, quiet=True)
@@ -257,7 +257,7 @@ def extract_in_child(images: list[Path], out: Path, last: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     os.replace = replace
-    ours = FeatureExtractor(layers=("stride8",), levels=(2, 1), device="cpu")
+    ours = FeatureExtractor("builtin", layers=("stride8",), levels=(2, 1), device="cpu")
     write_features(ours, images, out, checkpoint_seconds=0.05, quiet=True)
 
 

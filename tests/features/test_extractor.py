@@ -37,7 +37,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def extractor() -> FeatureExtractor:
-    return FeatureExtractor(levels=(3, 1), device="cpu").fit()
+    return FeatureExtractor("builtin", levels=(3, 1), device="cpu").fit()
 
 
 def as_tensor(photo: np.ndarray) -> torch.Tensor:
@@ -49,7 +49,7 @@ def as_tensor(photo: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("scales", [None, (64,), (64, 0)])
 def test_values_are_those_that_the_estimators_pool(photos, mode, layers, scales) -> None:
     net = prepare(load_backbone("builtin", layers=layers), "cpu")
-    ours = FeatureExtractor(layers=layers, mode=mode, scales=scales, normalise=True, device="cpu")
+    ours = FeatureExtractor("builtin", layers=layers, mode=mode, scales=scales, normalise=True, device="cpu")
     rows = ours.images(photos)
     assert rows.dtype == np.float32
     assert rows.shape == (3, ours.n_features_out_)
@@ -64,7 +64,7 @@ def test_values_are_those_that_the_estimators_pool(photos, mode, layers, scales)
 def test_boxes_are_pooled_as_the_detector_pools_them(photos, network) -> None:
     options = DetectorOptions(short_side=96)
     levels, long_side = options.pool.levels, options.map.long_side
-    ours = FeatureExtractor(levels=levels, scales=(96,), long_side=long_side, device="cpu")
+    ours = FeatureExtractor("builtin", levels=levels, scales=(96,), long_side=long_side, device="cpu")
     maps = extract(network, as_tensor(photos[0]), options.map.sides, long_side=long_side)
     boxes = Boxes(torch.tensor(BOXES), ImageSize(61, 97)).clip()
     expected = pool_rows(maps, boxes, levels).numpy()
@@ -74,7 +74,7 @@ def test_boxes_are_pooled_as_the_detector_pools_them(photos, network) -> None:
 
 
 def test_a_box_of_several_scales_has_the_length_of_one(photos) -> None:
-    ours = FeatureExtractor(levels=(1,), scales=(0, 64, 256), device="cpu")
+    ours = FeatureExtractor("builtin", levels=(1,), scales=(0, 64, 256), device="cpu")
     assert ours.boxes(photos[0], BOXES).shape == (4, ours.n_features_box_)
     assert ours.n_features_out_ == 3 * ours.n_features_box_
     assert len(set(ours.get_feature_names_out())) == ours.n_features_out_
@@ -108,7 +108,7 @@ def test_a_stream_takes_few_images_ahead(photos, extractor) -> None:
 
 
 def test_names_say_where_a_feature_comes_from(photos, network) -> None:
-    ours = FeatureExtractor(levels=(2, 1), device="cpu").fit()
+    ours = FeatureExtractor("builtin", levels=(2, 1), device="cpu").fit()
     names = list(ours.get_feature_names_out())
     assert len(set(names)) == len(names) == ours.n_features_out_
     row = dict(zip(names, ours.images(photos[:1])[0], strict=True))
@@ -121,8 +121,8 @@ def test_names_say_where_a_feature_comes_from(photos, network) -> None:
 
 
 def test_float16_is_the_rounded_float32(photos) -> None:
-    half = FeatureExtractor(levels=(1,), dtype="float16", device="cpu")
-    full = FeatureExtractor(levels=(1,), device="cpu")
+    half = FeatureExtractor("builtin", levels=(1,), dtype="float16", device="cpu")
+    full = FeatureExtractor("builtin", levels=(1,), device="cpu")
     assert half.images(photos).dtype == np.float16
     np.testing.assert_array_equal(half.images(photos), full.images(photos).astype(np.float16))
     assert half.images([]).dtype == np.float16
@@ -215,11 +215,11 @@ CHECKS = [
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_scikit_learn_checks(check) -> None:
-    check("FeatureExtractor", FeatureExtractor(device="cpu"))
+    check("FeatureExtractor", FeatureExtractor("builtin", device="cpu"))
 
 
 def test_fit_changes_no_parameter_and_pickles_without_weights(photos) -> None:
-    ours = FeatureExtractor(levels=[2, 1], device="cpu")
+    ours = FeatureExtractor("builtin", levels=[2, 1], device="cpu")
     before = ours.get_params()
     assert ours.fit(photos) is ours
     assert ours.get_params() == before
@@ -241,7 +241,7 @@ def paths(photos, tmp_path: Path) -> list[str]:
 
 
 def test_columns_of_paths(photos, paths) -> None:
-    ours = FeatureExtractor(levels=(1,), device="cpu")
+    ours = FeatureExtractor("builtin", levels=(1,), device="cpu")
     expected = ours.transform(photos)
     for given in (np.array(paths), np.array(paths)[:, None], [[p] for p in paths], map(Path, paths)):
         np.testing.assert_array_equal(ours.transform(given), expected)
@@ -251,7 +251,7 @@ def test_columns_of_paths(photos, paths) -> None:
 
 def test_data_frames_in_and_out(photos, paths) -> None:
     pandas = pytest.importorskip("pandas")
-    ours = FeatureExtractor(levels=(1,), device="cpu")
+    ours = FeatureExtractor("builtin", levels=(1,), device="cpu")
     column = pandas.DataFrame({"path": paths}, index=["a", "b", "c"])
     np.testing.assert_array_equal(ours.transform(column["path"]), ours.transform(photos))
     frame = ours.set_output(transform="pandas").transform(column)
@@ -266,7 +266,7 @@ def test_pipelines_and_grid_search() -> None:
     for number, image in enumerate(stripes):
         image[:: 4 if number % 2 else 1, :: 1 if number % 2 else 4] = draw.integers(150, 255)
     labels = [number % 2 for number in range(12)]
-    pipeline = make_pipeline(FeatureExtractor(device="cpu"), LinearSVC())
+    pipeline = make_pipeline(FeatureExtractor("builtin", device="cpu"), LinearSVC())
     search = GridSearchCV(pipeline, {"featureextractor__levels": [(1,), (2, 1)]}, cv=2)
     search.fit(stripes, labels)
     assert search.best_score_ == 1

@@ -148,7 +148,8 @@ def _fit(folder: Path) -> Path:
             Image.fromarray(pixels).save(folder / "data" / name / f"{number}.png")
     run = folder / "run"
     words = ["fit", "classify", str(folder / "data"), "--out", str(run), "--levels", "2", "1"]
-    subprocess.run([sys.executable, "-m", "sppnet", *words, "--device", "cpu"], check=True)
+    words += ["--backbone", "builtin", "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "sppnet", *words], check=True)
     return run
 
 

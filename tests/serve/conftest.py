@@ -16,7 +16,7 @@ from sppnet.serve import ServeOptions, create_app
 @pytest.fixture(scope="session")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     root = detection_set(tmp_path_factory.mktemp("serve"), 6)
-    return Detector(device="cpu", options=OPTIONS).fit(root, quiet=True)
+    return Detector("builtin", device="cpu", options=OPTIONS).fit(root, quiet=True)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
         (root / name).mkdir()
         for i in range(3):
             (root / name / f"{i}.png").write_bytes(png(i, 200 if name == "bright" else 20))
-    return Classifier(device="cpu", levels=(2, 1), scales=(64,)).fit(root, quiet=True)
+    return Classifier("builtin", device="cpu", levels=(2, 1), scales=(64,)).fit(root, quiet=True)
 
 
 @pytest.fixture(scope="session")

@@ -113,7 +113,7 @@ def fitted(folder: Path) -> Path:
     from sppnet.detect import Detector
 
     return (
-        Detector(device="cpu", options=OPTIONS)
+        Detector("builtin", device="cpu", options=OPTIONS)
         .fit(detection_set(folder / "data", 6), quiet=True)
         .save(folder / "run")
     )

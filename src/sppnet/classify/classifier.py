@@ -14,6 +14,7 @@ from torch import Tensor
 from sppnet.backbones import load_backbone, prepare
 from sppnet.classify.options import ClassifierOptions
 from sppnet.classify.result import ClassificationResult
+from sppnet.config import DEFAULT_BACKBONE
 from sppnet.data import (
     Division,
     ImageSource,
@@ -57,7 +58,7 @@ class Classifier(Estimator[ClassificationResult]):
 
     kind: ClassVar[str] = "classifier"
 
-    backbone: str = "builtin"
+    backbone: str = DEFAULT_BACKBONE
     weights: Path | str | None = None
     device: str = "auto"
     seed: int = 0
@@ -66,7 +67,7 @@ class Classifier(Estimator[ClassificationResult]):
 
     def __init__(
         self,
-        backbone: str = "builtin",
+        backbone: str = DEFAULT_BACKBONE,
         weights: Path | str | None = None,
         device: str = "auto",
         seed: int = 0,

@@ -13,6 +13,7 @@ from sppnet.cli.flag_table import ADVANCED
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
 from sppnet.cli.paths import InputFile, OutFile, WeightsPath, check_extra, check_sources
 from sppnet.cli.screen import opened_screen
+from sppnet.config import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from sppnet.features.bulk import BulkResult
@@ -52,7 +53,7 @@ class FeaturesFlags:
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
     out: OutFile
     boxes: InputFile = None
-    backbone: str = "builtin"
+    backbone: str = DEFAULT_BACKBONE
     weights: WeightsPath = None
     layers: tuple[str, ...] = ()
     levels: tuple[int, ...] = (6, 3, 2, 1)

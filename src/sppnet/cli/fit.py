@@ -13,6 +13,7 @@ from sppnet.cli.flags import ConfigFile
 from sppnet.cli.jobs import run_job
 from sppnet.cli.paths import DataPath, NewRun, WeightsPath
 from sppnet.cli.screen import opened_screen, summary_rows
+from sppnet.config import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from sppnet.estimators import Estimator
@@ -34,7 +35,7 @@ class FitFlags:
         out: run folder to write.
         split: split to fit on; the training split when left out.
         format: layout of the data where it cannot be detected.
-        backbone: builtin, lite0, lite2, torchvision:NAME or timm:NAME.
+        backbone: lite0, lite2, builtin, torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file; nothing is downloaded.
         device: device to compute on.
         seed: seed of all random numbers.
@@ -50,7 +51,7 @@ class FitFlags:
     out: NewRun
     split: str | None = None
     format: Annotated[Layout | None, ADVANCED] = None
-    backbone: str = "builtin"
+    backbone: str = DEFAULT_BACKBONE
     weights: WeightsPath = None
     device: Device = "auto"
     seed: int = 0

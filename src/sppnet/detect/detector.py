@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sppnet.backbones import load_backbone, prepare
 from sppnet.backbones.weights import read_fc_weights
-from sppnet.config import as_config
+from sppnet.config import DEFAULT_BACKBONE, as_config
 from sppnet.data import Division, ImageSource, detection_to_fit, detection_to_measure, read_image
 from sppnet.detect.fitting import Fit, pooled_source, svm_source
 from sppnet.detect.heads import Heads, tensor_table
@@ -64,7 +64,7 @@ class Detector(Estimator[DetectionResult]):
     kind: ClassVar[str] = "detector"
     supports_boxes: ClassVar[bool] = True
 
-    backbone: str = "builtin"
+    backbone: str = DEFAULT_BACKBONE
     weights: Path | str | None = None
     device: str = "auto"
     seed: int = 0
@@ -74,7 +74,7 @@ class Detector(Estimator[DetectionResult]):
 
     def __init__(
         self,
-        backbone: str = "builtin",
+        backbone: str = DEFAULT_BACKBONE,
         weights: Path | str | None = None,
         device: str = "auto",
         seed: int = 0,

@@ -20,7 +20,8 @@ class IouHeadOptions:
         iou_boxes: jittered boxes altogether, about.
         iou_per_object: maximum number of jittered boxes per object.
         iou_images: images of which proposals that the SVMs score high are used too.
-        iou_per_class: such proposals per image and class.
+        iou_per_class: maximum number of such proposals per image and class.
+        iou_per_image: maximum number of such proposals per image.
         jitter_shift: maximum shift of a jittered box, in sides of the object.
         jitter_stretch: maximum logarithm of the ratio of its sides to the object's.
         placed_iou: boxes from this IoU on teach where to go.
@@ -32,6 +33,7 @@ class IouHeadOptions:
     iou_per_object: int = 48
     iou_images: int = 100
     iou_per_class: int = 20
+    iou_per_image: int = 100
     jitter_shift: float = 0.6
     jitter_stretch: float = 1.0
     placed_iou: float = 0.4
@@ -48,6 +50,7 @@ IOU_HEAD_RANGES: Mapping[str, Range] = {
     "iou_per_object": AT_LEAST_1,
     "iou_images": AT_LEAST_1,
     "iou_per_class": AT_LEAST_1,
+    "iou_per_image": AT_LEAST_1,
     "jitter_shift": AT_LEAST_0,
     "jitter_stretch": AT_LEAST_0,
     "placed_iou": IOU,
@@ -153,6 +156,7 @@ class PostOptions:
         thinning: IoU above which the worse of two candidates is dropped before boxes are refined.
         best: maximum number of candidates per class before thinning; 0 for all.
         candidates: maximum number of candidates per class after it; 0 for ``per_class``.
+        candidates_per_image: maximum number of candidates per image, of all classes together; 0 for no limit.
         regressions: times that a box is refined; 0 leaves proposals as they are.
         rescored: score boxes again after they were refined.
         iou_weight: factor of the IoU head's logit beside the decision score.
@@ -173,14 +177,15 @@ class PostOptions:
     thinning: float = 0.75
     best: int = 8000
     candidates: int = 400
+    candidates_per_image: int = 600
     regressions: int = 2
     rescored: bool = True
-    iou_weight: float = 0.5
+    iou_weight: float = 0.75
     calibrated: bool = True
     calibration_images: int = 40
     calibration_per_class: int = 10
     nms: float = 0.4
-    vote: float = 0.6
+    vote: float = 0.75
     per_class: int = 100
     threshold: float = 0.5
     same_box: float = 0.6
@@ -195,6 +200,7 @@ POST_RANGES: Mapping[str, Range] = {
     "thinning": IOU,
     "best": AT_LEAST_0,
     "candidates": AT_LEAST_0,
+    "candidates_per_image": AT_LEAST_0,
     "regressions": AT_LEAST_0,
     "iou_weight": AT_LEAST_0,
     "calibration_images": AT_LEAST_1,

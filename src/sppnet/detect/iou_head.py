@@ -103,7 +103,9 @@ def _table(task: IouHeadTask, regressors: ProjectedRegressors, draw: torch.Gener
         some = task.windows.proposed(i) if i % step == 0 else boxes[:0]
         if len(some):
             scores = task.rows.scores(i, task.svm)[len(truth) :]
-            index, of_class = candidates(some, scores, task.post, options.iou_per_class)
+            index, of_class = candidates(
+                some, scores, task.post, (options.iou_per_class, options.iou_per_image)
+            )
             boxes = Boxes(torch.cat([boxes.xyxy, some.xyxy[index]]), boxes.size)
             labels = torch.cat([labels, of_class])
         if len(boxes):

@@ -183,6 +183,7 @@ _PAPER: dict[str, Any] = {
     "thinning": 0.3,
     "best": 0,
     "candidates": 0,
+    "candidates_per_image": 0,
     "regressions": 1,
     "rescored": False,
     "iou_weight": 0.0,

@@ -11,7 +11,7 @@ from sppnet.structures import Boxes, Detections
 
 
 def candidates(
-    windows: Boxes, scores: Tensor, options: PostOptions, most: int | None = None
+    windows: Boxes, scores: Tensor, options: PostOptions, limits: tuple[int, int] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Choose the proposals of each class that may become detections, near-duplicates thinned out.
 
@@ -21,13 +21,15 @@ def candidates(
     Args:
         windows: N proposals of an image.
         scores: ``[N, K]``, their decision scores.
-        options: ``score_above``, ``thinning``, ``best``, ``candidates`` and ``per_class`` count.
-        most: maximum number per class, in place of ``candidates``.
+        options: ``score_above``, ``thinning``, ``best``, ``candidates``, ``candidates_per_image`` and
+            ``per_class`` are used.
+        limits: maximum number per class and per image, in place of ``candidates`` and
+            ``candidates_per_image``.
 
     Returns:
         int64 ``[M]`` twice: proposals, and the class that each is a candidate of; class by class, best first.
     """
-    most = most or options.candidates or options.per_class
+    most, total = limits or (options.candidates or options.per_class, options.candidates_per_image)
     index: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
     labels: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
     for number in range(scores.shape[1]):
@@ -41,7 +43,12 @@ def candidates(
         kept = best[nms(windows.xyxy[best], mine[best], options.thinning, most)]
         index.append(kept)
         labels.append(torch.full((len(kept),), number, dtype=torch.int64))
-    return torch.cat(index), torch.cat(labels)
+    chosen, of_class = torch.cat(index), torch.cat(labels)
+    if total and len(chosen) > total:
+        order = torch.sort(scores[chosen, of_class], descending=True, stable=True).indices
+        best = order[:total].sort().values
+        chosen, of_class = chosen[best], of_class[best]
+    return chosen, of_class
 
 
 def merge(

@@ -56,7 +56,7 @@ def score(maps: list[GridMap], boxes: Value, parts: DetectorParts) -> Value:
 def candidates(windows: Value, scores: Value, parts: DetectorParts) -> Found:
     """Return the candidates: the best windows of each class, without near-duplicates."""
     builder = windows.builder
-    least, overlap, best, kept = parts.candidates
+    least, overlap, best, per_class = parts.candidates
     by_class = scores.transpose(1, 0)
     if parts.shapes is None or parts.windows > best:
         # Only the best windows of a class are candidates of it.
@@ -64,10 +64,16 @@ def candidates(windows: Value, scores: Value, parts: DetectorParts) -> Found:
         values, index = builder.top(by_class, count)
         nothing = builder.constant(least, np.float32) + by_class * 0.0
         by_class = builder.op("ScatterElements", nothing, index, values, axis=1)
-    chosen = suppress(windows, by_class, overlap, kept, least)
+    chosen = suppress(windows, by_class, overlap, per_class, least)
     labels, index = chosen.take(1, 1), chosen.take(2, 1)
     flat = labels * windows.length() + index
-    return Found(windows.take(index), by_class.reshape(-1).take(flat), labels)
+    found = Found(windows.take(index), by_class.reshape(-1).take(flat), labels)
+    if not parts.candidates_per_image:
+        return found
+    limit = builder.constant(parts.candidates_per_image, np.int64).minimum(labels.length())
+    _, best = builder.top(found.scores, limit)
+    kept, _ = builder.sort(best, descending=False)
+    return found.pick(kept)
 
 
 def suppress(boxes: Value, scores: Value, overlap: float, most: int, least: float) -> Value:

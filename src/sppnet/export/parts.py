@@ -94,6 +94,7 @@ class DetectorParts:
         regression: None where windows stay as they are.
         calibration: ``[K, 2]``.
         candidates: least score, IoU of near-duplicates, windows looked at and kept of a class.
+        candidates_per_image: maximum number of candidates; 0 for no limit.
         iou_weight: of the IoU's logit beside a decision score.
         nms, vote: IoU of duplicates and of voters.
         per_class: detections of a class.
@@ -109,6 +110,7 @@ class DetectorParts:
     regression: RegressionParts | None
     calibration: Matrix
     candidates: tuple[float, float, int, int]
+    candidates_per_image: int
     iou_weight: float
     nms: float
     vote: float
@@ -174,6 +176,7 @@ def detector_parts(estimator: Detector) -> DetectorParts:
         regression=_regression(estimator),
         calibration=_array(heads.calibration),
         candidates=(post.score_above, post.thinning, post.best, post.candidates or post.per_class),
+        candidates_per_image=post.candidates_per_image,
         iou_weight=post.iou_weight,
         nms=post.nms,
         vote=post.vote,

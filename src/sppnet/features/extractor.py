@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor
 
 from sppnet.backbones import Backbone, load_backbone, prepare
+from sppnet.config import DEFAULT_BACKBONE
 from sppnet.data import ImageSource, read_image
 from sppnet.errors import UserError
 from sppnet.features.extract import extract
@@ -77,7 +78,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        backbone: str = "builtin",
+        backbone: str = DEFAULT_BACKBONE,
         *,
         weights: Path | str | None = None,
         layers: Sequence[str] | None = None,
