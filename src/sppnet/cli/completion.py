@@ -16,14 +16,14 @@ _HELP = ("--help", "--help-all")
 
 
 def completion_script(shell: str, verbs: Mapping[str, str]) -> str:
-    """Return a script that makes a shell complete ``sppnet``.
+    """Generate a completion script for a shell.
 
     Args:
         shell: ``bash``, ``zsh`` or ``fish``.
-        verbs: what each verb does, by its name.
+        verbs: descriptions of the verbs by name.
 
     Raises:
-        UserError: another shell.
+        UserError: the shell is not supported.
     """
     writers = {"bash": _bash, "zsh": _zsh, "fish": _fish}
     if shell not in writers:
@@ -69,7 +69,7 @@ def _bash(commands: Sequence[Command]) -> Iterator[str]:
         "    fi",
         '    command="$command ${COMP_WORDS[2]}" first=3 ;;',
         "  esac",
-        "  # The flag that the word belongs to: the last one before it.",
+        "  # The flag of the current word is the last one before it.",
         "  for ((i = COMP_CWORD - 1; i >= first; i--)); do",
         "    ((distance += 1))",
         "    if [[ ${COMP_WORDS[i]} == --* ]]; then flag=${COMP_WORDS[i]}; break; fi",
