@@ -82,7 +82,7 @@ class PredictionResult(ABC):
         return self._select(chosen)
 
     def __eq__(self, other: object) -> bool:
-        """Whether the type, the class names and all predictions are equal; the source does not count."""
+        """Return whether type, class names and all predictions are equal; the source is ignored."""
         if type(other) is not type(self):
             return NotImplemented
         mine, theirs = self._columns(), other._columns()
@@ -93,18 +93,17 @@ class PredictionResult(ABC):
         return self.merge(other)
 
     def merge(self, *others: Self) -> Self:
-        """Return the predictions of several results of one image together, best first.
+        """Merge the predictions of several results of one image, best first.
 
-        Detections are all kept. Of a class that several classification results have, the highest score is
-        kept.
+        All detections remain. For classification results, the highest score of each class is used.
 
         Raises:
-            UserError: results of images of another size, or with other class names.
+            UserError: the results have other image sizes or class names.
         """
         for other in others:
             if type(other) is not type(self) or self._context() != other._context():
-                wanted = "results of one image with the same class names"
-                raise UserError(type(self).__name__, wanted, "others")
+                expected = "results of one image with the same class names"
+                raise UserError(type(self).__name__, expected, "others")
         every = [one._columns() for one in (self, *others)]
         columns = {name: torch.cat([one[name] for one in every]) for name in every[0]}
         order = self._merge_order(columns)
@@ -234,11 +233,11 @@ def optional_module(package: str, extra: str, job: str) -> Any:
 
 @dataclass(frozen=True)
 class FailedPrediction:
-    """Stands in for the result of a source that cannot be read.
+    """The result of a source that cannot be read.
 
     Attributes:
         source: the source as it was given.
-        error: what is wrong with it.
+        error: the error.
 
     Examples:
         >>> FailedPrediction("a.jpg", UserError("a.jpg", "an image", "no such file")).to_dict()
@@ -249,12 +248,12 @@ class FailedPrediction:
     error: UserError
 
     def to_dict(self) -> dict[str, object]:
-        """``{"error": message}``, as JSON takes it."""
+        """Return ``{"error": message}`` for JSON."""
         return {"error": str(self.error)}
 
 
 class PredictionsError(UserError):
-    """Some sources of a list could not be read; the others' results are kept.
+    """Error of sources in a list that cannot be read, with the results of the others.
 
     Args:
         results: one per source, in their order; `FailedPrediction` for those that could not be read.

@@ -72,6 +72,13 @@ def choose_scale(boxes: Boxes, maps: Sequence[FeatureMap], target_area: float = 
 
     Raises:
         UserError: there are no maps, or the target is not positive.
+
+    Examples:
+        >>> from sppnet.structures import Grid, ImageSize
+        >>> size, grid, values = ImageSize(64, 64), Grid(8.0, 4.0), torch.zeros(1, 8, 8)
+        >>> maps = [FeatureMap(values, "stride8", grid, ImageSize(s, s), size) for s in (64, 128)]
+        >>> choose_scale(Boxes(torch.tensor([[0.0, 0, 20, 20], [0, 0, 60, 60]]), size), maps, 40.0**2)
+        tensor([1, 0])
     """
     if not maps:
         raise UserError("maps", "at least one map", "none")

@@ -29,6 +29,11 @@ def resized_size(
 
     Returns:
         The size of the input.
+
+    Examples:
+        >>> from sppnet.backbones import load_backbone
+        >>> resized_size(ImageSize(480, 640), 240, load_backbone("builtin"))
+        ImageSize(height=240, width=320)
     """
     side, base = scale or size.short_side, size.short_side
     longest = max(size.height, size.width)
@@ -48,6 +53,18 @@ def resize(images: Tensor, size: ImageSize, *, antialias: bool = False) -> Tenso
     """Resize images ``[B, 3, H, W]`` bilinearly; ``antialias`` averages skipped pixels when shrinking.
 
     The released code does not antialias (SPP_net release, spp_features_convX.m).
+
+    Args:
+        images: ``[B, 3, H, W]``, floating.
+        size: the new size.
+        antialias: average skipped pixels when shrinking.
+
+    Returns:
+        ``[B, 3, size.height, size.width]``.
+
+    Examples:
+        >>> resize(torch.zeros(1, 3, 8, 8), ImageSize(4, 6)).shape
+        torch.Size([1, 3, 4, 6])
     """
     if images.shape[2:] == (size.height, size.width):
         return images
@@ -82,6 +99,12 @@ def extract_batch(
 
     Raises:
         UserError: images have other shapes or several sizes, or a scale is below 1.
+
+    Examples:
+        >>> from sppnet.backbones import load_backbone
+        >>> maps = extract_batch(load_backbone("builtin"), [torch.zeros(3, 64, 96)] * 2)
+        >>> len(maps), maps[0].layers
+        (2, ('stride8', 'stride16'))
     """
     for i, image in enumerate(images):
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:

@@ -42,9 +42,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     """Compute feature vectors of fixed length from images, or from boxes on them.
 
     The network runs once over an image of any size; the whole map or each box is pooled by a spatial
-    pyramid (He et al. 2015, section 2.2). Features are numpy arrays. The extractor is a stateless
-    scikit-learn transformer and supports pipelines, `clone`, `GridSearchCV` and `set_output`. The network
-    is loaded at the first use.
+    pyramid (He et al. 2015, section 2.2). The extractor is a stateless scikit-learn transformer and supports
+    pipelines, `clone`, `GridSearchCV` and `set_output`. The network is loaded at the first use.
 
     Args:
         backbone: ``builtin``, ``lite0``, ``lite2``, ``torchvision:NAME``, ``timm:NAME`` or one of the
@@ -197,8 +196,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     ) -> NDArray[np.floating[Any]]:
         """Compute the features of boxes on one image, with one pass of the network.
 
-        A box owns the cells whose centres lie in it, and at least the nearest one. Boxes are clipped to the
-        image.
+        A box owns the cells whose centres lie in it, at least the nearest one. It is clipped to the image.
 
         Args:
             source: the image.
@@ -233,7 +231,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         return self.images(column(X))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
-        """Return the names of the ``D`` features: ``LAYER:[SCALE:]LEVELxLEVEL:cCHANNEL:ROW,COLUMN``.
+        """Return names of the ``D`` features: ``LAYER:[SCALE:]LEVELxLEVEL:cCHANNEL:ROW,COLUMN``.
 
         Examples:
             >>> FeatureExtractor(layers=("stride8",), levels=(1,), device="cpu").get_feature_names_out()[0]

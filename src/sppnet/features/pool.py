@@ -20,7 +20,15 @@ _WORTH_MERGING = 256
 
 
 def row_length(maps: FeatureMaps, levels: Sequence[int]) -> int:
-    """Return the length ``D`` of a feature vector: channels of all layers, times bins of all levels."""
+    """Return the length ``D`` of a feature vector: channels of all layers, times bins of all levels.
+
+    Examples:
+        >>> from sppnet.structures import Grid, ImageSize
+        >>> size = ImageSize(32, 32)
+        >>> maps = FeatureMaps((FeatureMap(torch.rand(8, 4, 4), "stride8", Grid(8.0, 4.0), size, size),))
+        >>> row_length(maps, (2, 1))
+        40
+    """
     return sum(_layer_length(maps.of_layer(layer), levels) for layer in maps.layers)
 
 
@@ -210,6 +218,14 @@ def iter_rows(
 
     Raises:
         UserError: as `pool_rows`.
+
+    Examples:
+        >>> from sppnet.structures import Grid, ImageSize
+        >>> size = ImageSize(32, 32)
+        >>> maps = FeatureMaps((FeatureMap(torch.rand(8, 4, 4), "stride8", Grid(8.0, 4.0), size, size),))
+        >>> boxes = Boxes(torch.tensor([[0.0, 0, 16, 8]] * 3), size)
+        >>> [len(features) for _, features in iter_rows(maps, boxes, (1,), limit_bytes=2 * 8 * 4)]
+        [2, 1]
     """
     count = max(1, limit_bytes // (4 * row_length(maps, levels)))
     for start in range(0, len(boxes), count):

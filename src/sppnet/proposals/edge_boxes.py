@@ -29,6 +29,9 @@ def edge_boxes(image: Tensor, model: Path, most: int = 2000) -> Proposals:
     Raises:
         MissingExtraError: OpenCV's contributed modules are not installed.
         UserError: the model does not exist or is invalid, or the image has another shape.
+
+    Examples:
+        >>> edge_boxes(torch.rand(3, 240, 320), Path("model.yml.gz"), most=100)  # doctest: +SKIP
     """
     if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
         raise UserError("image", "a floating tensor [3, H, W] with values 0..1", list(image.shape))

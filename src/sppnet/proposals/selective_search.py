@@ -33,6 +33,9 @@ def selective_search(image: Tensor | NDArray[np.uint8], k: int = 50, min_side: f
     Raises:
         MissingExtraError: OpenCV's contributed modules are not installed.
         UserError: the image has another shape or dtype, or ``k`` is below 1.
+
+    Examples:
+        >>> selective_search(np.zeros((240, 320, 3), np.uint8))  # doctest: +SKIP
     """
     if k < 1:
         raise UserError("k", "at least 1", k)
