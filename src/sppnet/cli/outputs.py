@@ -18,11 +18,12 @@ import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sppnet.data.search import OUTPUT_MARK, written_files
 from sppnet.errors import UserError
 from sppnet.files import append_line, make_folder, remove, write_bytes, write_text
+from sppnet.inputs.documents import json_lines
 from sppnet.runs import json_text
 
 __all__ = ["LINES", "PredictionFolder", "free_names", "source_state"]
@@ -117,22 +118,17 @@ class PredictionFolder:
             self._records[LINES] = {"name": LINES}
             write_bytes(path, b"")
             return {}
-        raw = path.read_bytes().splitlines()
+        content = path.read_bytes()
         lines: dict[str, dict[str, Any]] = {}
-        for text in raw:
-            try:
-                line: object = json.loads(text)
-            except ValueError:  # the last line of a killed process
+        for record in json_lines(content):
+            if "path" not in record or "error" in record:
                 continue
-            if not isinstance(line, dict) or "path" not in line or "error" in line:
-                continue
-            record = cast("dict[str, Any]", line)
             source = Path(str(record["path"]))
             drawn = record.get("drawn")
             still = drawn is None or (self.out / Path(str(drawn)).name).exists()
             if still and record.get("file") == source_state(source):
                 lines[_identity(source)] = record
-        if len(lines) != len(raw):
+        if len(lines) != len(content.splitlines()):
             write_text(path, "".join(json_text(line, indent=None) + "\n" for line in lines.values()))
         return lines
 
@@ -220,14 +216,8 @@ def _names_in(folder: Path) -> list[str]:
 
 def _marked_key(mark: Path) -> dict[str, Any] | None:
     try:
-        lines = mark.read_bytes().splitlines()
+        content = mark.read_bytes()
     except OSError:
         return None
-    for text in lines:
-        try:
-            line: object = json.loads(text)
-        except ValueError:  # the last line of a killed process
-            continue
-        if isinstance(line, dict) and isinstance(line.get("key"), dict):
-            return cast("dict[str, Any]", line["key"])
-    return None
+    keys = (record["key"] for record in json_lines(content) if isinstance(record.get("key"), dict))
+    return next(keys, None)
