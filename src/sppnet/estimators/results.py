@@ -122,11 +122,11 @@ class PredictionResult(ABC):
 
     @abstractmethod
     def _columns(self) -> dict[str, Tensor]:
-        """Return everything that is known per prediction."""
+        """Return the values of all predictions, one entry per prediction."""
 
     @abstractmethod
     def _context(self) -> tuple[object, ...]:
-        """Return what two results of the same image by the same classes have in common."""
+        """Return the values that must be equal in results that are merged: image size and class names."""
 
     @abstractmethod
     def plot(self) -> Image:
@@ -134,19 +134,19 @@ class PredictionResult(ABC):
 
     @abstractmethod
     def report_image(self, item: Any, names: Sequence[str]) -> tuple[Image, str]:
-        """Return the predictions beside the truth, and a caption.
+        """Draw the predictions and the truth, and return a caption too.
 
         Args:
-            item: the image and its truth, from the data set that ``evaluate`` measures.
+            item: the image and its truth, from the evaluated data set.
             names: class names of the data set.
         """
 
     @abstractmethod
     def to_dict(self) -> dict[str, object]:
-        """Return the predictions in JSON's types, rounded for reading."""
+        """Return the predictions, rounded, for JSON."""
 
     def to_record(self) -> dict[str, object]:
-        """Return `to_dict` and, where it rounds, the exact numbers."""
+        """Return `to_dict` with additional unrounded values, if it rounds."""
         return self.to_dict()
 
     @abstractmethod
