@@ -60,7 +60,11 @@ class PooledRegressors:
 
 
 def whitening(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute mean ``[4]``, inverse square root of the covariance ``[4, 4]``, and inverse of that root."""
+    """Compute the whitening of targets ``[N, 4]`` (SPP_net release, spp_train_bbox_regressor.m).
+
+    Returns:
+        Mean ``[4]``, inverse square root of the covariance ``[4, 4]``, and the inverse of that root.
+    """
     mean = targets.mean(0)
     centred = targets - mean
     covariance = centred.T @ centred / len(targets)

@@ -17,10 +17,10 @@ from sppnet.structures import Boxes, ImageSize, Proposals
 def selective_search(image: Tensor | NDArray[np.uint8], k: int = 50, min_side: float = 20) -> Proposals:
     """Compute proposals by selective search in its fast mode, about 2,000 per image in one or more seconds.
 
-    The defaults are those of the paper (He et al. 2015, section 4.1): colour spaces HSV and Lab; similarities
-    colour + texture + size + fill and texture + size + fill; initial segmentations at ``k`` and ``2 * k``
-    with sigma 0.8; the image is not resized. Boxes are sorted by (x0, y0, x1, y1), because the order of
-    OpenCV changes between calls.
+    The paper uses the fast mode (He et al. 2015, section 4.1). The settings are those of the SPP_net release,
+    selective_search_boxes.m: colour spaces HSV and Lab; similarities colour + texture + size + fill and
+    texture + size + fill; initial segmentations at ``k`` and ``2 * k`` with sigma 0.8; the image is not
+    resized. Boxes are sorted by (x0, y0, x1, y1), because the order of OpenCV changes between calls.
 
     Args:
         image: float32 ``[3, H, W]``, RGB, 0..1, or uint8 ``[H, W, 3]`` in RGB or ``[H, W]`` in grey.
