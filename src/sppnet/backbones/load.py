@@ -22,7 +22,7 @@ _RANDOM = "random:"
 # Inference mode of a caller is left, because parameters and buffers created in it cannot be trained.
 @torch.inference_mode(False)
 def load_backbone(
-    name: str, weights: Path | None = None, layers: tuple[str, ...] | None = None, seed: int = 0
+    name: str, weights: Path | str | None = None, layers: tuple[str, ...] | None = None, seed: int = 0
 ) -> Backbone:
     """Load a backbone with its weights, for images of any size.
 
@@ -49,6 +49,7 @@ def load_backbone(
         >>> [info.name for info in load_backbone("builtin").layers]
         ['stride8', 'stride16']
     """
+    weights = None if weights is None else Path(weights)
     random = name.startswith(_RANDOM)
     run = None if weights is None else run_backbone(weights)
     if random and weights is not None:

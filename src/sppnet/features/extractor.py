@@ -248,8 +248,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         loaded: tuple[object, Backbone] | None = getattr(self, "_loaded", None)
         if loaded is None or loaded[0] != key:
             device = pick_device(self.device)
-            weights = None if self.weights is None else Path(self.weights)
-            loaded = key, prepare(load_backbone(self.backbone, weights, layers, self.seed), device)
+            loaded = key, prepare(load_backbone(self.backbone, self.weights, layers, self.seed), device)
             self._loaded = loaded
         return loaded[1]
 
