@@ -14,24 +14,24 @@ LIST = Path(__file__).parents[1] / "docs" / "public_names.txt"
 
 
 def public_names() -> list[str]:
-    """Every name that a room offers, with the room before it."""
-    rooms = [sppnet]
+    """List the public names of all public modules, with the name of the module."""
+    modules = [sppnet]
     for found in pkgutil.iter_modules(sppnet.__path__, "sppnet."):
         if not found.name.rpartition(".")[2].startswith("_"):
-            rooms.append(importlib.import_module(found.name))
-    return sorted(f"{room.__name__}.{name}" for room in rooms for name in _offered(room))
+            modules.append(importlib.import_module(found.name))
+    return sorted(f"{module.__name__}.{name}" for module in modules for name in _offered(module))
 
 
-def _offered(room: ModuleType) -> list[str]:
-    if hasattr(room, "__all__"):
-        missing = [name for name in room.__all__ if not hasattr(room, name)]
-        assert not missing, f"{room.__name__}.__all__ names what is not there: {', '.join(missing)}"
-        return list(room.__all__)
-    # A module without __all__ offers what it defines.
+def _offered(module: ModuleType) -> list[str]:
+    if hasattr(module, "__all__"):
+        missing = [name for name in module.__all__ if not hasattr(module, name)]
+        assert not missing, f"{module.__name__}.__all__ has names that do not exist: {', '.join(missing)}"
+        return list(module.__all__)
+    # The public names of a module without __all__ are those that it defines.
     return [
         name
-        for name, value in vars(room).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == room.__name__
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
     ]
 
 

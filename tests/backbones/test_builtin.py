@@ -139,7 +139,7 @@ def test_bad_weights_are_named(tmp_path: Path) -> None:
         load_builtin(tmp_path / "missing.safetensors")
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not tensors")
-    with pytest.raises(UserError, match=r"broken\.safetensors: expected a whole \.safetensors file"):
+    with pytest.raises(UserError, match=r"broken\.safetensors: expected a valid \.safetensors file"):
         load_builtin(broken)
     other = tmp_path / "other.safetensors"
     save_file({"fine_head.weight": torch.zeros(2, 2)}, other)

@@ -192,7 +192,7 @@ def test_gradients_reach_the_weights() -> None:
     ],
 )
 def test_networks_of_one_size_are_refused_in_one_line(name: str) -> None:
-    with pytest.raises(UserError, match="expected a network that takes images of any size") as caught:
+    with pytest.raises(UserError, match="expected a network that accepts images of any size") as caught:
         load_backbone(name)
     assert name.removeprefix("random:") in str(caught.value)
     assert "\n" not in str(caught.value)

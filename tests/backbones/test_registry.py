@@ -12,7 +12,7 @@ from torch import nn
 
 from sppnet.backbones import backbone_from_spec, load_backbone
 from sppnet.backbones.catalogue import read_catalogue
-from sppnet.backbones.registry import ADAPTERS, Adapter, Made, find_adapter
+from sppnet.backbones.registry import ADAPTERS, Adapter, LoadedTrunk, find_adapter
 from sppnet.errors import UserError
 
 
@@ -27,7 +27,7 @@ class _Toy(nn.Module):
 
 def test_a_toy_adapter_is_one_module_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("toy_nets")
-    module.make = lambda name, layers, weights, *, pretrained: Made(
+    module.make = lambda name, layers, weights, *, pretrained: LoadedTrunk(
         _Toy(), ("conv",), (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)
     )
     monkeypatch.setitem(sys.modules, "toy_nets", module)

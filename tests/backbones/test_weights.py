@@ -57,7 +57,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load_backbone("torchvision:resnet18", tmp_path / "nowhere.safetensors")
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"\x00" * 50)
-    with pytest.raises(UserError, match=r"a whole \.safetensors file"):
+    with pytest.raises(UserError, match=r"a valid \.safetensors file"):
         read_weights(damaged)
 
 

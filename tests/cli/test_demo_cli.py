@@ -50,8 +50,8 @@ def test_demo_leaves_a_folder_to_look_at(shell, tmp_path: Path) -> None:
 def test_demo_leaves_other_folders_alone(refused, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "precious.jpg").touch()
-    assert "other things" in refused("demo", "--out", tmp_path)
+    assert "other files" in refused("demo", "--out", tmp_path)
     (tmp_path / "demo.json").write_text('{"mine": 1}')  # a file of that name makes it no earlier demo
-    assert "other things" in refused("demo", "--out", tmp_path)
+    assert "other files" in refused("demo", "--out", tmp_path)
     assert (tmp_path / "data" / "precious.jpg").exists()
-    assert "other things" in refused("demo", "--out", tmp_path / "data" / "precious.jpg")
+    assert "other files" in refused("demo", "--out", tmp_path / "data" / "precious.jpg")

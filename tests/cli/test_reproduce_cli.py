@@ -121,7 +121,7 @@ def test_a_table_says_how_large_it_was_made(
     size = DetectionSize(windows=321, width=48, batches=50, rate=2e-3)
     table = TABLES["table9"](Request(data, tmp_path, NETWORK, quiet=True, detection=size))
     told = " ".join(table.differs)
-    for word in ("321 windows", "48 wide", "50 batches", "0.002", "none of the images flipped"):
+    for word in ("321 proposals", "48 wide", "50 batches", "0.002", "none of the images flipped"):
         assert word in told
     options = [detector.options for detector in seen]
     assert {o.window.windows for o in options} == {321}

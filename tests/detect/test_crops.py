@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from sppnet.backbones import load_backbone
-from sppnet.detect.crops import CropOptions, crop_rows, crop_windows
+from sppnet.detect.crops import CropOptions, crop_windows, pool_crops
 from sppnet.errors import UserError
 from sppnet.features import extract, pool_rows
 from sppnet.structures import Boxes, ImageSize
@@ -51,12 +51,12 @@ def test_rows_do_not_depend_on_the_batch_and_one_window_is_the_resized_image():
     image = torch.rand(3, 64, 64)
     some = boxes((0, 0, 64, 64), (5, 5, 40, 60), (20, 10, 30, 30), height=64, width=64)
     options = CropOptions(64, 0, 2)
-    rows = crop_rows(network, image, some, (3, 1), options)
-    assert torch.allclose(rows, crop_rows(network, image, some, (3, 1), CropOptions(64, 0, 1)), atol=1e-5)
+    rows = pool_crops(network, image, some, (3, 1), options)
+    assert torch.allclose(rows, pool_crops(network, image, some, (3, 1), CropOptions(64, 0, 1)), atol=1e-5)
     # The whole image at its own size: cropping first or convolving first is the same.
     whole = pool_rows(extract(network, image), some[:1], (3, 1))
     assert torch.allclose(rows[:1], whole, atol=1e-5)
-    assert crop_rows(network, image, some[:0], (3, 1), options).shape == (0, rows.shape[1])
+    assert pool_crops(network, image, some[:0], (3, 1), options).shape == (0, rows.shape[1])
 
 
 @pytest.mark.parametrize("options", [{"side": 0}, {"padding": 114}, {"batch": 0}, {"padding": -1}])

@@ -47,7 +47,7 @@ def test_ranges(tile: int, overlap: float) -> None:
 
 
 def test_tiles_need_dense_windows() -> None:
-    with pytest.raises(UserError, match=r"options\.tile: expected 0 with proposals from a file"):
+    with pytest.raises(UserError, match=r"options\.tile: expected 0 with proposals of whole images"):
         DetectorOptions(tile=64, source="selective-search").check()
 
 

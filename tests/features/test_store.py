@@ -51,7 +51,7 @@ def test_the_file_on_disk_goes_with_the_store():
 def test_what_lies_on_disk_takes_no_memory():
     with StageStore(0) as store:
         store.get("maps", "1", lambda: tensors(1))
-        assert store._places["maps", "1"]["a"][1].untyped_storage().nbytes() == 2
+        assert store._on_disk["maps", "1"]["a"][1].untyped_storage().nbytes() == 2
 
 
 def test_without_a_key_nothing_is_cached():

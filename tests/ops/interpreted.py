@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
-from sppnet.ops.gpu import backward, dispatch, forward, tables
+from sppnet.ops.gpu import backward, backward_levels, dispatch, forward, tables
 
 CASES = [
     (torch.float32, (6, 3, 2, 1), 1, 8),
@@ -94,7 +94,7 @@ def check_odd_gradients_and_regions() -> None:
 
 def main(numbers: list[str]) -> None:
     for dtype, levels, batch, largest in [CASES[int(n)] for n in numbers] or CASES:
-        forward.LARGEST = backward.LARGEST = largest
+        forward.LARGEST = backward_levels.LARGEST = largest
         generator = torch.Generator().manual_seed(1)
         maps = torch.randint(-4, 3, (batch, 3, 4, 5), generator=generator).to(dtype)
         regions = [torch.tensor([[0, 0, 5, 4], [1, 2, 5, 4]]), torch.tensor([[4, 3, 5, 4]])][:batch]
@@ -105,7 +105,7 @@ def main(numbers: list[str]) -> None:
             check_values(maps, regions, levels, mode)
             check_gradients(maps, regions, levels, mode, generator)
         forward.plan.cache_clear(), forward.pooling.cache_clear()
-        backward._levels.cache_clear(), backward._backward.cache_clear()
+        backward_levels.launched_levels.cache_clear(), backward._backward.cache_clear()
     check_odd_gradients_and_regions()
 
 

@@ -162,9 +162,9 @@ def test_rows_with_a_map_index_under_transforms() -> None:
     many = torch.stack([MAPS, MAPS.flip(0)])
     assert torch.equal(torch.func.vmap(pool)(many), torch.stack([pool(one) for one in many]))
     torch.testing.assert_close(torch.func.jvp(pool, (MAPS,), (MAPS,))[1], pool(MAPS))
-    with pytest.raises(UserError, match="regions: expected map indices that can be read"):
+    with pytest.raises(UserError, match="regions: expected concrete map indices"):
         torch.func.vmap(lambda r: pool(MAPS, r))(torch.stack([rows, rows]))
-    with pytest.raises(UserError, match="regions: expected map indices that can be read"):
+    with pytest.raises(UserError, match="regions: expected concrete map indices"):
         pool(MAPS, rows.to("meta"))
 
 

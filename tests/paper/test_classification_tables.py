@@ -74,7 +74,7 @@ def memory_of_features(data: Path, out: Path, answers: Any) -> None:
     source = transfer.pretrained(request(data, out))
     images = [next(data.rglob("*.png"))] * COUNT
     found: list[dict[str, torch.Tensor]] = []
-    grown = grow(lambda: found.append(transfer.sight_rows(source, images, "full", 40, quiet=True)))
+    grown = grow(lambda: found.append(transfer.sight_features(source, images, "full", 40, quiet=True)))
     answers.put((tuple(found[0]["SPP"].shape), grown))
 
 

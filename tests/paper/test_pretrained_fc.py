@@ -159,5 +159,5 @@ def test_files_without_two_layers_before_the_classifier(tmp_path: Path) -> None:
         },
         path,
     )
-    with pytest.raises(UserError, match="whose shapes fit together"):
+    with pytest.raises(UserError, match="with matching shapes"):
         read_fc_weights(path)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,14 +21,7 @@ from sppnet.recipes.muon import Muon, orthogonalise
 from sppnet.recipes.pretrain_builtin import pretrain
 from sppnet.recipes.pretraining import Recipe, Run, examples, save, start, train_step
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    # For such small batches, the synchronisation of threads takes longer than the work.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _small(tmp_path: Path, **changes: object) -> Recipe:

@@ -1,4 +1,4 @@
-"""Networks that turn images of any size into feature maps."""
+"""Convolutional networks that compute feature maps of images of any size."""
 
 from sppnet.backbones.base import Backbone, LayerInfo
 from sppnet.backbones.load import backbone_from_spec, load_backbone

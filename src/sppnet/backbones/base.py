@@ -1,4 +1,4 @@
-"""What every backbone is: a network that turns images of any size into maps with known grids."""
+"""The backbone: a network that computes feature maps with known grids from images of any size."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from sppnet.structures import Grid, ImageSize
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One map that a backbone gives.
+    """Description of an output map of a backbone.
 
     Attributes:
-        name: the layer's name inside the network, such as ``"features.10"``.
-        channels: channels of the map.
-        grid: where the map's cells lie on the network's input.
+        name: name of the layer in the network, such as ``"features.10"``.
+        channels: number of channels.
+        grid: positions of the cells on the network's input.
+
+    Examples:
+        >>> LayerInfo("features.10", 512, Grid(stride=16.0, first=8.0)).channels
+        512
     """
 
     name: str
@@ -31,14 +35,20 @@ class Backbone(nn.Module):
     """A convolutional network without its classifier, for RGB images of any size.
 
     Args:
-        name: what was asked for, such as ``"torchvision:squeezenet1_0"``.
-        trunk: normalised ``[B, 3, H, W]`` to a tuple of maps ``[B, C, h, w]``, one a layer.
-        layers: what the maps are, in the order in which the trunk gives them.
-        minimum: the smallest input that gives every layer at least one cell.
-        mean: what is subtracted from red, green and blue (0..1).
-        std: what they are divided by afterwards.
-        multiple: the grids hold for inputs whose sides are multiples of it; above 1 only for networks
-            whose padding depends on the input's size.
+        name: the name given to `load_backbone`, such as ``"torchvision:squeezenet1_0"``.
+        trunk: module that computes maps ``[B, C, h, w]``, a tuple of one per layer, from normalised images
+            ``[B, 3, H, W]``.
+        layers: descriptions of the maps, in the order of the trunk's outputs.
+        minimum: the smallest input for which every map has at least one cell.
+        mean: mean of red, green and blue (0..1), which is subtracted.
+        std: standard deviation of red, green and blue, by which they are divided.
+        multiple: required divisor of the sides of an input; above 1 only for networks whose padding depends
+            on the size of the input.
+
+    Examples:
+        >>> from sppnet.backbones import load_backbone
+        >>> [tuple(maps.shape) for maps in load_backbone("builtin")(torch.zeros(1, 3, 64, 96))]
+        [(1, 256, 8, 12), (1, 256, 4, 6)]
     """
 
     def __init__(
@@ -57,7 +67,7 @@ class Backbone(nn.Module):
         self.layers = layers
         self.minimum = minimum
         self.multiple = multiple
-        # They are part of the description, not of the weights.
+        # Not persistent, because they are part of the description and not of the weights.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.mean: Tensor
@@ -65,40 +75,40 @@ class Backbone(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The maps of a batch of images of one size.
+        """Compute the maps of a batch of images.
 
         Args:
-            images: ``[B, 3, H, W]``, RGB, 0..1, at least ``minimum`` high and wide.
+            images: ``[B, 3, H, W]``, RGB, 0..1, at least of size ``minimum``.
 
         Returns:
-            One map ``[B, C, h, w]`` a layer, in the trunk's precision.
+            One map ``[B, C, h, w]`` per layer, in the dtype of the trunk.
 
         Raises:
-            UserError: another shape, or images smaller than ``minimum``.
+            UserError: the images have another shape or are smaller than ``minimum``.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError("images", "a tensor [B, 3, H, W]", f"shape {list(images.shape)}")
         if images.shape[2] < self.minimum.height or images.shape[3] < self.minimum.width:
-            least = f"images of at least {self.minimum.height} x {self.minimum.width} for {self.name}"
-            raise UserError("images", least, f"{images.shape[2]} x {images.shape[3]}")
+            expected = f"images of at least {self.minimum.height} x {self.minimum.width} for {self.name}"
+            raise UserError("images", expected, f"{images.shape[2]} x {images.shape[3]}")
         normalised = (images - self.mean) / self.std
         return tuple(self.trunk(normalised.to(self.precision)))
 
     @property
     def precision(self) -> torch.dtype:
-        """The floating type that the trunk computes in."""
+        """The dtype of the trunk."""
         return next(self.trunk.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the trunk's weights lie."""
+        """The device of the trunk."""
         return next(self.trunk.parameters()).device
 
     def spec(self) -> dict[str, Any]:
-        """A description that JSON can hold and ``backbone_from_spec`` rebuilds the network from.
+        """Describe the backbone as a JSON mapping, for `backbone_from_spec`.
 
-        It holds the measured grids, so that nothing is measured when a run is loaded. Weights are no
-        part of it: they travel as ``state_dict``.
+        The description includes the measured grids, so that loading a run does not measure them. It does not
+        include the weights, which are in ``state_dict``.
         """
         return {
             "name": self.name,

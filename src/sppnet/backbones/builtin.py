@@ -1,9 +1,9 @@
-"""The network that ships with the package: small, fast on a CPU, for images of any size.
+"""The network in the package: small and fast on a CPU, for images of any size.
 
-A plain residual network. Every stride-2 step is a 3x3 convolution padded by one, so that a side of n
-pixels becomes ceil(n / 2) cells, no side is too short, and the centre of the first cell stays the centre
-of the first pixel (0.5) at every stride. Batch normalisation exists in training only: `fold` puts it
-into the convolutions, and that is the form that is shipped.
+A residual network. Every stride-2 layer is a 3x3 convolution with a padding of one, so that a side of n
+pixels gives ceil(n / 2) cells, no side is too short, and the centre of the first cell is the centre of the
+first pixel (0.5) at every stride. Batch normalisation is used in training only: `fold` merges it into the
+convolutions, and the package has the folded weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WEIGHTS = "builtin.safetensors"
 
 
 class _Unit(nn.Module):
-    """A convolution and its batch normalisation, which is gone once folded; no activation."""
+    """A convolution with batch normalisation, unless it is folded; no activation."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, folded: bool) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class _Unit(nn.Module):
         return self.norm(self.conv(maps))
 
     def folded_tensors(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution that equals both in inference."""
+        """Return weight and bias of the convolution that is equivalent in inference."""
         if not isinstance(self.norm, nn.BatchNorm2d):
             assert self.conv.bias is not None
             return self.conv.weight.detach(), self.conv.bias.detach()
@@ -48,7 +48,7 @@ class _Unit(nn.Module):
 
 
 class _Residual(nn.Module):
-    """x + (1x1 to ``inner`` channels, 3x3, 1x1 back), then ReLU."""
+    """A residual block with 1x1 (to ``inner`` channels), 3x3 and 1x1 convolutions."""
 
     def __init__(self, channels: int, inner: int, folded: bool) -> None:
         super().__init__()
@@ -73,13 +73,13 @@ class _Step(nn.Module):
 
 
 class BuiltinNet(nn.Module):
-    """Normalised images to maps at stride 8 and at stride 16.
+    """A network that maps normalised images to maps at strides 8 and 16.
 
     A side of n pixels (n >= 1) gives ceil(n / 8) and ceil(n / 16) cells; the first cell of both maps is
-    centred on the first pixel (0.5 in continuous coordinates). The maps are at least 0.
+    centred on the first pixel (0.5 in continuous coordinates). The maps are not negative.
 
     Args:
-        folded: without batch normalisation, the form for inference; training needs ``False``.
+        folded: omit batch normalisation, for inference; training requires ``False``.
     """
 
     CHANNELS: ClassVar[tuple[int, int]] = (256, 256)
@@ -107,7 +107,7 @@ class BuiltinNet(nn.Module):
         self.coarse_head = nn.Conv2d(256, self.CHANNELS[1], 1)
 
     def before_relu(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Both maps before their last ReLU, which is what training compares.
+        """Compute both maps before their last ReLU, for the loss of distillation.
 
         Args:
             images: ``[B, 3, H, W]``, RGB, normalised by `MEAN` and `STD`.
@@ -119,7 +119,7 @@ class BuiltinNet(nn.Module):
         return self.fine_head(fine), self.coarse_head(self.coarse(fine))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The maps at stride 8 and 16.
+        """Compute the maps at strides 8 and 16.
 
         Args:
             images: ``[B, 3, H, W]``, RGB, normalised by `MEAN` and `STD`.
@@ -131,10 +131,10 @@ class BuiltinNet(nn.Module):
         return torch.relu(fine), torch.relu(coarse)
 
     def fold(self) -> BuiltinNet:
-        """The same network for inference: every batch normalisation inside its convolution.
+        """Merge every batch normalisation into its convolution.
 
         Returns:
-            a new network in evaluation mode; equal in evaluation mode up to rounding.
+            A new network in evaluation mode, with equal maps up to rounding.
         """
         net = BuiltinNet(folded=True)
         units = [module for module in self.modules() if isinstance(module, _Unit)]
@@ -151,14 +151,14 @@ class BuiltinNet(nn.Module):
 
 
 def load_builtin(weights: Path | None = None) -> BuiltinNet:
-    """The folded network with trained weights, float32, in evaluation mode.
+    """Load the folded network with trained weights, float32, in evaluation mode.
 
     Args:
-        weights: a safetensors file written by ``python -m sppnet.recipes.pretrain_builtin``; the weights
-            in the package where None.
+        weights: a safetensors file of ``python -m sppnet.recipes.pretrain_builtin``; None for the weights in
+            the package.
 
     Raises:
-        UserError: the file is missing, is no safetensors file, or holds another network.
+        UserError: the file does not exist, is not a safetensors file or has the weights of another network.
     """
     where = "the builtin weights" if weights is None else str(weights)
     if weights is None:
@@ -167,13 +167,15 @@ def load_builtin(weights: Path | None = None) -> BuiltinNet:
     else:
         tensors = read_weights(weights)
     net = BuiltinNet(folded=True)
-    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if wanted != got:
-        differing = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
+    if expected != got:
+        differing = sorted(
+            name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name)
+        )
         raise UserError(
             where,
-            f"the {len(wanted)} tensors of the builtin network",
+            f"the {len(expected)} tensors of the builtin network",
             f"{len(got)} tensors, {len(differing)} of them different, first {differing[0]}",
         )
     net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})

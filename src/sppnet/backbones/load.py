@@ -1,4 +1,4 @@
-"""Make a backbone from its name, or from the description in a run."""
+"""Create a backbone from its name, or from the description in a run."""
 
 from __future__ import annotations
 
@@ -19,30 +19,37 @@ from sppnet.structures import Grid, ImageSize
 _RANDOM = "random:"
 
 
-# Parameters and buffers made in inference mode could never be trained: a caller's inference mode is left.
+# Inference mode of a caller is left, because parameters and buffers created in it cannot be trained.
 @torch.inference_mode(False)
 def load_backbone(
-    name: str, weights: Path | None = None, layers: tuple[str, ...] | None = None, seed: int = 0
+    name: str, weights: Path | str | None = None, layers: tuple[str, ...] | None = None, seed: int = 0
 ) -> Backbone:
     """Load a backbone with its weights, for images of any size.
 
     Args:
-        name: ``builtin``, ``lite0``, ``lite2``, ``torchvision:NAME``, ``timm:NAME`` or one of the paper's,
-            ``zf5``, ``convnet5``, ``overfeat5`` and ``overfeat7``, whose weights are random unless a file is
-            given, and which have a quarter of their channels with ``/4`` appended; with ``random:`` before
-            it, such as ``random:timm:resnet18``, the weights are the network's own random start, drawn
-            from ``seed``.
-        weights: a safetensors file with the library's own parameter names, in any floating precision, or a
-            run of this package, whose mean and standard deviation are taken too; None takes the bundled
-            weights (builtin), those of an installed package (lite0, lite2) or downloads them.
-        layers: which layers to give, by the library's names or as ``stride8``, ``stride16``; None takes
-            the network's default: one layer; both of builtin, strides 8, 16 and 32 of lite0 and lite2.
-        seed: for random weights.
+        name: ``builtin``, ``lite0``, ``lite2``, ``torchvision:NAME``, ``timm:NAME`` or a network of the
+            paper: ``zf5``, ``convnet5``, ``overfeat5`` or ``overfeat7``. Weights of the latter are random
+            without a file; the suffix ``/4`` selects a quarter of the channels. The prefix ``random:``, such
+            as in ``random:timm:resnet18``, selects random weights.
+        weights: a safetensors file with the parameter names of the library, in any floating dtype, or a run,
+            whose mean and standard deviation are used too. None for the bundled weights (builtin), those of
+            an installed package (lite0, lite2) or a download.
+        layers: names of layers in the library, or ``stride8``, ``stride16``, ... None for the default: both
+            layers of builtin, strides 8, 16 and 32 of lite0 and lite2, and one layer of other networks.
+        seed: seed of random weights.
+
+    Returns:
+        The backbone, in evaluation mode.
 
     Raises:
-        UserError: an unknown name, layer or file, weights that do not fit, no connection, or a network
-            that does not take images of any size.
+        UserError: the name, a layer or the file is invalid, the weights do not match, there is no connection,
+            or the network does not support images of any size.
+
+    Examples:
+        >>> [info.name for info in load_backbone("builtin").layers]
+        ['stride8', 'stride16']
     """
+    weights = None if weights is None else Path(weights)
     random = name.startswith(_RANDOM)
     run = None if weights is None else run_backbone(weights)
     if random and weights is not None:
@@ -50,10 +57,10 @@ def load_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         bare = name.removeprefix(_RANDOM)
-        made = find_adapter(bare).make()(bare, layers, weights, pretrained=not random)
-    trunk, names, mean, std = made.trunk, made.layers, made.mean, made.std
+        network = find_adapter(bare).make()(bare, layers, weights, pretrained=not random)
+    trunk, names, mean, std = network.trunk, network.layers, network.mean, network.std
     if run is not None:
-        mean, std = run.mean, run.std  # what the weights were trained with
+        mean, std = run.mean, run.std  # the normalisation of the training
     elif weights is not None:
         mean, std = read_normalisation(weights) or (mean, std)
     trunk.eval()
@@ -68,7 +75,7 @@ def load_backbone(
 
 @contextmanager
 def _one_thread() -> Generator[None]:
-    """Use one thread: the probes are small, and on a busy machine threads wait longer than they compute."""
+    """Use one thread: the measurements are small, and on a busy machine several threads are slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -79,10 +86,20 @@ def _one_thread() -> Generator[None]:
 
 @torch.inference_mode(False)
 def backbone_from_spec(spec: dict[str, Any]) -> Backbone:
-    """Rebuild the architecture that ``Backbone.spec`` describes; its weights are loaded afterwards.
+    """Create the architecture described by `Backbone.spec`; the weights are loaded afterwards.
+
+    Args:
+        spec: the description.
+
+    Returns:
+        The backbone with random weights.
 
     Raises:
-        UserError: the description lacks something, or names an unknown network.
+        UserError: the description is incomplete or names an unknown network.
+
+    Examples:
+        >>> backbone_from_spec(load_backbone("builtin").spec()).name
+        'builtin'
     """
     try:
         name = str(spec["name"])
@@ -99,5 +116,5 @@ def backbone_from_spec(spec: dict[str, Any]) -> Backbone:
         ) from error
     names = tuple(i.name for i in infos)
     bare = name.removeprefix(_RANDOM)
-    made = find_adapter(bare).make()(bare, names, None, pretrained=False)
-    return Backbone(name, made.trunk, infos, ImageSize(height, width), mean, std, multiple)
+    network = find_adapter(bare).make()(bare, names, None, pretrained=False)
+    return Backbone(name, network.trunk, infos, ImageSize(height, width), mean, std, multiple)

@@ -1,8 +1,8 @@
-"""The convolutional layers of the paper's four networks (section 3.1.1, Table 1).
+"""The convolutional layers of the four networks of the paper (He et al. 2015, section 3.1.1, Table 1).
 
-Where the table is silent, ZF-5 follows the released definition: padding, normalisation within a channel,
-pools that round up. The padding of the others is what gives the printed map sizes at 224: 13 for ZF-5 and
-Convnet*-5, 18 for both Overfeats.
+Details of ZF-5 that the table does not state follow the SPP_net release: padding, normalisation within a
+channel, pooling with ceil mode. The padding of the others gives the printed map sizes for inputs of 224: 13
+for ZF-5 and Convnet*-5, 18 for both Overfeat networks.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sppnet.backbones.registry import Made
+from sppnet.backbones.registry import LoadedTrunk
 from sppnet.backbones.weights import fill, read_weights
 from sppnet.errors import UserError
 
 MEAN = (0.485, 0.456, 0.406)
-"""Of ImageNet, a number a channel; the paper subtracts a mean image (section 3.1.1)."""
+"""Mean of ImageNet per channel; the paper subtracts a mean image (section 3.1.1)."""
 STD = (1 / 255, 1 / 255, 1 / 255)
-"""The paper's networks see 0..255 less the mean, not divided by anything."""
+"""The input of the networks is 0..255 less the mean, without division by a standard deviation."""
 
 _Step = Literal["lrn", "channel_lrn", "pool2", "pool3", "pool_3_2"]
 
 
 @dataclass(frozen=True)
 class _Conv:
-    """A convolution with its ReLU, and what follows it before the next one."""
+    """A convolution with ReLU, and the operations between it and the next one."""
 
     channels: int
     kernel: int
@@ -50,7 +50,7 @@ _NETS: dict[str, tuple[_Conv, ...]] = {
         _Conv(256, 5, 2, 0, ("channel_lrn", "pool_3_2")),
         *(_same(384), _same(384), _same(256)),
     ),
-    # Stride 4 in place of 16: crops of 64 and 51 pixels give the maps that 224 and 180 give in ZF-5.
+    # Stride 4 instead of 16: crops of 64 and 51 pixels give maps of the size of 224 and 180 in ZF-5.
     "zf5-small": (
         _Conv(96, 7, 2, 1, ("channel_lrn", "pool_3_2")),
         _Conv(256, 5, 1, 1, ("channel_lrn",)),
@@ -65,7 +65,7 @@ _NETS: dict[str, tuple[_Conv, ...]] = {
     "overfeat7": (*_OVERFEAT, *[_same(512)] * 5),
 }
 PAPER_NETS = tuple(_NETS)
-"""The names: four of the paper's and ``zf5-small``, for experiments with small images."""
+"""Names: the four networks of the paper and ``zf5-small``, for experiments with small images."""
 
 
 class ChannelNorm(nn.Module):
@@ -79,18 +79,18 @@ class ChannelNorm(nn.Module):
         self.size, self.alpha, self.beta = size, alpha, beta
 
     def forward(self, maps: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to the same."""
+        """Normalise maps ``[B, C, H, W]``."""
         squares = functional.avg_pool2d(maps * maps, self.size, 1, self.size // 2)
         return maps * (1 + self.alpha * squares) ** -self.beta
 
 
 class PaperTrunk(nn.Sequential):
-    """The convolutions of one network up to the last wanted one.
+    """The convolutions of a network up to the last requested layer.
 
     Args:
         net: one of `PAPER_NETS`.
-        divisor: the networks have this times fewer channels; 1 is the paper's.
-        names: the wanted maps, ``"conv1"`` to ``"conv7"``, each behind its ReLU.
+        divisor: divisor of the number of channels; 1 in the paper.
+        names: requested layers, ``"conv1"`` to ``"conv7"``, after their ReLU.
     """
 
     def __init__(self, net: str, divisor: int, names: tuple[str, ...]) -> None:
@@ -110,7 +110,7 @@ class PaperTrunk(nn.Sequential):
         self.names = names
 
     def forward(self, input: Tensor) -> tuple[Tensor, ...]:
-        """Normalised ``[B, 3, H, W]`` to one map a layer."""
+        """Compute one map per layer from normalised images ``[B, 3, H, W]``."""
         maps: dict[str, Tensor] = {}
         for name, step in self.named_children():
             input = step(input)
@@ -121,7 +121,7 @@ class PaperTrunk(nn.Sequential):
 
 def _make_step(step: _Step) -> nn.Module:
     match step:
-        case "lrn":  # the constants are Krizhevsky's; the paper gives none
+        case "lrn":  # constants of Krizhevsky et al. 2012; the paper states none
             return nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)
         case "channel_lrn":
             return ChannelNorm()
@@ -134,22 +134,22 @@ def _make_step(step: _Step) -> nn.Module:
 
 
 def is_paper_net(name: str) -> bool:
-    """Whether a backbone's name is one of `PAPER_NETS`, with or without ``/N``."""
+    """Return whether the name of a backbone is one of `PAPER_NETS`, with or without ``/N``."""
     return name.partition("/")[0] in _NETS
 
 
-def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> Made:
-    """Make one of the paper's networks, without its fully connected layers.
+def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> LoadedTrunk:
+    """Create a network of the paper, without its fully connected layers.
 
     Args:
-        name: one of `PAPER_NETS`; ``/4`` behind it leaves a quarter of the channels, and so on.
-        layers: ``"conv1"``, ``"conv2"``, ...; None takes the last.
-        weights: a safetensors file with tensors ``conv1.weight`` and so on, or the ``model.safetensors`` of
-            a run of `sppnet train classify`; None keeps the random start (`draw_weights`).
-        pretrained: has no effect, as no weights of these networks are published.
+        name: one of `PAPER_NETS`, with an optional divisor of the number of channels, such as ``zf5/4``.
+        layers: ``"conv1"``, ``"conv2"``, ...; None for the last.
+        weights: a safetensors file with tensors ``conv1.weight``, ..., or the ``model.safetensors`` of a run
+            of `sppnet train classify`; None for random weights (`draw_weights`).
+        pretrained: has no effect, because no weights of these networks are published.
 
     Raises:
-        UserError: no such width or layer, or weights that do not fit.
+        UserError: the divisor or a layer does not exist, or the weights do not match.
     """
     net, _, said = name.partition("/")
     divisor = int(said) if said.isdigit() else 0 if "/" in name else 1
@@ -163,12 +163,13 @@ def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pre
     draw_weights(trunk)
     if weights is not None:
         fill(trunk, read_weights(weights), weights)
-    return Made(trunk, names, MEAN, STD)
+    return LoadedTrunk(trunk, names, MEAN, STD)
 
 
 def draw_weights(trunk: PaperTrunk) -> None:
-    """The released start: Gaussians of deviation 0.01, biases 0 in the first and third layer, otherwise 1.
+    """Draw the initial weights of the SPP_net release.
 
+    Weights are normal with a standard deviation of 0.01; biases are 0 in the first and third layer, else 1.
     In a narrower network the deviation grows so that signals keep their size.
     """
     came = 3

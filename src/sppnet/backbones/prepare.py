@@ -51,8 +51,8 @@ def prepare(
     if precision not in ("auto", "float32", "bfloat16"):
         raise UserError("precision", "auto, float32 or bfloat16", repr(precision))
     target = torch.device(device)
-    # Tensors made in inference mode cannot take part in autograd later, so nothing is made in it here, even
-    # where the caller is in it.
+    # Tensors created in inference mode cannot be used in autograd later, so the inference mode of a caller is
+    # left.
     with torch.inference_mode(False), torch.no_grad():
         ours = copy.deepcopy(backbone).to("cpu", torch.float32).eval().requires_grad_(False)
         ours.trunk = _folded(ours)
@@ -103,13 +103,13 @@ def _pairs(trunk: nn.Module, image: Tensor) -> list[tuple[str, str]]:
 
     Modules that a forward pass uses more than once are left out.
     """
-    made: dict[int, str] = {}
+    outputs: dict[int, str] = {}
     alive: list[Tensor] = []  # keeps the tensors' ids unique during the pass
     pairs: list[tuple[str, str]] = []
 
     def note_convolution(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def note(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-            made[id(out)] = name
+            outputs[id(out)] = name
             alive.append(out)
 
         return note
@@ -117,8 +117,8 @@ def _pairs(trunk: nn.Module, image: Tensor) -> list[tuple[str, str]]:
     def note_norm(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
             assert isinstance(module, nn.BatchNorm2d)
-            if id(given[0]) in made and module.running_mean is not None:
-                pairs.append((made[id(given[0])], name))
+            if id(given[0]) in outputs and module.running_mean is not None:
+                pairs.append((outputs[id(given[0])], name))
 
         return note
 

@@ -14,14 +14,15 @@ from sppnet.errors import UserError
 
 
 @dataclass(frozen=True)
-class Made:
-    """What an adapter makes.
+class LoadedTrunk:
+    """A network without classifier, loaded by an adapter.
 
     Attributes:
-        trunk: normalised ``[B, 3, H, W]`` to a tuple of maps ``[B, C, h, w]``, one per layer.
-        layers: names of the maps.
-        mean: what is subtracted from red, green and blue in 0..1.
-        std: what they are divided by afterwards.
+        trunk: module that computes maps ``[B, C, h, w]``, a tuple of one per layer, from normalised images
+            ``[B, 3, H, W]``.
+        layers: names of the layers.
+        mean: mean of red, green and blue (0..1), which is subtracted.
+        std: standard deviation of red, green and blue, by which they are divided.
     """
 
     trunk: nn.Module
@@ -30,43 +31,43 @@ class Made:
     std: tuple[float, ...]
 
 
-class Make(Protocol):
-    """Makes a network by its name."""
+class AdapterFunction(Protocol):
+    """A function that creates a network by its name."""
 
     def __call__(
         self, name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool
-    ) -> Made:
-        """Make a network.
+    ) -> LoadedTrunk:
+        """Create a network.
 
         Args:
-            name: what the user asked for, without ``random:``.
-            layers: names of the maps wanted; None takes the network's default.
+            name: name of the network, without ``random:``.
+            layers: names of the requested layers; None for the default of the network.
             weights: a safetensors file or a run folder.
-            pretrained: without a file, take published weights; otherwise keep the random start.
+            pretrained: load published weights if there is no file; otherwise weights are random.
 
         Raises:
-            UserError: no such network or layer, or weights that cannot be had or do not fit.
+            UserError: the network or a layer does not exist, or weights are not available or do not match.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """One source of networks.
+    """A source of networks.
 
     Attributes:
-        pattern: a regular expression that its names match as a whole.
-        forms: how its names are written, for messages and help.
-        module: the module whose ``make`` makes them, imported when it is needed.
+        pattern: a regular expression that matches the full names of its networks.
+        forms: the forms of its names, for error messages and help.
+        module: the module with the function ``make``, imported on demand.
     """
 
     pattern: str
     forms: str
     module: str
 
-    def make(self) -> Make:
+    def make(self) -> AdapterFunction:
         """Import the module and return its function."""
-        return cast("Make", importlib.import_module(self.module).make)
+        return cast("AdapterFunction", importlib.import_module(self.module).make)
 
 
 ADAPTERS: list[Adapter] = [
@@ -80,14 +81,14 @@ ADAPTERS: list[Adapter] = [
         "sppnet.backbones.paper_nets",
     ),
 ]
-"""All sources, in the order in which a name is matched."""
+"""All adapters, in the order in which names are matched."""
 
 
 def find_adapter(name: str) -> Adapter:
     """Return the adapter of a name.
 
     Raises:
-        UserError: no adapter takes it.
+        UserError: the name matches no adapter.
 
     Examples:
         >>> find_adapter("timm:resnet18").forms

@@ -1,4 +1,4 @@
-"""Networks of timm, through its own feature interface."""
+"""Adapter of timm, which uses its feature extraction interface."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sppnet.backbones.registry import Made
+from sppnet.backbones.registry import LoadedTrunk
 from sppnet.backbones.weights import download, fill, read_weights
 from sppnet.errors import UserError
 
@@ -14,11 +14,11 @@ _DEFAULT = ("stride16",)
 
 
 class TimmTrunk(nn.Module):
-    """A timm network that gives some of its stages' maps.
+    """Select output maps of a timm network.
 
     Args:
-        net: what ``timm.create_model(features_only=True)`` made.
-        order: for each wanted layer, its place among the maps that ``net`` gives.
+        net: a network of ``timm.create_model(features_only=True)``.
+        order: index of each requested layer among the outputs of ``net``.
     """
 
     def __init__(self, net: nn.Module, order: tuple[int, ...]) -> None:
@@ -27,7 +27,7 @@ class TimmTrunk(nn.Module):
         self.order = order
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Normalised ``[B, 3, H, W]`` to one map a layer."""
+        """Compute one map per layer from normalised images ``[B, 3, H, W]``."""
         maps = self.net(images)
         return tuple(maps[i] for i in self.order)
 
@@ -39,17 +39,17 @@ def _features_only(name: str, out_indices: tuple[int, ...] | None) -> nn.Module:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:5]
         some = ", ".join(near or ["resnet18", "convnext_atto", "efficientnet_b0"])
-        raise UserError(where, "a network of timm", "no such network", f"Some that exist: {some}")
+        raise UserError(where, "a network of timm", "no such network", f"Examples: {some}.")
     try:
         if out_indices is None:
             return timm.create_model(name, features_only=True).eval()
         return timm.create_model(name, features_only=True, out_indices=out_indices).eval()
     except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(where, "a network that timm gives feature maps of", f"{error}") from error
+        raise UserError(where, "a network with feature extraction in timm", f"{error}") from error
 
 
-def _place(layer: str, infos: list[dict[str, object]], where: str) -> int:
-    """The place of a layer among the network's stages, by its name or its stride; the last that fits."""
+def _index(layer: str, infos: list[dict[str, object]], where: str) -> int:
+    """Return the index of a layer among the stages by its name or stride; the last one that matches."""
     stride = int(layer[6:]) if layer.startswith("stride") and layer[6:].isdigit() else None
     found = [i for i, info in enumerate(infos) if info["module"] == layer or info["reduction"] == stride]
     if not found:
@@ -58,34 +58,34 @@ def _place(layer: str, infos: list[dict[str, object]], where: str) -> int:
     return found[-1]
 
 
-def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> Made:
-    """Make a timm network up to the last of ``layers``.
+def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> LoadedTrunk:
+    """Create a timm network up to the last of ``layers``.
 
     Args:
-        name: ``"timm:"`` and timm's name, such as ``"timm:resnet18"`` or ``"convnext_atto.d2_in1k"``.
-        layers: stages as timm's ``feature_info`` names them, such as ``"layer2"``, or ``"stride8"`` and
-            the like; None takes stride 16.
-        weights: a safetensors file with timm's parameter names.
-        pretrained: without a file, download weights; otherwise keep the random start.
+        name: ``"timm:"`` and the name in timm, such as ``"timm:resnet18"``.
+        layers: names of stages in timm's ``feature_info``, such as ``"layer2"``, or strides, such as
+            ``"stride8"``; None for stride 16.
+        weights: a safetensors file with the parameter names of timm.
+        pretrained: download weights if there is no file; otherwise weights are random.
 
     Raises:
-        UserError: no such network or layer, or weights that cannot be had or do not fit.
+        UserError: the network or a layer does not exist, or weights are not available or do not match.
     """
     import timm
 
     where, name = name, name.removeprefix("timm:")
     whole = _features_only(name, None)
     infos = _infos(whole)
-    wanted = [_place(layer, infos, where) for layer in layers or _DEFAULT]
-    kept = tuple(sorted(set(wanted)))
-    # timm numbers the stages by their "index" where it gives one.
-    net = _features_only(name, tuple(int(str(infos[i].get("index", i))) for i in kept))
+    requested = [_index(layer, infos, where) for layer in layers or _DEFAULT]
+    indices = tuple(sorted(set(requested)))
+    # timm numbers stages by "index" if the key exists.
+    net = _features_only(name, tuple(int(str(infos[i].get("index", i))) for i in indices))
     given = _infos(net)
-    if [i["module"] for i in given] != [infos[k]["module"] for k in kept]:
+    if [i["module"] for i in given] != [infos[k]["module"] for k in indices]:
         raise UserError(
-            where, f"its layers {[infos[k]['module'] for k in kept]}", [i["module"] for i in given]
+            where, f"its layers {[infos[k]['module'] for k in indices]}", [i["module"] for i in given]
         )
-    order = tuple(kept.index(i) for i in wanted)
+    order = tuple(indices.index(i) for i in requested)
     config = timm.get_pretrained_cfg(name)
     mean, std = (tuple(config.mean), tuple(config.std)) if config else ((0.5,) * 3, (0.5,) * 3)
     if weights is not None:
@@ -96,10 +96,10 @@ def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pre
             raise UserError(where, "published weights", "none", hint)
         path = download(str(config.hf_hub_id), where)
         fill(net, read_weights(path), path)
-    return Made(TimmTrunk(net, order), tuple(str(infos[i]["module"]) for i in wanted), mean, std)
+    return LoadedTrunk(TimmTrunk(net, order), tuple(str(infos[i]["module"]) for i in requested), mean, std)
 
 
 def _infos(net: nn.Module) -> list[dict[str, object]]:
-    # timm gives every network of `features_only` this attribute, which nn.Module's type does not know.
+    # All networks with features_only have this attribute, which is not in the type of nn.Module.
     infos: list[dict[str, object]] = net.feature_info.get_dicts()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     return infos

@@ -1,4 +1,4 @@
-"""Networks of torchvision, cut after the last layer that is wanted."""
+"""Adapter of torchvision, whose networks are truncated after the last requested layer."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sppnet.backbones.geometry import try_size
-from sppnet.backbones.registry import Made
+from sppnet.backbones.registry import LoadedTrunk
 from sppnet.backbones.weights import download, fill, read_weights
 from sppnet.errors import UserError
 from sppnet.structures import ImageSize
 
-# All of torchvision's classifiers were trained with these.
+# The normalisation of all classifiers of torchvision.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-# SqueezeNet 1.0 is strongest, for transfer, before its last pool; the others after stride 16.
+# SqueezeNet 1.0 has the best transfer accuracy before its last pooling; the others at stride 16.
 _DEFAULT_LAYERS = {"squeezenet1_0": ("stride8",)}
 _SIDES = (256, 384)
-"""Of images that tell strides: two, as a step may give as many cells at any size."""
+"""Sides of images to measure strides; two, because some modules return a fixed number of cells."""
 
 
 class TorchvisionTrunk(nn.Module):
-    """The part of a torchvision network up to the last wanted layer.
+    """A torchvision network up to the last requested layer.
 
     Args:
-        net: what ``create_feature_extractor`` made: normalised images to a dict of maps.
-        names: the dict's keys in the order in which the maps are given.
+        net: module of ``create_feature_extractor`` that maps normalised images to a dict of maps.
+        names: keys of the dict, in the order of the outputs.
     """
 
     def __init__(self, net: nn.Module, names: tuple[str, ...]) -> None:
@@ -37,7 +37,7 @@ class TorchvisionTrunk(nn.Module):
         self.names = names
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Normalised ``[B, 3, H, W]`` to one map a layer."""
+        """Compute one map per layer from normalised images ``[B, 3, H, W]``."""
         maps = self.net(images)
         return tuple(maps[name] for name in self.names)
 
@@ -50,13 +50,13 @@ def _make(name: str) -> nn.Module:
         raise UserError(
             f"torchvision:{name}", f"a classifier of torchvision, such as {some}", "no such network"
         )
-    # Both would spend a minute on a truncated normal distribution that nobody needs.
+    # The initial weights of both take a minute and are replaced.
     slow = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     return models.get_model(name, weights=None, **slow).eval()
 
 
 def _stages(net: nn.Module) -> list[str]:
-    """Names of the network's coarse steps: its children, and the children of its sequences."""
+    """Return the names of the stages: the children of the network, and the children of its sequences."""
     names: list[str] = []
     for name, child in net.named_children():
         if isinstance(child, nn.Sequential) and name in ("features", "trunk_output", "layers"):
@@ -67,7 +67,7 @@ def _stages(net: nn.Module) -> list[str]:
 
 
 def _last_at_stride(net: nn.Module, stride: int, where: str) -> str:
-    """The last coarse step whose map has one cell for ``stride`` pixels."""
+    """Return the last stage whose map has one cell per ``stride`` pixels."""
     heights: dict[str, int] = {}
     strides: dict[str, list[float]] = {}
 
@@ -87,12 +87,12 @@ def _last_at_stride(net: nn.Module, stride: int, where: str) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-    # An unpadded network loses a few cells at the border, but never reaches the next power of two.
-    fitting = [name for name, some in strides.items() if all(stride * 0.75 < s < stride * 1.5 for s in some)]
-    if not fitting:
+    # Networks without padding lose a few cells at the border, but far fewer than half of them.
+    matching = [name for name, some in strides.items() if all(stride * 0.75 < s < stride * 1.5 for s in some)]
+    if not matching:
         known = ", ".join(f"{name} ({max(some):.1f})" for name, some in strides.items())
         raise UserError(where, f"a network with a map of stride {stride}", f"layers (strides) {known}")
-    return fitting[-1]
+    return matching[-1]
 
 
 def _check_layer(net: nn.Module, name: str, where: str) -> None:
@@ -100,21 +100,21 @@ def _check_layer(net: nn.Module, name: str, where: str) -> None:
         net.get_submodule(name)
     except AttributeError:
         known = ", ".join(_stages(net))
-        raise UserError(where, f"a layer of it: {known}, or stride8, stride16", name) from None
+        raise UserError(where, f"one of its layers: {known}, or stride8, stride16", name) from None
 
 
-def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> Made:
-    """Make a torchvision classifier up to the last of ``layers``.
+def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pretrained: bool) -> LoadedTrunk:
+    """Create a torchvision classifier up to the last of ``layers``.
 
     Args:
-        name: ``"torchvision:"`` and torchvision's name, such as ``"torchvision:squeezenet1_0"``.
-        layers: module paths inside it, such as ``"features.10"``, or ``"stride8"`` and the like for the
-            last coarse step at that stride; None takes stride 16 (SqueezeNet 1.0: stride 8).
-        weights: a safetensors file with torchvision's parameter names.
-        pretrained: without a file, download weights; otherwise keep the random start.
+        name: ``"torchvision:"`` and the name in torchvision, such as ``"torchvision:squeezenet1_0"``.
+        layers: module paths, such as ``"features.10"``, or strides, such as ``"stride8"`` for the last stage
+            at that stride; None for stride 16 (SqueezeNet 1.0: stride 8).
+        weights: a safetensors file with the parameter names of torchvision.
+        pretrained: download weights if there is no file; otherwise weights are random.
 
     Raises:
-        UserError: no such network or layer, or weights that cannot be had or do not fit.
+        UserError: the network or a layer does not exist, or weights are not available or do not match.
     """
     from torch.fx import GraphModule
     from torch.fx.proxy import TraceError
@@ -122,32 +122,32 @@ def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pre
 
     where, name = name, name.removeprefix("torchvision:")
     net = _make(name)
-    wanted = layers or _DEFAULT_LAYERS.get(name, ("stride16",))
+    requested = layers or _DEFAULT_LAYERS.get(name, ("stride16",))
     names: list[str] = []
-    for layer in wanted:
+    for layer in requested:
         if layer.startswith("stride") and layer[6:].isdigit():
             names.append(_last_at_stride(net, int(layer[6:]), where))
         else:
             _check_layer(net, layer, where)
             names.append(layer)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # on nodes of the training mode, which is not used
+        warnings.simplefilter("ignore", UserWarning)  # about nodes of the training mode, which is not used
         try:
             cut = create_feature_extractor(net, names).eval()
         except (ValueError, TypeError, TraceError) as error:
-            raise UserError(where, "a network whose layers can be cut out", str(error)) from error
-    # One graph, not torchvision's pair of them, whose copies come out in training mode.
+            raise UserError(where, "a network that torch.fx can truncate", str(error)) from error
+    # A single graph, because copies of torchvision's pair of graphs are in training mode.
     extractor = GraphModule(cut, cut.graph).eval()
     if weights is not None:
         fill(extractor, read_weights(weights), weights)
     elif pretrained:
         path = _download(name)
         fill(extractor, read_weights(path), path)
-    return Made(TorchvisionTrunk(extractor, tuple(names)), tuple(names), MEAN, STD)
+    return LoadedTrunk(TorchvisionTrunk(extractor, tuple(names)), tuple(names), MEAN, STD)
 
 
 def _download(name: str) -> Path:
-    """Torchvision's own weights, which timm publishes as safetensors for some networks."""
+    """Download the weights of torchvision, which timm publishes as safetensors for some networks."""
     import timm
 
     tag = f"{name}.tv_in1k"
@@ -155,8 +155,8 @@ def _download(name: str) -> Path:
         raise UserError(
             f"torchvision:{name}",
             "weights in a .safetensors file",
-            "none published (torchvision's own downloads are pickles, which are never loaded)",
+            "none published (the downloads of torchvision are pickles, which are never loaded)",
             "Convert them once with safetensors.torch.save_file and pass --weights FILE.safetensors, or "
-            "take a timm: network",
+            "choose a timm: network.",
         )
     return download(f"timm/{tag}", f"torchvision:{name}")

@@ -1,4 +1,4 @@
-"""Read weights from safetensors files, local or downloaded. Pickles are never read."""
+"""Weights in safetensors files, local or downloaded; pickles are never read."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _THREE = 3
 
 
 def weights_file(path: Path) -> Path:
-    """Return the safetensors file of a path, which may also be a run folder."""
+    """Return the safetensors file for a path, which may be a run folder."""
     return path / _TENSORS if path.is_dir() else path
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a safetensors file, or of a run folder, floating ones as float32.
+    """Read all tensors of a safetensors file or a run folder, floating ones as float32.
 
     Raises:
-        UserError: no such file, another kind of file, or a damaged one.
+        UserError: the file does not exist, has another suffix or is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -42,24 +42,27 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             path,
             "weights in a .safetensors file, which cannot carry code",
             f"a {path.suffix or 'nameless'} file",
-            "Convert it once, where you trust it: safetensors.torch.save_file(torch.load(FILE, "
+            "Convert it once, if you trust it: safetensors.torch.save_file(torch.load(FILE, "
             "weights_only=True), 'weights.safetensors')",
         )
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(path, "a whole .safetensors file", str(error)) from error
+        raise UserError(path, "a valid .safetensors file", str(error)) from error
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
 def read_normalisation(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and deviation of the images that weights were trained on, where their file says so.
+    """Read mean and standard deviation of the training images, if the file has them.
 
-    The ``model.safetensors`` of a run of ``sppnet train classify`` does: a network that started with
-    ``--start he`` is worth nothing under the normalisation that its architecture has by default.
+    The ``model.safetensors`` of a run of ``sppnet train classify`` has them; they may differ from the default
+    of the architecture.
+
+    Returns:
+        Mean and standard deviation of red, green and blue, or None.
 
     Raises:
-        UserError: values that no normalisation has.
+        UserError: the values are invalid.
     """
     from safetensors import safe_open
 
@@ -69,27 +72,27 @@ def read_normalisation(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]
             return None
         mean, std = (file.get_tensor(name).flatten().tolist() for name in ("backbone.mean", "backbone.std"))
     if not len(mean) == len(std) == 3 or not all(1e-6 < value < 1e6 for value in std):
-        raise UserError(path, "a mean and a deviation above 0 of three colours", f"{mean} and {std}")
+        raise UserError(path, "mean and standard deviation above 0 of three colours", f"{mean} and {std}")
     return tuple(mean), tuple(std)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a network's weights; of a run of this package, those of its backbone under their own names.
+    """Read the weights of a network, or of the backbone in a run under the names of its library.
 
     Args:
-        path: a safetensors file with a library's parameter names, or the ``model.safetensors`` of a run.
+        path: a safetensors file with the parameter names of a library, or the ``model.safetensors`` of a run.
 
     Raises:
-        UserError: no such file, another kind of file, or a damaged one.
+        UserError: the file does not exist, has another suffix or is damaged.
     """
     return trunk_tensors(read_tensors(path))
 
 
 def trunk_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of the backbone in a run, under the names of the library; others unchanged."""
+    """Select the tensors of the backbone in a run, with the names of the library; return others unchanged."""
     if not any(name.startswith(_TRUNK) for name in tensors):
         return dict(tensors)
-    # Wrappers of other libraries' networks hold them as "net".
+    # Adapters store networks of other libraries as "net".
     return {
         name.removeprefix(_TRUNK).removeprefix("net."): value
         for name, value in tensors.items()
@@ -99,13 +102,12 @@ def trunk_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class FcWeights:
-    """Two fully connected layers in front of a classifier, as a pretrained network has them.
+    """The two fully connected layers of a pretrained network before its classifier.
 
     Attributes:
         path: the file.
         tensors: ``fc6.weight``, ``fc6.bias``, ``fc7.weight`` and ``fc7.bias``.
-        levels: the pyramid that the first layer was trained on, ``(6,)`` for a last pool to 6x6 bins; None
-            where the file does not say.
+        levels: pyramid levels of the input of fc6, ``(6,)`` for pooling to 6x6 bins; None if unknown.
     """
 
     path: Path
@@ -114,7 +116,7 @@ class FcWeights:
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Units of fc6 and of fc7."""
+        """Numbers of units of fc6 and fc7."""
         return len(self.tensors["fc6.bias"]), len(self.tensors["fc7.bias"])
 
 
@@ -123,10 +125,10 @@ def read_fc_weights(path: Path, *, required: bool = True) -> FcWeights | None:
 
     Args:
         path: a safetensors file or a run folder.
-        required: raise where the file has no such layers; otherwise return None.
+        required: raise if the file has no such layers, instead of returning None.
 
     Raises:
-        UserError: no such file, a damaged one, or layers of impossible shapes.
+        UserError: the file does not exist or is damaged, or the shapes do not match.
     """
     file = weights_file(path)
     given = read_tensors(file)
@@ -138,20 +140,20 @@ def read_fc_weights(path: Path, *, required: bool = True) -> FcWeights | None:
         if not required:
             return None
         some = ", ".join(list(given)[:3])
-        wanted = "fc6 and fc7 of a network with two fully connected layers before its classifier"
-        raise UserError(file, wanted, f"a file without {missing[0]} (it has {some}, ...)")
+        expected = "fc6 and fc7 of a network with two fully connected layers before its classifier"
+        raise UserError(file, expected, f"a file without {missing[0]} (it has {some}, ...)")
     tensors = {name: given[name] for name in names}
     shapes = [list(tensors[name].shape) for name in names]
     (one, one_bias, two, two_bias) = shapes
     if [len(shape) for shape in shapes] != [2, 1, 2, 1] or (
         one[0] != one_bias[0] or two[0] != two_bias[0] or two[1] != one[0]
     ):
-        raise UserError(file, "fc6 and fc7 whose shapes fit together", " ".join(map(str, shapes)))
+        raise UserError(file, "fc6 and fc7 with matching shapes", " ".join(map(str, shapes)))
     return FcWeights(file, tensors, _trained_levels(file))
 
 
 def _trained_levels(file: Path) -> tuple[int, ...] | None:
-    """Return the pyramid in the config of the run that a file belongs to."""
+    """Return the pyramid levels in the configuration of the run that a file belongs to."""
     from sppnet.config import read_toml
 
     config = file.with_name(_CONFIG)
@@ -168,13 +170,13 @@ def _trained_levels(file: Path) -> tuple[int, ...] | None:
 
 @dataclass(frozen=True)
 class RunBackbone:
-    """How a run describes its backbone.
+    """The backbone of a run.
 
     Attributes:
-        name: as `sppnet.backbones.load_backbone` takes it.
-        layers: names of its maps.
-        mean: what was subtracted from images in 0..1, per channel.
-        std: what they were divided by.
+        name: name for `sppnet.backbones.load_backbone`.
+        layers: names of its layers.
+        mean: mean of red, green and blue (0..1).
+        std: standard deviation of red, green and blue.
     """
 
     name: str
@@ -184,7 +186,7 @@ class RunBackbone:
 
 
 def run_backbone(path: Path) -> RunBackbone | None:
-    """Return the backbone of the run that a weights file belongs to; None for a file that is not in a run.
+    """Return the backbone of the run that a weights file belongs to; None for other files.
 
     Args:
         path: a run folder or its ``model.safetensors``.
@@ -209,7 +211,7 @@ def run_backbone(path: Path) -> RunBackbone | None:
 
 
 def _given_name(name: str, given: dict[str, Tensor]) -> str:
-    """Return the name of a parameter in a file: timm's feature networks join two levels into one."""
+    """Return the name of a parameter in a file; feature networks of timm merge two levels of modules."""
     if name in given:
         return name
     bare = name.removeprefix("model.")
@@ -217,15 +219,15 @@ def _given_name(name: str, given: dict[str, Tensor]) -> str:
 
 
 def fill(net: nn.Module, given: dict[str, Tensor], where: object) -> None:
-    """Copy weights into a network; tensors that the network lacks, such as a classifier's, are ignored.
+    """Copy weights into a network, ignoring others, such as those of a classifier.
 
     Args:
-        net: filled in place.
-        given: tensors under the names that torchvision or timm uses.
-        where: the file, for messages.
+        net: the network, which is modified.
+        given: tensors by their names in torchvision or timm.
+        where: the file, for error messages.
 
     Raises:
-        UserError: a tensor that the network needs is missing or of another shape; names the first.
+        UserError: a tensor of the network is missing or has another shape; it names the first one.
     """
     state = net.state_dict()
     found: dict[str, Tensor] = {}
@@ -234,9 +236,9 @@ def fill(net: nn.Module, given: dict[str, Tensor], where: object) -> None:
         if theirs not in given:
             if name.endswith("num_batches_tracked"):
                 continue
-            kept = ", ".join(list(given)[:3])
+            some = ", ".join(list(given)[:3])
             raise UserError(
-                where, f"the tensor {name} {list(old.shape)}", f"a file without it (it has {kept}, ...)"
+                where, f"the tensor {name} {list(old.shape)}", f"a file without it (it has {some}, ...)"
             )
         if given[theirs].shape != old.shape:
             raise UserError(where, f"{name} of shape {list(old.shape)}", f"shape {list(given[theirs].shape)}")
@@ -248,22 +250,22 @@ def fill(net: nn.Module, given: dict[str, Tensor], where: object) -> None:
 
 
 def download(repository: str, name: str) -> Path:
-    """Return the ``model.safetensors`` of a Hugging Face repository, from the local cache if it is there.
+    """Download the ``model.safetensors`` of a Hugging Face repository, unless it is in the local cache.
 
     Raises:
-        UserError: no connection, or no such file.
+        UserError: there is no connection, or the file does not exist.
     """
     import huggingface_hub as hub
 
-    kept = hub.try_to_load_from_cache(repository, "model.safetensors")
-    if isinstance(kept, str):
-        return Path(kept)
+    cached = hub.try_to_load_from_cache(repository, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
     try:
-        # Ask for the metadata first: without a connection the download itself retries for half a minute.
+        # Metadata are requested first, because the download retries for half a minute without a connection.
         hub.get_hf_file_metadata(hub.hf_hub_url(repository, "model.safetensors"), timeout=10)
         return Path(hub.hf_hub_download(repository, "model.safetensors"))
-    except Exception as error:  # the HTTP client's own classes, which change between versions
+    except Exception as error:  # classes of the HTTP client, which differ between versions
         first_line = (str(error).strip().splitlines() or [""])[0]
         got = f"{type(error).__name__} ({first_line})"
-        hint = "Pass local weights with --weights FILE.safetensors, or take --backbone builtin"
+        hint = "Pass local weights with --weights FILE.safetensors, or choose --backbone builtin."
         raise UserError(name, f"its weights from huggingface.co/{repository}", got, hint) from error

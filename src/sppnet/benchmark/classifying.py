@@ -67,8 +67,8 @@ def views_and_pyramids(
     """
     results: list[dict[str, object]] = []
     for setting, options in (
-        ("Classifier.fit as it is", ClassifierOptions()),
-        ("Classifier.fit, the own size alone", ClassifierOptions(scales=None)),
+        ("Classifier.fit, default options", ClassifierOptions()),
+        ("Classifier.fit, size of the image only", ClassifierOptions(scales=None)),
     ):
         start = time.perf_counter()
         classifier = Classifier(backbone, weights, options=options).fit(data, quiet=quiet)

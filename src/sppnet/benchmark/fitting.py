@@ -20,7 +20,7 @@ from sppnet.benchmark.one_fit import OneFit, fit_once
 from sppnet.benchmark.windows import recall_of_windows
 from sppnet.data import default_split, read_detection, read_image
 from sppnet.detect import Detector
-from sppnet.detect.crops import crop_rows
+from sppnet.detect.crops import pool_crops
 from sppnet.detect.fitting import pooled_source
 from sppnet.detect.images import image_of
 from sppnet.detect.postprocess import refined
@@ -140,12 +140,12 @@ def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]
         windows = timed("windows", lambda: detector.proposals_.boxes(size))
         source = _source(detector, image, windows)
         timed("network", lambda source=source: source.maps(0))
-        boxes, margins, labels = timed(
+        boxes, scores, labels = timed(
             "score, regress, score again",
             lambda source=source: refined(source, source, (0, 0), heads, post),
         )
         slope, offset = heads.calibration[labels].unbind(1)
-        logits = slope * margins + offset
+        logits = slope * scores + offset
         timed(
             "suppress and vote",
             lambda b=boxes, s=logits, ls=labels: merge(b, s, ls, heads.names, post),
@@ -155,14 +155,14 @@ def _prediction(request: FittingRequest, detector: Detector) -> dict[str, float]
 
 
 def _source(detector: Detector, image: Tensor, windows: Boxes) -> MapSource:
-    """The features of windows of one image."""
+    """Return the features of windows of one image."""
     source = pooled_source(detector.network_, [image_of(image)], [windows], detector.options, None)
     assert isinstance(source, MapSource)
     return source
 
 
 def _svm_table(request: FittingRequest, detector: Detector) -> tuple[Tensor, Tensor]:
-    """Rows of mean norm 20 and targets: objects and random windows of training images."""
+    """Return features of mean norm 20 and targets of objects and random windows of training images."""
     items = read_detection(request.detection, None, None).items[: 3 if request.quick else 80]
     draw = torch.Generator().manual_seed(0)
     rows: list[Tensor] = []
@@ -170,7 +170,7 @@ def _svm_table(request: FittingRequest, detector: Detector) -> tuple[Tensor, Ten
     for item in items:
         windows = detector.proposals_.boxes(item.truth.boxes.size)
         joined = Boxes(torch.cat([item.truth.boxes.clip().xyxy, windows.xyxy]), windows.size)
-        # The objects come first; then the windows that hold a part of one, and others.
+        # Objects come first, followed by windows, some of which contain parts of objects.
         some = torch.randperm(len(windows), generator=draw)[:100] + len(item.truth)
         chosen = torch.cat([torch.arange(len(item.truth)), some])
         rows.append(_source(detector, read_image(item.path), joined).rows(0, chosen))
@@ -203,7 +203,7 @@ def _svm_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
         reached.append(_objective(x, sign, model.weight[number], float(model.bias[number])))
         peer_reached.append(_objective(x, sign, weight, bias))
     return {
-        "work": f"SVMs of {targets.shape[1]} classes on {len(rows)} rows of {rows.shape[1]}",
+        "work": f"SVMs of {targets.shape[1]} classes on {len(rows)} features of length {rows.shape[1]}",
         "ours_s": ours_s,
         "peer": "scikit-learn LinearSVC",
         "peer_s": peer_s,
@@ -234,11 +234,11 @@ def _rcnn_row(request: FittingRequest, detector: Detector) -> dict[str, object]:
         source.rows(0, torch.arange(len(windows)))
         times.append(time.perf_counter() - start)
     start = time.perf_counter()
-    crop_rows(network, image, some[: 16 if request.quick else 256], levels)
+    pool_crops(network, image, some[: 16 if request.quick else 256], levels)
     each = (time.perf_counter() - start) / (16 if request.quick else 256)
     ours_s, peer_s = statistics.median(times[1:]), each * len(windows)
     return {
-        "work": f"rows of the {len(windows)} windows of an image, network included",
+        "work": f"features of the {len(windows)} windows of an image, network included",
         "ours_s": ours_s,
         "peer": "R-CNN: each window cropped, warped to 227 and convolved (256 measured, times their number)",
         "peer_s": peer_s,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sppnet.benchmark.measure import (
     medians,
     peak_growth_mb,
 )
+from sppnet.benchmark.pooling_growth import draw_growth, measure_growth
 from sppnet.ops import region_pyramid_pool, region_pyramid_scores, spatial_pyramid_pool
 
 LEVELS = (6, 3, 2, 1)
@@ -281,56 +282,12 @@ def run(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     rows.append(_score_row(10000 // divisor, effort))
     if torch.cuda.is_available():
         rows += _gpu_rows(2000 // divisor, runs)
-    growth = _growth(runs, 4 if quick else 1)
+    growth = measure_growth(runs, 4 if quick else 1)
     if plot is not None:
-        _draw(plot, growth)
+        draw_growth(plot, growth)
     return {
         "machine": {**machine(), "memory_kept": memory_kept},
         "rows": rows,
         "floor_ratio": floor,
         "growth": growth,
     }
-
-
-def _growth(runs: int, divisor: int) -> list[dict[str, Any]]:
-    """Measure seconds by number of regions on a small and a large map, by channels and by bins."""
-    count, channels, levels = 1000 // divisor, 256, LEVELS
-    series: dict[str, list[tuple[int, int, Sequence[int], int]]] = {
-        "regions": [(count * i // 4, channels, levels, 28) for i in (1, 2, 4, 8, 16)],
-        "regions, large map": [(count * i // 4, channels, levels, 112) for i in (1, 2, 4, 8, 16)],
-        "channels": [(count, channels * i // 4, levels, 28) for i in (1, 2, 4, 8, 16)],
-        "bins": [(count, channels, some, 28) for some in ((3, 2), LEVELS, (10,), (14,))],
-    }
-    return [_growth_row(name, *work, runs) for name, several in series.items() for work in several]
-
-
-def _growth_row(
-    growing: str, count: int, channels: int, levels: Sequence[int], side: int, runs: int
-) -> dict[str, Any]:
-    torch.manual_seed(0)
-    maps, corners = torch.randn(1, channels, side, side), torch.randint(0, side - 14 + 1, (count, 2))
-    regions = torch.cat([corners, corners + 14], 1)
-    seconds, _ = medians(lambda: region_pyramid_pool(maps, [regions], levels), lambda: None, runs)
-    bins = sum(n * n for n in levels)
-    return {
-        "growing": growing,
-        "regions": count,
-        "channels": channels,
-        "bins": bins,
-        "map": side,
-        "output_mb": count * channels * bins * 4 / 2**20,
-        "ours_s": seconds,
-    }
-
-
-def _draw(path: Path, growth: Sequence[dict[str, Any]]) -> None:
-    from sppnet.draw import plot_lines, save_image
-
-    lines: dict[str, tuple[list[float], list[float]]] = {}
-    for row in growth:
-        name = f"{row['growing']} ({row['map']}x{row['map']})"
-        output, milliseconds = lines.setdefault(name, ([], []))
-        output.append(row["output_mb"])
-        milliseconds.append(1000 * row["ours_s"])
-    title = "Pooling of regions of 14x14 cells, by varied quantity (map)"
-    save_image(path, plot_lines(lines, title, "output, MB", "time, ms"))

@@ -12,7 +12,7 @@ class DetectionBenchmark:
 
     Attributes:
         backbone: network of both pipelines.
-        weights: local weights; random ones, which take the same time, when left out.
+        weights: local weights; random weights by default, which take the same time.
         layer: layer that is pooled.
         windows: number of windows of the image.
         crop: side of R-CNN's crops, in pixels.

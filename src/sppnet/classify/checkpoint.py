@@ -27,7 +27,7 @@ _MODEL, _MOMENTUM, _STATE, _TRAINING = "model.", "momentum.", "state", "training
 class Position:
     """The state of a training run, except for its tensors.
 
-    Random numbers are drawn anew from the seed for every step and image, so that the state has no generator.
+    Random numbers are drawn from the seed again for every step and image, so that the state has no generator.
 
     Attributes:
         epoch: number of finished epochs.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sppnet.backbones import load_backbone, prepare
+from sppnet.classify.base import ImageClassifier
 from sppnet.classify.options import ClassifierOptions
 from sppnet.classify.result import ClassificationResult
 from sppnet.config import DEFAULT_BACKBONE
@@ -19,11 +20,9 @@ from sppnet.data import (
     Division,
     ImageSource,
     classification_to_fit,
-    classification_to_measure,
     read_scaled,
 )
-from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
-from sppnet.evaluate import classification_metrics
+from sppnet.estimators import SavedState, TensorSpec, fresh_fit
 from sppnet.features import extract, image_rows
 from sppnet.features.extract import resized_size
 from sppnet.features.network import backbone_tensors, pick_device
@@ -34,7 +33,7 @@ from sppnet.structures import ClassificationSet, ImageSize
 
 
 @dataclass(init=False)
-class Classifier(Estimator[ClassificationResult]):
+class Classifier(ImageClassifier):
     """Classify images with linear SVMs on pyramid features of a frozen backbone.
 
     The features of the full image are those of transfer classification (He et al. 2015, sections 3.2 and
@@ -108,8 +107,7 @@ class Classifier(Estimator[ClassificationResult]):
         watch = Stopwatch()
         division = Division(self.val_share, self.seed)
         dataset, record = classification_to_fit(data, split, layout, division, skip_bad=skip_bad)
-        weights = None if self.weights is None else Path(self.weights)
-        self.backbone_ = load_backbone(self.backbone, weights, self.options.layers, seed=self.seed)
+        self.backbone_ = load_backbone(self.backbone, self.weights, self.options.layers, seed=self.seed)
         self.network_ = prepare(self.backbone_, pick_device(self.device))
         watch("setup")
         features = self._features([item.path for item in dataset.items], "Extracting features", quiet=quiet)
@@ -169,56 +167,8 @@ class Classifier(Estimator[ClassificationResult]):
         probabilities = torch.softmax(slope * self._decision_scores(source) + offset, 0)
         return ClassificationResult.top(probabilities, self.names_, source, threshold)
 
-    def evaluate(
-        self,
-        data: str | os.PathLike[str] | ClassificationSet,
-        split: str | None = None,
-        *,
-        layout: str | None = None,
-        skip_bad: bool = False,
-        quiet: bool = False,
-    ) -> dict[str, Any]:
-        """Evaluate on labelled images.
-
-        If `fit` divided a data set without splits, the held-out images are evaluated.
-
-        Args:
-            data: a folder whose classes are among those of the classifier, or a data set object.
-            split: the split to evaluate on; the validation or test split when None.
-            layout: ``"folders"``; detected automatically when None.
-            skip_bad: skip damaged images; otherwise an error lists all of them.
-            quiet: show no progress bars.
-
-        Returns:
-            The result of `sppnet.evaluate.classification_metrics` ("accuracy", "mean_class_accuracy", "top5",
-            "per_class", ...), "held_out" (whether held-out images are evaluated), "trained_on" (number of
-            evaluated images that were fitted on; None if unknown) and "notes" (a list of sentences).
-
-        Raises:
-            UserError: the classifier is not fitted, or the data are invalid.
-        """
-        self._check_fitted()
-        dataset, facts = self.to_measure(data, split, layout=layout, skip_bad=skip_bad)
-        features = self._features([item.path for item in dataset.items], "Evaluating", quiet=quiet)
-        labels = torch.tensor([item.label for item in dataset.items])
-        metrics = classification_metrics(self.svm_.scores(features), labels, self.names_)
-        return {**metrics, **facts, "notes": list(dataset.notes)}
-
-    def to_measure(
-        self,
-        data: str | os.PathLike[str] | ClassificationSet,
-        split: str | None = None,
-        *,
-        layout: str | None = None,
-        skip_bad: bool = False,
-    ) -> tuple[ClassificationSet, dict[str, object]]:
-        """Return the images that `evaluate` uses, and its "held_out" and "trained_on".
-
-        Raises:
-            UserError: the classifier is not fitted, or the data are invalid.
-        """
-        self._check_fitted()
-        return classification_to_measure(data, split, layout, self.names_, self.fitted_on_, skip_bad=skip_bad)
+    def _scores(self, paths: Sequence[Path], *, quiet: bool) -> Tensor:
+        return self.svm_.scores(self._features(paths, "Evaluating", quiet=quiet))
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         tensors: dict[str, Tensor] = {

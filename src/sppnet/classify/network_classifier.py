@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from sppnet.classify.base import ImageClassifier
 from sppnet.classify.best import BestWeights, is_main_process
 from sppnet.classify.checkpoint import NAME as CHECKPOINT
 from sppnet.classify.checkpoint import Training, data_digest, read_training
@@ -24,25 +26,22 @@ from sppnet.config import as_config
 from sppnet.data import (
     Division,
     ImageSource,
-    classification_to_measure,
     read_scaled,
 )
 from sppnet.errors import UserError
-from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
+from sppnet.estimators import SavedState, TensorSpec, fresh_fit
 from sppnet.estimators.state import check_backbone, damaged
 from sppnet.estimators.tensors import same_shapes
-from sppnet.evaluate import classification_metrics
 from sppnet.features.extract import resized_size
 from sppnet.features.network import pick_device
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.runs import describe_run, lock_run
-from sppnet.structures import ClassificationSet
 
 _MEAN, _STD = "backbone.mean", "backbone.std"
 
 
 @dataclass(init=False)
-class NetworkClassifier(Estimator[ClassificationResult]):
+class NetworkClassifier(ImageClassifier):
     """Classify images with a network that is trained end to end (He et al. 2015, section 3.1).
 
     As in scikit-learn, the constructor only stores its arguments, fitted attributes end in ``_``, and `fit`
@@ -213,54 +212,10 @@ class NetworkClassifier(Estimator[ClassificationResult]):
         probabilities = view_probabilities(self.network_, self._read(source), self.test_views())
         return ClassificationResult.top(probabilities, self.names_, source, threshold)
 
-    def evaluate(
-        self,
-        data: str | os.PathLike[str] | ClassificationSet,
-        split: str | None = None,
-        *,
-        layout: str | None = None,
-        skip_bad: bool = False,
-        quiet: bool = False,
-    ) -> dict[str, Any]:
-        """Evaluate on labelled images.
-
-        Args:
-            data: images whose classes are among those of the classifier.
-            split: the split to evaluate on; the validation or test split when None.
-            layout: the layout of the data; detected automatically when None.
-            skip_bad: skip damaged images; otherwise an error lists all of them.
-            quiet: show no progress bars.
-
-        Returns:
-            The result of `sppnet.evaluate.classification_metrics` ("accuracy", "mean_class_accuracy", "top5",
-            "per_class", ...), and "held_out", "trained_on" and "notes" as in `Classifier.evaluate`.
-
-        Raises:
-            UserError: the classifier is not trained, or the data are invalid.
-        """
-        self._check_fitted()
-        dataset, facts = self.to_measure(data, split, layout=layout, skip_bad=skip_bad)
-        views, items = self.test_views(), track(dataset.items, "Evaluating", quiet=quiet)
-        scores = torch.stack([view_probabilities(self.network_, self._read(i.path), views) for i in items])
-        labels = torch.tensor([item.label for item in dataset.items])
-        metrics = classification_metrics(scores, labels, self.names_)
-        return {**metrics, **facts, "notes": list(dataset.notes)}
-
-    def to_measure(
-        self,
-        data: str | os.PathLike[str] | ClassificationSet,
-        split: str | None = None,
-        *,
-        layout: str | None = None,
-        skip_bad: bool = False,
-    ) -> tuple[ClassificationSet, dict[str, object]]:
-        """Return the images that `evaluate` uses, and its "held_out" and "trained_on".
-
-        Raises:
-            UserError: the classifier is not trained, or the data are invalid.
-        """
-        self._check_fitted()
-        return classification_to_measure(data, split, layout, self.names_, self.fitted_on_, skip_bad=skip_bad)
+    def _scores(self, paths: Sequence[Path], *, quiet: bool) -> Tensor:
+        views = self.test_views()
+        tracked = track(paths, "Evaluating", quiet=quiet)
+        return torch.stack([view_probabilities(self.network_, self._read(path), views) for path in tracked])
 
     def write_run(self, folder: Path, *, keep_log: bool) -> None:
         """Write the run during training; `fit` calls it after every epoch.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from sppnet._records import classification_record
 from sppnet.data import ImageSource
 from sppnet.data.images import read_scaled_pixels
 from sppnet.estimators.results import PredictionResult, drawn_size, optional_module
@@ -63,7 +64,7 @@ class ClassificationResult(PredictionResult):
 
     @property
     def name(self) -> str:
-        """Top class; empty where all were below the threshold."""
+        """The most probable class; empty if all are below the threshold."""
         return self.names[int(self.labels[0])] if len(self.labels) else ""
 
     def _replaced(self, columns: Mapping[str, Tensor]) -> Self:
@@ -78,12 +79,12 @@ class ClassificationResult(PredictionResult):
     def _merge_order(self, columns: Mapping[str, Tensor]) -> Tensor:
         order = super()._merge_order(columns)
         first: dict[int, int] = {}
-        for place, label in enumerate(columns["labels"][order].tolist()):
-            first.setdefault(label, place)
+        for index, label in enumerate(columns["labels"][order].tolist()):
+            first.setdefault(label, index)
         return order[torch.tensor(list(first.values()), dtype=torch.int64)]
 
     def plot(self) -> Image:
-        """Return the image with its top classes below it; one of more than 16 megapixels is shrunk."""
+        """Draw the image with its top classes below it; images of more than 16 megapixels are reduced."""
         from sppnet.draw import draw_labels
         from sppnet.draw.fonts import drawn_name
 
@@ -95,26 +96,22 @@ class ClassificationResult(PredictionResult):
         return draw_labels(pixels, lines)
 
     def to_dict(self) -> dict[str, object]:
-        """Return ``{"classes": [{"label", "name", "score"}]}``, as JSON takes it."""
-        pairs = zip(self.labels.tolist(), self.scores.tolist(), strict=True)
-        classes = [
-            {"label": label, "name": self.names[label], "score": round(score, 4)} for label, score in pairs
-        ]
-        return {"classes": classes}
+        """Return ``{"classes": [{"label", "name", "score"}]}`` for JSON."""
+        return classification_record(self.labels.tolist(), self.scores.tolist(), self.names)
 
     def report_image(self, item: ClassificationItem, names: Sequence[str]) -> tuple[Image, str]:
-        """Return the image with its top classes; the caption has the file's name and the true class."""
+        """Draw the image with its top classes; return file name and true class as caption too."""
         return self.plot(), f"{item.path.name}: {names[item.label]}"
 
     def to_coco(self, image_id: int | str | None = None) -> list[dict[str, object]]:
         """Return one ``{"image_id", "category_id", "score"}`` per class; ids of classes count from 1.
 
         Args:
-            image_id: the data set's id of the image. None takes the file's name without ending, as a number
-                where it is one; an image in memory needs an id.
+            image_id: id of the image in the data set. None for the file name without suffix, as a number if
+                it is one; an image in memory requires an id.
 
         Raises:
-            UserError: an image in memory without an id.
+            UserError: the image is in memory and has no id.
         """
         image = self._image_id(image_id)
         pairs = zip(self.labels.tolist(), self.scores.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""The shell: ``sppnet VERB ...``, one file a verb; flags come from dataclasses."""
+"""The command line: ``sppnet VERB ...``, one file per verb, with flags from dataclasses."""
 
 from sppnet.cli.shell import console_main, main
 

@@ -11,14 +11,14 @@ from sppnet.cli.screen import opened_screen
 __all__ = ["BackbonesFlags", "run"]
 
 _MORE = (
-    "Any other network of timm or torchvision is named in the same way; random: before a name takes random "
-    "weights, --weights FILE.safetensors local ones."
+    "Other networks of timm and torchvision have names of the same form. The prefix random: selects random "
+    "weights, --weights FILE.safetensors local weights."
 )
 
 
 @dataclass(frozen=True)
 class BackbonesFlags:
-    """List the networks that --backbone takes: strides, channels, licence, size, accuracy and time.
+    """List the networks for --backbone: strides, channels, licence, size, accuracy and time.
 
     Attributes:
         json: print one JSON document on stdout and everything else on stderr.
@@ -35,7 +35,7 @@ def run(words: list[str]) -> int:
 
     entries = read_catalogue()
     with opened_screen(json=flags.json) as screen:
-        # Lines instead of a table, which a narrow terminal would break inside the names.
+        # Lines instead of a table, in which a narrow terminal would break names.
         if not flags.json:
             head = ("strides", "channels", "licence", "MB", "Caltech101", "BCCD AP50", "ms")
             screen.say(_line("name", head))

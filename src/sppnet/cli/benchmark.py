@@ -1,4 +1,4 @@
-"""``sppnet benchmark``: times beside those of peers, measured in one run."""
+"""``sppnet benchmark``: times compared with those of peers, measured in one run."""
 
 from __future__ import annotations
 

@@ -22,12 +22,12 @@ class FittingFlags:
     """Compare the times of fitting and prediction with those of peers, on the same weights and images.
 
     Attributes:
-        detection: data set with boxes; synthetic images when left out.
+        detection: data set with boxes; synthetic images by default.
         classification: data set of class folders.
         windows: further data sets with boxes, on which the recall of dense windows is measured.
         backbone: builtin, lite0, lite2, torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file.
-        parts: measurements beside the detector.
+        parts: measurements in addition to the detector.
         out: folder for the plots and the fitted detector.
         quick: reduce everything, to test that it runs.
         config: TOML file with values for these flags; flags on the command line win.

@@ -24,7 +24,7 @@ class CheckFlags:
 
 
 def run(words: list[str]) -> int:
-    """Print the findings; return 1 when the results of pooling are wrong."""
+    """Print the results; return 1 if pooling is incorrect."""
     flags = read_flags(CheckFlags, "sppnet check", words)
     with opened_screen(json=flags.json) as screen:
         from sppnet.cli.installation import inspect_installation

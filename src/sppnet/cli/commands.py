@@ -1,4 +1,4 @@
-"""Every command with its flags, for completion and for tests."""
+"""All commands with their flags, for completion and tests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Command:
     """A verb, or a job of a verb.
 
     Attributes:
-        words: the verb, and the job where the verb has jobs.
-        help: what it does.
+        words: the verb and, if the verb has jobs, the job.
+        help: its description.
         flags: its dataclass of flags; None for a verb with jobs.
     """
 
@@ -38,12 +38,12 @@ class Command:
 
 
 def all_commands(verbs: Mapping[str, str]) -> list[Command]:
-    """Return all commands in the order of the verbs, each verb before its jobs.
+    """List all commands in the order of the verbs, each verb before its jobs.
 
-    A verb with jobs has ``JOBS`` in its module. Otherwise the module offers the dataclass of flags.
+    The module of a verb has either ``JOBS`` or a dataclass of flags.
 
     Args:
-        verbs: what each verb does, by its name.
+        verbs: descriptions of the verbs by name.
 
     Examples:
         >>> [command.name for command in all_commands({"fit": "linear heads"})]

@@ -16,14 +16,14 @@ _HELP = ("--help", "--help-all")
 
 
 def completion_script(shell: str, verbs: Mapping[str, str]) -> str:
-    """Return a script that makes a shell complete ``sppnet``.
+    """Generate a completion script for a shell.
 
     Args:
         shell: ``bash``, ``zsh`` or ``fish``.
-        verbs: what each verb does, by its name.
+        verbs: descriptions of the verbs by name.
 
     Raises:
-        UserError: another shell.
+        UserError: the shell is not supported.
     """
     writers = {"bash": _bash, "zsh": _zsh, "fish": _fish}
     if shell not in writers:
@@ -37,6 +37,24 @@ def _names(flag: Flag) -> list[str]:
 
 def _jobs(commands: Sequence[Command], verb: str) -> list[Command]:
     return [command for command in commands if command.words[0] == verb and len(command.words) > 1]
+
+
+_BASH_END = (
+    "  esac",
+    "  if [[ $cur == -* ]]; then",
+    '    COMPREPLY=($(compgen -W "$flags" -- "$cur"))',
+    "  elif [[ -n $values ]]; then",
+    '    COMPREPLY=($(compgen -W "$values" -- "$cur"))',
+    "  elif [[ $kind == folder ]]; then",
+    "    compopt -o filenames 2>/dev/null",
+    '    mapfile -t COMPREPLY < <(compgen -d -- "$cur")',
+    "  elif [[ $kind == path ]]; then",
+    "    compopt -o filenames 2>/dev/null",
+    '    mapfile -t COMPREPLY < <(compgen -f -- "$cur")',
+    "  fi",
+    "}",
+    "complete -F _sppnet sppnet",
+)
 
 
 def _bash(commands: Sequence[Command]) -> Iterator[str]:
@@ -69,7 +87,7 @@ def _bash(commands: Sequence[Command]) -> Iterator[str]:
         "    fi",
         '    command="$command ${COMP_WORDS[2]}" first=3 ;;',
         "  esac",
-        "  # The flag that the word belongs to: the last one before it.",
+        "  # The flag of the current word is the last one before it.",
         "  for ((i = COMP_CWORD - 1; i >= first; i--)); do",
         "    ((distance += 1))",
         "    if [[ ${COMP_WORDS[i]} == --* ]]; then flag=${COMP_WORDS[i]}; break; fi",
@@ -80,22 +98,7 @@ def _bash(commands: Sequence[Command]) -> Iterator[str]:
     for command in commands:
         if command.flags is not None:
             yield from _bash_command(command)
-    yield from (
-        "  esac",
-        "  if [[ $cur == -* ]]; then",
-        '    COMPREPLY=($(compgen -W "$flags" -- "$cur"))',
-        "  elif [[ -n $values ]]; then",
-        '    COMPREPLY=($(compgen -W "$values" -- "$cur"))',
-        "  elif [[ $kind == folder ]]; then",
-        "    compopt -o filenames 2>/dev/null",
-        '    mapfile -t COMPREPLY < <(compgen -d -- "$cur")',
-        "  elif [[ $kind == path ]]; then",
-        "    compopt -o filenames 2>/dev/null",
-        '    mapfile -t COMPREPLY < <(compgen -f -- "$cur")',
-        "  fi",
-        "}",
-        "complete -F _sppnet sppnet",
-    )
+    yield from _BASH_END
 
 
 def _bash_command(command: Command) -> Iterator[str]:
@@ -107,13 +110,13 @@ def _bash_command(command: Command) -> Iterator[str]:
     for flag in table:
         if flag.positional or not flag.metavar:
             continue
-        places = "|".join(f"{name}:{'*' if flag.several else 1}" for name in _names(flag))
+        patterns = "|".join(f"{name}:{'*' if flag.several else 1}" for name in _names(flag))
         if flag.choices:
-            yield f'        {places}) values="{" ".join(flag.choices)}" ;;'
+            yield f'        {patterns}) values="{" ".join(flag.choices)}" ;;'
         elif flag.path is None:
-            yield f"        {places}) kind=text ;;"
+            yield f"        {patterns}) kind=text ;;"
         elif flag.path.folder:
-            yield f"        {places}) kind=folder ;;"
+            yield f"        {patterns}) kind=folder ;;"
     yield "      esac ;;"
 
 

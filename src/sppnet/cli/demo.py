@@ -1,4 +1,4 @@
-"""``sppnet demo``: the whole path on images made from what scikit-learn brings."""
+"""``sppnet demo``: fit, evaluate and predict on images made from data of scikit-learn."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DemoFlags:
     test splits share neither digits nor pixels of a photograph.
 
     Attributes:
-        out: folder for images, runs and the report; the files of an earlier demo are replaced.
+        out: folder for images, runs and the report; files of an earlier demo are replaced.
         seed: seed of the images and of all random numbers.
         json: print one JSON document on stdout and everything else on stderr.
     """
@@ -46,7 +46,7 @@ class DemoFlags:
 
 
 def run(words: list[str]) -> int:
-    """The whole path, and a folder to look at."""
+    """Fit, evaluate and predict, and write images and a report."""
     flags = read_flags(DemoFlags, "sppnet demo", words)
     _clear(flags.out)
     with opened_screen(json=flags.json) as screen:
@@ -59,11 +59,11 @@ def run(words: list[str]) -> int:
         watch = Stopwatch()
         sets = write_demo_data(flags.out / "data", flags.seed)
         watch("data")
-        # A flipped digit is not a digit.
+        # No flips, because a flipped digit is not a digit.
         detector = Detector(seed=flags.seed, options=DetectorOptions(flip_below=0))
-        found = _learn(detector, sets.detection, flags.out / "detector", watch)
+        found = _fit(detector, sets.detection, flags.out / "detector", watch)
         classifier = Classifier(seed=flags.seed)
-        named = _learn(classifier, sets.classification, flags.out / "classifier", watch)
+        named = _fit(classifier, sets.classification, flags.out / "classifier", watch)
         images = flags.out / "images"
         drawn = draw_images(detector, find_images([sets.new]), images)
         drawn += draw_images(classifier, find_images([sets.class_new]), images)
@@ -80,15 +80,15 @@ def run(words: list[str]) -> int:
         screen.table("seconds", ("stage", "s"), list(seconds.items()))
         tables = [("Detection", found), ("Classification", named)]
         _report(flags.out / "report.html", document, tables, drawn)
-        screen.say(f"Look at {flags.out / 'report.html'}, and at the images in {images}")
+        screen.say(f"Written: {flags.out / 'report.html'}, images in {images}")
         document |= {"out": flags.out, "stages": seconds}
         write_text(flags.out / _MARK, json_text({**_OURS, **document}))
         screen.document(document)
     return 0
 
 
-def _learn(estimator: Estimator[Any], data: Path, run: Path, watch: Stopwatch) -> Mapping[str, Any]:
-    """Fit on the training part, write the run, evaluate on the test part."""
+def _fit(estimator: Estimator[Any], data: Path, run: Path, watch: Stopwatch) -> Mapping[str, Any]:
+    """Fit on the training split, save the run and evaluate on the test split."""
     from sppnet.cli.evaluate import evaluate_run
     from sppnet.runs import append_log
 
@@ -115,10 +115,10 @@ def _report(
 
 
 def _clear(out: Path) -> None:
-    """Make the folder, or empty it of an earlier demo; its mark is there from the start."""
+    """Create and mark the folder, or remove the files of an earlier demo."""
     if out.exists() and not _is_ours(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
-            out, "a new folder, or one of an earlier demo", "other things", "Name another with --out."
+            out, "a new folder, or one of an earlier demo", "other files", "Choose another folder with --out."
         )
     for name in _PARTS:
         shutil.rmtree(out / name, ignore_errors=True)
@@ -127,7 +127,7 @@ def _clear(out: Path) -> None:
 
 
 def _is_ours(out: Path) -> bool:
-    """Whether an earlier demo made the folder; a file of that name alone does not say so."""
+    """Return whether the folder has the mark of an earlier demo."""
     try:
         content: object = json.loads((out / _MARK).read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The values of flags that several verbs have."""
+"""Types of flags of several verbs."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 """The values of ``--device``."""
 
 Layout = str
-"""A value of ``--format``: one of `sppnet.data.layout_names`, checked when the data are read."""
+"""The values of ``--format``: one of `sppnet.data.layout_names`, validated when the data are read."""

@@ -1,4 +1,4 @@
-"""``sppnet evaluate``: how good a run is on labelled images."""
+"""``sppnet evaluate``: metrics of a run on labelled images."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ class EvaluateFlags:
     """Evaluate a run on labelled images; write metrics.json and report.html into the run folder.
 
     Attributes:
-        run: run folder, as sppnet fit writes it.
+        run: run folder of sppnet fit or sppnet train.
         data: labelled images; the layout is detected from the files.
-        split: split to evaluate on; the test or validation split when left out.
-        format: layout of the data where it cannot be detected.
-        tile: maximum side of the tiles that images are cut into, in pixels; 0 does not cut. The value of the
-            run when left out.
-        overlap: overlap of neighbouring tiles as a share of their side.
+        split: split to evaluate on; the test or validation split by default.
+        format: layout of the data, if it cannot be detected.
+        tile: maximum side of the tiles of an image, in pixels; 0 for no tiles. Default: the value of the run.
+        overlap: overlap of neighbouring tiles as a fraction of their side.
         device: device to compute on.
-        skip_bad: skip damaged images instead of stopping with the list of them.
+        skip_bad: skip damaged images instead of reporting them as an error.
         json: print one JSON document on stdout and everything else on stderr.
     """
 
@@ -49,7 +48,7 @@ class EvaluateFlags:
 
 
 def run(words: list[str]) -> int:
-    """Evaluate, show and write."""
+    """Evaluate, print and write the metrics."""
     flags = read_flags(EvaluateFlags, "sppnet evaluate", words)
     with opened_screen(json=flags.json) as screen:
         from sppnet.estimators import load
@@ -78,10 +77,13 @@ def evaluate_run(
     *,
     skip_bad: bool = False,
 ) -> dict[str, Any]:
-    """What the estimator's `evaluate` returns, also written into the run folder.
+    """Evaluate an estimator and write metrics and report into the run folder.
+
+    Returns:
+        The metrics of `Estimator.evaluate`.
 
     Raises:
-        UserError: data at fault.
+        UserError: the data are invalid.
     """
     from sppnet.cli.report import report_evaluation
     from sppnet.locks import locked

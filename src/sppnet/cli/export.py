@@ -1,4 +1,4 @@
-"""``sppnet export``: a run as one ONNX file for images of any size."""
+"""``sppnet export``: write a run as one ONNX file for images of any size."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class ExportFlags:
     """Export a run as one ONNX file for images of any size; `sppnet.runtime` runs it without torch.
 
     Attributes:
-        run: run folder, as sppnet fit writes it.
+        run: run folder of sppnet fit or sppnet train.
         out: file to write, ending in .onnx, or in .pt2 with --format torch.
         part: the whole estimator, the features of a whole image, or the features of given boxes.
         precision: precision of the network.
         format: onnx, or torch for a program of torch.export.
-        calibration: folder of images that set the ranges of int8; at most 100 are used.
+        calibration: folder of images to calibrate int8; at most 100 are used.
         data: labelled images on which the exported model is compared with the run.
-        split: split of the data; the test or validation split when left out.
+        split: split of the data; the test or validation split by default.
         json: print one JSON document on stdout and everything else on stderr.
     """
 
@@ -44,10 +44,10 @@ class ExportFlags:
 
 
 def run(words: list[str]) -> int:
-    """Export, measure where there are data, and say what was written."""
+    """Export, measure if data are given, and print the result."""
     flags = read_flags(ExportFlags, "sppnet export", words)
     if (flags.calibration is not None) != (flags.precision == "int8"):
-        raise UsageError("sppnet export", "--calibration and --precision int8 go together")
+        raise UsageError("sppnet export", "--calibration and --precision int8 require each other")
     if flags.format == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             check_extra(package, "export", "export to ONNX")

@@ -25,21 +25,21 @@ __all__ = ["FeaturesFlags", "run"]
 class FeaturesFlags:
     """Write the features of images, or of boxes on them, to a .npy or Parquet file.
 
-    The same command after an interruption continues where it stopped. Images that cannot be read are listed
+    After an interruption, the same command resumes. Images that cannot be read are listed
     in OUT.failed.jsonl and on stderr; the exit code is then 2.
 
     Attributes:
         sources: images, folders and globs.
         out: file that ends in .npy (with an index, OUT.index.jsonl) or .parquet.
         boxes: file of boxes by image, in the format of --proposals; one feature vector per box.
-        backbone: builtin, lite0, lite2, torchvision:NAME, timm:NAME or one of the paper's networks.
+        backbone: builtin, lite0, lite2, torchvision:NAME, timm:NAME or a network of the paper.
         weights: local weights of the backbone, a safetensors file; nothing is downloaded.
-        layers: layers to pool, such as stride8 stride16; the backbone's default when left out.
+        layers: layers to pool, such as stride8 stride16; the default of the backbone if not given.
         levels: bins along each side of each level of the pyramid.
         mode: pooling operation.
-        scales: short sides to resize to, in pixels; 0 keeps the size of the image.
+        scales: short sides to resize to, in pixels; 0 for the size of the image.
         long_side: maximum long side after resizing, in pixels.
-        normalise: divide the features of each scale, layer and level by their l2 norm (whole images only).
+        normalise: l2-normalise the features of each scale, layer and level (whole images only).
         dtype: data type of the features in the file.
         checkpoint_seconds: seconds between checkpoints; an interruption loses at most about this much work.
         allow_download: download sources that are http or https URLs, into OUT.downloads/.
@@ -47,7 +47,7 @@ class FeaturesFlags:
         seed: seed of the weights of a random: backbone.
         config: TOML file with values for these flags; flags on the command line win.
         json: print one JSON document on stdout and everything else on stderr.
-        overwrite: replace the file and start over.
+        overwrite: replace the file and restart.
     """
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
@@ -72,7 +72,7 @@ class FeaturesFlags:
 
 
 def run(words: list[str]) -> int:
-    """Compute and write; 2 when an image had to be left out."""
+    """Compute and write features; return 2 if an image was skipped."""
     flags = read_flags(FeaturesFlags, "sppnet features", words)
     if not flags.sources:
         raise UsageError("sppnet features", "Missing from sppnet features: SOURCE...")

@@ -15,44 +15,38 @@ from sppnet.cli.flag_table import Group
 from sppnet.cli.flags import UsageError, flag_path, flag_value, read_flags
 from sppnet.cli.paths import check_data_path
 from sppnet.config import as_config, read_toml
+from sppnet.detect.feature_options import MapOptions, PoolOptions, WindowOptions
 from sppnet.detect.head_options import FcOptions, FinetuneOptions, IouHeadOptions, PostOptions
 from sppnet.detect.options import DetectorOptions, Preset
-from sppnet.detect.stage_options import (
-    BoxOptions,
-    MapOptions,
-    PoolOptions,
-    SvmOptions,
-    TargetOptions,
-    WindowOptions,
-)
+from sppnet.detect.stage_options import BoxOptions, SvmOptions, TargetOptions
 
 __all__ = ["FitDetect", "fit_detect", "run"]
 
 
 @dataclass(frozen=True)
 class FitDetect(FitFlags):
-    """Fit a detector on images with boxes: a frozen network's features, SVMs and box regressors.
+    """Fit a detector on images with boxes: features of a frozen network, SVMs and box regressors.
 
-    Presets give all options their values: fast (dense windows, an IoU head; minutes on a CPU), paper (the
-    paper's pipeline with fine-tuned fully connected layers), release (the same as in its released code) and
-    rcnn (crops in place of pooling). With --cache the same command continues after an interruption.
+    Presets define all options: fast (dense windows, an IoU head; minutes on a CPU), paper (the pipeline of
+    the paper with fine-tuned fully connected layers), release (the pipeline of the released code) and rcnn
+    (crops instead of pooling). With --cache, the same command resumes after an interruption.
 
     Attributes:
         preset: defaults of all other options.
-        from_run: a run of sppnet train classify to start from: backbone, weights, mean, fc6 and fc7. Its
-            model.safetensors as --weights does the same.
-        cache: a folder for cached stages, which several runs may share. sppnet train detect has OUT.stages
-            when it is left out. It may be removed when the run is written.
-        map: from an image to feature maps.
-        pool: from proposals to features.
+        from_run: run of sppnet train classify to start from: backbone, weights, mean, fc6 and fc7; equivalent
+            to --weights with its model.safetensors.
+        cache: folder of cached stages, which several runs may share; OUT.stages by default for sppnet train
+            detect. It may be removed when the run is written.
+        map: computation of feature maps.
+        pool: pooling of proposals.
         window: proposals.
-        target: what proposals teach the SVMs.
+        target: training targets of proposals.
         svm: SVMs and their hard negatives.
         box: bounding box regression.
         iou: the IoU head.
         fc: fully connected layers below the SVMs.
         finetune: their fine-tuning.
-        post: from decision scores to detections.
+        post: selection of detections.
     """
 
     preset: Preset = "fast"
@@ -90,7 +84,7 @@ class FitDetect(FitFlags):
     )
 
     def options(self) -> DetectorOptions:
-        """The options of all stages."""
+        """Return the options of all stages."""
         stages = [f.name for f in dataclasses.fields(DetectorOptions)]
         return DetectorOptions(**{name: getattr(self, name) for name in stages})
 
@@ -104,9 +98,12 @@ def fit_detect(command: str, words: Sequence[str], preset: Preset) -> int:
     """Fit a detector and write its run.
 
     Args:
-        command: for messages.
-        words: the command line behind it.
-        preset: where none is named.
+        command: name of the command, for error messages.
+        words: the command line after it.
+        preset: the default preset.
+
+    Returns:
+        The exit code.
     """
     flags = read_flags(FitDetect, command, words, _preset_values(command, words, preset))
     check_data_path(flags.data)

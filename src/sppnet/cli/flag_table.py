@@ -22,7 +22,7 @@ _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
 class _Advanced:
-    """Marks a flag that ``--help`` leaves out and ``--help-all`` shows."""
+    """Mark of a flag that only ``--help-all`` shows."""
 
 
 ADVANCED = _Advanced()
@@ -45,11 +45,11 @@ class Group:
 
 @dataclass(frozen=True)
 class PathKind:
-    """Annotation of a path: how it is checked before any work, and what completion offers.
+    """Annotation of a path: its validation before any work, and its completion.
 
     Attributes:
-        check: raises `sppnet.errors.UserError` for a path that cannot be right.
-        folder: only folders make sense.
+        check: function that raises `sppnet.errors.UserError` for an invalid path.
+        folder: whether the path is a folder.
     """
 
     check: Callable[[Path], None] | None
@@ -61,17 +61,17 @@ class Flag:
     """A flag, or a positional argument.
 
     Attributes:
-        name: with ``--``; the metavar of a positional argument.
+        name: name with ``--``; the metavar of a positional argument.
         field: attribute names from the dataclass to the value.
-        metavar: stands for the value; empty for a switch.
+        metavar: placeholder of the value; empty for a switch.
         help: one or more sentences.
-        default: the value when the flag is left out; `dataclasses.MISSING` where it is required.
-        choices: the values that are allowed, where they are listed.
+        default: default value; `dataclasses.MISSING` for a required flag.
+        choices: the permitted values, if they are enumerated.
         aliases: other names.
-        several: takes more than one value.
-        path: how a path is checked; None where the value is no path.
+        several: whether the flag accepts more than one value.
+        path: validation of a path; None for other values.
         group: heading in ``--help-all``.
-        advanced: left out of ``--help``.
+        advanced: whether ``--help`` omits the flag.
     """
 
     name: str
@@ -94,12 +94,12 @@ class Flag:
 
 @dataclass(frozen=True)
 class _Context:
-    """Where in the dataclass the walk is.
+    """The position in a nested dataclass.
 
     Attributes:
-        prefix: of the flags' names.
-        field: attribute names so far.
-        group: the group of the nearest options dataclass that has one.
+        prefix: prefix of the names of flags.
+        field: attribute names of the enclosing dataclasses.
+        group: the group of the innermost options dataclass that has one.
     """
 
     prefix: str = ""
@@ -108,11 +108,11 @@ class _Context:
 
 
 def flag_table(kind: type, defaults: Mapping[str, object] | None = None) -> list[Flag]:
-    """Return the flags of a dataclass as ``tyro`` names them, in the order of the fields.
+    """List the flags of a dataclass with their names in ``tyro``, in the order of the fields.
 
     Args:
         kind: a documented dataclass of flags.
-        defaults: values that replace the dataclass's defaults, as a TOML table has them.
+        defaults: values that replace the defaults of the dataclass, in the form of a TOML table.
 
     Examples:
         >>> from sppnet.cli.check import CheckFlags
@@ -123,7 +123,7 @@ def flag_table(kind: type, defaults: Mapping[str, object] | None = None) -> list
 
 
 def described(kind: type) -> str:
-    """Return the docstring of a dataclass up to its attributes."""
+    """Return the docstring of a dataclass without its attributes."""
     return (inspect.getdoc(kind) or "").partition("\nAttributes:")[0].strip()
 
 
@@ -166,7 +166,7 @@ def _flag(
         metavar = f"{metavar} ..."
     flag = context.prefix + name.replace("_", "-")
     if scalar is bool:
-        # The marker FlagCreatePairsOff: a switch that is on is turned off by --no-NAME.
+        # FlagCreatePairsOff: a switch that is on by default has the flag --no-NAME.
         head, _, tail = flag.rpartition(".")
         flag = f"{head}.no-{tail}" if default is True and head else f"no-{tail}" if default is True else flag
     path = next((mark for mark in marks if isinstance(mark, PathKind)), None)
@@ -210,7 +210,7 @@ def _unwrapped(hint: object) -> tuple[object, tuple[object, ...]]:
 
 
 def _argument(marks: tuple[object, ...]) -> Any:
-    """Return the mark that ``tyro.conf.arg`` made, or None."""
+    """Return the mark of ``tyro.conf.arg``, or None."""
     kind = type(tyro.conf.arg(name=""))
     return next((mark for mark in marks if isinstance(mark, kind)), None)
 
@@ -223,7 +223,7 @@ _POSITIONAL = typing.get_args(tyro.conf.Positional[int])[1]
 
 
 def _value(hint: object) -> tuple[object, bool, tuple[str, ...]]:
-    """Return the type of one value, whether there may be several, and the choices."""
+    """Return the type of a value, whether the flag accepts several, and the choices."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Union or origin is types.UnionType:
         return _value(next(inner for inner in arguments if inner is not types.NoneType))
@@ -236,7 +236,7 @@ def _value(hint: object) -> tuple[object, bool, tuple[str, ...]]:
 
 
 def _helps(kind: type) -> dict[str, str]:
-    """Return the texts of the ``Attributes`` sections of a class and its bases, by field."""
+    """Return the texts in the ``Attributes`` sections of a class and its bases, by field."""
     helps: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         section = inspect.cleandoc(base.__dict__.get("__doc__") or "").partition("\nAttributes:\n")[2]

@@ -1,4 +1,4 @@
-"""From the command line to a dataclass; a TOML file gives the defaults where ``--config`` names one."""
+"""Parsing of the command line into a dataclass, with defaults from the TOML file of ``--config``."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ ConfigFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml"), PathKind
 
 
 class UsageError(UserError):
-    """Arguments that ``command`` does not take."""
+    """Invalid arguments of a command."""
 
     def __init__(self, command: str, problem: str) -> None:
-        super().__init__(command, "what --help tells", problem, f"See {command} --help.")
+        super().__init__(command, "the arguments in its help", problem, f"See {command} --help.")
 
     def __str__(self) -> str:
         return visible(" ".join(f"{self.got.rstrip('.')}. {self.hint}".split()))
@@ -43,17 +43,20 @@ class UsageError(UserError):
 def read_flags(
     kind: type[Flags], command: str, words: Sequence[str], base: Mapping[str, object] | None = None
 ) -> Flags:
-    """Parse a command line into a dataclass and check the paths in it; print the help where it is asked for.
+    """Parse a command line into a dataclass and validate its paths, or print the help.
 
     Args:
         kind: a documented dataclass; each field is a flag or, with ``tyro.conf.Positional``, a word.
-        command: what help and errors call it, such as ``"sppnet fit detect"``.
+        command: name of the command, such as ``"sppnet fit detect"``, for help and error messages.
         words: the command line after the command.
-        base: values that replace the dataclass's defaults, as a config file does; the config file wins.
+        base: values that replace the defaults of the dataclass; a config file takes precedence.
+
+    Returns:
+        An instance of the dataclass.
 
     Raises:
-        UserError: arguments or a config file that do not fit, or a path that cannot be right.
-        SystemExit: with 0, after printing the help that was asked for.
+        UserError: arguments, the config file or a path are invalid.
+        SystemExit: with code 0, after printing the help.
     """
     if asked := {"-h", "--help", "--help-all"}.intersection(words):
         print(help_text(kind, command, whole="--help-all" in asked, defaults=base))
@@ -83,7 +86,7 @@ def _parsed(
 
 
 def _mistake(kind: type, command: str, message: str) -> UserError:
-    """Return the error for a message of tyro's; a wrong choice lists the choices in their own order."""
+    """Convert a message of tyro to an error; choices are listed in the order of their declaration."""
     if wrong := re.match(r"invalid choice '(.*)' for argument '(--[\w.-]+)'", message):
         for flag in flag_table(kind):
             if wrong[2] in (flag.name, *flag.aliases) and flag.choices:
@@ -93,7 +96,7 @@ def _mistake(kind: type, command: str, message: str) -> UserError:
 
 
 def flag_value(words: Sequence[str], name: str) -> str | None:
-    """Return the value of ``--name`` on a command line that is not parsed yet; None where it is absent."""
+    """Return the value of ``--name`` in an unparsed command line; None if it is absent."""
     for i, word in enumerate(words):
         if word.startswith(f"--{name}="):
             return word.removeprefix(f"--{name}=")
@@ -120,14 +123,14 @@ def _merged(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str,
 
 
 def _one_line(box: str) -> str:
-    """What a framed message of tyro's says, without frame, title and the pointers to the help."""
+    """Extract a message of tyro from its frame, without title and references to the help."""
     said: list[str] = []
     for framed in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]:
-        # Where the terminal cannot show a frame's characters, it is made of | and -.
+        # The frame consists of | and - if the terminal does not support its characters.
         line = re.sub(r"^[│|] ?| ?[│|]$", "", framed).rstrip()
         if line.strip().startswith(("For full helptext", "Argument helptext")):
             break
-        # Rules have no letter; under the name of a flag stands its help, further in.
+        # Horizontal rules have no letters; the help of a flag is indented below its name.
         if re.search(r"\w", line) and not line.startswith(" " * 8):
             said.append(line.strip())
     return " ".join(said).rstrip(".") or "unreadable flags"

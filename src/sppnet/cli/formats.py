@@ -1,4 +1,4 @@
-"""From the lines of predictions.jsonl to COCO results and CSV."""
+"""Conversion of predictions.jsonl for COCO results and CSV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["coco_ids_of", "detections_of", "image_ids_of"]
 
 
 def detections_of(line: Mapping[str, Any], names: tuple[str, ...]) -> Detections:
-    """The detections of a line, with the exact numbers of the detector."""
+    """Return the detections of a line, with the unrounded values of the detector."""
     size = ImageSize(line["height"], line["width"])
     boxes = torch.tensor(line["exact"]["boxes"], dtype=torch.float32).reshape(-1, 4)
     scores = torch.tensor(line["exact"]["scores"], dtype=torch.float32)
@@ -25,14 +25,14 @@ def detections_of(line: Mapping[str, Any], names: tuple[str, ...]) -> Detections
 
 
 def coco_ids_of(sources: Sequence[str]) -> CocoIds:
-    """The ids of the COCO data sets among the sources: folders with annotations, or folders inside one."""
+    """Return the ids of the COCO data sets whose folders, or folders inside them, are among the sources."""
     found = CocoIds()
     for source in sources:
         path = Path(source).absolute()
         folder = path if path.is_dir() else path.parent
-        for place in (folder, folder.parent, folder.parent.parent):
-            # JSON files above the source may be anything.
-            ids = find_coco_ids(place, loose=place == folder)
+        for parent in (folder, folder.parent, folder.parent.parent):
+            # JSON files above the source may be unrelated.
+            ids = find_coco_ids(parent, loose=parent == folder)
             if ids.images:
                 found.add(ids)
                 break
@@ -40,6 +40,6 @@ def coco_ids_of(sources: Sequence[str]) -> CocoIds:
 
 
 def image_ids_of(ids: CocoIds, images: Sequence[Path]) -> list[int | str]:
-    """The data set's id of each image, or its name without folder and ending."""
+    """Return the id of each image in the data set, or else its file name without suffix."""
     found = [ids.image_id(path) for path in images]
     return [image_id_of_name(path) if one is None else one for one, path in zip(found, images, strict=True)]

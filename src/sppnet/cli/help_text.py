@@ -1,4 +1,4 @@
-"""The help of a verb: one screen of flags, or all of them."""
+"""The help of a command: one screen of flags, or all flags."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _WIDEST, _COLUMN = 100, 26
 def help_text(
     kind: type, command: str, *, whole: bool = False, defaults: Mapping[str, object] | None = None
 ) -> str:
-    """Return the help of a command.
+    """Format the help of a command.
 
     Args:
         kind: its dataclass of flags.
-        command: such as ``"sppnet fit detect"``.
-        whole: with the advanced flags.
-        defaults: values that replace the dataclass's defaults.
+        command: name of the command, such as ``"sppnet fit detect"``.
+        whole: include advanced flags.
+        defaults: values that replace the defaults of the dataclass.
     """
     width = min(shutil.get_terminal_size((_WIDEST, 40)).columns, _WIDEST)
     flags = flag_table(kind, defaults)

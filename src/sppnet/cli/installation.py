@@ -19,7 +19,7 @@ _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "neon
 
 
 def inspect_installation() -> dict[str, object]:
-    """Return what ``sppnet check`` shows, and ``"ok"``: whether pooling equals PyTorch's."""
+    """Return the output of ``sppnet check``, with ``"ok"``, whether pooling equals that of PyTorch."""
     wrong = _wrong_pools()
     return {
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
@@ -99,7 +99,7 @@ def _kernels() -> dict[str, str]:
 
 
 def _wrong_pools() -> list[str]:
-    """Return where pooling differs from PyTorch's, over a few odd sizes with negative values."""
+    """List the cases in which pooling differs from PyTorch: odd sizes with negative values."""
     wrong: list[str] = []
     draw = torch.Generator().manual_seed(0)
     levels = (6, 3, 2, 1)

@@ -15,12 +15,15 @@ def run_job(verb: str, jobs: Mapping[str, str], words: list[str], shape: str) ->
 
     Args:
         verb: the verb.
-        jobs: what each job does, by its name.
+        jobs: descriptions of the jobs by name.
         words: the command line after the verb.
-        shape: what follows the job, for the help.
+        shape: the arguments after the job, for the help.
+
+    Returns:
+        The exit code.
 
     Raises:
-        UsageError: no such job.
+        UsageError: the job does not exist.
     """
     if not words or words[0] in ("-h", "--help", "--help-all"):
         width = max(map(len, jobs))

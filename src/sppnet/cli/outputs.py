@@ -1,13 +1,13 @@
-"""The folder that ``sppnet predict`` writes: marked, resumed, and never mixed with files of the user.
+"""The output folder of ``sppnet predict``, which can be resumed and protects files of the user.
 
 ::
 
-    .sppnet-predictions.jsonl  first the run and the options, then one line for each file before it is written
-    predictions.jsonl          one line per image as soon as it is done: its result, or why there is none
-    predictions.json           everything of the last call
+    .sppnet-predictions.jsonl  run and options, then one line per file, appended before the file is written
+    predictions.jsonl          one line per image, appended when it is finished: its result or its error
+    predictions.json           all results of the last call
     NAME.jpg                   the drawn images
 
-A file that is not listed with its size and digest belongs to the user: it is neither replaced nor removed.
+A file that is not listed with its size and digest belongs to the user and is neither replaced nor removed.
 """
 
 from __future__ import annotations
@@ -18,31 +18,35 @@ import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sppnet.data.search import OUTPUT_MARK, written_files
 from sppnet.errors import UserError
 from sppnet.files import append_line, make_folder, remove, write_bytes, write_text
+from sppnet.inputs.documents import json_lines
 from sppnet.runs import json_text
 
 __all__ = ["LINES", "PredictionFolder", "free_names", "source_state"]
 
 LINES = "predictions.jsonl"
-_LONGEST = 200  # bytes of a drawn image's stem; most file systems allow names of 255
+_LONGEST = 200  # bytes of the stem of a drawn image; most file systems allow names of 255
 
 
 class PredictionFolder:
     """A folder of predictions of one run with one set of options.
 
     Args:
-        out: the folder; made where missing.
-        key: what decides about a result: the run and the options.
-        names: files that will be written beside the drawn images.
-        restart: remove what an earlier call left there.
+        out: the folder, which is created if it does not exist.
+        key: run and options, which determine the results.
+        names: names of files other than drawn images that will be written.
+        restart: remove the files of earlier calls.
+
+    Attributes:
+        drawn: file name of each drawn image.
 
     Raises:
-        UserError: a folder that cannot be written, holds files of the user under ``names``, or results of
-            another run or with other options.
+        UserError: the folder is not writable, or has files of the user with ``names``, or results of another
+            run or with other options.
     """
 
     def __init__(
@@ -55,26 +59,26 @@ class PredictionFolder:
             self._remove()
         for name in (LINES, *names):
             if os.path.lexists(out / name) and not self._is_ours(name):
-                wanted = "a free name, or a file that sppnet predict wrote"
-                raise UserError(out / name, wanted, "another file", "Name another folder with --out")
+                expected = "an unused name, or a file written by sppnet predict"
+                raise UserError(out / name, expected, "another file", "Choose another folder with --out.")
         self._check_key(key)
         self._lines = self._read_lines()
         self.drawn: dict[Path, str] = {}
 
-    def kept(self, path: Path) -> dict[str, Any] | None:
-        """The line of an image that an earlier call predicted; None where it has to be predicted."""
+    def line_of(self, path: Path) -> dict[str, Any] | None:
+        """Return the line of an image of an earlier call; None if it must be predicted."""
         return self._lines.get(_identity(path))
 
     def name_drawings(self, paths: Iterable[Path]) -> None:
-        """Choose the name of each drawn image; none is that of a file of the user."""
+        """Choose names of drawn images that differ from those of files of the user."""
         taken = {Path(str(line.get("drawn", ""))).name for line in self._lines.values()}
-        # What is left of ours has no result: a killed call wrote it last.
+        # Other files of this package have no result, because the process was killed; they are replaced.
         taken |= {name for name in _names_in(self.out) if name not in taken and not self._is_ours(name)}
-        pending = [path for path in paths if self.kept(path) is None]
+        pending = [path for path in paths if self.line_of(path) is None]
         self.drawn = free_names(pending, taken)
 
     def write(self, name: str, content: bytes) -> Path:
-        """Write a file of ours; its mark comes first, so that it is known however the process ends."""
+        """Write a file, after recording it, so that it is recognised however the process ends."""
         record = {"name": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         append_line(self.out / OUTPUT_MARK, json_text(record, indent=None))
         self._records[name] = record
@@ -88,48 +92,43 @@ class PredictionFolder:
         self._lines[_identity(path)] = whole
 
     def add_failure(self, path: Path, error: UserError) -> None:
-        """Add the reason why an image has no result; the next call tries it again."""
+        """Add the error of an image; the next call tries the image again."""
         append_line(self.out / LINES, json_text({"path": path, "error": str(error)}, indent=None))
 
     def _check_key(self, key: Mapping[str, object]) -> None:
         mark = self.out / OUTPUT_MARK
-        wanted = json.loads(json_text(key))
+        expected = json.loads(json_text(key))
         found = _marked_key(mark)
         if found is None:
-            append_line(mark, json_text({"key": wanted}, indent=None))
+            append_line(mark, json_text({"key": expected}, indent=None))
             return
-        if found == wanted:
+        if found == expected:
             return
-        differ = [name for name in wanted if found.get(name) != wanted[name]]
-        got = "those of another " + ", ".join(differ or ["version"])
-        hint = "Name another folder with --out, or pass --restart to replace them"
+        differ = [name for name in expected if found.get(name) != expected[name]]
+        got = "predictions of another " + ", ".join(differ or ["version"])
+        hint = "Choose another folder with --out, or pass --restart to replace them."
         raise UserError(self.out, "predictions of the same run and options", got, hint)
 
     def _read_lines(self) -> dict[str, dict[str, Any]]:
-        """The lines of images that are as they were and were predicted; others are taken out of the file."""
+        """Read the lines of unchanged images with results; remove other lines from the file."""
         path = self.out / LINES
         if not path.exists():
-            # Marked before it is made, as every other file; it grows, so it has no digest.
+            # Recorded before it is created, like other files, but without digest because it grows.
             append_line(self.out / OUTPUT_MARK, json_text({"name": LINES}, indent=None))
             self._records[LINES] = {"name": LINES}
             write_bytes(path, b"")
             return {}
-        raw = path.read_bytes().splitlines()
+        content = path.read_bytes()
         lines: dict[str, dict[str, Any]] = {}
-        for text in raw:
-            try:
-                line: object = json.loads(text)
-            except ValueError:  # a killed writer's last line
+        for record in json_lines(content):
+            if "path" not in record or "error" in record:
                 continue
-            if not isinstance(line, dict) or "path" not in line or "error" in line:
-                continue
-            record = cast("dict[str, Any]", line)
             source = Path(str(record["path"]))
             drawn = record.get("drawn")
             still = drawn is None or (self.out / Path(str(drawn)).name).exists()
             if still and record.get("file") == source_state(source):
                 lines[_identity(source)] = record
-        if len(lines) != len(raw):
+        if len(lines) != len(content.splitlines()):
             write_text(path, "".join(json_text(line, indent=None) + "\n" for line in lines.values()))
         return lines
 
@@ -152,14 +151,17 @@ class PredictionFolder:
 
 
 def free_names(images: Iterable[Path], taken: Iterable[str] = ()) -> dict[Path, str]:
-    """A file name for each drawn image: its own with .jpg, and a number where that is taken.
+    """Choose unique file names for drawn images: the stem with .jpg, and a number if the name is in use.
 
-    Names that differ in case or in Unicode's form alone count as one. Control characters and bytes that are
-    not UTF-8 become ``_``; long names are cut.
+    Names that differ only in case or Unicode normalisation are equal. Control characters and bytes that are
+    not UTF-8 are replaced by ``_``; long names are truncated.
 
     Args:
         images: the images.
-        taken: names that are not free.
+        taken: names in use.
+
+    Returns:
+        The file name of each image.
 
     Examples:
         >>> list(free_names([Path("a/1.png"), Path("b/1.jpg")], ["2.jpg"]).values())
@@ -181,7 +183,7 @@ def free_names(images: Iterable[Path], taken: Iterable[str] = ()) -> dict[Path, 
 
 
 def source_state(path: Path) -> dict[str, int] | None:
-    """Size and time of an image file, by which a resumed call sees that it changed."""
+    """Return size and modification time of an image file, to detect changes; None if it does not exist."""
     try:
         state = path.stat()
     except OSError:
@@ -190,7 +192,6 @@ def source_state(path: Path) -> dict[str, int] | None:
 
 
 def _plain_stem(path: Path) -> str:
-
     hidden = ("Cc", "Cf", "Cs")
     stem = "".join("_" if unicodedata.category(ch) in hidden else ch for ch in path.stem)
     while len(os.fsencode(stem)) > _LONGEST:
@@ -210,19 +211,13 @@ def _names_in(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError as error:
-        raise UserError(folder, "a folder that can be read", error.strerror or error) from error
+        raise UserError(folder, "a readable folder", error.strerror or error) from error
 
 
 def _marked_key(mark: Path) -> dict[str, Any] | None:
     try:
-        lines = mark.read_bytes().splitlines()
+        content = mark.read_bytes()
     except OSError:
         return None
-    for text in lines:
-        try:
-            line: object = json.loads(text)
-        except ValueError:  # a killed writer's last line
-            continue
-        if isinstance(line, dict) and isinstance(line.get("key"), dict):
-            return cast("dict[str, Any]", line["key"])
-    return None
+    keys = (record["key"] for record in json_lines(content) if isinstance(record.get("key"), dict))
+    return next(keys, None)

@@ -1,4 +1,4 @@
-"""Checks of paths and extras that need no heavy import, so that a mistake is reported at once."""
+"""Validation of paths and extras without heavy imports, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ __all__ = [
     "check_sources",
 ]
 
-_HINT = "Name a folder that `sppnet fit` wrote."
+_HINT = "Choose a folder written by `sppnet fit`."
 
 
 def check_run_path(run: Path) -> None:
-    """Refuse what is clearly no run; `sppnet.runs` checks the rest.
+    """Check that a path can be a run; `sppnet.runs` validates its content.
 
     Raises:
-        UserError: no such folder, a file, or a folder without ``model.json``.
+        UserError: the path does not exist, is a file, or is a folder without ``model.json``.
     """
     try:
         if not run.exists():
             raise UserError(run, "a run", "no such folder", _HINT)
         if not run.is_dir():
-            raise UserError(run, "a run, which is a folder", "a file", _HINT)
+            raise UserError(run, "a run folder", "a file", _HINT)
         if not (run / "model.json").exists():
             raise UserError(run, "a run", "a folder without model.json", _HINT)
     except (OSError, ValueError) as error:
@@ -54,41 +54,41 @@ def check_run_path(run: Path) -> None:
 
 
 def check_data_path(data: Path) -> None:
-    """Refuse a data set that does not exist.
+    """Check that a data set exists.
 
     Raises:
-        UserError: no such folder or file.
+        UserError: the folder or file does not exist.
     """
     if not _exists(data, "a folder of labelled images"):
         raise UserError(data, "a folder of labelled images", "no such folder")
 
 
 def check_weights_path(path: Path) -> None:
-    """Refuse weights that do not exist, as a file or as a run folder.
+    """Check that weights exist, as a file or as a run folder.
 
     Raises:
-        UserError: no such file or folder.
+        UserError: the file or folder does not exist.
     """
-    wanted = "a .safetensors file"
-    if not _exists(path, wanted):
-        raise UserError(path, wanted, "no such file")
+    expected = "a .safetensors file"
+    if not _exists(path, expected):
+        raise UserError(path, expected, "no such file")
 
 
 def check_file(path: Path) -> None:
-    """Refuse an input file that does not exist.
+    """Check that an input file exists.
 
     Raises:
-        UserError: no such file.
+        UserError: the file does not exist.
     """
     if not _exists(path, "a file"):
         raise UserError(path, "a file", "no such file")
 
 
 def check_folder(path: Path) -> None:
-    """Refuse an input folder that does not exist.
+    """Check that an input folder exists.
 
     Raises:
-        UserError: no such folder, or a file.
+        UserError: the folder does not exist, or it is a file.
     """
     if not _exists(path, "a folder"):
         raise UserError(path, "a folder", "no such folder")
@@ -97,51 +97,51 @@ def check_folder(path: Path) -> None:
 
 
 def check_sources(sources: Sequence[str]) -> None:
-    """Refuse sources that do not exist, and videos without the package that reads them.
+    """Check that sources exist, and that PyAV is installed if there are videos or cameras.
 
     Raises:
-        UserError: no such file or folder, or a glob without matches.
-        MissingExtraError: a video or a camera, and PyAV is not installed.
+        UserError: a file or folder does not exist, or a glob has no matches.
+        MissingExtraError: PyAV is not installed.
     """
     for source in sources:
         if is_camera(source) or is_url(source):
             continue
-        wanted = "an image, a folder or a glob"
-        if _exists(source, wanted):
+        expected = "an image, a folder or a glob"
+        if _exists(source, expected):
             continue
         if not glob.has_magic(source):
-            raise UserError(source, wanted, "no such file or folder")
+            raise UserError(source, expected, "no such file or folder")
         if next(glob.iglob(os.path.expanduser(source), recursive=True), None) is None:
-            raise UserError(source, wanted, "no match")
+            raise UserError(source, expected, "no match")
     if any(map(is_video, sources)):
         check_extra("av", "video", "videos and cameras")
 
 
 def check_extra(package: str, extra: str, job: str) -> None:
-    """Refuse work that needs an optional package, without importing it.
+    """Check that an optional package is installed, without importing it.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: the package is not installed.
     """
     try:
         found = importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # blocked, or half removed
+    except (ImportError, ValueError):  # blocked or incomplete
         found = None
     if found is None:
         raise MissingExtraError(package, extra, job)
 
 
 OutFile = Annotated[Path, tyro.conf.arg(metavar="FILE"), PathKind(None)]
-"""A file that is written."""
+"""An output file."""
 
 OutFolder = Annotated[Path, tyro.conf.arg(metavar="DIR"), PathKind(None, folder=True)]
-"""A folder that is written."""
+"""An output folder."""
 
 RunPath = Annotated[Path, tyro.conf.arg(metavar="RUN"), PathKind(check_run_path, folder=True)]
-"""A run folder that is read."""
+"""An input run folder."""
 
 NewRun = Annotated[Path, tyro.conf.arg(metavar="RUN"), PathKind(None, folder=True)]
-"""A run folder that is written."""
+"""An output run folder."""
 
 DataPath = Annotated[Path, tyro.conf.arg(metavar="DATA"), PathKind(check_data_path, folder=True)]
 """A data set."""
@@ -149,36 +149,36 @@ DataPath = Annotated[Path, tyro.conf.arg(metavar="DATA"), PathKind(check_data_pa
 OptionalDataPath = Annotated[
     Path | None, tyro.conf.arg(metavar="DATA"), PathKind(check_data_path, folder=True)
 ]
-"""A data set that may be left out."""
+"""An optional data set."""
 
 OptionalRunPath = Annotated[Path | None, tyro.conf.arg(metavar="RUN"), PathKind(check_run_path, folder=True)]
-"""A run folder that may be left out."""
+"""An optional input run folder."""
 
 OptionalOutFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE"), PathKind(None)]
-"""A file that is written where it is named."""
+"""An optional output file."""
 
 OptionalOutFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR"), PathKind(None, folder=True)]
-"""A folder that is written where it is named."""
+"""An optional output folder."""
 
 WeightsPath = Annotated[Path | None, tyro.conf.arg(metavar="FILE"), PathKind(check_weights_path)]
-"""Weights of a network: a safetensors file or a run folder."""
+"""Optional weights of a network: a safetensors file or a run folder."""
 
 InputFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE"), PathKind(check_file)]
-"""A file that is read."""
+"""An optional input file."""
 
 InputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR"), PathKind(check_folder, folder=True)]
-"""A folder that is read."""
+"""An optional input folder."""
 
 
 def check_paths(flags: object, table: Sequence[Flag]) -> None:
     """Check every path of a command line.
 
     Args:
-        flags: the dataclass that was filled in.
-        table: its flags. A path of an options dataclass is a file that is read.
+        flags: the parsed dataclass.
+        table: its flags. Paths in options dataclasses are input files.
 
     Raises:
-        UserError: the first path at fault.
+        UserError: a path is invalid; it names the first one.
     """
     for flag in table:
         if flag.path is None:
@@ -193,14 +193,14 @@ def check_paths(flags: object, table: Sequence[Flag]) -> None:
                 check(path)
 
 
-def _exists(path: Path | str, wanted: str) -> bool:
+def _exists(path: Path | str, expected: str) -> bool:
     try:
         return os.path.lexists(path) and (Path(path).exists() or os.path.islink(path))
     except (OSError, ValueError) as error:
-        _reraise(path, wanted, error)
+        _reraise(path, expected, error)
 
 
-def _reraise(where: object, wanted: str, error: OSError | ValueError) -> NoReturn:
+def _reraise(where: object, expected: str, error: OSError | ValueError) -> NoReturn:
     if isinstance(error, UserError):
         raise error
-    raise UserError(where, wanted, getattr(error, "strerror", None) or error) from error
+    raise UserError(where, expected, getattr(error, "strerror", None) or error) from error

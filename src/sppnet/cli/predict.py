@@ -37,25 +37,24 @@ _FORMATS = {"coco": "predictions.coco.json", "csv": "predictions.csv"}
 class PredictFlags:
     """Predict on images and videos; write drawn images, predictions.jsonl and predictions.json.
 
-    predictions.jsonl gets a line as soon as an image is done. The same command after an interruption
-    continues where it stopped. Files that sppnet predict did not write are never replaced. An image that
-    cannot be read is reported on stderr and skipped; the exit code is then 2.
+    A line is added to predictions.jsonl when an image is finished. After an interruption, the same command
+    resumes. Files that sppnet predict did not write are never replaced. An image that cannot be read is
+    reported on stderr and skipped; the exit code is then 2.
 
     Attributes:
-        run: run folder, as sppnet fit writes it.
+        run: run folder of sppnet fit or sppnet train.
         sources: images, videos, folders and globs; camera:N for a camera.
         out: folder for the drawn images and the predictions.
         formats: further files with the predictions of a detector: coco (COCO results), csv.
-        images: COCO JSON file that gives image and category ids to the COCO results; found by itself where
-            SOURCE lies in a COCO data set. Without it image ids are file names.
+        images: COCO JSON file with image and category ids for the COCO results; detected if SOURCE is in a
+            COCO data set. Without it, image ids are file names.
         threshold: minimum score of a prediction.
-        restart: replace what an earlier call wrote to OUT.
-        max_megapixels: refuse larger images; 179, the limit of Pillow, when left out.
+        restart: replace the files of earlier calls in OUT.
+        max_megapixels: maximum size of images; 179 by default, the limit of Pillow.
         every: use every N-th frame of a video.
         allow_download: download sources that are http or https URLs.
-        tile: maximum side of the tiles that images are cut into, in pixels; 0 does not cut. The value of the
-            run when left out.
-        overlap: overlap of neighbouring tiles as a share of their side.
+        tile: maximum side of the tiles of an image, in pixels; 0 for no tiles. Default: the value of the run.
+        overlap: overlap of neighbouring tiles as a fraction of their side.
         device: device to compute on.
         json: print one JSON document on stdout and everything else on stderr.
     """
@@ -77,7 +76,7 @@ class PredictFlags:
 
 
 def run(words: list[str]) -> int:
-    """Predict, draw and write; 2 when an image had to be left out."""
+    """Predict, draw and write; return 2 if an image was skipped."""
     flags = read_flags(PredictFlags, "sppnet predict", words)
     if not flags.sources:
         raise UsageError("sppnet predict", "Missing from sppnet predict: SOURCE...")
@@ -115,7 +114,7 @@ def _predict(flags: PredictFlags, screen: Screen) -> int:
         estimator, videos, flags.out, every=flags.every, threshold=flags.threshold
     )
     failed |= unread
-    lines = {path: line for path in images if (line := folder.kept(path)) is not None}
+    lines = {path: line for path in images if (line := folder.line_of(path)) is not None}
     document: dict[str, object] = {
         "run": flags.run,
         "out": flags.out,
@@ -137,19 +136,19 @@ def _predict(flags: PredictFlags, screen: Screen) -> int:
 def predict_images(
     estimator: Estimator[Any], images: list[Path], folder: PredictionFolder, threshold: float | None
 ) -> dict[Path, UserError]:
-    """Predict on each image that has no result yet, draw it and add its line.
+    """Predict on each image without a result, draw it and add its line.
 
     Returns:
-        The errors of the images that cannot be read, which are also said on stderr.
+        The errors of images that cannot be read, which are also printed on stderr.
 
     Raises:
-        UserError: the folder cannot be written; what is done is kept.
+        UserError: the folder is not writable; finished results remain.
     """
     from sppnet.draw import encode_image
     from sppnet.estimators import FailedPrediction
 
     folder.name_drawings(images)
-    pending = [path for path in images if folder.kept(path) is None]
+    pending = [path for path in images if folder.line_of(path) is None]
     if len(pending) < len(images):
         print(f"sppnet: {len(images) - len(pending)} of {len(images)} images were done", file=sys.stderr)
     failed: dict[Path, UserError] = {}
@@ -174,7 +173,7 @@ def predict_images(
 
 
 def draw_images(estimator: Estimator[Any], images: list[Path], out: Path) -> list[Path]:
-    """Predict on images that can be read and draw them into a folder of our own; returns the drawn images."""
+    """Predict on images, draw the results into a folder and return the paths of the drawn images."""
     from sppnet.cli.outputs import free_names
 
     drawn: list[Path] = []
@@ -205,7 +204,7 @@ def _pixel_limit(megapixels: float | None) -> Generator[None]:
 
 
 def _digest(run: Path) -> str:
-    """What tells a run from others; its metrics and log do not count."""
+    """Return a digest of a run, without its metrics and log."""
     digest = hashlib.sha256()
     for name in ("config.toml", "model.json", "model.safetensors"):
         with (run / name).open("rb") as stream:

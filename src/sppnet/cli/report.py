@@ -1,4 +1,4 @@
-"""``report.html`` of a run: the metrics of an evaluation and some of its images."""
+"""The file ``report.html`` of a run, with the metrics and some images of an evaluation."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def report_evaluation(
     *,
     skip_bad: bool = False,
 ) -> Path:
-    """Write ``report.html``: main metrics, all metrics, one row per class, summary of fitting, images.
+    """Write ``report.html``: main metrics, all metrics, metrics per class, summary of fitting, images.
 
     Returns:
         The path of the file.
 
     Raises:
-        UserError: data at fault.
+        UserError: the data are invalid.
     """
     measured, _ = estimator.to_measure(data, split, layout=layout, skip_bad=skip_bad)
     images: list[ReportImage] = []
@@ -55,6 +55,6 @@ def report_evaluation(
 
 
 def _spread(items: Sequence[Item]) -> list[Item]:
-    """Return a few items, evenly spread."""
+    """Select a few evenly spaced items."""
     count = min(_SHOWN, len(items))
     return [items[i * len(items) // count] for i in range(count)]

@@ -1,4 +1,4 @@
-"""``sppnet reproduce TABLE``: the paper's figures beside those of a run here."""
+"""``sppnet reproduce TABLE``: values of the paper and values measured on local data."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ReproduceFlags:
             and table9 to table12 fc6 and fc7.
         device: device to compute on.
         seed: seed of all random numbers.
-        quick: reduce everything, to test that the table can be made.
+        quick: reduce everything, to test that it runs.
         detection: amount of work for Tables 9 to 12.
         config: TOML file with values for these flags; flags on the command line win.
         json: print one JSON document on stdout and everything else on stderr.
@@ -64,7 +64,7 @@ class ReproduceFlags:
 
 
 def run(words: list[str]) -> int:
-    """Make the table, print it and write it."""
+    """Measure, print and write the table."""
     flags = read_flags(ReproduceFlags, "sppnet reproduce", words)
     module = next((name for name, tables in _TABLES.items() if flags.table in tables), None)
     if module is None:

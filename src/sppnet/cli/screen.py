@@ -1,4 +1,4 @@
-"""What a verb says: tables for the eye, or one JSON document on stdout and all else on stderr."""
+"""Output of a command: tables, or one JSON document on stdout and everything else on stderr."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Screen", "metric_tables", "number", "opened_screen", "summary_rows"]
 
 
 class Screen:
-    """Where a verb speaks.
+    """The output of a command.
 
     Args:
-        json: one document on stdout and everything else on stderr, or everything on stdout.
+        json: print one JSON document on stdout and everything else on stderr, instead of tables on stdout.
     """
 
     def __init__(self, *, json: bool) -> None:
@@ -29,11 +29,11 @@ class Screen:
         self._console = Console(stderr=json, highlight=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
-        """One line for the eye."""
+        """Print a line of text."""
         self._console.print(visible(line), markup=False)
 
     def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table for the eye, columns of numbers to the right; the JSON document stands for it."""
+        """Print a table with right-aligned columns of numbers, unless there is a JSON document."""
         if self.json:
             return
         table = Table(title=Text(visible(title)), title_justify="left")
@@ -45,11 +45,11 @@ class Screen:
         self._console.print(table)
 
     def document(self, content: Mapping[str, object]) -> None:
-        """The JSON document, where one was asked for."""
+        """Print the JSON document, if requested."""
         if self.json:
             from sppnet.runs import json_text
 
-            # Parts of file names that are not UTF-8 become escapes, which JSON has too.
+            # Bytes of file names that are not UTF-8 are replaced by escapes, which are valid in JSON.
             text = json_text(content).encode("utf-8", "backslashreplace").decode()
             self._stdout.write(text + "\n")
             self._stdout.flush()
@@ -57,7 +57,7 @@ class Screen:
 
 @contextlib.contextmanager
 def opened_screen(*, json: bool) -> Generator[Screen]:
-    """A screen; with ``json``, what other code prints goes to stderr as long as it is open."""
+    """Open a screen; with ``json``, stdout of other code is redirected to stderr while the block runs."""
     screen = Screen(json=json)
     if not json:
         yield screen
@@ -67,7 +67,7 @@ def opened_screen(*, json: bool) -> Generator[Screen]:
 
 
 def number(value: object) -> str:
-    """A cell of a table: four digits of a number, everything else as it is."""
+    """Format a cell of a table; floats have four significant digits."""
     if isinstance(value, bool) or value is None:
         return "-" if value is None else str(value)
     if isinstance(value, float):
@@ -76,7 +76,7 @@ def number(value: object) -> str:
 
 
 def summary_rows(summary: Mapping[str, object]) -> list[tuple[str, object]]:
-    """The numbers and words of a mapping as rows, those of mappings inside it with a dotted name."""
+    """List numbers and strings of a mapping by name, with dotted names for nested mappings."""
     rows: list[tuple[str, object]] = []
     for name, value in summary.items():
         if isinstance(value, Mapping):
@@ -88,7 +88,7 @@ def summary_rows(summary: Mapping[str, object]) -> list[tuple[str, object]]:
 
 
 def metric_tables(metrics: Mapping[str, object]) -> list[tuple[str, Sequence[str], list[Sequence[object]]]]:
-    """What an evaluation found as tables (title, head, rows): every figure, and a row a class."""
+    """Convert metrics to tables (title, head, rows): all metrics, and metrics per class."""
     whole = {name: value for name, value in metrics.items() if name != "per_class"}
     tables: list[tuple[str, Sequence[str], list[Sequence[object]]]] = [
         ("Figures", ("", "value"), list(summary_rows(whole)))

@@ -1,4 +1,4 @@
-"""``sppnet serve``: a run behind HTTP, and a page to try it."""
+"""``sppnet serve``: serve a run over HTTP, with a web page."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = ["ServeFlags", "run"]
 
 @dataclass(frozen=True)
 class ServeFlags:
-    """Serve a run over HTTP, with a page at /; SIGTERM finishes accepted requests and ends with 0.
+    """Serve a run over HTTP, with a web page at /. SIGTERM finishes accepted requests and exits with code 0.
 
     Attributes:
-        run: a folder that sppnet fit wrote.
-        host: address to listen on; 0.0.0.0 lets other machines in.
-        port: 0 takes a free one.
-        batch_ms: longest wait for further images of a batch, in milliseconds.
-        max_batch: images in a batch; 1 turns batching off.
-        max_megapixels: largest image, in millions of pixels.
-        max_bytes: largest request body.
-        max_files: images in one request.
-        queue: images in work at a time; more are refused with 429.
-        read_seconds: longest time to send a request body.
-        grace: longest time for requests to end after SIGTERM, in seconds.
-        device: where to compute.
-        access_log: write a line per request on stdout, without its content.
-        config: defaults of the flags.
+        run: run folder of sppnet fit or sppnet train.
+        host: address to listen on; 0.0.0.0 accepts connections of other machines.
+        port: port to listen on; 0 for a free port.
+        batch_ms: maximum wait for further images of a batch, in milliseconds.
+        max_batch: maximum number of images per batch; 1 disables batching.
+        max_megapixels: maximum size of an image, in millions of pixels.
+        max_bytes: maximum size of a request body.
+        max_files: maximum number of images per request.
+        queue: maximum number of images in work; more are rejected with 429.
+        read_seconds: maximum time to receive a request body.
+        grace: maximum time to finish requests after SIGTERM, in seconds.
+        device: device to compute on.
+        access_log: print a line per request on stdout, without its content.
+        config: TOML file with values for these flags; flags on the command line win.
         json: print one JSON document with the address on stdout when the server listens.
     """
 
@@ -58,7 +58,7 @@ class ServeFlags:
 
 
 def run(words: list[str]) -> int:
-    """Serve until a signal."""
+    """Serve until a signal is received."""
     flags = read_flags(ServeFlags, "sppnet serve", words)
     for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
         if find_spec(package) is None:

@@ -1,4 +1,4 @@
-"""Dispatch of the verbs, and the exit codes.
+"""Dispatch of the verbs and exit codes.
 
 Nothing heavy is imported here, so that ``sppnet --help`` is fast.
 """
@@ -22,10 +22,10 @@ _SYSTEM_FAULTS = frozenset(
     for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "EMFILE", "EFBIG")
     if (number := getattr(errno, name, None)) is not None
 )
-"""Errors of the file system that are no defects of the package."""
+"""Errors of the file system that are not defects of the package."""
 
 _WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""How users choose what waiting OpenMP threads do: the standard's variable, GNU's and LLVM's."""
+"""Environment variables for waiting OpenMP threads: of the standard, of GNU and of LLVM."""
 
 VERBS = {
     "check": "check the installation: packages, device, kernels, optional extras",
@@ -41,18 +41,18 @@ VERBS = {
     "benchmark": "pooling|fitting|detection|backbones|classification: compare times with peers",
     "reproduce": "TABLE --data DATA: reproduce a table of the paper on a local data set",
 }
-"""What each verb does; ``sppnet.cli.<verb>.run(arguments)`` runs it and returns the exit code."""
+"""Descriptions of the verbs; ``sppnet.cli.<verb>.run(arguments)`` runs a verb and returns the exit code."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command of the shell.
 
     Args:
-        arguments: the command line after ``sppnet``; that of the process when None.
+        arguments: the command line after ``sppnet``; that of the process by default.
 
     Returns:
-        0 on success; 2 for invalid input, after one line on stderr; 130 when interrupted. A defect of the
-        package raises, which the interpreter turns into a traceback and exit code 1.
+        0 on success; 2 for invalid input, after one line on stderr; 130 after an interrupt. A defect of the
+        package raises an exception, for which the interpreter prints a traceback and exits with code 1.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -86,34 +86,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("sppnet: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader went away (`sppnet ... | head`); what is still buffered has nowhere to go.
+        # The reader has closed the pipe (`sppnet ... | head`), so that buffered output is discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         if error.errno not in _SYSTEM_FAULTS:
             raise
         where = error.filename if error.filename is not None else "file system"
-        wanted = "free space and permission to write"
-        print(f"sppnet: {UserError(where, wanted, error.strerror or error)}", file=sys.stderr)
+        expected = "free space and permission to write"
+        print(f"sppnet: {UserError(where, expected, error.strerror or error)}", file=sys.stderr)
         return 2
 
 
 def console_main() -> NoReturn:
-    """Run `main` as the console script: an interrupt at any moment, even during imports, is one line."""
+    """Run `main` as the console script; an interrupt prints one line at any time, even during imports."""
     import signal
 
     signal.signal(signal.SIGINT, _interrupt)
     code = main()
-    # Whatever libraries do at exit, an interrupt must not print a traceback any more.
+    # At exit, libraries could print a traceback after an interrupt.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise `KeyboardInterrupt`, so that files are closed and removed; during imports, leave at once.
+    """Raise `KeyboardInterrupt`, so that files are closed and removed; during imports, exit at once.
 
-    A library that is interrupted while it is imported may turn the interrupt into another exception, or
-    print it and go on.
+    A library that is interrupted during its import may convert the interrupt to another exception, or print
+    and ignore it.
     """
     if _importing(frame):
         os.write(2, b"sppnet: interrupted\n")
@@ -130,7 +130,7 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _quieten_pillow() -> None:
-    """Keep Pillow's warnings off stderr: a file that cannot be read is reported in one line."""
+    """Suppress warnings of Pillow, because unreadable files are reported in one line."""
     import logging
     import warnings
 
@@ -139,10 +139,10 @@ def _quieten_pillow() -> None:
 
 
 def _let_idle_threads_sleep() -> None:
-    """Let waiting OpenMP threads sleep instead of spin, unless the user has chosen.
+    """Set waiting OpenMP threads to sleep instead of spin, unless the user has set a policy.
 
-    On busy cores a spinning thread takes the time slice of the thread that it waits for. The OpenMP
-    libraries read the variable when they are loaded, which torch does on import.
+    On busy cores a spinning thread uses the time slice of the thread that it waits for. The OpenMP libraries
+    read the variable when they are loaded, which happens when torch is imported.
     """
     if not any(name in os.environ for name in _WAIT_VARIABLES):
         os.environ["OMP_WAIT_POLICY"] = "passive"

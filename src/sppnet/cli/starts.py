@@ -1,4 +1,4 @@
-"""The pretrained network that a command starts from."""
+"""The pretrained network from which a command starts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def start_network(
 ) -> tuple[str, Path | None]:
     """Return the backbone's name and weights for the flags ``--backbone``, ``--weights`` and ``--from-run``.
 
-    Weights in a run folder name their backbone, so ``--backbone`` may be left out with them.
+    Weights in a run folder determine their backbone, so that ``--backbone`` is optional.
 
     Args:
-        command: for messages, such as ``"sppnet train detect"``.
-        backbone: the value of the flag.
-        default: its value when it is left out.
+        command: name of the command, such as ``"sppnet train detect"``, for error messages.
+        backbone: value of the flag.
+        default: default value of the flag.
         weights: a safetensors file or a run folder.
         from_run: a run folder.
 
     Raises:
-        UsageError: both ``weights`` and ``from_run``.
-        UserError: ``from_run`` is no run with a backbone, or one with another backbone than asked for.
+        UsageError: both ``weights`` and ``from_run`` are given.
+        UserError: ``from_run`` is not a run with a backbone, or has another backbone than requested.
     """
     if weights is None and from_run is None:
         return backbone, None
@@ -39,7 +39,7 @@ def start_network(
         return (run.name if run is not None and backbone == default else backbone), weights
     run = run_backbone(from_run) if from_run.is_dir() else None
     if run is None:
-        hint = "Name a folder that `sppnet train classify` wrote."
+        hint = "Choose a folder written by `sppnet train classify`."
         raise UserError(from_run, "a run folder", "no such folder, or one without model.json", hint)
     if backbone not in (default, run.name):
         raise UserError("backbone", f"{run.name}, the backbone of {from_run}", backbone, "Drop the flag.")

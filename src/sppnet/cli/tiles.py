@@ -17,7 +17,7 @@ def use_tiles(command: str, estimator: Estimator[Any], tile: int | None, overlap
 
     Raises:
         UsageError: the estimator has no such options.
-        UserError: a value out of its range.
+        UserError: a value is out of range.
     """
     given = {name: value for name, value in (("tile", tile), ("overlap", overlap)) if value is not None}
     known = {name.rpartition("__")[2] for name in estimator.get_params()}

@@ -9,10 +9,11 @@ import tyro
 
 from sppnet.classify import NetworkOptions, TrainOptions
 from sppnet.cli.estimators import Device, Layout
+from sppnet.cli.fit import fit_summary, show_fit
 from sppnet.cli.flag_table import ADVANCED, Group
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
 from sppnet.cli.paths import DataPath, NewRun, WeightsPath, check_extra
-from sppnet.cli.screen import opened_screen, summary_rows
+from sppnet.cli.screen import opened_screen
 from sppnet.config import from_config
 from sppnet.errors import UserError
 from sppnet.runs import check_out
@@ -29,28 +30,28 @@ _TRAINING = Group("Training", shown=("sizes", "epochs", "batch", "rate", "precis
 
 @dataclass(frozen=True)
 class TrainClassify:
-    """Train a network for images of any size, by default with the paper's settings.
+    """Train a network for images of any size, by default with the settings of the paper.
 
-    OUT is a run as soon as the first epoch ends: weights of the best epoch, checkpoint of the last one,
+    After the first epoch, OUT is a run with the weights of the best epoch, the checkpoint of the last epoch,
     log.jsonl and TensorBoard files. Several GPUs: accelerate launch --module sppnet train classify ...
 
     Attributes:
         data: class folders, the layout of ILSVRC, or images with boxes for --objects.
         out: run folder to write.
-        split: split to train on; the training split when left out.
-        held_split: split whose error detects plateaus and selects the epoch; val where there is one. Without
-            one the last epoch is kept.
-        format: layout of the data where it cannot be detected.
+        split: split to train on; the training split by default.
+        held_split: split whose error detects plateaus and selects the best epoch; val by default. Without
+            such a split the last epoch is used.
+        format: layout of the data, if it cannot be detected.
         backbone: zf5, convnet5, overfeat5, overfeat7 (zf5/4 has a quarter of the channels), builtin,
             torchvision:NAME or timm:NAME.
         weights: local weights of the backbone, a safetensors file.
         device: device to compute on.
         seed: seed of all random numbers.
-        val_share: share of the images held out for sppnet evaluate where the data have no splits; 0.2 when
-            left out, 0 trains on all images.
-        skip_bad: skip damaged images instead of stopping with the list of them.
+        val_share: fraction of the images held out for sppnet evaluate if the data have no splits; 0.2 by
+            default, 0 to train on all images.
+        skip_bad: skip damaged images instead of reporting them as an error.
         config: TOML file with values for these flags; flags on the command line win.
-        resume: continue the run in OUT at its checkpoint, with the same data; its flags are kept.
+        resume: continue the run in OUT from its checkpoint, with the same data and flags.
         json: print one JSON document on stdout and everything else on stderr.
         overwrite: replace the run in OUT.
         network: options of the network.
@@ -101,17 +102,7 @@ def run(words: list[str]) -> int:
             overwrite=flags.overwrite,
             skip_bad=flags.skip_bad,
         )
-        learned = {
-            "run": flags.out,
-            "data": flags.data,
-            "classes": list(classifier.names_),
-            **classifier.summary_,
-        }
-        screen.table(f"{flags.out}: {len(classifier.names_)} classes", ("", "value"), summary_rows(learned))
-        for note in classifier.summary_["notes"]:
-            screen.say(f"Note: {note}")
-        screen.say(f"Next: sppnet evaluate {flags.out} DATA, or sppnet predict {flags.out} IMAGE")
-        screen.document(learned)
+        show_fit(screen, classifier, fit_summary(classifier, flags.out, flags.data))
     return 0
 
 
@@ -130,19 +121,19 @@ def _requested(flags: TrainClassify) -> NetworkClassifier:
 
 
 def _resumed(flags: TrainClassify) -> NetworkClassifier:
-    """Return the classifier of the run to continue; refuse flags that contradict it."""
+    """Load the classifier of the run to resume; reject flags with other values."""
     from sppnet.classify import NetworkClassifier
     from sppnet.classify.checkpoint import read_training
 
     path = flags.out / _CHECKPOINT
-    kept = from_config(NetworkClassifier, read_training(path).config, path)
+    saved = from_config(NetworkClassifier, read_training(path).config, path)
     asked = _requested(flags)
     default = NetworkClassifier()
     for name in ("backbone", "weights", "seed", "network", "train", "val_share"):
         value = getattr(asked, name)
-        if value not in (getattr(default, name), getattr(kept, name)):
-            raise UserError(flags.out, f"{name} as the run has it, or left out", value, "Drop the flag.")
+        if value not in (getattr(default, name), getattr(saved, name)):
+            raise UserError(flags.out, f"{name} of the run", value, "Drop the flag.")
     if flags.overwrite:
         raise UsageError("sppnet train classify", "--resume and --overwrite exclude each other")
-    kept.device = flags.device
-    return kept
+    saved.device = flags.device
+    return saved

@@ -1,4 +1,4 @@
-"""``sppnet train detect``: ``sppnet fit detect`` with the paper's preset and cached stages."""
+"""``sppnet train detect``: ``sppnet fit detect`` with the preset of the paper and cached stages."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["FitDetect", "run"]
 
 
 def run(words: list[str]) -> int:
-    """Fit a detector by the paper's pipeline and write its run."""
+    """Fit a detector with the pipeline of the paper and write its run."""
     return fit_detect("sppnet train detect", words, "paper")

@@ -24,13 +24,13 @@ __all__ = ["predict_videos", "split_sources"]
 def split_sources(
     sources: Sequence[str], out: Path, *, every: int = 1, allow_download: bool = False
 ) -> tuple[list[str], list[str]]:
-    """Download what are URLs into ``out/downloads``, and part images from videos and cameras.
+    """Download URLs into ``out/downloads``, and separate images from videos and cameras.
 
     Returns:
-        Paths and globs of images; videos.
+        Paths and globs of images; videos and cameras.
 
     Raises:
-        UserError: a URL that may not or cannot be downloaded, or ``every`` below 1.
+        UserError: a download is not permitted or fails, or ``every`` is below 1.
     """
     from sppnet.data.sources import local_sources
 
@@ -42,7 +42,7 @@ def split_sources(
         if glob.has_magic(source) and not Path(source).exists():
             found = sorted(filter(is_video, glob.glob(os.path.expanduser(source), recursive=True)))
             videos += found
-            # A glob without images is a mistake, one of videos alone is none.
+            # A glob that matches only videos is valid, one without any matches is not.
             if not found or not is_video(source):
                 images.append(source)
         else:
@@ -58,25 +58,25 @@ def predict_videos(
     every: int = 1,
     threshold: float | None = None,
 ) -> tuple[list[dict[str, Any]], dict[Path, UserError]]:
-    """Predict on the frames of videos; write each with the results drawn, and a JSON line per frame.
+    """Predict on the frames of videos; write the drawn frames, and a JSON line per frame.
 
-    The lines go to ``NAME.jsonl`` as they are found, with the video's path, the frame's number and time and
-    the result; ``NAME.mp4`` gets the drawn frames. Files of other origin with these names stay: a number is
-    added. A camera is read until the program is interrupted.
+    ``NAME.jsonl`` has the path of the video, number and time of the frame and the result in each line;
+    ``NAME.mp4`` has the drawn frames. Existing files of other origin are not replaced: a number is added to
+    the name. A camera is read until the process is interrupted.
 
     Args:
         estimator: a fitted detector or classifier.
-        videos: of `split_sources`.
-        out: a folder, made where missing.
-        every: only every so many-th frame.
-        threshold: leave out what scores below it.
+        videos: videos and cameras, from `split_sources`.
+        out: the folder, which is created if it does not exist.
+        every: use every n-th frame.
+        threshold: minimum score.
 
     Returns:
-        Path, drawn video, file of lines and number of frames of each video; the errors of those that
-        could not be read to the end, which are also said on stderr.
+        Path, drawn video, JSON file and number of frames of each video; the errors of videos that could not
+        be read completely, which are also printed on stderr.
 
     Raises:
-        UserError: a file that cannot be written.
+        UserError: a file is not writable.
     """
     from sppnet.data.video import VideoReader
 
@@ -106,7 +106,7 @@ def predict_videos(
 def _predict_video(
     estimator: Estimator[Any], reader: VideoReader, drawn: Path, lines: Path, threshold: float | None
 ) -> tuple[int, UserError | None]:
-    """Number of frames that were done, and why not all of them were."""
+    """Process a video; return the number of frames, and the error that stopped it, if any."""
     import numpy as np
 
     from sppnet.data.video import VideoWriter
@@ -120,7 +120,7 @@ def _predict_video(
             VideoWriter(drawn, reader.rate) as video,
         ):
             try:
-                for frame in _until_fault(track(reader, Path(reader.source).name, reader.count)):
+                for frame in _until_error(track(reader, Path(reader.source).name, reader.count)):
                     if isinstance(frame, UserError):
                         error = frame
                         break
@@ -133,12 +133,12 @@ def _predict_video(
                 if not is_camera(reader.source):
                     raise
     except OSError as fault:
-        raise UserError(lines, "a file that can be written", fault.strerror or fault) from fault
+        raise UserError(lines, "a writable file", fault.strerror or fault) from fault
     return count, error
 
 
-def _until_fault(frames: Iterator[Frame]) -> Iterator[Frame | UserError]:
-    """The frames and, where the source is damaged, the error in place of what would follow."""
+def _until_error(frames: Iterator[Frame]) -> Iterator[Frame | UserError]:
+    """Yield the frames and, if the source is damaged, the error."""
     try:
         yield from frames
     except UserError as error:
@@ -156,7 +156,7 @@ def _text(source: str) -> str:
 
 
 def _free_targets(source: str, out: Path, taken: set[Path]) -> tuple[Path, Path]:
-    """The drawn video and the file of lines, under names that are free or that this source had before."""
+    """Return paths of the drawn video and the JSON file that are unused or belong to the same source."""
     stem = source.replace(":", "-") if is_camera(source) else Path(source).stem
     number = 1
     while True:
@@ -170,7 +170,7 @@ def _free_targets(source: str, out: Path, taken: set[Path]) -> tuple[Path, Path]
 
 
 def _is_ours(lines: Path, source: str) -> bool:
-    """Whether a file of lines is one that was written for the same source."""
+    """Return whether a JSON file was written for the same source."""
     try:
         with lines.open(encoding="utf-8") as stream:
             first: Any = json.loads(stream.readline())

@@ -15,18 +15,17 @@ from PIL import Image
 from torch import Tensor
 
 from sppnet.data.opening import (
-    TRANSPOSES,
     max_pixels,
     open_file,
     open_image,
-    orientation,
     path_of,
     reason,
     upright_size,
 )
-from sppnet.data.pixels import Pixels, array_pixels, rgb_pixels, tensor_pixels
+from sppnet.data.pixels import array_pixels, tensor_pixels
 from sppnet.data.search import IMAGE_ENDINGS, find_images, images_under, is_image
 from sppnet.errors import UserError
+from sppnet.inputs.pixels import TRANSPOSES, Pixels, orientation, rgb_pixels
 from sppnet.structures import ImageSize
 
 __all__ = [

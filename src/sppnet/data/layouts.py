@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from sppnet.data.formats import FORMATS, Format
 from sppnet.data.guesses import check_class_folders, foreign_format
@@ -16,6 +17,7 @@ from sppnet.inputs.text import reading
 from sppnet.structures import ClassificationSet, DetectionSet
 
 PathLike: TypeAlias = str | os.PathLike[str]
+AnySet = TypeVar("AnySet", ClassificationSet, DetectionSet)
 
 _SUPPORTED = (
     "JPEGImages with Annotations or XML next to the images (VOC), annotations/*.json (COCO), data.yaml or "
@@ -145,12 +147,7 @@ def read_detection(path: PathLike, split: str | None = None, layout: str | None 
     if found.detection is None:
         expected = "images with boxes in VOC, COCO or YOLO layout"
         raise UserError(root, expected, "class folders", "They are for classification.")
-    name = _split(root, split, found)
-    with reading(root):
-        read = found.detection(root, name)
-    if not read.items:
-        raise UserError(root, f"images in {_described(name)}", "none")
-    return read
+    return _read(root, _split(root, split, found), found.detection)
 
 
 def read_classification(
@@ -176,12 +173,7 @@ def read_classification(
     found = _layout(root, layout)
     if found.classification is None:
         raise UserError(root, "a folder of images per class", f"boxes in {found.name.upper()} layout")
-    name = _split(root, split, found)
-    with reading(root):
-        read = found.classification(root, name)
-    if not read.items:
-        raise UserError(root, f"images in {_described(name)}", "none")
-    return read
+    return _read(root, _split(root, split, found), found.classification)
 
 
 def _with_boxes() -> list[Format]:
@@ -208,5 +200,9 @@ def _split(root: Path, split: str | None, layout: Format) -> str:
     return pick_split(root, split, splits(root, layout.name))
 
 
-def _described(split: str) -> str:
-    return f"the split {split}" if split else "the data set"
+def _read(root: Path, split: str, reader: Callable[[Path, str], AnySet]) -> AnySet:
+    with reading(root):
+        dataset = reader(root, split)
+    if not dataset.items:
+        raise UserError(root, f"images in {f'the split {split}' if split else 'the data set'}", "none")
+    return dataset

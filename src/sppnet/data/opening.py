@@ -10,19 +10,10 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from sppnet.errors import UserError
+from sppnet.inputs.pixels import orientation
 from sppnet.structures import ImageSize
 
 _MAX_MEGAPIXELS = "SPPNET_MAX_MEGAPIXELS"
-_ORIENTATION = 0x0112
-TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _opening = threading.Lock()
 
 
@@ -110,15 +101,3 @@ def open_file(file: Path | BinaryIO, where: object, *, empty: bool) -> Image.Ima
 def reason(error: Exception) -> str:
     """Return the message of an exception, or its type if it has none."""
     return str(error) or type(error).__name__
-
-
-def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8, without decoding the image."""
-    if image.format == "PNG" and "exif" not in image.info and "Raw profile type exif" not in image.info:
-        # Here getexif would decode the whole image to find a chunk at the end.
-        return 1
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block does not affect the pixels
-        return 1
-    return value if value in TRANSPOSES else 1

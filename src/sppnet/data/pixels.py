@@ -1,49 +1,23 @@
-"""Convert images of any colour mode and depth, arrays and tensors to uint8 RGB."""
+"""Convert arrays and tensors to uint8 RGB."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 from torch import Tensor
 
 from sppnet.errors import UserError
-
-Pixels: TypeAlias = NDArray[np.uint8]
+from sppnet.inputs.pixels import Pixels, grey_to_rgb, grey_to_uint8, rgb_pixels
 
 ARRAYS = (
     "an array [H, W, 3] in RGB, [H, W, 4] in RGBA or [H, W] in grey, of uint8, of floats in 0..1, "
     "or grey of uint16"
 )
 TENSORS = "a tensor [3, H, W] in RGB, [4, H, W] in RGBA or [1, H, W] in grey, of uint8 or of floats in 0..1"
-
-
-def rgb_pixels(image: Image.Image) -> Pixels:
-    """Convert a decoded image of any mode to uint8 RGB; transparent pixels are blended with white."""
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return np.asarray(image)
-    if image.mode.startswith(("I", "F")):
-        return grey_to_rgb(_grey_to_uint8(np.asarray(image), image.mode))
-    if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        assert converted is not None
-        return np.asarray(converted)
-    if image.has_transparency_data:
-        # Premultiplied modes can only be converted to their straight counterpart.
-        plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
-        clear = (image.convert(plain) if plain else image).convert("RGBA")
-        white = Image.new("RGBA", clear.size, "white")
-        return np.asarray(Image.alpha_composite(white, clear).convert("RGB"))
-    return np.asarray(image.convert("RGB"))
-
-
-def grey_to_rgb(grey: Pixels) -> Pixels:
-    """Repeat uint8 ``[H, W]`` to ``[H, W, 3]``."""
-    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def array_pixels(array: NDArray[Any], where: str = "image") -> Pixels:
@@ -66,7 +40,7 @@ def array_pixels(array: NDArray[Any], where: str = "image") -> Pixels:
         array = _unit_to_uint8(array, where)
     flat = array.reshape(array.shape[:2]) if grey else array
     if deep:
-        return grey_to_rgb(_grey_to_uint8(flat, "I;16"))
+        return grey_to_rgb(grey_to_uint8(flat, "I;16"))
     if grey:
         return grey_to_rgb(flat)
     if array.shape[2] == 4:
@@ -118,22 +92,3 @@ def _unit_to_uint8(values: NDArray[Any], where: str) -> Pixels:
         hint = "Divide by 255" if low >= 0 and high <= 255 else "Undo the normalisation first"
         raise UserError(where, "floats in 0..1", f"values in {low:.4g}..{high:.4g}", hint)
     return np.rint(values * 255).astype(np.uint8)
-
-
-def _grey_to_uint8(values: NDArray[Any], mode: str) -> Pixels:
-    if mode.startswith("I;16"):
-        return _deep_to_uint8(values.astype(np.uint16))
-    plain = np.where(np.isfinite(values), values, 0).astype(np.float64)
-    low, high = float(plain.min()), float(plain.max())
-    if mode == "I" and low >= 0 and high <= 65535:
-        return _deep_to_uint8(plain.astype(np.uint16))
-    if mode == "F" and low >= 0 and high <= 255:
-        return np.rint(plain * 255 if high <= 1 else plain).astype(np.uint8)
-    return np.rint((plain - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
-
-
-def _deep_to_uint8(values: NDArray[np.uint16]) -> Pixels:
-    """Return the upper 8 of the 10, 12, 14 or 16 bits of the maximum; values up to 255 do not change."""
-    high = int(values.max())
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
-    return (values >> (bits - 8)).astype(np.uint8)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sppnet.errors import UserError
+from sppnet.inputs.documents import json_lines
 
 IMAGE_ENDINGS = (
     ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm",
@@ -85,18 +85,10 @@ def images_under(folder: Path) -> list[Path]:
 def written_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the last record of each output of ``sppnet predict`` in a folder, by file name."""
     try:
-        lines = (folder / OUTPUT_MARK).read_bytes().splitlines()
+        content = (folder / OUTPUT_MARK).read_bytes()
     except OSError:
         return {}
-    records: dict[str, dict[str, Any]] = {}
-    for line in lines:
-        try:
-            record: object = json.loads(line)
-        except ValueError:  # an incomplete line of a killed writer
-            continue
-        if isinstance(record, dict) and isinstance(record.get("name"), str):
-            records[record["name"]] = cast("dict[str, Any]", record)
-    return records
+    return {record["name"]: record for record in json_lines(content) if isinstance(record.get("name"), str)}
 
 
 def is_output(path: Path, known: dict[Path, dict[str, dict[str, Any]]]) -> bool:

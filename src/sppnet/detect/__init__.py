@@ -1,4 +1,4 @@
-"""Detection: maps once per image, windows pooled from them, SVMs, box regression, merging."""
+"""Detection: feature maps, pooled proposals, SVMs, box regression and suppression."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ from sppnet.lazy import lazy_names
 if TYPE_CHECKING:
     from sppnet.detect.combine import combine
     from sppnet.detect.detector import Detector
+    from sppnet.detect.feature_options import MapOptions, PoolOptions, WindowOptions
     from sppnet.detect.head_options import FcOptions, FinetuneOptions, IouHeadOptions, PostOptions
     from sppnet.detect.options import DetectorOptions
     from sppnet.detect.result import DetectionResult
-    from sppnet.detect.stage_options import (
-        BoxOptions,
-        MapOptions,
-        PoolOptions,
-        SvmOptions,
-        TargetOptions,
-        WindowOptions,
-    )
+    from sppnet.detect.stage_options import BoxOptions, SvmOptions, TargetOptions
 
 __all__ = [
     "BoxOptions",
@@ -40,11 +34,11 @@ __all__ = [
 
 _HOMES = {
     "BoxOptions": "sppnet.detect.stage_options",
-    "MapOptions": "sppnet.detect.stage_options",
-    "PoolOptions": "sppnet.detect.stage_options",
+    "MapOptions": "sppnet.detect.feature_options",
+    "PoolOptions": "sppnet.detect.feature_options",
     "SvmOptions": "sppnet.detect.stage_options",
     "TargetOptions": "sppnet.detect.stage_options",
-    "WindowOptions": "sppnet.detect.stage_options",
+    "WindowOptions": "sppnet.detect.feature_options",
     "FcOptions": "sppnet.detect.head_options",
     "FinetuneOptions": "sppnet.detect.head_options",
     "IouHeadOptions": "sppnet.detect.head_options",

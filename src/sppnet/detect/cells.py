@@ -1,4 +1,4 @@
-"""Cells of windows by the rule of the paper or of its release, and the features pooled from them."""
+"""Cells of proposals by the rules of the paper and of its release, and their features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sppnet.backbones import Backbone
-from sppnet.detect.stage_options import PoolOptions
+from sppnet.detect.feature_options import PoolOptions
 from sppnet.errors import UserError
 from sppnet.features import choose_scale
 from sppnet.features.cells import cells
@@ -18,22 +18,22 @@ from sppnet.ops.cells import floor_quotient
 from sppnet.structures import Boxes, FeatureMap, FeatureMaps
 
 CELLS_VERSION = 3
-"""Part of the key of cached stages; raised when a rule in this module changes."""
+"""Part of the key of cached stages; increased when a rule in this module changes."""
 TRAINING_SIDE = 224
-"""Side of the training images, from which the release derives a window's target side (section 4.1)."""
+"""Side of the training images, from which the release derives the target side of a proposal."""
 
 
 def target_sides(network: Backbone) -> dict[str, float]:
-    """Return, by layer, the side in input pixels that the release wants a window to have.
+    """Compute the target side of a proposal in pixels of the network's input, by layer.
 
-    It is the side of the layer's map for a training image times the stride: 13 * 16 = 208 for ZF-5 and
-    18 * 12 = 216 for Overfeat (SPP_net release, spm_expected_scale.m).
+    It is the side of the map of a training image times the stride: 13 * 16 = 208 for ZF-5 and 18 * 12 = 216
+    for Overfeat (SPP_net release, spm_expected_scale.m).
 
     Args:
         network: the backbone.
 
     Returns:
-        Pixels of the network's input, by the layer's name.
+        Target sides by name of the layer.
     """
     side = max(TRAINING_SIDE, network.minimum.height, network.minimum.width)
     with torch.no_grad():
@@ -45,43 +45,43 @@ def target_sides(network: Backbone) -> dict[str, float]:
 
 
 def release_scale(boxes: Boxes, maps: Sequence[FeatureMap], target: float) -> Tensor:
-    """Choose for each window the scale that brings its side nearest to a target.
+    """Choose for each proposal the scale at which its side is nearest to a target.
 
-    The short side wanted is round(target * m / sqrt(area)), m being the short side of the image; of equally
-    near scales the first is taken (SPP_net release, spm_expected_scale.m).
+    The ideal short side is round(target * m / sqrt(area)), where m is the short side of the image; of equally
+    near scales the first is chosen (SPP_net release, spm_expected_scale.m).
 
     Args:
-        boxes: N windows on the image.
+        boxes: ``[N, 4]`` on the image.
         maps: one map per scale, all of one layer.
-        target: pixels, as `target_sides` gives them.
+        target: side in pixels, from `target_sides`.
 
     Returns:
         int64 ``[N]``, indices into ``maps``.
     """
-    wanted = (target * boxes.size.short_side / boxes.areas.double().clamp(min=1).sqrt() + 0.5).floor()
-    sides = wanted.new_tensor([m.resized.short_side for m in maps])
-    return torch.sort((wanted[:, None] - sides).abs(), dim=1, stable=True).indices[:, 0]
+    ideal = (target * boxes.size.short_side / boxes.areas.double().clamp(min=1).sqrt() + 0.5).floor()
+    sides = ideal.new_tensor([m.resized.short_side for m in maps])
+    return torch.sort((ideal[:, None] - sides).abs(), dim=1, stable=True).indices[:, 0]
 
 
 def paper_cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
-    """Return the cells of each window by the rule of the paper (appendix A).
+    """Compute the cells of each proposal by the rule of the paper (He et al. 2015, appendix A).
 
-    With cell i centred at pixel S * i, the cells of the window from pixel l to pixel r are those from
-    floor(l / S) + 1 to ceil(r / S) - 1: a cell that is centred on a boundary pixel is left out. Other
+    If cell i is centred at pixel S * i, the cells of the box from pixel l to pixel r are those from
+    floor(l / S) + 1 to ceil(r / S) - 1: a cell that is centred on a boundary pixel is excluded. Other
     networks have their cells at ``fmap.grid``. In continuous coordinates, where pixel p covers p to p + 1,
-    a cell's centre lies more than half a pixel inside both edges. All products are exact in float64.
+    the centre of a cell is more than half a pixel inside both edges. All products are exact in float64.
 
-    Where no cell qualifies, the one nearest to the middle of the window is taken.
+    If no cell qualifies, the cell nearest to the middle of the box is selected.
 
     Args:
-        boxes: N windows on the image.
+        boxes: ``[N, 4]`` on the image.
         fmap: a map of that image.
 
     Returns:
         int64 ``[N, 4]``, ``(x0, y0, x1, y1)`` in cells, half open, never empty.
 
     Raises:
-        UserError: windows of an image of another size.
+        UserError: the boxes belong to an image of another size.
     """
     if boxes.size != fmap.image:
         raise UserError("boxes.size", f"the size of the map's image, {fmap.image}", boxes.size)
@@ -91,7 +91,7 @@ def paper_cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
     rows = (fmap.image.height, fmap.resized.height, height)
     sides: list[tuple[Tensor, Tensor]] = []
     for low, high, (own, resized, count) in ((x0, x1, columns), (y0, y1, rows)):
-        # Multiplied by the image's side, so that no scale factor is rounded.
+        # Multiplied by the side of the image, so that no scale factor is rounded.
         step, first, half = fmap.grid.stride * own, fmap.grid.first * own, 0.5 * own
         start = (floor_quotient(low * resized + half - first, step) + 1).clamp(0, count)
         stop = (-floor_quotient(first + half - high * resized, step)).clamp(0, count)
@@ -105,18 +105,18 @@ def paper_cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
 
 
 def release_cells(boxes: Boxes, fmap: FeatureMap, offset: float) -> Tensor:
-    """Return the cells of each window by the rule of the release (SPP_net release, spm_pool_caffe_mex.cpp).
+    """Compute the cells of each proposal by the rule of the SPP_net release, spm_pool_caffe_mex.cpp.
 
     Pixels and cells are counted from 1. A coordinate x of the image becomes (x - 1) f + 1 with one factor
     for both axes, f = (s - 1) / (m - 1), where m is the short side of the image and s that of the resized
     image. With o the centre of the first cell and S the stride, cells run from
-    floor((x0 - o + offset) / S + 0.5) + 1 to ceil((x1 - o - offset) / S - 0.5) + 1; where that is empty, the
-    cell in the middle is taken; all are clipped to the map.
+    floor((x0 - o + offset) / S + 0.5) + 1 to ceil((x1 - o - offset) / S - 0.5) + 1; if that is empty, the
+    cell in the middle is selected; all are clipped to the map.
 
     Args:
-        boxes: N windows on the image.
+        boxes: ``[N, 4]`` on the image.
         fmap: a map of that image.
-        offset: pixels of the network's input by which a window shrinks on each side.
+        offset: pixels of the network's input by which a box shrinks on each side.
 
     Returns:
         int64 ``[N, 4]``, ``(x0, y0, x1, y1)`` in cells, half open, never empty.
@@ -146,14 +146,14 @@ def window_cells(
     scale: Tensor | None = None,
     targets: Mapping[str, float] | None = None,
 ) -> Tensor:
-    """Describe what each window covers; windows with equal descriptions have equal features.
+    """Compute scale and cells of each proposal; proposals with equal values have equal features.
 
     Args:
-        maps: of one image.
-        boxes: N windows on it.
+        maps: feature maps of one image.
+        boxes: ``[N, 4]`` on the image.
         options: ``cells`` and ``release_offset`` are used.
-        scale: int64 ``[N]``, indices of scales that replace the rule's choice.
-        targets: what `target_sides` returns; needed where the release's rule chooses the scale.
+        scale: int64 ``[N]``, indices of scales; None to choose scales by the rule.
+        targets: result of `target_sides`, for the rule of the release.
 
     Returns:
         int64 ``[N, 5 * layers]``: per layer the index of the scale and four cells.
@@ -164,7 +164,7 @@ def window_cells(
         if scale is not None:
             chosen = scale
         elif options.cells == "release" and len(of_layer) > 1:
-            assert targets is not None, "the release's rule needs the sides that windows should have"
+            assert targets is not None, "the rule of the release requires target sides"
             chosen = release_scale(boxes, of_layer, targets[layer])
         else:
             chosen = choose_scale(boxes, of_layer)
@@ -185,15 +185,15 @@ def window_cells(
 
 
 def pool_windows(maps: FeatureMaps, lines: Tensor, levels: Sequence[int]) -> Tensor:
-    """Pool the windows that `window_cells` described; windows with equal cells are pooled once.
+    """Pool proposals by their cells; proposals with equal cells are pooled once.
 
     Args:
-        maps: of the image.
-        lines: what `window_cells` returned.
+        maps: feature maps of the image.
+        lines: result of `window_cells`.
         levels: bins along each side of each level of the pyramid.
 
     Returns:
-        float32 features ``[N, D]`` on the maps' device, in the order of `sppnet.features.pool_rows`.
+        float32 features ``[N, D]`` on the device of the maps, in the order of `sppnet.features.pool_rows`.
     """
     different, inverse = torch.unique(lines, dim=0, return_inverse=True)
     parts: list[Tensor] = []
@@ -222,11 +222,11 @@ def _is_range(index: Tensor) -> bool:
 
 
 def score_windows(maps: FeatureMaps, lines: Tensor, model: LinearModel, levels: Sequence[int]) -> Tensor:
-    """Return ``model.scores(pool_windows(maps, lines, levels))`` without storing the features.
+    """Compute ``model.scores(pool_windows(maps, lines, levels))`` without storing the features.
 
     Args:
-        maps: of the image.
-        lines: what `window_cells` returned.
+        maps: feature maps of the image.
+        lines: result of `window_cells`.
         model: K linear functions on pooled features.
         levels: bins along each side of each level of the pyramid.
 

@@ -1,4 +1,4 @@
-"""The union of what several networks find (section 4.4)."""
+"""Model combination: the union of the detections of several networks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,25 @@ from sppnet.structures import Boxes, Detections
 
 
 def combine(found: Sequence[Detections], options: DetectorOptions) -> Detections:
-    """The union of what several networks found in an image, after NMS (the paper's model combination).
+    """Combine the detections of several networks by NMS of their union (He et al. 2015, section 4.4).
 
     Args:
-        found: one a network, of the same image and classes; scores of one meaning.
-        options: ``nms``, ``vote`` and ``per_class`` count.
+        found: the detections of each network, of the same image and classes, with comparable scores.
+        options: ``nms``, ``vote`` and ``per_class`` are used.
+
+    Returns:
+        The detections, best first.
 
     Raises:
-        UserError: nothing to combine, or other images or classes.
+        UserError: there are no detections, or they belong to other images or classes.
+
+    Examples:
+        >>> import torch
+        >>> from sppnet.structures import Boxes, ImageSize
+        >>> box = Boxes(torch.tensor([[10.0, 10, 60, 60]]), ImageSize(100, 100))
+        >>> one, two = (Detections(box, torch.tensor([s]), torch.tensor([0]), ("cat",)) for s in (0.9, 0.8))
+        >>> len(combine([one, two], DetectorOptions()))
+        1
     """
     if not found:
         raise UserError("found", "the detections of at least one network", "none")
@@ -29,7 +40,7 @@ def combine(found: Sequence[Detections], options: DetectorOptions) -> Detections
         if one.names != first.names or one.boxes.size != first.boxes.size:
             raise UserError("found", "detections of one image and the same classes", "others")
     place = torch.cat([one.boxes.xyxy for one in found])
-    # A probability of exactly 0 or 1 in float32 still needs a finite logit.
+    # Probabilities of exactly 0 or 1 in float32 are clamped, so that logits are finite.
     logit = torch.cat([one.scores for one in found]).double().logit(eps=1e-12).float()
     label = torch.cat([one.labels for one in found])
     return merge(Boxes(place, first.boxes.size), logit, label, first.names, options.post)

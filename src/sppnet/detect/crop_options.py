@@ -9,15 +9,15 @@ from sppnet.errors import UserError
 
 @dataclass(frozen=True)
 class CropOptions:
-    """How windows become the network's input.
+    """Options of cropping proposals for the network's input.
 
     Attributes:
-        side: pixels of a crop, height and width.
-        padding: pixels of context on each side of the window within the crop.
-        batch: crops that run through the network together.
+        side: height and width of a crop in pixels.
+        padding: pixels of context on each side of a proposal in its crop.
+        batch: number of crops per batch.
 
     Raises:
-        UserError: a value out of its range.
+        UserError: a value is out of range.
     """
 
     side: int = 227
@@ -28,5 +28,5 @@ class CropOptions:
         if self.side < 1 or self.batch < 1:
             raise UserError("CropOptions", "side and batch of at least 1", f"{self.side} and {self.batch}")
         if not 0 <= 2 * self.padding < self.side:
-            wanted = f"at least 0 and less than half the side, {self.side}"
-            raise UserError("CropOptions.padding", wanted, self.padding)
+            expected = f"at least 0 and less than half the side, {self.side}"
+            raise UserError("CropOptions.padding", expected, self.padding)

@@ -1,7 +1,7 @@
-"""R-CNN's way to the same rows: each window is cropped, warped and run through the network by itself.
+"""Features by R-CNN: each proposal is cropped, warped and passed through the network.
 
-Everything else - the network, its pyramid, the heads - is what pooling from maps has, so that only the
-order of cropping and convolving differs (R-CNN, section 2.2).
+Network, pyramid and heads are the same as for pooling from maps, so that only the order of cropping and
+convolving differs (R-CNN, Girshick et al. 2014, section 2.2).
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from sppnet.structures import Boxes
 
 
 def crop_windows(image: Tensor, boxes: Boxes, fill: Tensor, options: CropOptions | None = None) -> Tensor:
-    """Windows cut out with context and warped to one square size (R-CNN, section 2.2).
+    """Crop proposals with context and warp them to a square (R-CNN, Girshick et al. 2014, section 2.2).
 
-    Each window grows about its centre by side / (side - 2 padding) and is rounded to whole pixels; the
-    part of it on the image is resized without keeping its shape (bilinear, no antialiasing) and laid
-    where it belongs in the crop. The rest of the crop is ``fill``.
+    Each box is enlarged about its centre by side / (side - 2 padding) and rounded to whole pixels. The part
+    of it inside the image is resized anisotropically (bilinear, no antialiasing); the rest of the crop is
+    ``fill``.
 
     Args:
         image: float ``[3, H, W]``.
-        boxes: N windows on it.
-        fill: ``[3]``; the network's mean, which normalising turns into 0.
-        options: side and padding count; ``CropOptions()`` by default.
+        boxes: ``[N, 4]`` on the image.
+        fill: ``[3]``; the mean of the network, which is 0 after normalisation.
+        options: ``side`` and ``padding`` are used; ``CropOptions()`` by default.
 
     Returns:
-        ``[N, 3, side, side]``, channels last, on the image's device.
+        ``[N, 3, side, side]``, channels last, on the device of the image.
 
     Raises:
-        UserError: boxes of an image of another size.
+        UserError: the boxes belong to an image of another size.
     """
     options = options or CropOptions()
     height, width = image.shape[1:]
@@ -50,7 +50,7 @@ def crop_windows(image: Tensor, boxes: Boxes, fill: Tensor, options: CropOptions
     half = (boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]) / 2 * (side / (side - 2 * options.padding))
     grown = torch.cat([middle - half, middle + half], 1).round().long().tolist()
     for crop, (x0, y0, x1, y1) in zip(crops, grown, strict=True):
-        columns, rows = _place(x0, x1, width, side), _place(y0, y1, height, side)
+        columns, rows = _slices(x0, x1, width, side), _slices(y0, y1, height, side)
         if columns is None or rows is None:
             continue
         part = image[None, :, rows[0], columns[0]]
@@ -60,8 +60,8 @@ def crop_windows(image: Tensor, boxes: Boxes, fill: Tensor, options: CropOptions
     return crops
 
 
-def _place(low: int, high: int, length: int, side: int) -> tuple[slice, slice] | None:
-    """Along one axis: which pixels of the image, and where in the crop; None where nothing is on it."""
+def _slices(low: int, high: int, length: int, side: int) -> tuple[slice, slice] | None:
+    """Return the pixels of the image and of the crop along one axis; None if they do not overlap."""
     high = max(high, low + 1)
     start, stop = max(low, 0), min(high, length)
     if start >= stop:
@@ -75,10 +75,10 @@ def _place(low: int, high: int, length: int, side: int) -> tuple[slice, slice] |
 def iter_crop_maps(
     network: Backbone, image: Tensor, boxes: Boxes, options: CropOptions | None = None
 ) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
-    """The network's maps of every window, a batch at a time.
+    """Yield the maps of the crops of all proposals in batches; arguments as for `pool_crops`.
 
     Yields:
-        The windows' positions, and ``[n, C, h, w]`` a layer.
+        The slice of the proposals, and maps ``[n, C, h, w]`` per layer.
     """
     options = options or CropOptions()
     image = image.to(network.device, torch.float32)
@@ -90,31 +90,32 @@ def iter_crop_maps(
             yield piece, network(crops)
 
 
-def crop_rows(
+def pool_crops(
     network: Backbone,
     image: Tensor,
     boxes: Boxes,
     levels: tuple[int, ...] = LEVELS,
     options: CropOptions | None = None,
 ) -> Tensor:
-    """One row a window: the pyramid of the map of its crop, layer after layer.
+    """Compute the features of proposals by pyramid pooling of the maps of their crops.
 
     Args:
-        network: whose layers are pooled.
+        network: the network.
         image: float ``[3, H, W]``, RGB, 0..1.
-        boxes: N windows on it.
+        boxes: ``[N, 4]`` on the image.
         levels: bins along each side of each level of the pyramid.
-        options: of the crops; ``CropOptions()`` by default.
+        options: options of the crops; ``CropOptions()`` by default.
 
     Returns:
-        float32 ``[N, D]``, laid out as `sppnet.features.pool_rows` lays its rows.
+        float32 ``[N, D]``, in the order of `sppnet.features.pool_rows`.
 
     Raises:
-        UserError: boxes of an image of another size, or crops smaller than the network takes.
+        UserError: the boxes belong to an image of another size, or crops are smaller than the minimum input
+            of the network.
     """
     length = sum(layer.channels for layer in network.layers) * sum(n * n for n in levels)
-    rows = torch.empty(len(boxes), length, device=network.device)
+    features = torch.empty(len(boxes), length, device=network.device)
     for piece, maps in iter_crop_maps(network, image, boxes, options):
         parts = [spatial_pyramid_pool(one, levels).float() for one in maps]
-        rows[piece] = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-    return rows
+        features[piece] = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    return features

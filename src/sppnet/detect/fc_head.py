@@ -11,20 +11,20 @@ from torch.nn import functional
 from sppnet.backbones.weights import FcWeights
 from sppnet.errors import UserError
 
-_CLASSIFIER_STD = 0.01  # of the new last layer (section 4.1)
+_CLASSIFIER_STD = 0.01  # of the new last layer (He et al. 2015, section 4.1)
 
 
 class FullyConnected(nn.Module):
-    """fc6, fc7 and the last layer, which has K classes and the background (section 4.1).
+    """fc6, fc7 and a last layer of K classes and the background (He et al. 2015, section 4.1).
 
-    Features are first multiplied by ``scale``, so that their mean square is one and fc6 learns at the same
-    speed whatever the range of the network's features.
+    Features are multiplied by ``scale``, so that their mean square is one and the learning rate of fc6 does
+    not depend on the range of the features.
 
     Args:
-        length: of a feature vector.
-        widths: units of fc6 and of fc7.
-        classes: K.
-        dropout: share of the units of fc6 and fc7 that are dropped in training.
+        length: ``D``, length of a feature vector.
+        widths: numbers of units of fc6 and fc7.
+        classes: number of classes K.
+        dropout: probability with which units of fc6 and fc7 are dropped in training.
     """
 
     def __init__(self, length: int, widths: tuple[int, int], classes: int, dropout: float = 0.5) -> None:
@@ -37,10 +37,10 @@ class FullyConnected(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def start(self, draw: torch.Generator, given: FcWeights | None = None) -> None:
-        """Fill fc6 and fc7 with He's random weights or with given ones, and fc8 with N(0, 0.01).
+        """Initialise fc6 and fc7 by He et al.'s method or with given weights, and fc8 with N(0, 0.01).
 
         Raises:
-            UserError: given layers of other shapes.
+            UserError: the given layers have other shapes.
         """
         with torch.no_grad():
             for layer in (self.fc6, self.fc7):
@@ -58,10 +58,10 @@ class FullyConnected(nn.Module):
                 continue
             value = given.tensors[name]
             if value.shape != parameter.shape:
-                wanted = f"{name} of shape {list(parameter.shape)}, for this network, layer and levels"
-                raise UserError(given.path, wanted, f"shape {list(value.shape)}")
+                expected = f"{name} of shape {list(parameter.shape)}, for this network, layer and levels"
+                raise UserError(given.path, expected, f"shape {list(value.shape)}")
             parameter.copy_(value)
-        # Pretrained layers expect features in their own range.
+        # Pretrained layers expect features in the range of their training.
         self.scale.fill_(1.0)
 
     def forward(self, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Features of proposals above fully connected layers."""
+"""Features of proposals after fully connected layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sppnet.features.store import StageStore
 from sppnet.learn import LinearModel
 from sppnet.structures import Boxes
 
-_PIECE = 512  # proposals whose features exist at a time
+_PIECE = 512  # number of proposals per step, which bounds the memory of their features
 
 
 @dataclass
@@ -24,11 +24,11 @@ class FcSource:
     """The outputs of fc6 or fc7 for the features of another source, cached as float16.
 
     Attributes:
-        base: gives the pooled features.
+        base: source of the pooled features.
         head: the layers.
-        head_key: their digest.
-        layer: which one.
-        store: caches the outputs; None computes them when they are asked for.
+        head_key: digest of the layers.
+        layer: the layer whose outputs are the features.
+        store: cache of the outputs; None to compute them on demand.
     """
 
     base: MapSource | CropSource
@@ -39,12 +39,12 @@ class FcSource:
 
     @property
     def windows(self) -> Sequence[Boxes]:
-        """Of each image."""
+        """The proposals of each image."""
         return self.base.windows
 
     @property
     def length(self) -> int:
-        """Numbers in a feature vector."""
+        """Length of a feature vector."""
         return self.head.fc7.in_features if self.layer == "fc6" else self.head.fc7.out_features
 
     def _make(self, i: int) -> dict[str, Tensor]:
@@ -56,7 +56,7 @@ class FcSource:
         return {"rows": torch.cat(parts)}
 
     def every(self, i: int) -> Tensor:
-        """The features of all proposals of image i, float16."""
+        """Return the features of all proposals of image i, float16 ``[N, D]``."""
         base = "" if self.store is None else self.base.row_key(i)
         if self.store is None or not base:
             return self._make(i)["rows"]

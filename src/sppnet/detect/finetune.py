@@ -1,4 +1,4 @@
-"""Fine-tuning of the fully connected layers on windows (section 4.1)."""
+"""Fine-tuning of the fully connected layers on proposals (He et al. 2015, section 4.1)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ _UNUSED = -1
 
 
 def window_labels(windows: Boxes, truth: GroundTruth, options: FinetuneOptions) -> Tensor:
-    """What each window is in fine-tuning: its class, K for the background, -1 for neither.
+    """Assign classes to proposals for fine-tuning.
 
-    The object of largest IoU gives the class from ``foreground_iou`` on; crowds are no objects.
+    A proposal has the class of the object with the highest IoU if that is at least ``foreground_iou``; crowds
+    are ignored.
 
     Returns:
-        int64 ``[N]``.
+        int64 ``[N]``: the class, K for the background, -1 for proposals that are not used.
     """
     labels = torch.full((len(windows),), _UNUSED)
     able = (~truth.crowd).nonzero()[:, 0]
@@ -48,10 +49,10 @@ def draw_batch(
     options: FinetuneOptions,
     draw: torch.Generator,
 ) -> list[tuple[int, Tensor]]:
-    """Windows of a batch: at most ``foreground`` and ``background`` of those of the images ``chosen``.
+    """Draw the proposals of a batch: at most ``foreground`` and ``background`` from the images ``chosen``.
 
     Returns:
-        For each image that takes part its number and its windows.
+        Indices of images and of their proposals.
     """
     picked: list[tuple[Tensor, Tensor]] = []
     for want_background, count in ((False, options.foreground), (True, options.background)):
@@ -80,22 +81,25 @@ def finetune(
     """Train fc6, fc7 and a classifier of K classes and background by gradient descent.
 
     Args:
-        source: rows of each image's windows, objects' own boxes among them.
+        source: features of the proposals of each image, which include the boxes of objects.
         truths: the objects of the same images.
-        options: everything about it.
-        head: the layers as `start_head` gives them; they are trained where they lie.
-        seed: of the order and the drop-out.
-        quiet: no progress bar.
+        options: the options.
+        head: the layers of `start_head`, which are trained in place.
+        seed: seed of the order and the dropout.
+        quiet: hide the progress bar.
+
+    Returns:
+        The trained layers.
 
     Raises:
-        UserError: no window that may be drawn as foreground.
+        UserError: there is no foreground proposal.
     """
     classes = len(truths[0].names)
     device = head.fc6.weight.device
     head.dropout = options.dropout
     labels = [window_labels(w, t, options) for w, t in zip(source.windows, truths, strict=True)]
     if not any(bool(((own != _UNUSED) & (own != classes)).any()) for own in labels):
-        raise UserError("data", "windows on objects to fine-tune on", "none")
+        raise UserError("data", "proposals on objects for fine-tuning", "none")
     draw = torch.Generator().manual_seed(seed)
     weights = [layer.weight for layer in (head.fc6, head.fc7, head.fc8)]
     biases = [layer.bias for layer in (head.fc6, head.fc7, head.fc8)]
@@ -138,7 +142,7 @@ def _batch_rows(
 
 
 def start_head(source: RowSource, options: FcOptions, classes: int, seed: int) -> FullyConnected:
-    """Return the layers before training: at random, or from ``options.fc_weights``."""
+    """Create the layers before training, with random weights or those of ``options.fc_weights``."""
     draw = torch.Generator().manual_seed(seed)
     given = None if options.fc_weights is None else read_fc_weights(options.fc_weights)
     widths = (options.width, options.width) if given is None else given.widths
@@ -150,7 +154,7 @@ def start_head(source: RowSource, options: FcOptions, classes: int, seed: int) -
 
 
 def _unit_scale(source: RowSource, draw: torch.Generator) -> float:
-    """What makes the mean square of some windows' numbers one."""
+    """Compute the factor for which the mean square of the features of some proposals is one."""
     total, count = 0.0, 0
     for i in torch.randperm(len(source.windows), generator=draw)[:20].tolist():
         if len(source.windows[i]):

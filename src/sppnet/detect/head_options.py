@@ -185,7 +185,7 @@ class PostOptions:
     calibration_images: int = 40
     calibration_per_class: int = 10
     nms: float = 0.4
-    vote: float = 0.75
+    vote: float = 0.8
     per_class: int = 100
     threshold: float = 0.5
     same_box: float = 0.6

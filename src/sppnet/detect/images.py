@@ -1,4 +1,4 @@
-"""An image as the stages see it: where it is, how large, and a digest of its content."""
+"""Source, size and digest of an image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sppnet.structures import ImageSize
 
 @dataclass(frozen=True)
 class Image:
-    """One image.
+    """An image that is read on demand.
 
     Attributes:
-        source: what `sppnet.data.read_image` reads.
-        size: after EXIF rotation.
-        key: a digest of the file's content; ``""`` for an image in memory, of which nothing is cached.
-        flipped: seen flipped left to right.
+        source: a source for `sppnet.data.read_image`.
+        size: size after EXIF rotation.
+        key: digest of the content of the file; ``""`` for an image in memory, whose stages are not cached.
+        flipped: whether the image is flipped left to right.
     """
 
     source: ImageSource
@@ -31,34 +31,34 @@ class Image:
 
     @property
     def path(self) -> Path | None:
-        """Of its file, where it has one."""
+        """Path of the file; None for an image in memory."""
         return Path(self.source) if isinstance(self.source, (str, os.PathLike)) else None
 
     def read(self) -> Tensor:
-        """float32 ``[3, H, W]``, RGB, 0..1."""
-        return self._turned(read_image(self.source))
+        """Read the image, float32 ``[3, H, W]``, RGB, 0..1."""
+        return self._oriented(read_image(self.source))
 
     def read_plain(self) -> Tensor:
-        """As `read`, never flipped."""
+        """Read the image without flipping it."""
         return read_image(self.source)
 
     def read_for(self, largest: ImageSize) -> Tensor:
-        """As `read`; a very large image is averaged down to at least twice the size ``largest``."""
-        return self._turned(read_scaled(self.source, lambda _: largest).values)
+        """Read the image; large images are reduced by averaging to at least twice the size ``largest``."""
+        return self._oriented(read_scaled(self.source, lambda _: largest).values)
 
-    def _turned(self, pixels: Tensor) -> Tensor:
+    def _oriented(self, pixels: Tensor) -> Tensor:
         return pixels.flip(2) if self.flipped else pixels
 
 
 def image_of(source: ImageSource, *, keyed: bool = True) -> Image:
-    """Return an image from a path or from memory.
+    """Create an image from a path or from memory.
 
     Args:
-        source: what `sppnet.data.read_image` reads.
-        keyed: read the file for its digest; without it, nothing of the image is cached.
+        source: a source for `sppnet.data.read_image`.
+        keyed: compute the digest of the file, which is required to cache stages.
 
     Raises:
-        UserError: a file that cannot be read.
+        UserError: the file cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)

@@ -1,4 +1,4 @@
-"""Everything that can be chosen about a detector: one dataclass per stage, and presets."""
+"""Options of a detector: one dataclass per stage, and presets."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from sppnet.detect.feature_options import MapOptions, PoolOptions, WindowOptions
 from sppnet.detect.head_options import FcOptions, FinetuneOptions, IouHeadOptions, PostOptions
-from sppnet.detect.stage_options import (
-    BoxOptions,
-    MapOptions,
-    PoolOptions,
-    SvmOptions,
-    TargetOptions,
-    WindowOptions,
-)
+from sppnet.detect.stage_options import BoxOptions, SvmOptions, TargetOptions
 from sppnet.errors import UserError
 
 RELEASE_SCALES = (480, 576, 688, 874, 1200)
-"""The five scales in the release's scripts; the paper has 864 for the fourth (section 4.1)."""
+"""The five scales in the scripts of the release; the fourth is 864 in the paper (section 4.1)."""
 
 Preset: TypeAlias = Literal["fast", "paper", "release", "rcnn"]
 
@@ -27,19 +21,19 @@ Preset: TypeAlias = Literal["fast", "paper", "release", "rcnn"]
 class DetectorOptions:
     """Options of all stages of a detector.
 
-    Options are given as dataclasses, or singly by their names: the names of all stages' fields differ.
+    Options are given as dataclasses or individually by name; the names of all fields are distinct.
 
     Attributes:
-        map: from an image to feature maps.
-        pool: from proposals to features.
+        map: computation of feature maps.
+        pool: pooling of proposals.
         window: proposals.
-        target: what proposals teach the SVMs.
+        target: training targets of proposals.
         svm: SVMs and their hard negatives.
         box: bounding box regression.
         iou: the IoU head.
         fc: fully connected layers below the SVMs.
         finetune: their fine-tuning.
-        post: from decision scores to detections.
+        post: selection of detections.
 
     Examples:
         >>> DetectorOptions(C=0.01, nms=0.3).svm.C
@@ -73,32 +67,32 @@ class DetectorOptions:
             object.__setattr__(self, name, value)
 
     def replace(self, **options: Any) -> DetectorOptions:
-        """Return the options with some changed, stages or single options by their names."""
+        """Return a copy with other values of some stages or options, given by name."""
         stages = {name: getattr(self, name) for name in _STAGES}
         return DetectorOptions(**(stages | options))
 
     @classmethod
     def preset(cls, name: Preset, **options: Any) -> DetectorOptions:
-        """Return the options called ``"fast"``, ``"paper"``, ``"release"`` or ``"rcnn"``."""
+        """Return the options of a preset: ``"fast"``, ``"paper"``, ``"release"`` or ``"rcnn"``."""
         return {"fast": cls.fast, "paper": cls.paper, "release": cls.release, "rcnn": cls.rcnn}[name](
             **options
         )
 
     @classmethod
     def fast(cls, **options: Any) -> DetectorOptions:
-        """Return the defaults: dense windows, two layers, an IoU head; fitted in minutes on a CPU."""
+        """Return the defaults: dense windows, two layers and an IoU head, for fitting in minutes on a CPU."""
         return cls(**options)
 
     @classmethod
     def paper(cls, **options: Any) -> DetectorOptions:
-        """Return the settings of the paper (section 4): selective search, ZF-5's scale of 688, fc7."""
+        """Return the settings of the paper (He et al. 2015, section 4): selective search, scale 688, fc7."""
         return cls(**_PAPER).replace(**options)
 
     @classmethod
     def release(cls, **options: Any) -> DetectorOptions:
-        """Return the settings of the released code where they differ from the paper's.
+        """Return the settings of the SPP_net release, which differ from those of the paper.
 
-        Scale 874, the release's cells and duplicate rule, flipped images, a random scale per proposal in
+        Scale 874, cells and duplicate rule of the release, flipped images, a random scale per proposal in
         fine-tuning, and its learning rates (SPP_net release, spp_finetune_voc.m and solver files).
         """
         tune = FinetuneOptions(
@@ -111,10 +105,10 @@ class DetectorOptions:
     def rcnn(cls, **options: Any) -> DetectorOptions:
         """Return the settings of R-CNN (Girshick et al. 2014; R-CNN release).
 
-        Crops of 227 pixels, a last pool to 6x6, proposals without any overlap as background, flipped
+        Crops of 227 pixels, a last pooling to 6x6, proposals without any overlap as background, flipped
         images, and regression on IoU above 0.6 with a penalty of 1000. R-CNN fine-tunes all layers; here
-        only fc6, fc7 and the classifier are trained and the convolutional layers stay frozen, so results
-        with fine-tuned layers are those of a weaker baseline.
+        only fc6, fc7 and the classifier are trained and the convolutional layers are frozen, so results with
+        fine-tuned layers are those of a weaker baseline.
         """
         tune = FinetuneOptions(
             background_iou=(0.0, 0.5),
@@ -126,22 +120,22 @@ class DetectorOptions:
         return cls.paper(finetune=tune, ridge=1000.0, above_iou=0.6, **changed).replace(**options)
 
     def check(self) -> None:
-        """Raise `UserError` for the first value out of its range, or options that exclude each other."""
+        """Raise `UserError` for the first value that is out of range or excluded by another option."""
         for name in _STAGES:
             getattr(self, name).check()
         if self.map.tile and (self.window.proposals is not None or self.window.source != "dense"):
-            wanted = "0 with proposals from a file or a search, which are of whole images"
-            raise UserError("options.tile", wanted, self.map.tile)
+            expected = "0 with proposals of whole images, from a file or a search"
+            raise UserError("options.tile", expected, self.map.tile)
         learned = self.box.regression == "projected" or self.iou.iou_head > 0
         if learned and self.pool.pipeline == "rcnn":
-            wanted = "regression='pooled' or 'none' and iou_head=0 with pipeline='rcnn', which has no maps"
-            raise UserError("options.regression", wanted, f"{self.box.regression!r}, {self.iou.iou_head}")
+            expected = "regression='pooled' or 'none' and iou_head=0 with pipeline='rcnn', which has no maps"
+            raise UserError("options.regression", expected, f"{self.box.regression!r}, {self.iou.iou_head}")
         if self.iou.iou_head and self.box.regression != "projected":
-            wanted = "0, or regression='projected'"
-            raise UserError("options.iou_head", wanted, f"{self.iou.iou_head} with {self.box.regression!r}")
+            expected = "0, or regression='projected'"
+            raise UserError("options.iou_head", expected, f"{self.iou.iou_head} with {self.box.regression!r}")
         if self.svm.mining == "images" and self.svm.evict_below > self.svm.add_above:
-            wanted = f"at most add_above, {self.svm.add_above}"
-            raise UserError("options.evict_below", wanted, self.svm.evict_below)
+            expected = f"at most add_above, {self.svm.add_above}"
+            raise UserError("options.evict_below", expected, self.svm.evict_below)
 
 
 _STAGES: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Box regression on pooled rows (section 4.1)."""
+"""Box regression on pooled features (He et al. 2015, section 4.1)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _LEAST_ROWS = 8
 
 @dataclass(frozen=True)
 class PooledRegressors:
-    """One linear regressor a class.
+    """One linear regressor per class.
 
     Attributes:
-        model: weight ``[4 * K, D]``, bias ``[4 * K]``; rows 4k..4k+3 give class k's deltas. Classes with
-            too few examples have zeros, which leave a box where it is.
+        model: weight ``[4 * K, D]``, bias ``[4 * K]``; rows 4k..4k+3 are the deltas of class k. Classes with
+            too few examples have zeros, for which boxes are unchanged.
     """
 
     model: LinearModel
@@ -33,14 +33,18 @@ class PooledRegressors:
     def __call__(
         self, source: RowSource, i: int, boxes: Boxes, labels: Tensor, known: Tensor | None = None
     ) -> Boxes:
-        """Move each box by its class's regressor on its pooled features, and clip it to the image.
+        """Move each box by the regressor of its class on its pooled features, and clip it to the image.
 
         Args:
-            source: gives the pooled features.
-            i: the image.
-            boxes: N boxes on it.
-            labels: ``[N]``, their classes.
-            known: ``[N]``, positions of the boxes among the source's windows, whose features may be cached.
+            source: source of the pooled features.
+            i: index of the image.
+            boxes: ``[N, 4]`` on the image.
+            labels: ``[N]``, classes of the boxes.
+            known: ``[N]``, indices of the boxes among the proposals of the source, whose features may be
+                cached; None for other boxes.
+
+        Returns:
+            The moved boxes.
         """
         place = boxes.xyxy.clone()
         for label in labels.unique().tolist():
@@ -56,7 +60,11 @@ class PooledRegressors:
 
 
 def whitening(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``[4]``, the root of the inverse covariance ``[4, 4]`` and its inverse (section 4.1)."""
+    """Compute the whitening of targets ``[N, 4]`` (SPP_net release, spp_train_bbox_regressor.m).
+
+    Returns:
+        Mean ``[4]``, inverse square root of the covariance ``[4, 4]``, and the inverse of that root.
+    """
     mean = targets.mean(0)
     centred = targets - mean
     covariance = centred.T @ centred / len(targets)
@@ -69,20 +77,20 @@ def whitening(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def fit_pooled(
     source: RowSource, truths: Sequence[GroundTruth], options: BoxOptions, mean_norm: float, seed: int
 ) -> tuple[PooledRegressors, dict[str, int]]:
-    """Ridge regression of whitened deltas, one a class, on windows above ``above_iou``.
+    """Fit a ridge regression of whitened deltas per class, on proposals with an IoU above ``above_iou``.
 
-    A window takes the class and the target of the object that it overlaps most. Where a class has more
-    rows than fit into ``boxes_mb``, a random part of them is taken, and the counts say so.
+    A proposal has class and target of the object with the highest IoU. If the features of a class exceed
+    ``boxes_mb``, a random subset is used, and the counts report the others.
 
     Args:
-        source: pooled rows of each image's windows.
+        source: pooled features of the proposals of each image.
         truths: the objects of the same images.
-        options: everything about it.
-        mean_norm: to which features are scaled.
-        seed: of what is taken at random.
+        options: the options.
+        mean_norm: mean norm to which features are scaled.
+        seed: seed of random subsets.
 
     Returns:
-        The regressors, for unscaled rows, and counts: ``"regression_rows"``, ``"regression_left_out"``.
+        The regressors, for unscaled features, and counts: ``"regression_rows"``, ``"regression_left_out"``.
     """
     classes = len(truths[0].names)
     most = max(100, options.boxes_mb * 2**20 // (4 * source.length))
@@ -109,7 +117,7 @@ def fit_pooled(
 
 
 def _pairs(source: RowSource, truths: Sequence[GroundTruth], options: BoxOptions) -> Tensor:
-    """int64 ``[M, 4]``: image, window, object, class."""
+    """Return the training pairs, int64 ``[M, 4]``: image, proposal, object, class."""
     parts: list[Tensor] = [torch.zeros(0, 4, dtype=torch.int64)]
     for i, (windows, truth) in enumerate(zip(source.windows, truths, strict=True)):
         able = (~truth.crowd).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""What `Detector.predict` returns for an image."""
+"""The result of `Detector.predict` for an image."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from torch import Tensor
 
+from sppnet._records import detection_record
 from sppnet.data import ImageSource
 from sppnet.data.images import read_pixels, read_scaled_pixels
 from sppnet.data.writers import coco_rows
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 class DetectionResult(PredictionResult):
     """The detections of one image, best first; ``N`` is their number.
 
-    A result is sliced with indices and masks, iterated, compared with ``==`` and merged with ``+``.
+    Results support slices, indices, masks, iteration, comparison with ``==`` and merging with ``+``.
 
     Attributes:
-        detections: boxes, scores, labels and names together.
+        detections: boxes, scores, labels and names.
         source: the image as it was given.
-        category_ids: the training data's own number of each class; None counts from 1.
+        category_ids: number of each class in the training data; None for numbers from 1.
         error: always None; a `sppnet.estimators.FailedPrediction` has one.
 
     Examples:
@@ -62,12 +63,12 @@ class DetectionResult(PredictionResult):
 
     @property
     def labels(self) -> Tensor:
-        """int64 ``[N]``, positions in ``names``."""
+        """int64 ``[N]``, indices into ``names``."""
         return self.detections.labels
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The detector's classes."""
+        """The class names of the detector."""
         return self.detections.names
 
     def _replaced(self, columns: Mapping[str, Tensor]) -> Self:
@@ -82,7 +83,7 @@ class DetectionResult(PredictionResult):
         return self.names, self.category_ids, self.detections.boxes.size
 
     def plot(self) -> Image:
-        """Return the image with the boxes drawn on it; one of more than 16 megapixels is shrunk."""
+        """Draw the boxes on the image; images of more than 16 megapixels are reduced."""
         from sppnet.draw import draw_boxes
 
         pixels, size = read_scaled_pixels(self.source, drawn_size)
@@ -97,25 +98,16 @@ class DetectionResult(PredictionResult):
     def to_dict(self) -> dict[str, object]:
         """Return ``{"height", "width", "detections": [{"box", "score", "label", "name"}]}`` for JSON."""
         size = self.detections.boxes.size
-        columns = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
-        found = [
-            {
-                "box": [round(v, 2) for v in box],
-                "score": round(score, 4),
-                "label": label,
-                "name": self.names[label],
-            }
-            for box, score, label in columns
-        ]
-        return {"height": size.height, "width": size.width, "detections": found}
+        columns = self.boxes.tolist(), self.scores.tolist(), self.labels.tolist()
+        return detection_record((size.height, size.width), *columns, self.names)
 
     def to_record(self) -> dict[str, object]:
-        """Return `to_dict` and, as ``exact``, boxes and scores that are not rounded."""
+        """Return `to_dict` and, as ``exact``, unrounded boxes and scores."""
         exact = {"boxes": self.boxes.tolist(), "scores": self.scores.tolist()}
         return {**self.to_dict(), "exact": exact}
 
     def report_image(self, item: DetectionItem, names: Sequence[str]) -> tuple[Image, str]:
-        """Return the annotated boxes, left, and the detections, right; the caption is the file's name."""
+        """Draw annotated boxes, left, and detections, right; return the file name as caption too."""
         from sppnet.draw import draw_comparison
 
         return draw_comparison(read_pixels(item.path), item.truth, self.detections), item.path.name
@@ -138,11 +130,11 @@ class DetectionResult(PredictionResult):
         """Return COCO results, one ``{"image_id", "category_id", "bbox", "score"}`` per detection.
 
         Args:
-            image_id: the data set's id of the image. None takes the file's name without ending, as a number
-                where it is one; an image in memory needs an id.
+            image_id: id of the image in the data set. None for the file name without suffix, as a number if
+                it is one; an image in memory requires an id.
 
         Raises:
-            UserError: an image in memory without an id.
+            UserError: the image is in memory and has no id.
 
         Examples:
             >>> found = Detections.empty(ImageSize(20, 30), ("cat",))

@@ -1,4 +1,4 @@
-"""Pooled features of proposals: from cached maps, or from crops (R-CNN)."""
+"""Pooled features of proposals, from cached maps or from crops (R-CNN)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from sppnet.backbones import Backbone
 from sppnet.config import as_config
 from sppnet.detect.cells import CELLS_VERSION, pool_windows, score_windows, target_sides, window_cells
-from sppnet.detect.crops import CropOptions, crop_rows
+from sppnet.detect.crops import CropOptions, pool_crops
+from sppnet.detect.feature_options import MapOptions, PoolOptions
 from sppnet.detect.images import Image
-from sppnet.detect.stage_options import MapOptions, PoolOptions
 from sppnet.errors import UserError
 from sppnet.features import extract, pool_rows, resized_size, score_rows
 from sppnet.features.keys import key_of, tensors_key
@@ -22,7 +22,7 @@ from sppnet.features.store import StageStore
 from sppnet.learn import LinearModel
 from sppnet.structures import Boxes, FeatureMap, FeatureMaps
 
-_PIECE = 512  # proposals whose features exist at a time
+_PIECE = 512  # number of proposals per step, which bounds the memory of their features
 
 
 class RowSource(Protocol):
@@ -30,33 +30,33 @@ class RowSource(Protocol):
 
     @property
     def windows(self) -> Sequence[Boxes]:
-        """The proposals of each image; a long list may compute each when it is asked for."""
+        """The proposals of each image, which may be computed on demand."""
         ...
 
     @property
     def length(self) -> int:
-        """Numbers in a feature vector."""
+        """Length of a feature vector."""
         ...
 
     def rows(
         self, i: int, which: Tensor, *, flipped: bool = False, draw: torch.Generator | None = None
     ) -> Tensor:
-        """float32 ``[n, length]`` of proposals ``which`` of image i, with ``draw`` at a random scale each.
+        """Compute features ``[n, length]`` of proposals ``which`` of image i, float32 on the CPU.
 
-        On the CPU, as are scores, wherever the network computes.
+        With ``draw``, each proposal is pooled at a random scale.
         """
         ...
 
     def scores(self, i: int, model: LinearModel) -> Tensor:
-        """``[N, K]``: every proposal of image i by K linear functions."""
+        """Compute the scores ``[N, K]`` of all proposals of image i by K linear functions, on the CPU."""
         ...
 
     def at(self, i: int, boxes: Boxes) -> RowSource:
-        """The same for other boxes on image i, as its only image."""
+        """Return a source of other boxes on image i, which is its only image."""
         ...
 
     def lines(self, i: int) -> Tensor:
-        """int64 ``[N, L]``: proposals of image i with equal lines have equal features."""
+        """Return int64 ``[N, L]``; proposals of image i with equal lines have equal features."""
         ...
 
 
@@ -65,13 +65,13 @@ class MapSource:
     """Features pooled from maps, which are computed once per image.
 
     Attributes:
-        network: prepared.
-        network_key: its digest.
+        network: the prepared network.
+        network_key: digest of the network.
         images: the images.
-        windows: of each.
-        options: of the maps.
-        pool: how proposals are pooled.
-        store: caches the maps as bfloat16; None computes them when they are asked for.
+        windows: proposals of each image.
+        options: options of the maps.
+        pool: options of pooling.
+        store: cache of the maps, as bfloat16; None to compute them on demand.
     """
 
     network: Backbone
@@ -88,39 +88,39 @@ class MapSource:
 
     @property
     def length(self) -> int:
-        """Numbers in a feature vector."""
+        """Length of a feature vector."""
         return sum(layer.channels for layer in self.network.layers) * sum(n * n for n in self.pool.levels)
 
     def maps(self, i: int, *, flipped: bool = False) -> FeatureMaps:
-        """The maps of image i.
+        """Compute the maps of image i, or read them from the cache.
 
         Raises:
-            UserError: an image that would be larger than ``options.largest`` at some scale.
+            UserError: the resized image exceeds ``options.largest``.
         """
         if (i, flipped) in self._latest:
             return self._latest[i, flipped]
         image = replace(self.images[i], flipped=self.images[i].flipped != flipped)
         key = self.key(image)
         if self.store is not None and key:
-            # Cell by cell, as pooling reads them.
+            # Channels last, the order in which pooling reads them.
             kept = self.store.get("maps", key, lambda: _packed(self._compute(image)))
             maps = self._unpacked(image, kept)
         else:
             maps = self._compute(image)
             if self.options.rounded:
                 maps = _on_cpu(maps)
-        # Scores and the regressors of each class ask for the same maps one after the other.
+        # Scores and the regressors of each class use the same maps consecutively.
         self._latest = {(i, flipped): maps}
         return maps
 
     def key(self, image: Image) -> str:
-        """A digest of everything that the maps of an image depend on; ``""`` for an image in memory."""
+        """Return a digest of all inputs of the maps of an image; ``""`` for an image in memory."""
         if not image.key:
             return ""
         return key_of("maps", image.key, self.network_key, as_config(self.options), image.flipped)
 
     def row_key(self, i: int) -> str:
-        """The same of the features of its proposals."""
+        """Return a digest of all inputs of the features of image i; ``""`` for an image in memory."""
         image = self.images[i]
         if not image.key:
             return ""
@@ -132,9 +132,9 @@ class MapSource:
         sizes = [resized_size(image.size, side, self.network, limit) for side in options.sides or (None,)]
         largest = max(sizes, key=lambda size: size.area)
         if limit is None and largest.area > options.largest:
-            wanted = f"at most {options.largest} pixels after resizing (options.largest)"
-            hint = "Allow more, or take smaller scales; a silent cap would change the results."
-            raise UserError(image.path or "source", wanted, f"{largest.area}", hint)
+            expected = f"at most {options.largest} pixels after resizing (options.largest)"
+            hint = "Increase options.largest, or use smaller scales, which change the results."
+            raise UserError(image.path or "source", expected, f"{largest.area}", hint)
         return extract(
             self.network,
             image.read_for(largest),
@@ -143,9 +143,9 @@ class MapSource:
             image_size=image.size,
         )
 
-    def _unpacked(self, image: Image, kept: dict[str, Tensor]) -> FeatureMaps:
+    def _unpacked(self, image: Image, cached: dict[str, Tensor]) -> FeatureMaps:
         maps: list[FeatureMap] = []
-        values = iter(kept[name].permute(2, 0, 1) for name in sorted(kept))
+        values = iter(cached[name].permute(2, 0, 1) for name in sorted(cached))
         for side in self.options.sides or (None,):
             resized = resized_size(image.size, side, self.network, self.options.long_side or None)
             for info in self.network.layers:
@@ -167,7 +167,7 @@ class MapSource:
         return pool_windows(maps, self._cells(maps, boxes, scale), self.pool.levels).cpu()
 
     def scores(self, i: int, model: LinearModel) -> Tensor:
-        """See `RowSource`; features are never stored."""
+        """Compute scores as `RowSource`, without storing features."""
         maps, boxes, levels = self.maps(i), self.windows[i], self.pool.levels
         if self.pool.cells == "centre":
             return score_rows(maps, boxes, model.weight, model.bias, levels).cpu()
@@ -187,7 +187,7 @@ class MapSource:
 
     def _cells(self, maps: FeatureMaps, boxes: Boxes, scale: Tensor | None = None) -> Tensor:
         if self.pool.cells == "release" and len(self.options.sides or (0,)) > 1 and not self._sides:
-            # The sides that the release wants proposals to have, measured once.
+            # The target sides of the release are measured once.
             self._sides = target_sides(self.network)
         return window_cells(maps, boxes, self.pool, scale, self._sides or None)
 
@@ -197,7 +197,7 @@ def _on_cpu(maps: FeatureMaps) -> FeatureMaps:
 
 
 def _packed(maps: FeatureMaps) -> dict[str, Tensor]:
-    # bfloat16 halves the room, and for max pooling it only rounds what would be rounded later.
+    # bfloat16 halves the memory; max pooling commutes with its rounding.
     return {f"{n:03}": m.values.permute(1, 2, 0).to("cpu", torch.bfloat16) for n, m in enumerate(maps.maps)}
 
 
@@ -206,12 +206,12 @@ class CropSource:
     """Features of crops, each convolved by itself (R-CNN), cached as float16.
 
     Attributes:
-        network: prepared.
-        network_key: its digest.
+        network: the prepared network.
+        network_key: digest of the network.
         images: the images.
-        windows: of each.
-        pool: crops and levels.
-        store: caches the features; None computes them when they are asked for.
+        windows: proposals of each image.
+        pool: options of crops and levels.
+        store: cache of the features; None to compute them on demand.
     """
 
     network: Backbone
@@ -226,11 +226,11 @@ class CropSource:
 
     @property
     def length(self) -> int:
-        """Numbers in a feature vector."""
+        """Length of a feature vector."""
         return sum(layer.channels for layer in self.network.layers) * sum(n * n for n in self.pool.levels)
 
     def every(self, i: int, *, flipped: bool = False) -> Tensor:
-        """The features of all proposals of image i, float16."""
+        """Return the features of all proposals of image i, float16 ``[N, D]``."""
         if (i, flipped) in self._latest:
             return self._latest[i, flipped]
         image = replace(self.images[i], flipped=self.images[i].flipped != flipped)
@@ -238,7 +238,7 @@ class CropSource:
         crops = CropOptions(self.pool.crop_side, self.pool.crop_padding, self.pool.crop_batch)
 
         def make() -> dict[str, Tensor]:
-            rows = crop_rows(self.network, image.read(), boxes, self.pool.levels, crops)
+            rows = pool_crops(self.network, image.read(), boxes, self.pool.levels, crops)
             return {"rows": rows.to("cpu", torch.float16)}
 
         key = self._key(image, self.windows[i])
@@ -253,13 +253,13 @@ class CropSource:
         return key_of("crops", image.key, self.network_key, which, as_config(self.pool), image.flipped)
 
     def row_key(self, i: int) -> str:
-        """A digest of everything that the features of image i depend on; ``""`` for one in memory."""
+        """Return a digest of all inputs of the features of image i; ``""`` for an image in memory."""
         return self._key(self.images[i], self.windows[i])
 
     def rows(
         self, i: int, which: Tensor, *, flipped: bool = False, draw: torch.Generator | None = None
     ) -> Tensor:
-        """See `RowSource`; crops have one scale."""
+        """Compute features as `RowSource`; crops have one scale."""
         return self.every(i, flipped=flipped)[which].float()
 
     def scores(self, i: int, model: LinearModel) -> Tensor:
@@ -271,5 +271,5 @@ class CropSource:
         return replace(self, images=[replace(self.images[i], key="")], windows=[boxes])
 
     def lines(self, i: int) -> Tensor:
-        """See `RowSource`: a proposal's corners, as no two crops are the same."""
+        """Return the corners of the proposals, because features of different crops differ."""
         return self.windows[i].xyxy.contiguous().view(torch.int32).long()

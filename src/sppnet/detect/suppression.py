@@ -1,4 +1,4 @@
-"""Of boxes that repeat each other one is kept: candidates, detections of a class, answers for people."""
+"""Suppression of duplicates among candidates, detections of a class, and detections of all classes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from sppnet.structures import Boxes, Detections
 def candidates(
     windows: Boxes, scores: Tensor, options: PostOptions, limits: tuple[int, int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Choose the proposals of each class that may become detections, near-duplicates thinned out.
+    """Select the candidates of each class without near-duplicates.
 
-    Low scores stay: a box may be scored again once it has been refined. Where objects crowd together, each
-    has some twenty windows that are not near-duplicates.
+    Low scores remain, because boxes may be scored again after they are refined. In crowded images, each
+    object has about twenty proposals that are not near-duplicates.
 
     Args:
         windows: N proposals of an image.
-        scores: ``[N, K]``, their decision scores.
+        scores: ``[N, K]``, decision scores of the proposals.
         options: ``score_above``, ``thinning``, ``best``, ``candidates``, ``candidates_per_image`` and
             ``per_class`` are used.
-        limits: maximum number per class and per image, in place of ``candidates`` and
+        limits: maximum number per class and per image, instead of ``candidates`` and
             ``candidates_per_image``.
 
     Returns:
-        int64 ``[M]`` twice: proposals, and the class that each is a candidate of; class by class, best first.
+        int64 ``[M]`` twice: indices of proposals, and their classes; class by class, best first.
     """
     most, total = limits or (options.candidates or options.per_class, options.candidates_per_image)
     index: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
@@ -35,7 +35,8 @@ def candidates(
     for number in range(scores.shape[1]):
         mine = scores[:, number]
         if options.best:
-            # Equal scores are common (same cells); topk leaves their order open, a stable sort does not.
+            # Equal scores are common (equal cells); their order is undefined in topk, but not in a stable
+            # sort.
             best = torch.sort(mine, descending=True, stable=True).indices[: options.best]
             best = best[mine[best] > options.score_above]
         else:
@@ -54,16 +55,19 @@ def candidates(
 def merge(
     boxes: Boxes, logits: Tensor, labels: Tensor, names: tuple[str, ...], options: PostOptions
 ) -> Detections:
-    """Suppress and vote class by class; at most ``per_class`` per class, best first.
+    """Apply class-wise NMS and box voting; at most ``per_class`` detections per class remain.
 
-    Detections are ranked by their logits: in float32 the probabilities of confident detections are all 1.
+    Detections are ranked by logits, because the probabilities of confident detections are all 1 in float32.
 
     Args:
-        boxes: M boxes on an image.
-        logits: ``[M]``, of their probabilities.
+        boxes: ``[M, 4]`` on an image.
+        logits: ``[M]``, logits of the probabilities.
         labels: ``[M]``.
         names: class names.
-        options: ``nms``, ``vote`` and ``per_class`` count.
+        options: ``nms``, ``vote`` and ``per_class`` are used.
+
+    Returns:
+        The detections, best first.
     """
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for number in range(len(names)):
@@ -79,14 +83,17 @@ def merge(
 
 
 def without_repeats(found: Detections, options: PostOptions) -> Detections:
-    """Keep one answer for each object: what repeats a better detection goes.
+    """Apply class-agnostic NMS, so that each object has one detection.
 
-    It goes when its IoU with a better one is above ``same_box``, whatever the classes, or when one of the
-    two, of the same class, lies inside the other by ``inside`` or more.
+    A detection is removed if its IoU with a better one is above ``same_box``, for any classes, or if the IoA
+    of one of both in the other is at least ``inside`` and their classes are equal.
 
     Args:
         found: detections, best first.
-        options: ``same_box`` and ``inside`` count.
+        options: ``same_box`` and ``inside`` are used.
+
+    Returns:
+        The remaining detections.
     """
     place = found.boxes.xyxy
     same = iou(place, place) > options.same_box

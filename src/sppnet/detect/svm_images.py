@@ -1,4 +1,4 @@
-"""SVMs on the rows of windows, with the paper's or the release's hard negatives (section 4.1)."""
+"""SVMs fitted image by image, with hard negatives by the rule of the paper or of its release."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sppnet.structures import GroundTruth
 
 _NORM_IMAGES = 200
 _NORM_WINDOWS = 200
-_FRESH_SHARE = 10  # one refit makes room for at least a tenth of the capacity
-_BEFORE_THE_FIRST = 1e9  # the score of a negative while there is no SVM yet
+_FRESH_SHARE = 10  # a refit frees at least a tenth of the capacity
+_BEFORE_THE_FIRST = 1e9  # score of negatives before the first fit
 
 
 def mean_norm_scale(source: RowSource, mean_norm: float, seed: int) -> float:
-    """Return the factor that brings features to a mean norm: over up to 200 windows of up to 200 images."""
+    """Compute the factor that scales features to a mean norm, from at most 200 proposals of 200 images."""
     draw = torch.Generator().manual_seed(seed)
     total, count = 0.0, 0
     for i in torch.randperm(len(source.windows), generator=draw)[:_NORM_IMAGES].tolist():
@@ -38,7 +38,7 @@ def mean_norm_scale(source: RowSource, mean_norm: float, seed: int) -> float:
 
 @dataclass
 class _Class:
-    """One class while its SVM is fitted."""
+    """State of a class during fitting."""
 
     number: int
     positives: Tensor
@@ -48,9 +48,9 @@ class _Class:
     left_out: int = 0
 
     def add(self, rows: Tensor, scores: Tensor, keys: Tensor, options: SvmOptions) -> None:
-        """Add negatives of one image. Where they have no room, those that are no longer hard make some.
+        """Add negatives of one image; if there is no room, refit and evict easy negatives.
 
-        Before the first fit no negative is harder than another: a random part of them is taken.
+        Before the first fit, a random subset of the negatives is used, because none is harder than others.
         """
         capacity = self.cache.rule.capacity
         if len(self.cache) + len(rows) > capacity and _FRESH_SHARE * self.cache.fresh > capacity:
@@ -86,26 +86,26 @@ def fit_by_images(
     *,
     quiet: bool,
 ) -> tuple[LinearModel, dict[str, int]]:
-    """One SVM a class: objects against windows below ``negative_iou``, the hard ones found on the way.
+    """Fit one SVM per class to objects and hard negatives, image by image (He et al. 2015, section 4.1).
 
-    The first image gives all its negatives, at once fitted on; later ones those that score above
-    ``add_above``. A class is fitted anew after ``refit_after`` additions and at the end of a pass, and then
-    drops the negatives that score below ``evict_below``. Negatives that would exceed ``negatives_mb``
-    cause an earlier fit; of those that exceed it even so, the hardest stay, and the counts state the others.
+    All negatives of the first image are used for a first fit; of later images, those that score above
+    ``add_above``. A class is refitted after ``refit_after`` additions and at the end of a pass; then its
+    negatives that score below ``evict_below`` are removed. Negatives that would exceed ``negatives_mb`` cause
+    an earlier fit; if they still exceed it, the hardest remain, and the counts report the others.
 
     Args:
-        source: rows of each image's windows, of which the first are its objects' own boxes.
+        source: features of the proposals of each image, of which the first are the boxes of objects.
         truths: the objects of the same images.
-        options: everything about it.
-        target: what windows teach.
-        seed: of the windows that the mean norm is taken from.
-        quiet: no progress bar.
+        options: options of the SVMs.
+        target: options of the training targets.
+        seed: seed of the proposals for the mean norm.
+        quiet: hide the progress bar.
 
     Returns:
-        The SVMs, for unscaled rows (a class without objects always scores -2), and counts.
+        The SVMs, for unscaled features (the score of a class without objects is -2), and counts.
 
     Raises:
-        UserError: no objects at all.
+        UserError: there are no objects.
     """
     scale = mean_norm_scale(source, options.mean_norm, seed)
     positives = _positives(source, truths, target, scale)
@@ -121,7 +121,7 @@ def fit_by_images(
     for _ in range(options.mining_rounds):
         for i in track(range(len(truths)), "Mining negatives", quiet=quiet):
             if len(source.windows[i]):
-                added += _look_at(source, truths[i], i, states, scale, options, target)
+                added += _mine(source, truths[i], i, states, scale, options, target)
                 for state in states:
                     if not started or state.cache.due:
                         state.refit(options, last=False)
@@ -155,7 +155,7 @@ def _positives(
     return [torch.cat(part) if part else none for part in parts]
 
 
-def _look_at(
+def _mine(
     source: RowSource,
     truth: GroundTruth,
     i: int,
@@ -164,7 +164,7 @@ def _look_at(
     options: SvmOptions,
     target: TargetOptions,
 ) -> int:
-    """Add the negatives of one image that the classes want; returns how many."""
+    """Add the hard negatives of one image to each class; return their number."""
     windows = source.windows[i]
     overlaps = class_overlaps(windows, truth)
     near_crowd = torch.zeros(len(windows), dtype=torch.bool)
@@ -189,27 +189,27 @@ def _look_at(
         if not len(state.positives):
             index = index[:0]
         mine = scores[index, state.number]
-        wanted = index[state.cache.wanted(mine, keys[index])]
-        takes.append(_different(wanted, scores[:, state.number], windows.xyxy, lines, options))
+        hard = index[state.cache.wanted(mine, keys[index])]
+        takes.append(_different(hard, scores[:, state.number], windows.xyxy, lines, options))
     every = torch.unique(torch.cat(takes))
     if not len(every):
         return 0
     rows = source.rows(i, every) * scale
     for state, take in zip(states, takes, strict=True):
-        place = torch.searchsorted(every, take)
+        position = torch.searchsorted(every, take)
         if len(take):
-            state.add(rows[place], scores[take, state.number], keys[take], options)
+            state.add(rows[position], scores[take, state.number], keys[take], options)
     return sum(map(len, takes))
 
 
 def _different(
     index: Tensor, scores: Tensor, boxes: Tensor, lines: Tensor | None, options: SvmOptions
 ) -> Tensor:
-    """Of windows ``index`` those that stay where alike ones count once; ascending."""
+    """Remove duplicates among the proposals ``index``; return the others, ascending."""
     if not len(index):
         return index
     if lines is None:
-        # Best first: of two alike, the harder stays (section 4.1).
+        # Of two duplicates, the harder one remains (He et al. 2015, section 4.1).
         return index[nms(boxes[index], scores[index], options.alike)].sort().values
     _, inverse = torch.unique(lines[index], dim=0, return_inverse=True)
     first = torch.full((int(inverse.max()) + 1,), len(index))

@@ -1,4 +1,4 @@
-"""SVMs fitted on a sample of all images and on their hard negatives, round by round (section 4.1)."""
+"""SVMs fitted to a sample of all images and, in rounds, to their hard negatives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sppnet.detect.row_table import RowTable, Sample, first_samples_within, hard_samples_within, make_room
+from sppnet.detect.sample_table import (
+    Sample,
+    SampleTable,
+    first_samples_within,
+    hard_samples_within,
+    make_room,
+)
 from sppnet.detect.sources import RowSource
 from sppnet.detect.stage_options import SvmOptions, TargetOptions
 from sppnet.detect.targets import choose_on_objects, svm_targets
@@ -21,7 +27,7 @@ from sppnet.structures import GroundTruth
 
 @dataclass(frozen=True)
 class _Mining:
-    """What all steps need: features, objects, options and the generator."""
+    """Features, objects, options and random generator."""
 
     source: RowSource
     truths: Sequence[GroundTruth]
@@ -31,7 +37,7 @@ class _Mining:
     quiet: bool
 
     def targets(self, i: int) -> Tensor:
-        """What each window of image i is for each class."""
+        """Compute the targets ``[N, K]`` of the proposals of image i."""
         return svm_targets(self.source.windows[i], self.truths[i], self.target)
 
 
@@ -45,31 +51,31 @@ def fit_in_rounds(
     *,
     quiet: bool,
 ) -> tuple[LinearModel, dict[str, int]]:
-    """Fit one SVM per class, find its hard negatives, fit again.
+    """Fit one SVM per class to a sample, then repeatedly add hard negatives and refit.
 
     Args:
-        source: features of each image's windows, of which the first are its objects' own boxes.
+        source: features of the proposals of each image, of which the first are the boxes of objects.
         truths: the objects of the same images.
-        options: everything about it.
-        target: what windows teach.
-        draw: of everything random.
-        seconds: called with ``"mining"`` or ``"svm"`` whenever such a stage ends.
-        quiet: no progress bars.
+        options: options of the SVMs.
+        target: options of the training targets.
+        draw: random generator.
+        seconds: function that receives ``"mining"`` or ``"svm"`` when such a stage ends.
+        quiet: hide progress bars.
 
     Returns:
         The SVMs, for unscaled features, and counts: ``"rows"``, ``"rows_left_out"`` (of the first sample),
-        ``"negatives_left_out"`` (hard negatives without room, all rounds), ``"mining_rounds"``.
+        ``"negatives_left_out"`` (hard negatives that did not fit, in all rounds), ``"mining_rounds"``.
     """
     mining = _Mining(source, truths, options, target, draw, quiet)
-    table = RowTable(len(truths), options.rows)
-    left_out = _add_first_rows(table, mining)
+    table = SampleTable(len(truths), options.rows)
+    left_out = _add_first_samples(table, mining)
     table.rescale(options.mean_norm)
     seconds("mining")
     model = _fit(table, options, None)
     seconds("svm")
     rounds = hard_left_out = 0
     for _ in range(options.mining_rounds):
-        added, missed = _add_hard_rows(table, mining, model)
+        added, missed = _add_hard_samples(table, mining, model)
         hard_left_out += missed
         seconds("mining")
         if added <= options.enough_news * len(table):
@@ -81,10 +87,10 @@ def fit_in_rounds(
     return model, {**counts, "mining_rounds": rounds}
 
 
-def _add_first_rows(table: RowTable, mining: _Mining) -> int:
-    """Add the features of the first sample; returns how many did not fit."""
+def _add_first_samples(table: SampleTable, mining: _Mining) -> int:
+    """Add the features of the first sample; return the number of those that did not fit."""
     options, images = mining.options, range(len(mining.truths))
-    # An even share for every image, so that a large set fits into the same memory.
+    # Equal shares of all images, so that large data sets fit into the same memory.
     share = max(8, options.rows // (2 * len(images)))
     samples = [_first_sample(mining, i, share) for i in images]
     classes = len(mining.truths[0].names)
@@ -95,8 +101,8 @@ def _add_first_rows(table: RowTable, mining: _Mining) -> int:
     return sum(len(sample.windows) for sample in samples) - len(table)
 
 
-def _add_hard_rows(table: RowTable, mining: _Mining, model: LinearModel) -> tuple[int, int]:
-    """Add the hard negatives of one round; returns how many were added, and how many did not fit."""
+def _add_hard_samples(table: SampleTable, mining: _Mining, model: LinearModel) -> tuple[int, int]:
+    """Add the hard negatives of a round; return the numbers of added ones and of those that did not fit."""
     samples = [
         _hard(mining, i, model, table.used[i])
         for i in track(range(len(mining.truths)), "Mining negatives", quiet=mining.quiet)
@@ -113,7 +119,7 @@ def _add_hard_rows(table: RowTable, mining: _Mining, model: LinearModel) -> tupl
 
 
 def _first_sample(mining: _Mining, i: int, share: int) -> Sample:
-    """Objects, well-placed windows and random negatives; at most ``share`` beyond the objects."""
+    """Select objects, positive proposals and random negatives, at most ``share`` in addition to objects."""
     truth, windows, targets = mining.truths[i], mining.source.windows[i], mining.targets(i)
     draw, target = mining.draw, mining.target
     objects = torch.arange(len(truth))
@@ -128,12 +134,12 @@ def _first_sample(mining: _Mining, i: int, share: int) -> Sample:
     chosen = torch.unique(torch.cat([objects, positive, near]))
     targets = targets[chosen]
     groups = torch.where((targets > 0).any(1), targets.argmax(1), targets.shape[1])
-    # An object's own box comes before windows on it.
+    # The box of an object has priority over proposals on it.
     return Sample(chosen, groups, (chosen >= len(truth)).float())
 
 
 def _hard(mining: _Mining, i: int, model: LinearModel, used: set[int]) -> Sample:
-    """Negatives of image i that score above ``add_above`` for some class, none twice."""
+    """Select negatives of image i that score above ``add_above`` for some class and are not used yet."""
     options = mining.options
     windows, targets, scores = mining.source.windows[i], mining.targets(i), mining.source.scores(i, model)
     chosen: set[int] = set()
@@ -148,8 +154,8 @@ def _hard(mining: _Mining, i: int, model: LinearModel, used: set[int]) -> Sample
     return Sample(index, groups, -worst)
 
 
-def _fit(table: RowTable, options: SvmOptions, start: LinearModel | None) -> LinearModel:
-    """Fit SVMs on scaled features; returned for unscaled ones."""
+def _fit(table: SampleTable, options: SvmOptions, start: LinearModel | None) -> LinearModel:
+    """Fit SVMs to scaled features; return them for unscaled features."""
     fitted = fit_linear_svm(
         table.rows, table.targets, solver_options(options), None if start is None else _scaled(start, table)
     )
@@ -157,7 +163,7 @@ def _fit(table: RowTable, options: SvmOptions, start: LinearModel | None) -> Lin
 
 
 def solver_options(options: SvmOptions) -> SolverOptions:
-    """What the solver takes."""
+    """Convert the options for the solver."""
     return SolverOptions(
         C=options.C,
         loss=options.loss,
@@ -167,6 +173,6 @@ def solver_options(options: SvmOptions) -> SolverOptions:
     )
 
 
-def _scaled(model: LinearModel, table: RowTable) -> LinearModel:
-    """SVMs for the scaled features of the table."""
+def _scaled(model: LinearModel, table: SampleTable) -> LinearModel:
+    """Convert SVMs to the scale of the features in the table."""
     return LinearModel(model.weight / table.scale, model.bias)

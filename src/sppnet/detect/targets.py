@@ -1,4 +1,4 @@
-"""Which windows teach what: overlaps turned into targets, a fair choice among them, classes to learn."""
+"""Training targets of proposals, balanced sampling, and selection of classes with examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sppnet.structures import Boxes, DetectionItem, DetectionSet, GroundTruth
 
 
 def class_overlaps(boxes: Boxes, truth: GroundTruth) -> Tensor:
-    """The largest IoU ``[N, K]`` of each box with an object of each class; crowds do not count."""
+    """Compute the highest IoU ``[N, K]`` of each box with an object of each class; crowds are ignored."""
     best = torch.zeros(len(boxes), len(truth.names))
     for number in range(len(truth.names)):
         of_class = (truth.labels == number) & ~truth.crowd
@@ -24,16 +24,16 @@ def class_overlaps(boxes: Boxes, truth: GroundTruth) -> Tensor:
 
 
 def svm_targets(boxes: Boxes, truth: GroundTruth, options: TargetOptions) -> Tensor:
-    """What each box is for each class's SVM (section 4.1, with well-placed windows as positives).
+    """Compute the targets of the SVMs (He et al. 2015, section 4.1, with proposals as additional positives).
 
     Args:
-        boxes: N windows of an image.
-        truth: its objects; what lies in a crowd, or on a difficult object, teaches nothing.
-        options: the IoUs.
+        boxes: ``[N, 4]``, proposals of an image.
+        truth: objects of the image; proposals in crowds and on difficult objects are not used.
+        options: the options.
 
     Returns:
-        int8 ``[N, K]``: +1 from ``positive_iou`` with an object of the class, -1 below ``negative_iou``
-        (objects of other classes included), 0 between.
+        int8 ``[N, K]``: +1 for an IoU of at least ``positive_iou`` with an object of the class, -1 below
+        ``negative_iou`` (including objects of other classes), 0 otherwise.
     """
     best = class_overlaps(boxes, truth)
     targets = (best >= options.positive_iou).to(torch.int8) - (best < options.negative_iou).to(torch.int8)
@@ -52,17 +52,17 @@ def svm_targets(boxes: Boxes, truth: GroundTruth, options: TargetOptions) -> Ten
 def choose_on_objects(
     windows: Boxes, truth: GroundTruth, least: float, per_object: int, draw: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Choose up to ``per_object`` windows of at least some IoU for each object, at random.
+    """Choose at most ``per_object`` random proposals with a minimum IoU per object.
 
     Args:
-        windows: N windows of an image.
-        truth: its objects; crowds and difficult ones do not count.
-        least: the IoU.
-        per_object: how many windows.
-        draw: of the choice.
+        windows: N proposals of an image.
+        truth: objects of the image; crowds and difficult objects are ignored.
+        least: minimum IoU.
+        per_object: maximum number of proposals per object.
+        draw: random generator.
 
     Returns:
-        int64 twice: positions of windows, ascending, and which object each one is on.
+        int64 twice: indices of proposals, ascending, and the object of each.
     """
     if not len(truth) or not len(windows):
         none = torch.zeros(0, dtype=torch.int64)
@@ -72,7 +72,7 @@ def choose_on_objects(
     best, owner = overlaps.max(1)
     able = (best >= least).nonzero()[:, 0]
     able = able[torch.randperm(len(able), generator=draw)]
-    # The rank of each window among those of its object, in random order; the first few stay.
+    # The rank of each proposal among those of its object, in random order; the first ones are selected.
     order = torch.sort(owner[able], stable=True).indices
     sorted_owner = owner[able][order]
     _, counts = torch.unique_consecutive(sorted_owner, return_counts=True)
@@ -87,18 +87,18 @@ def draw_evenly(
 ) -> Tensor:
     """Choose ``count`` of N examples, evenly over groups and, within a group, evenly over images.
 
-    Groups are filled round by round, so that a small one stays whole; so are the images of a group. Where a
-    group and image have several examples, those of the lowest priority number come first, ties at random.
+    Groups are filled in rounds, so that small groups are complete; likewise the images of a group. Examples
+    of the same group and image are chosen by ascending priority, ties at random.
 
     Args:
         groups: int64 ``[N]``, such as class numbers.
         images: int64 ``[N]``.
         priority: ``[N]``.
-        count: how many to choose; all of them where there are fewer.
-        draw: breaks ties.
+        count: number of examples; all if there are fewer.
+        draw: random generator for ties.
 
     Returns:
-        int64 positions, ascending.
+        int64 indices, ascending.
 
     Examples:
         >>> groups, images = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 2])
@@ -111,7 +111,7 @@ def draw_evenly(
     order = torch.randperm(len(groups), generator=draw)
     order = order[priority[order].sort(stable=True).indices]
     _, cells = torch.stack([groups, images], 1).unique(dim=0, return_inverse=True)
-    # A second permutation: otherwise images of low numbers would win every tie within a group.
+    # A second permutation, because otherwise images with low indices would win all ties within a group.
     in_cell = _ranks(cells, order)
     order = torch.randperm(len(groups), generator=draw)
     order = order[in_cell[order].sort(stable=True).indices]
@@ -122,7 +122,7 @@ def draw_evenly(
 
 
 def _ranks(keys: Tensor, order: Tensor) -> Tensor:
-    """The rank ``[N]`` of each element among those of its key, where ``order`` tells who comes first."""
+    """Compute the rank ``[N]`` of each element among the elements with its key, in the order ``order``."""
     sorted_keys, index = keys[order].sort(stable=True)
     _, counts = sorted_keys.unique_consecutive(return_counts=True)
     starts = counts.cumsum(0) - counts
@@ -132,16 +132,19 @@ def _ranks(keys: Tensor, order: Tensor) -> Tensor:
 
 
 def learnable(dataset: DetectionSet, options: TargetOptions) -> DetectionSet:
-    """The data set without the classes that have no positive example; ``notes`` names them.
+    """Remove the classes without positive examples; ``notes`` lists them.
 
-    A class without objects has none, nor has one whose objects are all crowds, difficult or without area.
+    These are classes without objects, or whose objects are all crowds, difficult or without area.
 
     Args:
         dataset: the data set.
-        options: whether objects' own boxes alone are positives, and difficult ones too.
+        options: options of the training targets.
+
+    Returns:
+        The data set with the other classes.
 
     Raises:
-        UserError: no class is left.
+        UserError: no class remains.
     """
     if options.positives == "objects":
         return without_empty_classes(dataset, difficult=options.difficult)
@@ -162,5 +165,5 @@ def learnable(dataset: DetectionSet, options: TargetOptions) -> DetectionSet:
 
 
 def left_out(before: DetectionSet, after: DetectionSet) -> list[str]:
-    """The names of the classes that ``after`` lacks."""
+    """List the class names that are not in ``after``."""
     return [name for name in before.names if name not in after.names]

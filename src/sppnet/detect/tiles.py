@@ -1,7 +1,7 @@
-"""Large images by tiles: cut training images, detect in each tile, merge what the tiles found.
+"""Tiles of large images: cropping of training images, detection in each tile, and merging.
 
-Nothing here knows how detection works: fitting sees a data set of tiles, predicting a function from a tile
-to its detections. A tile is treated as an image of its own.
+The module is independent of the detector: fitting uses a data set of tiles, and prediction a function that
+returns the detections of a tile. Each tile is processed as an image.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from sppnet.ops.boxes import ioa, iou
 from sppnet.progress import track
 from sppnet.structures import Boxes, DetectionItem, Detections, DetectionSet, GroundTruth, ImageSize
 
-# Of an object that is cut, the share that must be visible to learn from it; below it is marked difficult.
+# Minimum visible fraction of a truncated object; below it the object is marked difficult.
 _VISIBLE = 0.5
-# Below this share nothing recognisable is left, and the rest counts as background.
+# Minimum visible fraction of a difficult object; below it the object is background.
 _TRACE = 0.1
-# Detections of different tiles are one object when this share of one lies inside the other.
+# Minimum IoA of detections of the same object in different tiles.
 _SAME_IOA = 0.7
-# A detection this near to the inner edge of a tile, in pixels, may be a part of an object.
+# Maximum distance of truncated detections from the inner edge of a tile, in pixels.
 _EDGE = 3.0
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How images are cut into tiles.
+    """Options of tiles.
 
     Attributes:
-        tile: longest side of a tile, in pixels.
-        overlap: share of a tile that the next one repeats, 0 to 0.9; objects up to this size are whole in
-            some tile.
+        tile: maximum side of a tile in pixels; 0 for no tiles.
+        overlap: overlap of neighbouring tiles as a fraction of their side, 0 to 0.9; objects up to this size
+            are complete in at least one tile.
     """
 
     tile: int
     overlap: float = 0.2
 
     def check(self) -> None:
-        """Raise `UserError` for the first value out of its range."""
+        """Raise `UserError` for the first value that is out of range."""
         if self.tile < 32:
             raise UserError("tile", "0 for none, or at least 32 pixels", self.tile)
         if not 0 <= self.overlap <= 0.9:
-            raise UserError("overlap", "a share from 0 to 0.9", self.overlap)
+            raise UserError("overlap", "a fraction from 0 to 0.9", self.overlap)
 
     def windows(self, size: ImageSize) -> Boxes:
-        """The tiles of an image, row by row; they have one size and cover the image evenly.
+        """Compute the tiles of an image, in rows; they have equal sizes and cover the image evenly.
 
         Examples:
             >>> Tiling(60, 0.5).windows(ImageSize(50, 100)).xyxy.tolist()
@@ -74,13 +74,13 @@ class Tiling:
 
 
 def cut_truth(truth: GroundTruth, window: Tensor) -> GroundTruth:
-    """The objects in a tile, clipped to it, in its pixels.
+    """Return the objects in a tile, clipped to it, in pixels of the tile.
 
-    An object of which less than half is visible becomes difficult: nothing is learned from it, neither as
-    an object nor as background. Below a tenth it is left out.
+    An object of which less than half is visible becomes difficult, so that it is neither a positive nor a
+    negative. An object of which less than a tenth is visible is removed.
 
     Args:
-        truth: of the whole image.
+        truth: objects of the image.
         window: the tile, ``[4]``.
     """
     x0, y0, x1, y1 = window.tolist()
@@ -96,19 +96,22 @@ def cut_truth(truth: GroundTruth, window: Tensor) -> GroundTruth:
 def tiled_set(
     dataset: DetectionSet, tiling: Tiling, seed: int = 0, *, quiet: bool = False
 ) -> Generator[DetectionSet]:
-    """A data set of the tiles of a data set, as long as the context is open; its images are temporary files.
+    """Create a data set of the tiles of a data set, whose images are temporary files.
 
-    All tiles with objects are taken, and as many without, drawn evenly at random. Images that fit into one
-    tile stay as they are.
+    All tiles with objects are used, and an equal number of random tiles without objects. Images that fit into
+    one tile are unchanged. The files are removed at the end of the context.
 
     Args:
         dataset: images with boxes.
-        tiling: how to cut.
-        seed: of the choice of tiles without objects.
-        quiet: no progress bar.
+        tiling: the tiles.
+        seed: seed of the selection of tiles without objects.
+        quiet: hide the progress bar.
+
+    Yields:
+        The data set of tiles.
 
     Raises:
-        UserError: an image that cannot be read.
+        UserError: an image cannot be read.
     """
     tiling.check()
     items = list(dataset.items)
@@ -130,7 +133,7 @@ def tiled_set(
 
 
 def _chosen_tiles(truths: Sequence[Sequence[GroundTruth]], seed: int) -> list[list[int]]:
-    """Of each image, the tiles to take."""
+    """Select tiles of each image."""
     empty = [(i, j) for i, some in enumerate(truths) for j, truth in enumerate(some) if not len(truth)]
     count = sum(map(len, truths)) - len(empty)
     order = torch.randperm(len(empty), generator=torch.Generator().manual_seed(seed))
@@ -146,7 +149,7 @@ def _cut_item(
     for j in chosen:
         x0, y0, x1, y1 = (int(v) for v in windows.xyxy[j].tolist())
         path = folder / f"{item.path.stem[:80]}-{x0}-{y0}.png"
-        # Speed matters more than the size of a file that is soon removed.
+        # Compression is low, because the file is temporary.
         Image.fromarray(pixels[y0:y1, x0:x1]).save(path, compress_level=1)
         yield replace(item, path=path, key=f"{item.key}-{x0}-{y0}", truth=truths[j])
 
@@ -158,9 +161,12 @@ def detect_in_tiles(
 
     Args:
         image: ``[3, H, W]``.
-        tiling: how to cut.
-        detect: from an image ``[3, h, w]`` to its detections.
-        nms: see `merge_tiles`.
+        tiling: the tiles.
+        detect: function that returns the detections of an image ``[3, h, w]``.
+        nms: as for `merge_tiles`.
+
+    Returns:
+        The detections, best first.
     """
     windows = tiling.windows(ImageSize(image.shape[1], image.shape[2]))
     found: list[Detections] = []
@@ -170,16 +176,16 @@ def detect_in_tiles(
 
 
 def merge_tiles(found: Sequence[Detections], windows: Boxes, nms: float) -> Detections:
-    """The detections of an image from those of its tiles: suppression class by class between tiles.
+    """Merge the detections of tiles by class-wise suppression between tiles.
 
-    Of two detections of a class from different tiles, one goes when their IoU is above ``nms``, or when
-    most of one lies inside the other. A detection at the inner edge of its tile, perhaps a part of an
-    object, goes before a whole one; otherwise the one with the lower score goes.
+    Of two detections of a class from different tiles, one is removed if their IoU is above ``nms``, or if
+    most of one is inside the other: the one at the inner edge of its tile, which may be truncated, or else
+    the one with the lower score.
 
     Args:
-        found: of each tile, in its pixels; at least one tile.
+        found: detections of each tile, in its pixels; at least one tile.
         windows: the tiles.
-        nms: largest IoU of two detections of a class.
+        nms: maximum IoU of two detections of a class.
 
     Returns:
         The detections in pixels of the image, best first.
@@ -201,7 +207,7 @@ def merge_tiles(found: Sequence[Detections], windows: Boxes, nms: float) -> Dete
 
 
 def _at_inner_edges(boxes: Tensor, windows: Boxes, owner: Tensor) -> Tensor:
-    """Whether each box reaches a side of its tile that is no side of the image."""
+    """Return whether each box reaches a side of its tile that is not a side of the image."""
     tile = windows.xyxy[owner]
     limit = tile.new_tensor([windows.size.width, windows.size.height])
     low = (boxes[:, :2] < tile[:, :2] + _EDGE) & (tile[:, :2] > 0)
@@ -210,7 +216,7 @@ def _at_inner_edges(boxes: Tensor, windows: Boxes, owner: Tensor) -> Tensor:
 
 
 def _suppressed(order: Tensor, boxes: Tensor, owner: Tensor, nms: float) -> Tensor:
-    """Greedy suppression of detections in ``order`` by those of other tiles that are kept before them."""
+    """Suppress detections, in ``order``, by earlier remaining detections of other tiles."""
     kept = torch.zeros(0, dtype=torch.int64)
     for one in order.split(1):
         others = boxes[kept[owner[kept] != owner[one]]]

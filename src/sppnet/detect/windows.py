@@ -1,4 +1,4 @@
-"""The proposals of many images, computed when they are asked for."""
+"""The proposals of a list of images, computed on demand."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from sppnet.config import as_config
+from sppnet.detect.feature_options import WindowOptions
 from sppnet.detect.images import Image
-from sppnet.detect.stage_options import WindowOptions
 from sppnet.errors import UserError
 from sppnet.features.keys import file_key, key_of
 from sppnet.features.store import StageStore
 from sppnet.proposals import Cached, ProposalSource, read_proposals, shapes_from_boxes
 from sppnet.structures import Boxes, DetectionSet, GroundTruth, ImageSize
 
-_SIZES = 8  # sizes of images whose dense windows are remembered
+_SIZES = 8  # number of image sizes whose dense windows are cached
 
 
 def learn_shapes(dataset: DetectionSet, most: int) -> Tensor:
-    """Learn window shapes ``[S, 2]`` from all boxes; every class weighs the same, however many it has.
+    """Learn window shapes ``[S, 2]`` from all boxes; classes have equal total weights.
 
     Raises:
-        UserError: no objects.
+        UserError: there are no objects.
     """
     counts = torch.zeros(len(dataset.names))
     for item in dataset.items:
@@ -37,15 +37,15 @@ def learn_shapes(dataset: DetectionSet, most: int) -> Tensor:
 
 
 def make_source(options: WindowOptions, shapes: Tensor, *, required: bool = True) -> ProposalSource:
-    """Return the source of proposals that options name.
+    """Create the source of proposals for some options.
 
     Args:
-        options: of the proposals.
-        shapes: of dense windows.
-        required: raise where a file of proposals is missing; otherwise images have none.
+        options: options of the proposals.
+        shapes: shapes of dense windows, ``[S, 2]``.
+        required: raise if the file of proposals is missing; otherwise images have no proposals.
 
     Raises:
-        UserError: a file of proposals that is missing or damaged.
+        UserError: the file of proposals is missing or damaged.
     """
     table = None
     if options.proposals is not None:
@@ -57,17 +57,17 @@ def make_source(options: WindowOptions, shapes: Tensor, *, required: bool = True
 
 
 class ImageWindows(Sequence[Boxes]):
-    """The proposals of images, after the objects' own boxes where there are any.
+    """The proposals of images, preceded by the boxes of objects, if given.
 
-    Memory does not grow with the number of images: dense windows are computed when they are asked for, and
-    searched ones are cached by the store.
+    Memory does not grow with the number of images: dense windows are computed on demand, and the results of
+    searches are cached in the store.
 
     Args:
         images: the images.
-        source: of proposals.
-        options: on which cached proposals depend.
-        store: caches what selective search and EdgeBoxes find; None searches anew.
-        truths: objects of each image, whose boxes come first; None for images to predict on.
+        source: source of the proposals.
+        options: options of the proposals, part of the key of cached ones.
+        store: cache of selective search and EdgeBoxes; None to search again.
+        truths: objects of each image, whose boxes come first; None for prediction.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class ImageWindows(Sequence[Boxes]):
         return Boxes(torch.cat([self.truths[i].boxes.clip().xyxy, found.xyxy]), found.size)
 
     def proposed(self, i: int) -> Boxes:
-        """The proposals of image i without its objects' own boxes."""
+        """Return the proposals of image i without the boxes of objects."""
         return self[i] if self.truths is None else self[i][len(self.truths[i]) :]
 
     def _found(self, image: Image) -> Boxes:

@@ -82,7 +82,7 @@ class PredictionResult(ABC):
         return self._select(chosen)
 
     def __eq__(self, other: object) -> bool:
-        """Whether the type, the class names and all predictions are equal; the source does not count."""
+        """Return whether type, class names and all predictions are equal; the source is ignored."""
         if type(other) is not type(self):
             return NotImplemented
         mine, theirs = self._columns(), other._columns()
@@ -93,18 +93,17 @@ class PredictionResult(ABC):
         return self.merge(other)
 
     def merge(self, *others: Self) -> Self:
-        """Return the predictions of several results of one image together, best first.
+        """Merge the predictions of several results of one image, best first.
 
-        Detections are all kept. Of a class that several classification results have, the highest score is
-        kept.
+        All detections remain. For classification results, the highest score of each class is used.
 
         Raises:
-            UserError: results of images of another size, or with other class names.
+            UserError: the results have other image sizes or class names.
         """
         for other in others:
             if type(other) is not type(self) or self._context() != other._context():
-                wanted = "results of one image with the same class names"
-                raise UserError(type(self).__name__, wanted, "others")
+                expected = "results of one image with the same class names"
+                raise UserError(type(self).__name__, expected, "others")
         every = [one._columns() for one in (self, *others)]
         columns = {name: torch.cat([one[name] for one in every]) for name in every[0]}
         order = self._merge_order(columns)
@@ -123,11 +122,11 @@ class PredictionResult(ABC):
 
     @abstractmethod
     def _columns(self) -> dict[str, Tensor]:
-        """Return everything that is known per prediction."""
+        """Return the values of all predictions, one entry per prediction."""
 
     @abstractmethod
     def _context(self) -> tuple[object, ...]:
-        """Return what two results of the same image by the same classes have in common."""
+        """Return the values that must be equal in results that are merged: image size and class names."""
 
     @abstractmethod
     def plot(self) -> Image:
@@ -135,19 +134,19 @@ class PredictionResult(ABC):
 
     @abstractmethod
     def report_image(self, item: Any, names: Sequence[str]) -> tuple[Image, str]:
-        """Return the predictions beside the truth, and a caption.
+        """Draw the predictions and the truth, and return a caption too.
 
         Args:
-            item: the image and its truth, from the data set that ``evaluate`` measures.
+            item: the image and its truth, from the evaluated data set.
             names: class names of the data set.
         """
 
     @abstractmethod
     def to_dict(self) -> dict[str, object]:
-        """Return the predictions in JSON's types, rounded for reading."""
+        """Return the predictions, rounded, for JSON."""
 
     def to_record(self) -> dict[str, object]:
-        """Return `to_dict` and, where it rounds, the exact numbers."""
+        """Return `to_dict` with additional unrounded values, if it rounds."""
         return self.to_dict()
 
     @abstractmethod
@@ -234,11 +233,11 @@ def optional_module(package: str, extra: str, job: str) -> Any:
 
 @dataclass(frozen=True)
 class FailedPrediction:
-    """Stands in for the result of a source that cannot be read.
+    """The result of a source that cannot be read.
 
     Attributes:
         source: the source as it was given.
-        error: what is wrong with it.
+        error: the error.
 
     Examples:
         >>> FailedPrediction("a.jpg", UserError("a.jpg", "an image", "no such file")).to_dict()
@@ -249,12 +248,12 @@ class FailedPrediction:
     error: UserError
 
     def to_dict(self) -> dict[str, object]:
-        """``{"error": message}``, as JSON takes it."""
+        """Return ``{"error": message}`` for JSON."""
         return {"error": str(self.error)}
 
 
 class PredictionsError(UserError):
-    """Some sources of a list could not be read; the others' results are kept.
+    """Error of sources in a list that cannot be read, with the results of the others.
 
     Args:
         results: one per source, in their order; `FailedPrediction` for those that could not be read.

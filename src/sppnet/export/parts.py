@@ -1,4 +1,4 @@
-"""What an export needs of fitted estimators: the one place that knows their attributes."""
+"""Parameters of fitted estimators for an export; the only module that reads their attributes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Matrix: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Linear:
-    """weight ``[K, D]`` and bias ``[K]``."""
+    """Weight ``[K, D]`` and bias ``[K]`` of linear functions."""
 
     weight: Matrix
     bias: Matrix
@@ -31,10 +31,10 @@ class FeatureParts:
     """A feature extractor.
 
     Attributes:
-        backbone: as it was loaded, not the copy laid out for speed.
-        scales: short sides that images are resized to, ascending; 0 keeps their own size.
-        long_side: limit of the resized long side; None sets none.
-        levels: bins a side of each level.
+        backbone: the loaded backbone, not the copy prepared for inference.
+        scales: short sides to which images are resized, ascending; 0 for the size of the image.
+        long_side: maximum long side after resizing; None for no limit.
+        levels: bins along each side of each level.
         mode: ``max`` or ``mean``.
     """
 
@@ -47,7 +47,7 @@ class FeatureParts:
 
 @dataclass(frozen=True)
 class ClassifierParts:
-    """A classifier: features, how they are normalised, SVMs and calibration ``[2]``."""
+    """A classifier: features, their normalisation, SVMs and calibration ``[2]``."""
 
     features: FeatureParts
     normalise: bool
@@ -62,13 +62,13 @@ class RegressionParts:
     """Box regression on projected, mean-pooled maps.
 
     Attributes:
-        rounds: how often a box is moved.
-        levels: bins a side of each level.
-        means: ``[C]`` a layer.
-        bases: ``[C, P]`` a layer.
-        linear: ``4 K`` deltas.
+        rounds: number of regressions of a box.
+        levels: bins along each side of each level.
+        means: ``[C]`` per layer.
+        bases: ``[C, P]`` per layer.
+        linear: linear functions of ``4 K`` deltas.
         hidden: the first layer of the IoU head; None without one.
-        last: its second layer, ``5 K``: deltas and a logit for each class.
+        last: the second layer of the IoU head, ``5 K``: deltas and a logit per class.
     """
 
     rounds: int
@@ -85,20 +85,21 @@ class DetectorParts:
     """A detector.
 
     Attributes:
-        features: one scale.
-        names: of the K classes.
-        shapes: ``[S, 2]`` of dense windows; None where boxes are given with each image.
-        window_step: of dense windows.
-        windows: dense windows an image.
-        svm: decision scores of the K classes.
-        regression: None where windows stay as they are.
+        features: the feature extractor, with one scale.
+        names: K class names.
+        shapes: ``[S, 2]`` of dense windows; None if boxes are given with each image.
+        window_step: stride of dense windows, in units of their sides.
+        windows: maximum number of dense windows per image.
+        svm: linear functions of the decision scores of K classes.
+        regression: box regression; None without it.
         calibration: ``[K, 2]``.
-        candidates: least score, IoU of near-duplicates, windows looked at and kept of a class.
+        candidates: minimum score, IoU of near-duplicates, and numbers of candidates per class before and
+            after their suppression.
         candidates_per_image: maximum number of candidates; 0 for no limit.
-        iou_weight: of the IoU's logit beside a decision score.
-        nms, vote: IoU of duplicates and of voters.
-        per_class: detections of a class.
-        same_box, inside: IoU and IoA from which two detections are one object's.
+        iou_weight: weight of the IoU logit in a decision score.
+        nms, vote: minimum IoU of duplicates and of voting boxes.
+        per_class: maximum number of detections per class.
+        same_box, inside: minimum IoU and IoA of two detections of the same object.
     """
 
     features: FeatureParts
@@ -120,10 +121,10 @@ class DetectorParts:
 
 
 def estimator_parts(estimator: object) -> ClassifierParts | DetectorParts:
-    """The parts of any estimator that can be exported.
+    """Return the parameters of an estimator.
 
     Raises:
-        UserError: an estimator of another class, or one that is not fitted.
+        UserError: the estimator has another class or is not fitted.
     """
     from sppnet.classify import Classifier
     from sppnet.detect import Detector
@@ -136,7 +137,7 @@ def estimator_parts(estimator: object) -> ClassifierParts | DetectorParts:
 
 
 def classifier_parts(estimator: Classifier) -> ClassifierParts:
-    """The parts of a fitted `sppnet.Classifier`."""
+    """Return the parameters of a fitted `sppnet.Classifier`."""
     if not hasattr(estimator, "svm_"):
         raise UserError("Classifier", "a fitted classifier", "an unfitted one", "Call fit or load first.")
     options = estimator.options
@@ -153,10 +154,10 @@ def classifier_parts(estimator: Classifier) -> ClassifierParts:
 
 
 def detector_parts(estimator: Detector) -> DetectorParts:
-    """The parts of a fitted `sppnet.Detector`.
+    """Return the parameters of a fitted `sppnet.Detector`.
 
     Raises:
-        UserError: an unfitted detector, or options that have no ONNX form.
+        UserError: the detector is not fitted, or an option is not supported by exports.
     """
     if not hasattr(estimator, "heads_"):
         raise UserError("Detector", "a fitted detector", "an unfitted one", "Call fit or load first.")
@@ -187,7 +188,7 @@ def detector_parts(estimator: Detector) -> DetectorParts:
 
 
 def _check_exportable(options: DetectorOptions) -> None:
-    """Raise `UserError` for options that only some presets have and the graph lacks."""
+    """Raise `UserError` for options that exported graphs do not support."""
     refused = (
         ("pipeline", options.pool.pipeline, "spp"),
         ("cells", options.pool.cells, "centre"),
@@ -197,9 +198,9 @@ def _check_exportable(options: DetectorOptions) -> None:
         ("tile", options.map.tile, 0),
         ("rescored", options.post.rescored, True),
     )
-    for name, value, wanted in refused:
-        if value != wanted:
-            raise UserError(f"options.{name}", f"{wanted!r} for an export", repr(value))
+    for name, value, expected in refused:
+        if value != expected:
+            raise UserError(f"options.{name}", f"{expected!r} for an export", repr(value))
     if not options.post.best:
         raise UserError("options.best", "at least 1 for an export", options.post.best)
 
@@ -211,8 +212,8 @@ def _regression(estimator: Detector) -> RegressionParts | None:
     if regressors is None or not estimator.options.post.regressions:
         return None
     if not isinstance(regressors, ProjectedRegressors):
-        wanted = "regression='projected' or 'none' for an export"
-        raise UserError("options.regression", wanted, repr(estimator.options.box.regression))
+        expected = "regression='projected' or 'none' for an export"
+        raise UserError("options.regression", expected, repr(estimator.options.box.regression))
     head = regressors.iou_head
     return RegressionParts(
         rounds=estimator.options.post.regressions,

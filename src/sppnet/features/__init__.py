@@ -1,4 +1,4 @@
-"""From images and boxes to feature maps, cells and rows of fixed length."""
+"""Feature maps of images, regions of boxes, and feature vectors of fixed length."""
 
 from sppnet.features.cells import TARGET_AREA, cells, choose_scale
 from sppnet.features.extract import extract, extract_batch, resize, resized_size

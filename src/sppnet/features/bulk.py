@@ -1,8 +1,8 @@
 """Features of many images into one file; an interrupted run is resumed.
 
-Finished images are kept as *parts* in ``OUT.parts/`` until the file is assembled from them. A part is written
-under another name and renamed, so that a folder of parts is whole whenever the process ends. What the
-assembled files hold does not depend on where the parts begin.
+Features of finished images are stored as *parts* in ``OUT.parts/``, from which the file is assembled at the
+end. A part is written to a temporary file and renamed, so that the folder is valid whenever the process ends.
+The assembled files do not depend on the boundaries of the parts.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _PART_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class BulkResult:
-    """What `write_features` wrote.
+    """The files that `write_features` wrote, with counts.
 
     Attributes:
         out: the file of features.
-        index: what each row of it is, one JSON object per line; None for Parquet, which has it in columns.
-        failed: images without features and why, one JSON object per line.
-        images: images with features.
-        rows: feature vectors.
-        length: numbers in a feature vector.
-        failures: of each image without features its path and the reason.
+        index: image and box of each feature vector, one JSON object per line; None for Parquet.
+        failed: images without features and the reasons, one JSON object per line.
+        images: number of images with features.
+        rows: number of feature vectors.
+        length: ``D``, length of a feature vector.
+        failures: path and reason of each image without features.
     """
 
     out: Path
@@ -60,7 +60,7 @@ class BulkResult:
 @dataclass(frozen=True)
 class _Found:
     size: ImageSize
-    rows: NDArray[Any]
+    features: NDArray[Any]
     boxes: NDArray[Any] | None
 
 
@@ -74,23 +74,26 @@ def write_features(
     checkpoint_seconds: float = 10.0,
     quiet: bool = False,
 ) -> BulkResult:
-    """Write the features of images, or of boxes on them, to a file; memory does not grow with their number.
+    """Write the features of images, or of boxes on them, to a file, with bounded memory.
 
-    The same call after an interruption, whenever it came, goes on where the last one ended, and leaves the
-    same bytes as one without interruption. The same call after the end does nothing.
+    After an interruption, the same call resumes the job and writes the same bytes as an uninterrupted one.
+    After completion, the same call does nothing.
 
     Args:
-        extractor: how features are made.
-        images: paths of images; each is one row, in this order, or has one row for each of its boxes.
+        extractor: computes the features.
+        images: paths of images; each gives one feature vector, in this order, or one per box.
         out: a file that ends in ``.npy`` or ``.parquet``.
-        boxes: of `sppnet.proposals.read_proposals`; whole images when None.
-        overwrite: replace earlier files, and what another job left unfinished.
-        checkpoint_seconds: about as much work is lost by an interruption.
-        quiet: no progress bar.
+        boxes: boxes by image, from `sppnet.proposals.read_proposals`; None for whole images.
+        overwrite: replace existing files and unfinished parts of another job.
+        checkpoint_seconds: interval between parts; an interruption loses about this much work.
+        quiet: hide the progress bar.
+
+    Returns:
+        The files and the counts.
 
     Raises:
-        UserError: options at fault, files that are there already, or a folder that cannot be written.
-        MissingExtraError: a Parquet file without pyarrow.
+        UserError: an option is invalid, the files exist already, or the folder is not writable.
+        MissingExtraError: pyarrow, needed for a Parquet file, is not installed.
     """
     target = Path(out)
     files = table_files(target)
@@ -103,7 +106,7 @@ def write_features(
             store.check()
         elif any(path.exists() for path in (files.data, files.job)) and not files.hold(job):
             hint = "Choose another name, or give overwrite to replace it."
-            raise UserError(target, "a new file, or the one of the same job", "another", hint)
+            raise UserError(target, "a new file, or one of the same job", "a file of another job", hint)
         if not files.hold(job) or overwrite:
             store.open()
             _fill(store, extractor, images, boxes, checkpoint_seconds, quiet=quiet)
@@ -123,7 +126,7 @@ def _fill(
     *,
     quiet: bool,
 ) -> None:
-    """Compute what the store lacks, a part after every so many seconds or bytes."""
+    """Compute the missing features; write a part after ``seconds`` or a limit of bytes."""
 
     def read(path: Path) -> tuple[Path, Pixels | UserError]:
         try:
@@ -150,7 +153,7 @@ def _fill(
             if isinstance(found, UserError):
                 part.fail(str(found))
             else:
-                part.add(found.size, found.rows, found.boxes)
+                part.add(found.size, found.features, found.boxes)
             advance()
             if time.monotonic() - last >= seconds or part.bytes >= _PART_BYTES:
                 part = store.write(part)

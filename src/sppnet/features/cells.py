@@ -1,4 +1,4 @@
-"""From boxes on the image to cells of a map: one rule, and the choice of the scale."""
+"""The rule that maps boxes on the image to cells of a map, and the choice of the scale."""
 
 from __future__ import annotations
 
@@ -15,32 +15,39 @@ TARGET_AREA = 224.0 * 224.0
 
 
 def _axis(grid: Grid, count: int, original: int) -> CellAxis:
-    """Cell centres in image pixels times the side of the network's input, so that no scale factor is rounded.
+    """Return cell centres in image pixels times the side of the network's input; no scale factor is rounded.
 
-    Coordinates are float32 and sizes small integers: their products are exact in float64. Sums are rounded
-    only where a coordinate is some 10^-12 of a pixel from a border.
+    Coordinates are float32 and sizes are small integers, so that their products are exact in float64. Sums
+    are rounded only if a coordinate is within about 1e-12 pixels of a border.
     """
     return CellAxis(grid.first * original, grid.stride * original, count)
 
 
 def cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
-    """The cells of a map that belong to each box: those whose centres lie in it (appendix A).
+    """Select the cells of a map whose centres lie in each box (He et al. 2015, appendix A).
 
-    A centre on the left or top edge lies in the box, one on the right or bottom edge does not, so that
-    boxes that share an edge share no cell. Where an axis has no centre inside, it gets the one cell
-    nearest to the box's middle, the later of two. The rule holds for each axis by itself, and only
-    cells of the map count.
+    Left and top edges belong to a box, right and bottom edges do not, so that boxes that share an edge
+    share no cell. If a box contains no centre along an axis, the cell nearest to its middle is selected,
+    the later of two equally near ones. The rule applies to each axis separately, and to cells inside the
+    map only.
 
     Args:
-        boxes: on the image, in its pixels; they may reach over its border.
+        boxes: ``[N, 4]`` on the image, in pixels; they may exceed its border.
         fmap: a map of the same image.
 
     Returns:
-        int64 ``[N, 4]`` on the boxes' device, ``(x0, y0, x1, y1)`` in cells, half open; inside the map,
-        never empty.
+        int64 ``[N, 4]`` on the device of the boxes, ``(x0, y0, x1, y1)`` in cells, half open; inside the map
+        and never empty.
 
     Raises:
-        UserError: boxes of an image of another size.
+        UserError: the boxes belong to an image of another size.
+
+    Examples:
+        >>> from sppnet.structures import Grid, ImageSize
+        >>> size = ImageSize(32, 32)
+        >>> fmap = FeatureMap(torch.zeros(1, 4, 4), "stride8", Grid(8.0, 4.0), size, size)
+        >>> cells(Boxes(torch.tensor([[0.0, 0, 16, 8]]), size), fmap).tolist()
+        [[0, 0, 2, 1]]
     """
     if boxes.size != fmap.image:
         raise UserError("boxes.size", f"the size of the map's image, {fmap.image}", boxes.size)
@@ -53,18 +60,25 @@ def cells(boxes: Boxes, fmap: FeatureMap) -> Tensor:
 
 
 def choose_scale(boxes: Boxes, maps: Sequence[FeatureMap], target_area: float = TARGET_AREA) -> Tensor:
-    """The scale at which each box's area comes nearest to a target (section 4.1).
+    """Choose the scale at which the area of each box is nearest to a target (He et al. 2015, section 4.1).
 
     Args:
-        boxes: on the image.
-        maps: one map a scale, all of one layer.
-        target_area: square pixels of the network's input; the paper's is 224 x 224.
+        boxes: ``[N, 4]`` on the image.
+        maps: one map per scale, all of one layer.
+        target_area: area in square pixels of the network's input; 224 x 224 in the paper.
 
     Returns:
-        int64 ``[N]``, positions in ``maps``; the first of equally near ones.
+        int64 ``[N]``, indices into ``maps``; the first of equally near ones.
 
     Raises:
-        UserError: no maps, or a target of 0 or less.
+        UserError: there are no maps, or the target is not positive.
+
+    Examples:
+        >>> from sppnet.structures import Grid, ImageSize
+        >>> size, grid, values = ImageSize(64, 64), Grid(8.0, 4.0), torch.zeros(1, 8, 8)
+        >>> maps = [FeatureMap(values, "stride8", grid, ImageSize(s, s), size) for s in (64, 128)]
+        >>> choose_scale(Boxes(torch.tensor([[0.0, 0, 20, 20], [0, 0, 60, 60]]), size), maps, 40.0**2)
+        tensor([1, 0])
     """
     if not maps:
         raise UserError("maps", "at least one map", "none")
@@ -73,5 +87,5 @@ def choose_scale(boxes: Boxes, maps: Sequence[FeatureMap], target_area: float = 
     factors = [m.scale[0] * m.scale[1] for m in maps]
     areas = boxes.areas.to(torch.float64)
     scaled = areas[:, None] * areas.new_tensor(factors)
-    # argmin promises nothing about ties; a stable sort does.
+    # The order of ties is undefined in argmin, but not in a stable sort.
     return torch.sort((scaled - target_area).abs(), dim=1, stable=True).indices[:, 0]

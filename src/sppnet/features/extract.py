@@ -1,4 +1,4 @@
-"""From an image to its feature maps, at one scale or several."""
+"""Feature maps of images, at one or several scales."""
 
 from __future__ import annotations
 
@@ -16,17 +16,24 @@ from sppnet.structures import FeatureMap, FeatureMaps, ImageSize
 def resized_size(
     size: ImageSize, scale: int | None, backbone: Backbone, long_side: int | None = None
 ) -> ImageSize:
-    """The size of the network's input for an image of ``size``.
+    """Compute the size of the network's input for an image of ``size``, in integers.
 
-    The rounding rule, in integers: the short side becomes ``scale`` and the other keeps the shape,
-    rounded to the nearest pixel (halves up).
+    The short side becomes ``scale``. The long side preserves the aspect ratio, rounded to the nearest pixel
+    (halves up).
 
     Args:
-        size: the image's.
-        scale: the short side wanted; None keeps the image's own.
-        backbone: inputs smaller than its minimum are enlarged to it, and where it needs sides of some
-            multiple they are rounded to the nearest.
-        long_side: the long side is at most this; the short one then falls below ``scale``.
+        size: size of the image.
+        scale: short side of the input in pixels; None keeps that of the image.
+        backbone: its minimum input size and, if it requires one, the multiple of the sides apply.
+        long_side: maximum long side in pixels; the short side may then be less than ``scale``.
+
+    Returns:
+        The size of the input.
+
+    Examples:
+        >>> from sppnet.backbones import load_backbone
+        >>> resized_size(ImageSize(480, 640), 240, load_backbone("builtin"))
+        ImageSize(height=240, width=320)
     """
     side, base = scale or size.short_side, size.short_side
     longest = max(size.height, size.width)
@@ -38,14 +45,26 @@ def resized_size(
 
 
 def _nearest(numerator: int, denominator: int) -> int:
-    """The nearest whole number to a quotient; halves up."""
+    """Round a quotient to the nearest integer, halves up."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 
 def resize(images: Tensor, size: ImageSize, *, antialias: bool = False) -> Tensor:
-    """Bilinear resizing of ``[B, 3, H, W]``; with ``antialias``, shrinking averages what it skips.
+    """Resize images ``[B, 3, H, W]`` bilinearly; ``antialias`` averages skipped pixels when shrinking.
 
     The released code does not antialias (SPP_net release, spp_features_convX.m).
+
+    Args:
+        images: ``[B, 3, H, W]``, floating.
+        size: the new size.
+        antialias: average skipped pixels when shrinking.
+
+    Returns:
+        ``[B, 3, size.height, size.width]``.
+
+    Examples:
+        >>> resize(torch.zeros(1, 3, 8, 8), ImageSize(4, 6)).shape
+        torch.Size([1, 3, 4, 6])
     """
     if images.shape[2:] == (size.height, size.width):
         return images
@@ -63,30 +82,36 @@ def extract_batch(
     long_side: int | None = None,
     image_size: ImageSize | None = None,
 ) -> list[FeatureMaps]:
-    """The feature maps of several images of one size, without gradients.
+    """Compute the feature maps of several images of one size, without gradients.
 
     Args:
         backbone: the network; the images are moved to its device.
         images: float ``[3, H, W]`` each, RGB, 0..1, all of one size.
-        scales: short sides to resize to, in pixels; None runs the image at its own size. Inputs smaller
-            than the network's minimum are enlarged to it.
-        antialias: average skipped pixels when shrinking; the paper's code does not.
-        long_side: limit of the resized long side; None sets none, as in the paper.
-        image_size: of the images as they are stored, where they were averaged down on reading; boxes refer
-            to it. None is the size of the tensors.
+        scales: short sides to resize to, in pixels; None for the size of the image. Inputs smaller than
+            the minimum of the network are enlarged.
+        antialias: average skipped pixels when shrinking, unlike the released code.
+        long_side: maximum long side after resizing; None for no limit, as in the paper.
+        image_size: size of the stored image, to which boxes refer, if the image was reduced on reading.
+            None for the size of the tensors.
 
     Returns:
-        One ``FeatureMaps`` an image, scales ascending, on the backbone's device and in its precision.
+        One ``FeatureMaps`` per image, scales ascending, on the device and in the precision of the backbone.
 
     Raises:
-        UserError: images of other shapes or several sizes, or a scale below 1.
+        UserError: images have other shapes or several sizes, or a scale is below 1.
+
+    Examples:
+        >>> from sppnet.backbones import load_backbone
+        >>> maps = extract_batch(load_backbone("builtin"), [torch.zeros(3, 64, 96)] * 2)
+        >>> len(maps), maps[0].layers
+        (2, ('stride8', 'stride16'))
     """
     for i, image in enumerate(images):
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
             raise UserError(f"images[{i}]", "a tensor [3, H, W]", f"shape {list(image.shape)}")
         if image.shape != images[0].shape:
-            wanted = f"the size of the first image, {list(images[0].shape)}"
-            raise UserError(f"images[{i}]", wanted, list(image.shape), "Sort the images into batches by size")
+            expected = f"the size of the first image, {list(images[0].shape)}"
+            raise UserError(f"images[{i}]", expected, list(image.shape), "Batch images of equal size.")
     if scales is not None and (not scales or min(scales) < 1):
         raise UserError("scales", "at least one short side, each at least 1 pixel", list(scales))
     if not images:
@@ -113,7 +138,14 @@ def extract(
     long_side: int | None = None,
     image_size: ImageSize | None = None,
 ) -> FeatureMaps:
-    """The feature maps of one image ``[3, H, W]``; everything as in ``extract_batch``."""
+    """Compute the feature maps of one image ``[3, H, W]``; arguments and errors as for `extract_batch`.
+
+    Examples:
+        >>> from sppnet.backbones import load_backbone
+        >>> maps = extract(load_backbone("builtin"), torch.zeros(3, 64, 96), scales=[64, 128])
+        >>> [tuple(fmap.values.shape[1:]) for fmap in maps.of_layer("stride16")]
+        [(4, 6), (8, 12)]
+    """
     return extract_batch(
         backbone, [image], scales, antialias=antialias, long_side=long_side, image_size=image_size
     )[0]

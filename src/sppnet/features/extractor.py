@@ -1,4 +1,4 @@
-"""Features of images and boxes for any program, and as a scikit-learn transformer.
+"""Features of images and boxes as numpy arrays, and as a scikit-learn transformer.
 
 Shapes: ``N`` images, ``M`` boxes, ``D`` feature length.
 """
@@ -40,33 +40,32 @@ __all__ = ["FeatureExtractor"]
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):
-    """Turn images, or boxes on them, into feature vectors of fixed length.
+    """Compute feature vectors of fixed length from images, or from boxes on them.
 
     The network runs once over an image of any size; the whole map or each box is pooled by a spatial
-    pyramid (section 2.2). Features come as numpy arrays. The extractor has nothing to fit and is a
-    scikit-learn transformer: it takes part in pipelines, `clone`, `GridSearchCV` and `set_output`.
-    The network is loaded at the first use.
+    pyramid (He et al. 2015, section 2.2). The extractor is a stateless scikit-learn transformer and supports
+    pipelines, `clone`, `GridSearchCV` and `set_output`. The network is loaded at the first use.
 
     Args:
         backbone: ``builtin``, ``lite0``, ``lite2``, ``torchvision:NAME``, ``timm:NAME`` or one of the
             paper's networks.
-        weights: local weights of the backbone, a safetensors file; nothing is downloaded then.
-        layers: which maps to pool, such as ``("stride8", "stride16")``; None takes the backbone's default.
+        weights: safetensors file with weights of the backbone; nothing is downloaded then.
+        layers: maps to pool, such as ``("stride8", "stride16")``; None for the default of the backbone.
         levels: bins along each side of each level of the pyramid.
         mode: ``"max"`` or ``"mean"``.
-        scales: short sides, in pixels, that the image is resized to; 0 keeps its own size. None is the
-            image's own size alone. The features of an image join all scales, ascending, so that ``D`` grows
-            with their number; a box is pooled at the scale where its area is nearest to 224 x 224
+        scales: short sides, in pixels, to which the image is resized; 0 for the size of the image. None is
+            ``[0]``. The features of an image are concatenated over all scales, ascending, so that ``D``
+            grows with their number; a box is pooled at the scale at which its area is nearest to 224 x 224
             (section 4.1).
-        long_side: limit of the long side after resizing, in pixels; None sets none.
-        normalise: divide the part of each scale, layer and level by its l2 norm; for whole images only.
-        dtype: ``"float32"`` or ``"float16"``, of the output.
+        long_side: maximum long side after resizing, in pixels; None for no limit.
+        normalise: l2-normalise the features of each scale, layer and level; for whole images only.
+        dtype: ``"float32"`` or ``"float16"``, dtype of the output.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        seed: of the weights of a ``random:`` backbone.
+        seed: seed of the weights of a ``random:`` backbone.
 
     Attributes:
-        n_features_out_: ``D``, of one image.
-        n_features_box_: ``D``, of one box.
+        n_features_out_: ``D`` of an image.
+        n_features_box_: ``D`` of a box.
         network_: the backbone.
 
     Examples:
@@ -106,24 +105,24 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     def images(self, sources: Iterable[ImageSource]) -> NDArray[np.floating[Any]]:
         """Compute the features of whole images.
 
-        The features of an image do not depend, in any bit, on the images beside it.
+        The features of an image are the same, to the last bit, whatever the other images are.
 
         Args:
-            sources: images by path, as PIL image, array or tensor; any iterable of them.
+            sources: any iterable of paths, bytes, PIL images, arrays or tensors.
 
         Returns:
             float32 (or float16) array ``[N, D]``.
 
         Raises:
-            UserError: an option at fault, or an image that cannot be read.
+            UserError: an option is invalid, or an image cannot be read.
 
         Examples:
             >>> FeatureExtractor(levels=(1,), device="cpu").images([]).shape[0]
             0
         """
-        rows = [np.empty((0, self.n_features_out_), self.dtype)]
-        rows += [row[None] for row in self.iter_images(sources)]
-        return np.concatenate(rows)
+        features = [np.empty((0, self.n_features_out_), self.dtype)]
+        features += [vector[None] for vector in self.iter_images(sources)]
+        return np.concatenate(features)
 
     @overload
     def iter_images(
@@ -138,15 +137,15 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     def iter_images(
         self, sources: Iterable[ImageSource], errors: Literal["raise", "return"] = "raise"
     ) -> Iterator[NDArray[np.floating[Any]] | UserError]:
-        """Yield the features ``[D]`` of one image after the other, with bounded memory.
+        """Yield the features ``[D]`` of each image, with bounded memory.
 
         Args:
-            sources: any iterable of images; a few per thread are taken ahead.
-            errors: ``"raise"`` ends at the first image that cannot be read; ``"return"`` yields its
-                `UserError` in place of features and goes on.
+            sources: any iterable of images; a few per thread are prefetched.
+            errors: ``"raise"`` stops at the first image that cannot be read; ``"return"`` yields its
+                `UserError` instead of features and continues.
 
         Raises:
-            UserError: an option at fault, or an image that cannot be read.
+            UserError: an option is invalid, or an image cannot be read.
 
         Examples:
             >>> stream = FeatureExtractor(levels=(1,), device="cpu").iter_images(["none.jpg"], "return")
@@ -165,7 +164,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         def compute(image: Tensor | UserError) -> NDArray[np.floating[Any]] | UserError:
             try:
                 if not isinstance(image, UserError):
-                    return self._rows(image)
+                    return self._features(image)
             except UserError as error:
                 image = error
             if errors == "raise":
@@ -175,56 +174,65 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         return staged_iter(read, compute, checked_sources(sources), self.network_.device)
 
     def image(self, source: ImageSource) -> NDArray[np.floating[Any]]:
-        """Compute the features of one whole image, on all threads: float32 (or float16) array ``[D]``.
+        """Compute the features of one whole image, on all threads.
+
+        Args:
+            source: the image.
+
+        Returns:
+            float32 (or float16) array ``[D]``.
 
         Raises:
-            UserError: an option at fault, or an image that cannot be read.
+            UserError: an option is invalid, or an image cannot be read.
 
         Examples:
             >>> photo = np.zeros((40, 60, 3), np.uint8)
             >>> FeatureExtractor(levels=(1,), device="cpu").image(photo).ndim
             1
         """
-        return self._rows(read_image(source))
+        return self._features(read_image(source))
 
     def boxes(
         self, source: ImageSource, boxes: Tensor | NDArray[Any] | Sequence[Sequence[float]]
     ) -> NDArray[np.floating[Any]]:
-        """Compute the features of boxes on one image, which the network sees once.
+        """Compute the features of boxes on one image, with one pass of the network.
 
-        A box owns the cells whose centres lie in it, and at least the nearest one. What reaches over the
-        image's border is cut off.
+        A box owns the cells whose centres lie in it, at least the nearest one. It is clipped to the image.
 
         Args:
             source: the image.
-            boxes: ``[M, 4]``, ``(x0, y0, x1, y1)`` in pixels of the image, continuous edges; numbers of any
-                type, as a tensor, an array or a list.
+            boxes: ``[M, 4]``, ``(x0, y0, x1, y1)`` in pixels of the image, continuous edges; a tensor, an
+                array or a list of any numeric type.
 
         Returns:
             float32 (or float16) array ``[M, D]``.
 
         Raises:
-            UserError: an option at fault, an image that cannot be read, or a box that is empty, not
-                finite or outside the image.
+            UserError: an option is invalid, the image cannot be read, or a box is empty, not finite or
+                outside the image.
 
         Examples:
             >>> photo = np.zeros((40, 60, 3), np.uint8)
             >>> FeatureExtractor(levels=(1,), device="cpu").boxes(photo, []).shape[0]
             0
         """
-        return self._rows(read_image(source), boxes)
+        return self._features(read_image(source), boxes)
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
-        """Check the options and load the network; the images are not looked at."""
+        """Validate the options and load the network; ``X`` and ``y`` are ignored.
+
+        Raises:
+            UserError: an option is invalid.
+        """
         _ = self.network_
         return self
 
     def transform(self, X: Iterable[ImageSource]) -> NDArray[np.floating[Any]]:
-        """Do what `images` does, for scikit-learn: also a column of paths, ``[N]`` or ``[N, 1]``."""
+        """Compute `images` of sources or of a column of paths, ``[N]`` or ``[N, 1]``, as in a data frame."""
         return self.images(column(X))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
-        """Name the ``D`` features: ``LAYER:LEVELxLEVEL:cCHANNEL:ROW,COLUMN``, after the scale if several.
+        """Return names of the ``D`` features: ``LAYER:[SCALE:]LEVELxLEVEL:cCHANNEL:ROW,COLUMN``.
 
         Examples:
             >>> FeatureExtractor(layers=("stride8",), levels=(1,), device="cpu").get_feature_names_out()[0]
@@ -234,15 +242,14 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
     @property
     def network_(self) -> Backbone:
-        """The network on its device, loaded again when an option that it depends on has changed."""
+        """The network on its device; reloaded if an option that it depends on has changed."""
         check_options(self.levels, self.mode, self.scales, self.long_side, self.dtype)
         layers = None if self.layers is None else tuple(self.layers)
         key = (self.backbone, self.weights, layers, self.device, self.seed)
         loaded: tuple[object, Backbone] | None = getattr(self, "_loaded", None)
         if loaded is None or loaded[0] != key:
             device = pick_device(self.device)
-            weights = None if self.weights is None else Path(self.weights)
-            loaded = key, prepare(load_backbone(self.backbone, weights, layers, self.seed), device)
+            loaded = key, prepare(load_backbone(self.backbone, self.weights, layers, self.seed), device)
             self._loaded = loaded
         return loaded[1]
 
@@ -268,19 +275,19 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        # Weights are loaded again where they are needed: a copy for another process stays small.
+        # The network is reloaded on demand, so that a pickled copy for another process is small.
         state = dict(cast("dict[str, Any]", super().__getstate__()))
         state.pop("_loaded", None)
         return state
 
-    def _rows(self, image: Tensor, boxes: Any = None) -> NDArray[np.floating[Any]]:
-        """The features of an image ``[3, H, W]`` as ``[D]``, or of boxes on it as ``[M, D]``."""
+    def _features(self, image: Tensor, boxes: Any = None) -> NDArray[np.floating[Any]]:
+        """Compute the features of an image ``[3, H, W]`` as ``[D]``, or of boxes on it as ``[M, D]``."""
         maps = self._maps(self.network_, image)
         if boxes is None:
-            rows = image_rows(maps, self.levels, self.mode, normalise=self.normalise).flatten()
+            features = image_rows(maps, self.levels, self.mode, normalise=self.normalise).flatten()
         else:
-            rows = pool_rows(maps, checked_boxes(boxes, maps), self.levels, self.mode)
-        return converted(rows.cpu().numpy(), self.dtype)
+            features = pool_rows(maps, checked_boxes(boxes, maps), self.levels, self.mode)
+        return converted(features.cpu().numpy(), self.dtype)
 
     def _maps(self, network: Backbone, image: Tensor) -> FeatureMaps:
         scales = self._scales()

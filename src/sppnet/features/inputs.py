@@ -1,4 +1,4 @@
-"""Arguments of `FeatureExtractor` from whatever form callers have them in."""
+"""Validation and conversion of the arguments of `FeatureExtractor`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SMALLEST_SCALE = 16
 def check_options(
     levels: Sequence[int], mode: str, scales: Sequence[int] | None, long_side: int | None, dtype: str
 ) -> None:
-    """Raise `UserError` for the first option out of its range."""
+    """Raise `UserError` for the first option that is out of range."""
     check_levels(levels)
     check_mode(mode)
     if scales is not None and not (len(scales) and all(s == 0 or s >= _SMALLEST_SCALE for s in scales)):
-        wanted = f"None, or short sides of 0 (the image's own) or at least {_SMALLEST_SCALE} pixels"
-        raise UserError("scales", wanted, scales)
+        expected = f"None, or short sides of 0 (size of the image) or at least {_SMALLEST_SCALE} pixels"
+        raise UserError("scales", expected, scales)
     if long_side is not None and long_side < _SMALLEST_SCALE:
         raise UserError("long_side", f"None, or at least {_SMALLEST_SCALE} pixels", long_side)
     if dtype not in _DTYPES:
@@ -38,7 +38,7 @@ def check_options(
 
 
 def feature_names(layers: Sequence[LayerInfo], levels: Sequence[int], scales: Sequence[int]) -> NDArray[Any]:
-    """One name per feature of an image, in the order in which `image_rows` joins them, scale by scale."""
+    """Return one name per feature of an image, in the order of `image_rows`, scale by scale."""
     parts = [f"{scale or 'own'}:" for scale in scales] if len(scales) > 1 else [""]
     names = [
         f"{info.name}:{part}{n}x{n}:c{channel}:{y},{x}"
@@ -53,7 +53,7 @@ def feature_names(layers: Sequence[LayerInfo], levels: Sequence[int], scales: Se
 
 
 def checked_sources(sources: Any) -> Iterable[ImageSource]:
-    """``sources`` as it is, unless it is one image, or nothing to iterate over."""
+    """Return ``sources``; raise `UserError` if it is a single image or not iterable."""
     single = isinstance(sources, (str, bytes, os.PathLike, Image.Image))
     if isinstance(sources, (np.ndarray, Tensor)):
         single = sources.ndim in (2, 3) and sources.dtype != object
@@ -64,7 +64,7 @@ def checked_sources(sources: Any) -> Iterable[ImageSource]:
 
 
 def column(X: Any) -> Any:
-    """The sources in a column of a table: a series, a frame or an array ``[N, 1]`` becomes ``[N]``."""
+    """Return the sources of a series, a data frame or an array ``[N, 1]`` as a list of N."""
     values = X.to_numpy() if hasattr(X, "to_numpy") else X
     if isinstance(values, list) and values and all(isinstance(row, (list, tuple)) for row in values):
         values = np.array(values, dtype=object)
@@ -76,7 +76,7 @@ def column(X: Any) -> Any:
 
 
 def checked_boxes(boxes: Any, maps: FeatureMaps) -> Boxes:
-    """The boxes ``[M, 4]`` of any type, clipped to the image of ``maps``; see `FeatureExtractor.boxes`."""
+    """Convert boxes ``[M, 4]`` of any type and clip them to the image; see `FeatureExtractor.boxes`."""
     size = maps.image
     try:
         given = boxes if isinstance(boxes, Tensor) else torch.as_tensor(np.asarray(boxes, dtype=np.float32))
@@ -93,22 +93,22 @@ def checked_boxes(boxes: Any, maps: FeatureMaps) -> Boxes:
     right = finite & inside & (xyxy[:, 2:] > xyxy[:, :2]).all(1)
     if not bool(right.all()):
         first = int((~right).nonzero()[0, 0])
-        wanted = (
+        expected = (
             f"finite x0 < x1 and y0 < y1 inside the image of {size.width} x {size.height} (width x height)"
         )
-        raise UserError(f"boxes[{first}]", wanted, xyxy[first].tolist())
+        raise UserError(f"boxes[{first}]", expected, xyxy[first].tolist())
     return Boxes(xyxy, size).clip()
 
 
-def converted(rows: NDArray[np.float32], dtype: str) -> NDArray[np.floating[Any]]:
-    """The rows as ``"float32"`` or ``"float16"``; `UserError` for a finite value beyond its range."""
+def converted(features: NDArray[np.float32], dtype: str) -> NDArray[np.floating[Any]]:
+    """Convert features to a dtype by name; raise `UserError` for finite values out of its range."""
     if dtype == "float32":
-        return rows
+        return features
     with np.errstate(over="ignore"):
-        cast_rows = rows.astype(np.float16)
-    if not np.array_equal(np.isfinite(cast_rows), np.isfinite(rows)):
-        largest = float(np.abs(rows[np.isfinite(rows)]).max())
+        halves = features.astype(np.float16)
+    if not np.array_equal(np.isfinite(halves), np.isfinite(features)):
+        largest = float(np.abs(features[np.isfinite(features)]).max())
         raise UserError(
             "dtype", "float32 for features beyond 65504", f"float16 and a feature of {largest:.6g}"
         )
-    return cast_rows
+    return halves

@@ -1,4 +1,4 @@
-"""What a bulk extraction computes, and a digest that tells it from every other."""
+"""Description of a bulk extraction, with a digest of its inputs and options."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Job:
 
     Attributes:
         images: number of images.
-        boxes: whether rows belong to boxes, and not to whole images.
-        length: numbers in a row.
+        boxes: True for features of boxes, False for features of whole images.
+        length: ``D``, length of a feature vector.
         dtype: ``"float32"`` or ``"float16"``.
-        features: the extractor's options.
-        digest: of the options, the weights, the images (path, size in bytes, time of change) and the boxes.
+        features: options of the extractor.
+        digest: digest of options, weights, images (path, size in bytes, modification time) and boxes.
     """
 
     images: int
@@ -43,10 +43,10 @@ class Job:
 def describe_job(
     extractor: FeatureExtractor, images: Sequence[Path], boxes: Mapping[str, Tensor] | None
 ) -> Job:
-    """The job of `write_features` with these arguments.
+    """Describe the job of `write_features` with these arguments.
 
     Raises:
-        UserError: an option of the extractor at fault.
+        UserError: an option of the extractor is invalid.
     """
     network = extractor.network_
     features: dict[str, Any] = {
@@ -64,11 +64,11 @@ def describe_job(
         try:
             found = path.stat()
             facts = f"{found.st_size} {found.st_mtime_ns}"
-        except OSError:  # it fails again, with a reason, when the image is read
+        except OSError:  # reading the image reports the reason
             facts = "unreadable"
         digest.update(os.fsencode(path) + b"\0" + facts.encode() + b"\0")
-    for key, rows in (boxes or {}).items():
-        digest.update(key.encode("utf-8", "surrogateescape") + b"\0" + rows.numpy().tobytes() + b"\0")
+    for key, xyxy in (boxes or {}).items():
+        digest.update(key.encode("utf-8", "surrogateescape") + b"\0" + xyxy.numpy().tobytes() + b"\0")
     length = extractor.n_features_out_ if boxes is None else extractor.n_features_box_
     return Job(len(images), boxes is not None, length, extractor.dtype, features, digest.hexdigest())
 

@@ -1,4 +1,4 @@
-"""Digests of what cached stages are made from."""
+"""Digests of the inputs of cached stages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from sppnet.backbones import Backbone
 
 _VERSION = 3
-"""Of what the stages compute; raised when the same settings give other tensors."""
+"""Version of the stages; raised when equal settings give other tensors."""
 
 
 def key_of(*parts: object) -> str:
-    """Return a digest of values that JSON can hold, the same in every process.
+    """Return a digest of values that JSON can represent, equal in all processes.
 
     Examples:
         >>> key_of("maps", 1) == key_of("maps", 1), key_of("maps", 1) == key_of("maps", 2)
@@ -28,7 +28,7 @@ def key_of(*parts: object) -> str:
 
 
 def file_key(path: Path) -> str:
-    """Return a digest of a file's content."""
+    """Return a digest of the content of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:40]
 
@@ -49,5 +49,5 @@ def tensors_key(tensors: Mapping[str, Tensor]) -> str:
 
 
 def network_key(network: Backbone) -> str:
-    """Return a digest of a network: its description, its weights and the type that it computes in."""
+    """Return a digest of a network: its description, weights and dtype."""
     return key_of(network.spec(), str(network.precision), tensors_key(network.state_dict()))

@@ -1,4 +1,4 @@
-"""Where a network computes, and how a run keeps it."""
+"""The device of a network, and its weights in saved runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ _PREFIX = "backbone."
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name.
+    """Return the device with a name.
 
     Args:
-        name: ``"auto"`` (CUDA where there is one, otherwise the CPU), ``"cpu"``, ``"cuda"``, ``"mps"``, or
-            one of torch's, such as ``"cuda:1"``.
+        name: ``"auto"`` (CUDA if available, otherwise the CPU), ``"cpu"``, ``"cuda"``, ``"mps"``, or a device
+            of torch, such as ``"cuda:1"``.
 
     Raises:
-        UserError: an unknown name, or a device that this machine does not have.
+        UserError: the name is unknown, or the device is not available.
+
+    Examples:
+        >>> pick_device("cpu")
+        device(type='cpu')
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -31,24 +35,29 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError("device", "auto, cpu, cuda or mps", repr(name)) from None
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device.type not in there:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device.type not in available:
         raise UserError("device", "auto, cpu, cuda or mps", repr(name))
-    if not there[device.type]:
+    if not available[device.type]:
         raise UserError("device", f"a machine with {device.type}", "none", "Use auto or cpu.")
     return device
 
 
 def backbone_tensors(backbone: Backbone) -> dict[str, Tensor]:
-    """A backbone's weights under the names that a run keeps them by."""
+    """Return the weights of a backbone under their names in saved runs."""
     return {_PREFIX + name: value for name, value in backbone.state_dict().items()}
 
 
 def restore_backbone(spec: dict[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> Backbone:
-    """The backbone that a run describes, with the weights among its tensors.
+    """Restore the backbone of a saved run.
+
+    Args:
+        spec: the description of the backbone.
+        tensors: the tensors of the run, among them the weights.
+        folder: the folder of the run, for error messages.
 
     Raises:
-        UserError: the description or the weights are damaged; it names the run's folder.
+        UserError: the description or the weights are damaged.
     """
     backbone = backbone_from_spec(spec)
     state = {name.removeprefix(_PREFIX): t for name, t in tensors.items() if name.startswith(_PREFIX)}

@@ -1,4 +1,4 @@
-"""Work on many images at once, each on a thread of its own."""
+"""Parallel processing of images, one thread per image."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Read = TypeVar("Read")
 Result = TypeVar("Result")
 
 _AHEAD = 2
-"""Items per thread that are worked on, or finished, before the caller takes them."""
+"""Maximum number of items per thread that are in progress or finished but not yet yielded."""
 
 
 def parallel_iter(
     work: Callable[[Item], Result], items: Iterable[Item], device: torch.device
 ) -> Iterator[Result]:
-    """Yield ``work`` of every item, in their order, with bounded memory.
+    """Yield ``work(item)`` of every item, in order, with bounded memory.
 
-    On the CPU, ``torch.get_num_threads()`` items are processed at a time, each by a single thread: a
-    network on a small image leaves a second thread little to do, and decoding overlaps with it. At most
-    two items per thread are taken ahead of the caller. A result does not depend on the other items.
+    On the CPU, ``torch.get_num_threads()`` items are processed at a time, each by a single thread: small
+    images leave a second thread idle inside the network, and decoding overlaps with computation. At most
+    two items per thread are prefetched. A result does not depend on the other items.
 
     Args:
-        work: of one item; it must not change what another one uses.
-        items: any iterable, consumed as results are asked for.
-        device: where the network computes; on any but the CPU one item follows the other.
+        work: function of one item; it must not modify shared state.
+        items: any iterable, consumed lazily.
+        device: device of the network; items are processed one after another unless it is the CPU.
 
     Examples:
         >>> cpu = torch.device("cpu")
@@ -62,16 +62,20 @@ def staged_iter(
     items: Iterable[Item],
     device: torch.device,
 ) -> Iterator[Result]:
-    """Yield ``compute(read(item))`` of every item, in their order, with bounded memory.
+    """Yield ``compute(read(item))`` of every item, in order, with bounded memory.
 
-    On the CPU both run in `parallel_iter`'s threads. For another device the threads read ahead, and the
-    device computes one item after the other.
+    On the CPU both run in the threads of `parallel_iter`. On other devices the threads prefetch, and the
+    device computes one item after another.
 
     Args:
         read: decodes an item.
         compute: runs the network.
         items: any iterable.
-        device: where the network computes.
+        device: device of the network.
+
+    Examples:
+        >>> list(staged_iter(int, abs, ["-1", "2"], torch.device("cpu")))
+        [1, 2]
     """
     if device.type == "cpu":
         return parallel_iter(lambda item: compute(read(item)), items, device)
@@ -86,16 +90,23 @@ def parallel_map(
     *,
     quiet: bool = False,
 ) -> list[Result]:
-    """`parallel_iter` behind a progress bar, as a list; a single item has all threads.
+    """Apply `parallel_iter` with a progress bar; a single item uses all threads.
 
-    Values may differ in the last bits from those of an image on several threads.
+    The number of threads may change the last bits of a result.
 
     Args:
-        work: of one item; it must not change what another one uses.
-        items: what to work on.
-        title: of the progress bar.
-        device: where the network computes; on any but the CPU one item follows the other.
-        quiet: no progress bar.
+        work: function of one item; it must not modify shared state.
+        items: the items.
+        title: title of the progress bar.
+        device: device of the network; items are processed one after another unless it is the CPU.
+        quiet: hide the progress bar.
+
+    Returns:
+        The results, in the order of the items.
+
+    Examples:
+        >>> parallel_map(abs, [-1, 2], "Items", torch.device("cpu"), quiet=True)
+        [1, 2]
     """
     if len(items) < 2:
         return [work(item) for item in track(items, title, quiet=quiet)]
@@ -103,18 +114,18 @@ def parallel_map(
 
 
 def _single_threads(count: int) -> ThreadPoolExecutor:
-    """A pool of ``count`` running threads in which torch computes with one thread each."""
+    """Start a pool of ``count`` threads, each with one thread for torch."""
     started = threading.Barrier(count + 1)
 
     def start() -> None:
         torch.set_num_threads(1)
-        # torch reads the number once per thread, at first use; from here on it stays 1.
+        # torch reads the number once per thread, at the first use; it remains 1 from then on.
         torch.get_num_threads()
 
     pool = ThreadPoolExecutor(count, "sppnet", initializer=start)
     for _ in range(count):
         pool.submit(started.wait)
     started.wait()
-    # `set_num_threads` is also the number that threads started later begin with.
+    # `set_num_threads` also sets the initial number of threads that start later.
     torch.set_num_threads(count)
     return pool

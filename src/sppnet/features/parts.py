@@ -1,4 +1,4 @@
-"""The finished part of a bulk extraction, as files that survive the process."""
+"""Files with the finished features of an unfinished bulk extraction."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Part:
     """Features of consecutive images.
 
     Args:
-        first: position of the first image among all.
+        first: index of the first image.
 
     Attributes:
-        count: images so far, failed ones included.
-        bytes: of the feature vectors so far.
-        positions: of the images that have features.
+        count: number of images, including failed ones.
+        bytes: size of the features.
+        positions: indices of the images with features.
         sizes: height and width of each of them.
-        lengths: rows of each of them.
-        rows: feature vectors of each of them, ``[n, D]``.
-        boxes: of each of them, ``[n, 4]``; empty where rows are whole images.
-        failures: position and reason of the others.
+        lengths: number of feature vectors of each of them.
+        features: features of each of them, ``[n, D]``.
+        boxes: boxes of each of them, ``[n, 4]``; empty for features of whole images.
+        failures: index of each other image, with the reason.
     """
 
     def __init__(self, first: int) -> None:
@@ -46,23 +46,23 @@ class Part:
         self.positions: list[int] = []
         self.sizes: list[tuple[int, int]] = []
         self.lengths: list[int] = []
-        self.rows: list[NDArray[Any]] = []
+        self.features: list[NDArray[Any]] = []
         self.boxes: list[NDArray[Any]] = []
         self.failures: list[tuple[int, str]] = []
 
-    def add(self, size: ImageSize, rows: NDArray[Any], boxes: NDArray[Any] | None) -> None:
-        """Add the rows of the next image."""
+    def add(self, size: ImageSize, features: NDArray[Any], boxes: NDArray[Any] | None) -> None:
+        """Add the features ``[n, D]`` of the next image and its boxes ``[n, 4]``, if any."""
         self.positions.append(self.first + self.count)
         self.sizes.append((size.height, size.width))
-        self.lengths.append(len(rows))
-        self.rows.append(rows)
+        self.lengths.append(len(features))
+        self.features.append(features)
         if boxes is not None:
             self.boxes.append(boxes)
         self.count += 1
-        self.bytes += rows.nbytes
+        self.bytes += features.nbytes
 
     def fail(self, reason: str) -> None:
-        """Note why the next image has no rows."""
+        """Record why the next image has no features."""
         self.failures.append((self.first + self.count, reason))
         self.count += 1
 
@@ -71,8 +71,8 @@ class PartStore:
     """A folder of parts of one job.
 
     Args:
-        folder: made by `open`.
-        job: parts of another are refused.
+        folder: the folder, created by `open`.
+        job: the job; parts of other jobs are rejected.
     """
 
     def __init__(self, folder: Path, job: Job) -> None:
@@ -80,11 +80,11 @@ class PartStore:
         self.job = job
 
     def exists(self) -> bool:
-        """Whether a job was left unfinished here."""
+        """Return whether the folder has parts of an unfinished job."""
         return self.folder.exists()
 
     def check(self) -> None:
-        """Raise `UserError` unless the parts are of this job."""
+        """Raise `UserError` unless the parts belong to this job."""
         try:
             found: Any = json.loads((self.folder / _JOB).read_bytes())
             same = found["digest"] == self.job.digest
@@ -93,23 +93,21 @@ class PartStore:
         except (ValueError, KeyError, TypeError):
             same = False
         if not same:
-            wanted = "the parts of the same job: options, weights, images and boxes as before"
-            hint = (
-                "Repeat the call that was interrupted, choose another name, or give overwrite to start over."
-            )
-            raise UserError(self.folder, wanted, "those of another", hint)
+            expected = "parts of the same job: equal options, weights, images and boxes"
+            hint = "Repeat the interrupted call, choose another name, or give overwrite to start over."
+            raise UserError(self.folder, expected, "parts of another job", hint)
 
     def clear(self) -> None:
         """Remove the folder with all parts."""
         gone = self.folder.with_name(self.folder.name + ".old")
         shutil.rmtree(gone, ignore_errors=True)
         if self.folder.exists():
-            # Renamed first: a removal that is interrupted leaves no incomplete list of parts behind.
+            # Renamed first, so that an interrupted removal leaves no incomplete list of parts.
             os.replace(self.folder, gone)
             shutil.rmtree(gone)
 
     def open(self) -> None:
-        """Make the folder, and note in it which job it is of."""
+        """Create the folder and record the job in it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / _JOB).exists():
             staged = self.folder / f"{_JOB}.part"
@@ -117,14 +115,14 @@ class PartStore:
             os.replace(staged, self.folder / _JOB)
 
     def count(self) -> int:
-        """Images of the parts that are there."""
+        """Return the number of images of all parts."""
         return max((first + count for first, count, _ in self._listed()), default=0)
 
     def write(self, part: Part) -> Part:
-        """Keep a part; returns the next one, empty."""
+        """Write a part and return the next one, empty."""
         job = self.job
         arrays = {
-            "rows": np.concatenate([np.empty((0, job.length), job.dtype), *part.rows]),
+            "rows": np.concatenate([np.empty((0, job.length), job.dtype), *part.features]),
             "positions": np.array(part.positions, np.int64),
             "lengths": np.array(part.lengths, np.int64),
             "sizes": np.array(part.sizes, np.int64).reshape(-1, 2),
@@ -138,8 +136,8 @@ class PartStore:
         os.replace(staged, path)
         return Part(part.first + part.count)
 
-    def parts(self, *, rows: bool = True) -> Iterator[Part]:
-        """Yield the parts, in the order of their images; without feature vectors unless ``rows``."""
+    def parts(self, *, features: bool = True) -> Iterator[Part]:
+        """Yield the parts in the order of their images, without their features unless ``features``."""
         for first, count, path in self._listed():
             with safe_open(path, "numpy") as stored:
                 names = set(stored.keys())
@@ -148,21 +146,21 @@ class PartStore:
                 part.positions = stored.get_tensor("positions").tolist()
                 part.lengths = stored.get_tensor("lengths").tolist()
                 part.sizes = [(height, width) for height, width in stored.get_tensor("sizes").tolist()]
-                part.rows = [stored.get_tensor("rows")] if rows else []
+                part.features = [stored.get_tensor("rows")] if features else []
                 part.boxes = [stored.get_tensor("boxes")] if "boxes" in names else []
                 failures: list[list[Any]] = json.loads(stored.metadata()["failures"])
                 part.failures = [(int(position), str(reason)) for position, reason in failures]
             yield part
 
     def _listed(self) -> list[tuple[int, int, Path]]:
-        """First image, number of images and file of each part, as far as they follow each other."""
+        """List first image, number of images and file of the parts, up to the first gap or damaged file."""
         listed: list[tuple[int, int, Path]] = []
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 with safe_open(path, "numpy") as stored:
                     facts = stored.metadata()
                 first, count = int(facts["first"]), int(facts["count"])
-            except (SafetensorError, KeyError, ValueError, TypeError):  # damaged: computed again
+            except (SafetensorError, KeyError, ValueError, TypeError):  # damaged: recomputed
                 break
             if first != sum(count for _, count, _ in listed):
                 break

@@ -1,4 +1,4 @@
-"""What finished stages made, cached under a digest of everything that they were made from."""
+"""Cache of the tensors of finished stages, keyed by a digest of their inputs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from sppnet.structures import FeatureMaps
 
 
 class StageStore:
-    """Tensors by stage and key: in memory up to a limit, and beyond it on disk.
+    """Cache of tensors by stage and key, in memory up to a limit and on disk beyond it.
 
-    With a folder every stage is a file of it, which later fits find; a file is written beside its place and
-    renamed, so one that is there is whole, and one that cannot be read, or that states another key, is made
-    anew. Without a folder, what exceeds the memory lies in a temporary file that has no name. Use it as a
-    context: the temporary file is removed at its end.
+    With a folder, each entry is also a file in it, which later fits reuse. Files are written atomically; a
+    file that is unreadable or has another key is recomputed. Without a folder, entries beyond the memory
+    limit are in an unnamed temporary file. Use the store as a context manager, which removes that file.
 
     Args:
-        limit_bytes: of memory.
-        folder: made when something is cached.
+        limit_bytes: maximum size of the entries in memory.
+        folder: folder of the files, created when needed; None for a temporary file.
 
     Attributes:
-        made: stages that were computed.
-        found: stages that were taken from the folder.
+        made: number of computed entries.
+        found: number of entries read from the folder.
+        bytes_in_memory: size of the entries in memory.
+        bytes_on_disk: size of the entries in the temporary file.
 
     Examples:
         >>> with StageStore(100) as store:
@@ -50,7 +51,7 @@ class StageStore:
         self.bytes_in_memory = 0
         self.bytes_on_disk = 0
         self._memory: dict[tuple[str, str], dict[str, Tensor]] = {}
-        self._places: dict[tuple[str, str], dict[str, tuple[int, Tensor]]] = {}
+        self._on_disk: dict[tuple[str, str], dict[str, tuple[int, Tensor]]] = {}
         self._file: BufferedRandom | None = None
 
     def __enter__(self) -> Self:
@@ -62,29 +63,32 @@ class StageStore:
         self.close()
 
     def get(self, stage: str, key: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Return what ``make`` makes, or what it made when it was asked for the same key before.
+        """Return the tensors of a stage, cached or computed by ``make``.
 
         Args:
-            stage: such as ``"maps"``.
-            key: a digest of everything that the tensors depend on; ``""`` caches nothing.
-            make: makes the tensors.
+            stage: name of the stage, such as ``"maps"``.
+            key: digest of all inputs of the stage; ``""`` disables the cache.
+            make: function that computes the tensors.
+
+        Returns:
+            The tensors by name.
 
         Raises:
-            UserError: a folder that cannot be written.
+            UserError: the folder is not writable.
         """
         if not key:
             return dict(make())
-        place = (stage, key)
-        if place in self._memory:
-            return dict(self._memory[place])
-        if place in self._places:
-            return {name: self._read(offset, like) for name, (offset, like) in self._places[place].items()}
+        entry = (stage, key)
+        if entry in self._memory:
+            return dict(self._memory[entry])
+        if entry in self._on_disk:
+            return {name: self._read(offset, like) for name, (offset, like) in self._on_disk[entry].items()}
         if self.folder is not None:
             return self._get_from(self.folder, stage, key, make)
         tensors = {name: _own(value) for name, value in make().items()}
         self.made += 1
-        if not self._remember(place, tensors):
-            self._places[place] = {name: (self._write(t), _like(t)) for name, t in tensors.items()}
+        if not self._remember(entry, tensors):
+            self._on_disk[entry] = {name: (self._write(t), _like(t)) for name, t in tensors.items()}
         return tensors
 
     def _get_from(
@@ -103,63 +107,62 @@ class StageStore:
         return tensors
 
     def stage_bytes(self, stage: str) -> int:
-        """Return the size of all cached tensors of a stage."""
+        """Return the size in bytes of all cached tensors of a stage."""
         if self.folder is None:
             parts = [t for (name, _), found in self._memory.items() if name == stage for t in found.values()]
             parts += [
-                like for (name, _), p in self._places.items() if name == stage for _, like in p.values()
+                like for (name, _), p in self._on_disk.items() if name == stage for _, like in p.values()
             ]
             return sum(t.numel() * t.element_size() for t in parts)
-        place = self.folder / stage
-        return sum(path.stat().st_size for path in place.glob("*.safetensors")) if place.is_dir() else 0
+        folder = self.folder / stage
+        return sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder.is_dir() else 0
 
     def close(self) -> None:
-        """Forget everything in memory and remove the temporary file."""
-        self._memory, self._places = {}, {}
+        """Clear the memory and remove the temporary file."""
+        self._memory, self._on_disk = {}, {}
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _remember(self, place: tuple[str, str], tensors: dict[str, Tensor]) -> bool:
+    def _remember(self, entry: tuple[str, str], tensors: dict[str, Tensor]) -> bool:
         size = sum(t.numel() * t.element_size() for t in tensors.values())
         if self.bytes_in_memory + size > self.limit_bytes:
             return False
         self.bytes_in_memory += size
-        self._memory[place] = dict(tensors)
+        self._memory[entry] = dict(tensors)
         return True
 
     def _write(self, values: Tensor) -> int:
-        """Append values to the temporary file; returns where."""
+        """Append values to the temporary file and return their offset."""
         if self._file is None:
-            # It has no name: nothing of it remains, however this process ends. `close` closes it.
+            # The file is unnamed, so that it disappears however the process ends.
             self._file = tempfile.TemporaryFile(prefix="sppnet-stages-")  # noqa: SIM115
-        place = self._file.seek(0, os.SEEK_END)
+        offset = self._file.seek(0, os.SEEK_END)
         self._file.write(values.reshape(-1).view(torch.uint8).numpy().tobytes())
         self.bytes_on_disk += values.numel() * values.element_size()
-        return place
+        return offset
 
-    def _read(self, place: int, like: Tensor) -> Tensor:
-        """Read values of the shape and type of ``like``, which lie at ``place``."""
+    def _read(self, offset: int, like: Tensor) -> Tensor:
+        """Read values of the shape and dtype of ``like`` at an offset of the temporary file."""
         assert self._file is not None
         size = like.numel() * like.element_size()
         if not size:
             return torch.zeros(like.shape, dtype=like.dtype)
-        self._file.seek(place)
-        # Memory of its own goes back to the system; pieces of the heap as large as this, taken and given back
-        # between others that stay, would leave holes.
+        self._file.seek(offset)
+        # A mapping of its own is returned to the system; blocks of this size would fragment the heap.
         memory = _pages(size)
         if self._file.readinto(memory) != size:
-            raise OSError(f"the temporary file of cached stages ends before byte {place + size}")
+            raise OSError(f"the temporary file of cached stages ends before byte {offset + size}")
         return torch.frombuffer(memory, dtype=like.dtype).view(like.shape)
 
 
 def _own(value: Tensor) -> Tensor:
-    """Return contiguous values on the CPU that share no memory with the caller's."""
+    """Return a contiguous copy on the CPU."""
     return value.detach().cpu().contiguous().clone()
 
 
 def _like(value: Tensor) -> Tensor:
-    """Return a tensor of the same shape and type that takes no memory."""
+    """Return a tensor of the same shape and dtype without memory of its own."""
     return value.new_zeros(1).expand(value.shape) if value.numel() else value
 
 
@@ -176,21 +179,24 @@ def _read_file(path: Path, key: str) -> dict[str, Tensor] | None:
 
 
 def _pages(size: int) -> mmap.mmap:
-    """Return memory that is not part of the heap."""
+    """Allocate memory outside the heap."""
     if not hasattr(mmap, "MAP_POPULATE"):
         return mmap.mmap(-1, size)
-    # All pages at once, and not one by one as they are written to.
+    # Populated at once, instead of one page fault per page.
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
 
 
 def sample_cells(maps: Iterable[FeatureMaps], layer: str, count: int, images: int) -> Tensor:
-    """Return about ``count`` cells of one layer, evenly from all images: float32 ``[n, C]``.
+    """Sample about ``count`` cells of one layer, evenly from all images.
 
     Args:
-        maps: of each image, one after the other.
-        layer: the layer's name.
-        count: of cells.
-        images: how many images there are.
+        maps: feature maps of each image.
+        layer: name of the layer.
+        count: approximate number of cells.
+        images: number of images.
+
+    Returns:
+        float32 ``[n, C]``.
     """
     per_image = max(1, count // max(1, images))
     found, table = 0, torch.empty(0, 0)
@@ -199,7 +205,7 @@ def sample_cells(maps: Iterable[FeatureMaps], layer: str, count: int, images: in
             cells = fmap.values.flatten(1).T
             some = cells[:: max(1, len(cells) // per_image)]
             if found + len(some) > len(table):
-                # One block that grows: pages that are never written to take no memory.
+                # Grown by doubling; pages that are never written take no memory.
                 larger = torch.empty(max(2 * len(table), 2 * count, len(some)), cells.shape[1])
                 if found:
                     larger[:found] = table[:found]

@@ -1,4 +1,4 @@
-"""The files that a bulk extraction leaves: features, what their rows are, and what failed."""
+"""Output files of a bulk extraction: features, their index and failed images."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _GROUP_ROWS = 65_536
 
 @dataclass(frozen=True)
 class TableFiles:
-    """The files beside each other.
+    """Paths of the output files.
 
     Attributes:
         data: the features.
-        index: one JSON object for each row: image, height, width and, for boxes, the box; None for
-            Parquet, whose table has them as columns.
-        failed: one JSON object for each image without features: image, error.
+        index: one JSON object per feature vector: image, height, width and, for boxes, the box. None for
+            Parquet, which has them as columns.
+        failed: one JSON object per image without features: image, error.
         job: options and counts; written last.
-        parts: the folder of parts until the end.
+        parts: the folder of parts, removed at the end.
     """
 
     data: Path
@@ -42,7 +42,7 @@ class TableFiles:
     parts: Path
 
     def hold(self, job: Job) -> bool:
-        """Whether they are complete, and of this job."""
+        """Return whether the files are complete and belong to this job."""
         try:
             found: Any = json.loads(self.job.read_bytes())
             return found["digest"] == job.digest and self.data.exists()
@@ -51,11 +51,11 @@ class TableFiles:
 
 
 def table_files(out: Path) -> TableFiles:
-    """The files of ``out``.
+    """Return the output files for the path ``out``.
 
     Raises:
-        UserError: another ending than .npy or .parquet, or a folder.
-        MissingExtraError: a Parquet file without pyarrow.
+        UserError: the suffix is not .npy or .parquet, or the path is a folder.
+        MissingExtraError: pyarrow, needed for a Parquet file, is not installed.
     """
     if out.suffix.lower() not in _ENDINGS:
         raise UserError(out, f"a file that ends in {' or '.join(_ENDINGS)}", out.suffix or "no ending")
@@ -70,19 +70,19 @@ def table_files(out: Path) -> TableFiles:
 
 
 def assemble(store: PartStore, job: Job, images: Sequence[Path], files: TableFiles) -> None:
-    """Write the files from the parts; all are complete before the first gets its name."""
+    """Write the output files from the parts; they are renamed when all are complete."""
     paths = [path for path in (files.index, files.failed, files.data) if path is not None]
     staged = {path: path.with_name(path.name + ".part") for path in paths}
-    rows = sum(sum(part.lengths) for part in store.parts(rows=False))
+    rows = sum(sum(part.lengths) for part in store.parts(features=False))
     write = _write_parquet if files.index is None else _write_npy
     write(staged[files.data], _groups(store, job, images), job, rows)
     if files.index is not None:
         with staged[files.index].open("w", encoding="utf-8", newline="\n") as index:
-            for part in store.parts(rows=False):
+            for part in store.parts(features=False):
                 _write_index(index, part, images)
     failed = 0
     with staged[files.failed].open("w", encoding="utf-8", newline="\n") as failures:
-        for part in store.parts(rows=False):
+        for part in store.parts(features=False):
             failed += len(part.failures)
             for position, reason in part.failures:
                 _write_line(failures, {"image": printable(images[position]), "error": printable(reason)})
@@ -95,7 +95,7 @@ def assemble(store: PartStore, job: Job, images: Sequence[Path], files: TableFil
 
 
 def read_summary(files: TableFiles) -> dict[str, Any]:
-    """Counts and failures of complete files."""
+    """Read counts and failures of complete files."""
     facts: Any = json.loads(files.job.read_bytes())
     lines = [json.loads(line) for line in files.failed.read_text("utf-8").splitlines()]
     return {
@@ -107,22 +107,22 @@ def read_summary(files: TableFiles) -> dict[str, Any]:
 
 
 def printable(name: object) -> str:
-    """A path as text that UTF-8 can hold: bytes of a name that are no UTF-8 are escaped."""
+    """Convert a path to valid UTF-8; other bytes are escaped."""
     return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Consecutive rows: features, position of the image, its height and width, and the box."""
+    """Consecutive feature vectors with path, height and width of the image, and box."""
 
-    rows: NDArray[Any]
+    features: NDArray[Any]
     images: list[str]
     sizes: NDArray[Any]
     boxes: NDArray[Any] | None
 
 
 def _groups(store: PartStore, job: Job, images: Sequence[Path]) -> Iterator[_Group]:
-    """Yield all rows in groups whose borders do not depend on those of the parts."""
+    """Yield all features in groups whose boundaries do not depend on those of the parts."""
     most = max(1, min(_GROUP_ROWS, _GROUP_BYTES // (job.length * np.dtype(job.dtype).itemsize)))
     waiting: list[_Group] = []
     count = 0
@@ -134,7 +134,7 @@ def _groups(store: PartStore, job: Job, images: Sequence[Path]) -> Iterator[_Gro
         while start < len(owner):
             stop = min(start + most - count, len(owner))
             boxes = part.boxes[0][start:stop] if part.boxes else None
-            waiting.append(_Group(part.rows[0][start:stop], names[start:stop], sizes[start:stop], boxes))
+            waiting.append(_Group(part.features[0][start:stop], names[start:stop], sizes[start:stop], boxes))
             count += stop - start
             start = stop
             if count == most:
@@ -147,7 +147,7 @@ def _groups(store: PartStore, job: Job, images: Sequence[Path]) -> Iterator[_Gro
 def _joined(groups: list[_Group]) -> _Group:
     boxes = [group.boxes for group in groups if group.boxes is not None]
     return _Group(
-        np.concatenate([group.rows for group in groups]),
+        np.concatenate([group.features for group in groups]),
         [name for group in groups for name in group.images],
         np.concatenate([group.sizes for group in groups]),
         np.concatenate(boxes) if boxes else None,
@@ -163,7 +163,7 @@ def _write_npy(path: Path, groups: Iterator[_Group], job: Job, rows: int) -> Non
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for group in groups:
-            stream.write(np.ascontiguousarray(group.rows).data)
+            stream.write(np.ascontiguousarray(group.features).data)
 
 
 def _write_parquet(path: Path, groups: Iterator[_Group], job: Job, rows: int) -> None:
@@ -181,7 +181,7 @@ def _write_parquet(path: Path, groups: Iterator[_Group], job: Job, rows: int) ->
             columns += [arrow.array(group.sizes[:, axis], arrow.int32()) for axis in (0, 1)]
             if group.boxes is not None:
                 columns += [arrow.array(group.boxes[:, side], arrow.float32()) for side in range(4)]
-            flat = arrow.array(group.rows.reshape(-1), value)
+            flat = arrow.array(group.features.reshape(-1), value)
             columns.append(arrow.FixedSizeListArray.from_arrays(flat, job.length))
             writer.write_table(arrow.Table.from_arrays(columns, schema=schema), len(group.images))
 

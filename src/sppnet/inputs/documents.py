@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree.ElementTree import Element, ParseError
 
 import yaml
@@ -125,3 +125,27 @@ def load_xml(path: Path) -> Element:
     for node in tree.iter():
         node.tag = node.tag.rpartition("}")[2]
     return tree
+
+
+def json_lines(content: bytes) -> Iterator[dict[str, Any]]:
+    r"""Yield the objects of a JSON Lines file; other and incomplete lines are skipped.
+
+    A process that is killed while it appends leaves an incomplete line.
+
+    Args:
+        content: the bytes of the file.
+
+    Yields:
+        The objects, in their order.
+
+    Examples:
+        >>> list(json_lines(b'{"a": 1}\n{"a": '))
+        [{'a': 1}]
+    """
+    for line in content.splitlines():
+        try:
+            record: object = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield cast("dict[str, Any]", record)

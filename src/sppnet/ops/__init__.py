@@ -1,4 +1,4 @@
-"""Tensors in, tensors out: pooling that knows nothing of images or networks."""
+"""Operations on tensors: pyramid pooling, box arithmetic, products for linear models."""
 
 from sppnet.ops.pyramid import region_pyramid_pool, region_pyramid_scores, spatial_pyramid_pool
 

@@ -1,4 +1,4 @@
-"""Arguments of the pooling functions: what users pass, converted to tensors and checked."""
+"""Conversion and validation of the arguments of the pooling functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BATCH = "a tensor [B, C, H, W] with H and W at least 1"
 
 
 def describe(value: object) -> str:
-    """A value in an error message: of a tensor or array its shape and dtype."""
+    """Describe a value for an error message: shape and dtype of a tensor or array, otherwise its type."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)} and dtype {value.dtype}"
     if isinstance(value, np.ndarray):
@@ -32,13 +32,13 @@ def describe(value: object) -> str:
 
 
 def _as_tensor(where: str, value: object, expected: str) -> Tensor:
-    """A dense tensor from a tensor or a numeric array."""
+    """Convert a tensor or a numeric array to a dense tensor."""
     if isinstance(value, Tensor):
         if value.is_nested or value.layout != torch.strided or value.is_quantized:
             raise UserError(where, expected, f"a tensor of layout {value.layout} and dtype {value.dtype}")
         return value
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        # A copy where torch cannot share the memory: byte order, negative strides, read-only arrays.
+        # Copied if torch cannot share the memory: other byte order, negative strides, read-only arrays.
         native = np.require(value, value.dtype.newbyteorder("="), ["W", "A"])
         try:
             return torch.from_numpy(native if min(native.strides, default=0) >= 0 else native.copy())
@@ -48,7 +48,7 @@ def _as_tensor(where: str, value: object, expected: str) -> Tensor:
 
 
 def check_batch(maps: object) -> Tensor:
-    """Maps of one size, ``[B, C, H, W]``."""
+    """Validate maps of one size, ``[B, C, H, W]``."""
     given = _as_tensor("maps", maps, _BATCH)
     if given.ndim != 4 or given.shape[2] < 1 or given.shape[3] < 1:
         hint = "For one map pass maps[None]." if given.ndim == 3 else ""
@@ -59,7 +59,7 @@ def check_batch(maps: object) -> Tensor:
 
 
 def check_list(maps: object) -> list[Tensor]:
-    """Maps of any sizes, ``[C, H_i, W_i]``."""
+    """Validate a list of maps of any size, ``[C, H_i, W_i]``."""
     if not isinstance(maps, Iterable) or isinstance(maps, str | bytes | dict):
         raise UserError("maps", f"{_BATCH}, or a sequence of tensors [C, H, W]", describe(maps))
     several = list(maps)
@@ -85,7 +85,7 @@ def check_list(maps: object) -> list[Tensor]:
 
 
 def _are_plain_maps(maps: list[Any]) -> bool:
-    """Whether nothing has to be converted or refused; the details are left to the slower checks."""
+    """Return whether maps are valid without conversion; otherwise the slower checks are necessary."""
     first = maps[0]
     if type(first) is not Tensor or first.dtype not in _DTYPES or first.ndim != 3:
         return False
@@ -100,7 +100,7 @@ def _are_plain_maps(maps: list[Any]) -> bool:
 
 
 def _per_map(maps: Tensor, values: object, expected: str) -> list[Any]:
-    """One entry per map, from a sequence, or from a single one of one map."""
+    """Return one entry per map, from a sequence or, for one map, from a single entry."""
     if isinstance(values, Tensor | np.ndarray):
         if values.ndim == 2 and maps.shape[0] == 1:
             return [values]
@@ -116,7 +116,7 @@ def _per_map(maps: Tensor, values: object, expected: str) -> list[Any]:
 
 
 def _one_per_map(where: str, value: object, maps: Tensor, expected: str) -> Tensor:
-    """The regions or boxes of one map, ``[N, 4]``."""
+    """Validate the regions or boxes ``[N, 4]`` of one map."""
     if isinstance(value, list | tuple):
         value = _from_numbers(where, value, expected)
     one = _as_tensor(where, value, expected)
@@ -145,14 +145,14 @@ def _is_tensor(value: object) -> bool:
 
 
 def _is_plain_region(value: object) -> bool:
-    """Whether regions need no conversion: int64 or int32 ``[N, 4]`` on the CPU."""
+    """Return whether regions need no conversion: int64 or int32 ``[N, 4]`` on the CPU."""
     if type(value) is not Tensor or not value.is_cpu or value.dtype not in (torch.int64, torch.int32):
         return False
     return value.ndim == 2 and value.shape[1] == 4 and value.layout is torch.strided and not value.is_nested
 
 
 def check_regions(maps: Tensor, regions: object) -> list[Tensor]:
-    """Regions in cells, an integer tensor ``[N_i, 4]`` per map; values are checked where they are read."""
+    """Validate regions in cells, an integer tensor ``[N_i, 4]`` per map; values are checked later."""
     if isinstance(regions, list) and all(map(_is_tensor, regions)):
         several: list[Any] = regions
     else:
@@ -162,7 +162,7 @@ def check_regions(maps: Tensor, regions: object) -> list[Tensor]:
             raise UserError("regions", expected, describe(regions), hint)
         several = _per_map(maps, regions, expected)
     if not torch.compiler.is_compiling() or not several:
-        # A comparison in compiled code would fix the batch size: the operator checks again.
+        # Not compared in compiled code, which would specialise on the batch size; the operator checks again.
         check_count(several, maps)
     if all(map(_is_plain_region, several)):
         return several
@@ -176,7 +176,7 @@ def check_regions(maps: Tensor, regions: object) -> list[Tensor]:
 
 
 def check_scale(spatial_scale: object) -> float:
-    """A finite factor above 0."""
+    """Validate a finite factor above 0."""
     if isinstance(spatial_scale, int | float | np.integer | np.floating) and not isinstance(
         spatial_scale, bool
     ):
@@ -190,7 +190,7 @@ def check_scale(spatial_scale: object) -> float:
 
 
 def check_boxes(maps: Tensor, boxes: object, spatial_scale: object) -> tuple[list[Tensor], Tensor | None]:
-    """Boxes in image pixels as regions.
+    """Convert boxes in image pixels to regions.
 
     Args:
         maps: ``[B, C, H, W]``.
@@ -198,7 +198,7 @@ def check_boxes(maps: Tensor, boxes: object, spatial_scale: object) -> tuple[lis
         spatial_scale: cells per image pixel.
 
     Returns:
-        B tensors of regions, and the index of each row of ``[K, 5]`` among them, None where in order.
+        B tensors of regions, and the index of each row of ``[K, 5]`` among them; None if they are in order.
     """
     scale = check_scale(spatial_scale)
     expected = "float boxes: a sequence of tensors [N, 4], one per map, or one tensor [K, 5]"
@@ -230,12 +230,12 @@ def _check_box_values(where: str, boxes: Tensor) -> None:
 
 
 def _split(maps: Tensor, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
-    """Split rows ``[K, 5]`` of map index and box by map; also the index of each row afterwards, or None."""
+    """Group rows ``[K, 5]`` of map index and box by map; return the new index of each row too, or None."""
     count, values = maps.shape[0], values_of(rows.detach(), torch.float64)
     if values is None or values.ndim != 2:
-        # Under vmap every sample would have its own number of boxes per map.
+        # Under vmap, the number of boxes per map would differ between samples.
         hint = "Pass a sequence of tensors [N, 4], one per map."
-        raise UserError("regions", "map indices that can be read", "a mapped or abstract tensor", hint)
+        raise UserError("regions", "concrete map indices", "a mapped or abstract tensor", hint)
     index = values[:, 0]
     bad = ~((index >= 0) & (index < count) & (index == np.floor(index)))
     if bad.any():
@@ -251,7 +251,7 @@ def _split(maps: Tensor, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
 
 
 def check_head(maps: Tensor, weight: object, bias: object, levels: list[int]) -> tuple[Tensor, Tensor | None]:
-    """The weight and bias of a linear head."""
+    """Validate weight ``[K, C * bins]`` and bias ``[K]`` of a linear head."""
     expected = f"a tensor [K, {maps.shape[1] * count_bins(levels)}]"
     given = _as_tensor("weight", weight, expected)
     if given.ndim != 2 or given.shape[1] != maps.shape[1] * count_bins(levels):

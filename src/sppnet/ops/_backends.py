@@ -1,7 +1,7 @@
 """Choice of the backend: CPU kernels, GPU kernels, or plain tensor operations; checks of region values.
 
-Shape letters as in `sppnet.ops.pyramid`. Everywhere here ``maps`` is a list: one batch ``[B, C, H, W]``, or
-maps ``[C, H_i, W_i]``; ``regions`` is empty for whole maps, and else has one tensor per map of the batch.
+Shape letters as in `sppnet.ops.pyramid`. ``maps`` is a list of one batch ``[B, C, H, W]`` or of maps
+``[C, H_i, W_i]``. ``regions`` is empty for whole maps and otherwise has one tensor per map of the batch.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sppnet.ops.cpu import dispatch as cpu
 from sppnet.ops.gpu import dispatch as gpu
 
 _FEATURE_BYTES = 64 << 20
-"""Scores that no kernel fuses are computed from at most this many bytes of features at a time."""
+"""Maximum size in bytes of the features for scores without a fused kernel."""
 _ARGMAX_CELLS = 1 << 16
-"""Number of cells that the 16-bit argmax indices can name."""
+"""Number of cells that 16-bit argmax indices can represent."""
 
 
 def count_rows(maps: Sequence[Tensor], regions: Sequence[Tensor]) -> int:
-    """Number of feature vectors."""
+    """Return the number of feature vectors."""
     if regions:
         return sum(one.shape[0] for one in regions)
     return maps[0].shape[0] if maps[0].ndim == 4 else len(maps)
@@ -46,9 +46,9 @@ def check_cells(
     Args:
         boxes: x0, y0, x1 and y1 of all regions, ``[4, N]``, N at least 1.
         lengths: number of regions per map.
-        height: of the map, in cells.
-        width: of the map, in cells.
-        repeats: how many regions share one index, under ``vmap``.
+        height: height of the map in cells.
+        width: width of the map in cells.
+        repeats: number of regions that share an index, under ``vmap``.
 
     Returns:
         Widths and heights of the regions, ``[2, N]``.
@@ -69,7 +69,7 @@ def check_cells(
 
 
 def _checked(maps: Tensor, regions: Sequence[Tensor]) -> cpu.Boxes:
-    """All regions on the CPU, checked; regions on another device are waited for."""
+    """Validate all regions on the CPU; this synchronises with other devices."""
     lengths = tuple(one.shape[0] for one in regions)
     given = torch.cat([one.to("cpu", torch.int64) for one in regions]).numpy()
     boxes = np.ascontiguousarray(given.T)
@@ -91,7 +91,7 @@ def _is_empty(maps: Sequence[Tensor], regions: Sequence[Tensor]) -> bool:
 def pool(
     maps: Sequence[Tensor], regions: Sequence[Tensor], levels: Sequence[int], mode: str
 ) -> tuple[Tensor, object]:
-    """Feature vectors ``[N, C * bins]``, and the checked regions in the form that `backward` takes."""
+    """Compute features ``[N, C * bins]``; return the validated regions for `backward` too."""
     if regions:
         check_count(regions, maps[0])
     if _is_empty(maps, regions):
@@ -114,7 +114,7 @@ def _pool_regions(
         plan = cpu.region_plan(maps, boxes, levels, mode, paper=True)
         return cpu.pool(maps, plan, mode), boxes
     if gpu.usable(maps):
-        # Regions on the CPU are checked here, so that the device does not have to be waited for.
+        # Regions on the CPU are checked here, without synchronisation with the device.
         known = all(one.is_cpu for one in regions)
         if known:
             _checked(maps, regions)
@@ -136,9 +136,9 @@ def backward(
     mode: str,
     checked: Any = None,
 ) -> list[Tensor]:
-    """Gradients of `pool` for the maps, with their strides.
+    """Compute the gradients of `pool` for the maps, with their strides.
 
-    ``checked`` are the regions as `pool` returned them; without, they are checked again.
+    ``checked`` are the regions returned by `pool`; None to validate them again.
     """
     if _is_empty(maps, regions):
         return [torch.zeros_like(m) for m in maps]
@@ -161,21 +161,21 @@ def backward(
 
 
 def has_argmax(maps: Sequence[Tensor], regions: Sequence[Tensor], mode: str) -> bool:
-    """Whether `pool_argmax` can replace `pool`, which saves its gradient the search for the maxima."""
+    """Return whether `pool_argmax` can replace `pool`, so that its gradient need not search for maxima."""
     first = maps[0]
     able = mode == "max" and not regions and first.ndim == 4 and first.dtype == torch.float32
-    # An exported program has no backward pass, but would have the limit on the size of the maps.
+    # Not in exported programs, which have no backward pass and would have the limit on the size of maps.
     able = able and first.device.type == "cpu" and not torch.compiler.is_exporting()
     return able and first.shape[2] * first.shape[3] <= _ARGMAX_CELLS
 
 
 def argmax_shape(maps: Tensor, levels: Sequence[int]) -> tuple[int, ...]:
-    """The shape of the argmax indices: 16 channels at a time."""
+    """Return the shape of the argmax indices, in blocks of 16 channels."""
     return maps.shape[0], (maps.shape[1] + 15) // 16, count_bins(levels), 16
 
 
 def pool_argmax(maps: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Max pooling of float32 maps on the CPU, and the argmax indices."""
+    """Compute max pooling of float32 maps on the CPU, and the argmax indices."""
     if _is_empty([maps], []):
         rows = maps.new_empty(maps.shape[0], maps.shape[1] * count_bins(levels))
         return rows, maps.new_empty(argmax_shape(maps, levels), dtype=torch.int16)
@@ -183,7 +183,7 @@ def pool_argmax(maps: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def backward_argmax(grad: Tensor, argmax: Tensor, maps: Tensor, levels: Sequence[int]) -> Tensor:
-    """The gradient of `pool_argmax` for the maps, with their strides."""
+    """Compute the gradient of `pool_argmax` for the maps, with their strides."""
     if _is_empty([maps], []):
         return torch.zeros_like(maps)
     return cpu.pool_argmax_backward(grad, argmax, maps, levels)
@@ -192,7 +192,7 @@ def backward_argmax(grad: Tensor, argmax: Tensor, maps: Tensor, levels: Sequence
 def score(
     maps: Tensor, regions: Sequence[Tensor], weight: Tensor, levels: Sequence[int], mode: str
 ) -> Tensor:
-    """Products ``[N, K]`` of the feature vectors of regions and ``weight`` ``[K, C * bins]``."""
+    """Compute products ``[N, K]`` of the features of regions and ``weight`` ``[K, C * bins]``."""
     check_count(regions, maps)
     count = sum(one.shape[0] for one in regions)
     if not count or not maps.shape[1] or not len(weight):

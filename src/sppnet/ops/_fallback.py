@@ -1,6 +1,6 @@
-"""Pyramid pooling from plain tensor operations, for float64, other devices, transforms and exported graphs.
+"""Pyramid pooling by plain tensor operations, for float64, other devices, transforms and exported graphs.
 
-Sizes may be symbolic: nothing here branches on the height or width of a map.
+Sizes may be symbolic: no branch depends on the height or width of a map.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sppnet.ops.bins import count_bins
 
 
 def _bin_cells(sizes: Tensor, level: int, longest: int) -> tuple[Tensor, Tensor]:
-    """Cells ``[..., level, longest]`` of the bins of sides of ``sizes`` ``[...]``, and a mask of valid ones.
+    """Return the cells ``[..., level, longest]`` of the bins of sides ``[...]``, and a mask of valid ones.
 
     Entries past the end of a bin repeat its last cell.
     """
@@ -34,12 +34,12 @@ def _pool_side(values: Tensor, cells: Tensor, counted: Tensor, mode: str) -> Ten
 
 
 def pool_maps(maps: Tensor, levels: Sequence[int], mode: str = "max") -> Tensor:
-    """The values of `sppnet.ops.spatial_pyramid_pool` from plain tensor operations, for any graph.
+    """Compute `sppnet.ops.spatial_pyramid_pool` by plain tensor operations, for any graph.
 
     Args:
         maps: ``[B, C, H, W]``; H and W may be symbolic.
         levels: bins per side of each level.
-        mode: ``"max"`` or ``"mean"``; sums are taken in float32 at least.
+        mode: ``"max"`` or ``"mean"``; sums are accumulated in float32 or wider.
 
     Returns:
         ``[B, C * bins]`` in the dtype of the maps.
@@ -48,7 +48,7 @@ def pool_maps(maps: Tensor, levels: Sequence[int], mode: str = "max") -> Tensor:
     values = maps.float() if mode == "mean" and maps.dtype in (torch.float16, torch.bfloat16) else maps
     parts: list[Tensor] = []
     for n in levels:
-        # floor(size / n) + 2 cells hold the longest bin, whatever the remainder.
+        # The longest bin has at most floor(size / n) + 2 cells for any remainder.
         sides = [torch.full((), size, device=maps.device, dtype=torch.int64) for size in (height, width)]
         rows, columns = (
             _bin_cells(s, n, size // n + 2) for s, size in zip(sides, (height, width), strict=True)
@@ -60,11 +60,11 @@ def pool_maps(maps: Tensor, levels: Sequence[int], mode: str = "max") -> Tensor:
 
 
 def pool_regions(maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int], mode: str = "max") -> Tensor:
-    """The values of `sppnet.ops.region_pyramid_pool` from plain tensor operations, in bounded memory.
+    """Compute `sppnet.ops.region_pyramid_pool` by plain tensor operations, in bounded memory.
 
     Args:
         maps: ``[B, C, H, W]``.
-        regions: B integer tensors ``[N_i, 4]``, already checked.
+        regions: B integer tensors ``[N_i, 4]``, already validated.
         levels: bins per side of each level.
         mode: ``"max"`` or ``"mean"``.
 
@@ -72,7 +72,7 @@ def pool_regions(maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int],
         ``[sum N_i, C * bins]``.
     """
     channels, height, width = maps.shape[1:]
-    # A bin of each level takes about its area of cells; this many boxes keep that near 16 million values.
+    # The bins of a level have about as many cells as the map; this limits a step to about 16 million values.
     most = max(1, (1 << 24) // max(1, channels * max((height + 2 * n) * (width + 2 * n) for n in levels)))
     rows = [
         torch.cat([_region_level(one, some.to(torch.int64), n, mode) for n in levels], 1)
@@ -84,7 +84,7 @@ def pool_regions(maps: Tensor, regions: Sequence[Tensor], levels: Sequence[int],
 
 
 def _region_level(one: Tensor, boxes: Tensor, n: int, mode: str) -> Tensor:
-    """One level of boxes ``[N, 4]`` of a map ``[C, H, W]``: ``[N, C * n * n]``."""
+    """Pool one level of boxes ``[N, 4]`` of a map ``[C, H, W]`` to ``[N, C * n * n]``."""
     sides = boxes[:, 2:] - boxes[:, :2]
     columns, in_columns = _bin_cells(sides[:, 0], n, one.shape[2] // n + 2)
     rows, in_rows = _bin_cells(sides[:, 1], n, one.shape[1] // n + 2)
@@ -114,7 +114,7 @@ def pool(
 def backward(
     grad: Tensor, maps: Sequence[Tensor], regions: Sequence[Tensor], levels: Sequence[int], mode: str
 ) -> tuple[Tensor, ...]:
-    """The gradients of ``pool(maps, ...)`` for the maps, which torch can transform and differentiate."""
+    """Compute gradients of ``pool(maps, ...)`` for the maps that torch can transform and differentiate."""
     return torch.func.vjp(lambda *given: pool(given, regions, levels, mode), *maps)[1](grad)
 
 
@@ -125,9 +125,9 @@ def jvp(
     levels: Sequence[int],
     mode: str,
 ) -> Tensor:
-    """The derivative of ``pool(maps, ...)`` along ``tangents``.
+    """Compute the derivative of ``pool(maps, ...)`` along ``tangents``.
 
-    It is the transpose of `backward`, which is linear: dual numbers cannot be nested in a user's dual level.
+    It is the transpose of `backward`, which is linear, because dual levels cannot be nested.
     """
     pulled = torch.func.vjp(lambda *given: pool(given, regions, levels, mode), *maps)
     return torch.func.vjp(pulled[1], torch.zeros_like(pulled[0]))[1](tuple(tangents))[0]

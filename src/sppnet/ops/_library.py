@@ -1,13 +1,13 @@
 """The pooling operations as operators of torch: registration, shapes, gradients, transforms.
 
-Arguments as in `sppnet.ops._backends`. Three ways lead to a backend:
+Arguments as in `sppnet.ops._backends`. There are three paths to a backend:
 
-- An eager call of plain tensors goes there directly, inside a `torch.autograd.Function` where a gradient can
-  be requested: torch's dispatch of a registered operator takes as long as the launch of a kernel.
-- Whatever has to see operators (``torch.compile``, ``export``, dispatch modes, profilers) gets the registered
-  operator. ``<name>_constant`` is the same without a gradient, which makes its dispatch cheaper.
-- Transforms of ``torch.func`` and forward-mode derivatives get the plain tensor form of
-  `sppnet.ops._fallback`, whose parts torch can transform.
+- Eager calls with plain tensors call the backend directly, in a `torch.autograd.Function` if a gradient may
+  be required, because torch's dispatch of a registered operator takes as long as the launch of a kernel.
+- ``torch.compile``, ``export``, dispatch modes and profilers, which must see operators, use the registered
+  operators. ``<name>_constant`` is the operator without gradient, whose dispatch is faster.
+- Transforms of ``torch.func`` and forward-mode derivatives use the plain tensor operations of
+  `sppnet.ops._fallback`, which torch can transform.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _library = torch.library.Library("sppnet", "FRAGMENT")
 def _define(
     name: str, schema: str, function: Callable[..., Any], shape: Callable[..., Any]
 ) -> Callable[..., Any]:
-    # torch.library.custom_op would import torch's compiler on the first call, which takes seconds.
+    # Not torch.library.custom_op, which imports torch's compiler in the first call, for seconds.
     _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
     _library.impl(name, function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"sppnet::{name}", shape)
@@ -36,12 +36,12 @@ def _define(
 
 
 def _define_both(name: str, *rest: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Register an operator that gets a gradient, and its twin without one."""
+    """Register an operator for which a gradient is registered later, and the same one without gradient."""
     return _define(name, *rest), _define(f"{name}_constant", *rest)
 
 
 def _is_direct(*tensors: Tensor) -> bool:
-    """Whether a backend may be called without torch's dispatcher."""
+    """Return whether a backend can be called without the dispatcher of torch."""
     if is_observed():
         return False
     for one in tensors:  # noqa: SIM110  (a generator costs as much as the checks)
@@ -119,7 +119,7 @@ def _gradient(
     mode: str,
     checked: object = None,
 ) -> list[Tensor]:
-    """The gradients for the maps: a kernel's, or one that can be transformed or differentiated again."""
+    """Compute gradients for the maps, by a kernel or, for transforms, by differentiable operations."""
     if is_transformed(grad) or is_batched_gradient(grad):
         return list(_fallback.backward(grad, maps, regions, levels, mode))
     if torch.is_grad_enabled():
@@ -148,7 +148,7 @@ def _save_argmax(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
     maps, ctx.levels = inputs
     ctx.save_for_backward(maps, output[1])
     ctx.mark_non_differentiable(output[1])
-    # Otherwise zeros are allocated for the argmax indices, which are as many as the features.
+    # Otherwise zeros are allocated for the gradient of the argmax indices.
     ctx.set_materialize_grads(False)
 
 
@@ -166,7 +166,7 @@ def _save_again(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
 
 
 def _second_derivative(ctx: Any, tangents: list[Tensor]) -> tuple[Any, ...]:
-    """The gradient is linear in the gradient of the features, and constant in the maps almost everywhere."""
+    """Differentiate the gradient, which is linear in that of the features and constant in the maps."""
     maps, regions = list(ctx.saved_tensors[: ctx.count]), list(ctx.saved_tensors[ctx.count :])
     there = [one.to(maps[0].device) for one in regions]
     given = _fallback.jvp(maps, tangents, there, ctx.levels, ctx.mode)
@@ -181,7 +181,7 @@ torch.library.register_autograd(
 
 
 class _Pooling(torch.autograd.Function):
-    """Eager pooling with a gradient; it keeps the checked regions for the backward pass."""
+    """Eager pooling with a gradient; the validated regions are saved for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, regions: list[Tensor], levels: Sequence[int], mode: str, *maps: Tensor) -> Tensor:
@@ -209,11 +209,11 @@ class _Pooling(torch.autograd.Function):
         return None, None, None, *given
 
 
-# What `sppnet.ops.pyramid` calls.
+# Functions for `sppnet.ops.pyramid`.
 
 
 def pool(maps: list[Tensor], regions: list[Tensor], levels: Sequence[int], mode: str) -> Tensor:
-    """Feature vectors ``[N, C * bins]``."""
+    """Compute features ``[N, C * bins]``."""
     if is_transformed(*maps):
         _check_transformed(maps, regions)
         return _fallback.pool(maps, regions, levels, mode)
@@ -228,7 +228,7 @@ def pool(maps: list[Tensor], regions: list[Tensor], levels: Sequence[int], mode:
 
 
 def pool_regions(maps: Tensor, regions: list[Tensor], levels: Sequence[int], mode: str) -> Tensor:
-    """Feature vectors ``[N, C * bins]`` of regions; no map has none."""
+    """Compute features ``[N, C * bins]`` of regions; there are none without maps."""
     if not regions:
         return maps.new_empty(0, maps.shape[1] * count_bins(levels))
     return pool([maps], regions, levels, mode)
@@ -237,9 +237,9 @@ def pool_regions(maps: Tensor, regions: list[Tensor], levels: Sequence[int], mod
 def score(
     maps: Tensor, regions: list[Tensor], weight: Tensor, bias: Tensor | None, levels: Sequence[int], mode: str
 ) -> Tensor:
-    """Scores ``[N, K]``; the features are stored only where a derivative needs them."""
-    wanted = torch.is_grad_enabled() and (maps.requires_grad or weight.requires_grad)
-    if wanted or is_transformed(maps, weight, bias):
+    """Compute scores ``[N, K]``; features are stored only if a derivative is required."""
+    differentiable = torch.is_grad_enabled() and (maps.requires_grad or weight.requires_grad)
+    if differentiable or is_transformed(maps, weight, bias):
         rows = pool_regions(maps, regions, levels, mode).to(weight.dtype)
         return torch.nn.functional.linear(rows, weight, bias)
     direct = _is_direct(maps) and not is_lazy(weight)
@@ -249,7 +249,7 @@ def score(
 
 
 def _check_transformed(maps: list[Tensor], regions: list[Tensor]) -> None:
-    """Check regions whose values a transform wraps; a graph in the making has no values."""
+    """Check regions whose values are wrapped by a transform; there are no values during tracing."""
     if torch.compiler.is_compiling() or not regions:
         return
     _backends.check_count(regions, maps[0])

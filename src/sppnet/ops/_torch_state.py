@@ -1,9 +1,9 @@
-"""What torch is doing around a call: the only file in `sppnet.ops` that reads private state of torch.
+"""State of torch around a call: the only file in `sppnet.ops` that reads private state of torch.
 
-``tests/ops/test_private_apis.py`` fails when a name used here changes its meaning.
+``tests/ops/test_private_apis.py`` fails if one of the private names changes.
 """
 
-# The state of torch's transforms has no public interface.
+# There is no public interface to the state of transforms.
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.autograd import forward_ad
 
 
 def is_observed() -> bool:
-    """Whether torch's dispatcher must see operators: for a graph, a mode, a transform or a profiler."""
-    # The first is constant under torch.compile, which then does not trace the others.
+    """Return whether torch must dispatch operators: for a graph, a mode, a transform or a profiler."""
+    # The first condition is constant under torch.compile, which then does not trace the others.
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
@@ -29,10 +29,10 @@ def is_observed() -> bool:
 
 
 def is_transformed(*tensors: Tensor | None) -> bool:
-    """Whether a transform of ``torch.func`` is active or one of the tensors is a dual number.
+    """Return whether a transform of ``torch.func`` is active or one of the tensors is a dual number.
 
-    Neither reaches a kernel through a custom operator: forward-mode tangents would be dropped without an
-    error, and ``torch.func.grad`` and ``vmap`` have no rule for it.
+    Custom operators support neither: forward-mode tangents would be dropped without an error, and there is no
+    rule for ``torch.func.grad`` and ``vmap``.
     """
     if torch._C._are_functorch_transforms_active():
         return True
@@ -42,17 +42,17 @@ def is_transformed(*tensors: Tensor | None) -> bool:
 
 
 def is_lazy(tensor: Tensor) -> bool:
-    """Whether the memory of a tensor does not hold its values: a lazy negation, or zeros without memory."""
+    """Return whether the memory of a tensor differs from its values: lazy negation, zeros without memory."""
     return tensor.is_neg() or tensor._is_zerotensor()
 
 
 def is_batched_gradient(grad: Tensor) -> bool:
-    """Whether a gradient is a batch of gradients (``torch.autograd.grad(..., is_grads_batched=True)``)."""
+    """Return whether a gradient is a batch, as in ``torch.autograd.grad(..., is_grads_batched=True)``."""
     return torch._C._functorch.is_legacy_batchedtensor(grad)
 
 
 def values_of(tensor: Tensor, dtype: torch.dtype) -> np.ndarray[Any, Any] | None:
-    """The values under all wrappers of ``torch.func``, the axes of ``vmap`` first; None if there are none."""
+    """Return the values in all wrappers of ``torch.func``, axes of ``vmap`` first; None without values."""
     axes: list[int] = []
     inner = tensor
     while torch._C._functorch.is_functorch_wrapped_tensor(inner):
@@ -61,10 +61,10 @@ def values_of(tensor: Tensor, dtype: torch.dtype) -> np.ndarray[Any, Any] | None
         inner = torch._C._functorch.get_unwrapped(inner)
     if type(inner) is not Tensor or inner.is_meta:
         return None
-    # An active transform would wrap what operators return.
+    # An active transform would wrap the results of operators.
     with torch._C._DisableFuncTorch():
         values = inner.detach().to("cpu", dtype).numpy()
-    # The axis of an outer wrapper is counted without those of the wrappers inside it.
+    # The axis of an outer wrapper does not count those of inner wrappers.
     for mapped, axis in enumerate(reversed(axes)):
         values = np.moveaxis(values, mapped + axis, 0)
     return values

@@ -1,8 +1,8 @@
 """Bin edges of a pyramid: the only place that rounds them.
 
 Bin ``i`` of ``n`` on a side of ``size`` cells covers ``floor(i * size / n)`` up to, not including,
-``ceil((i + 1) * size / n)`` (appendix A, pooling bins): every bin holds at least one cell, neighbours may
-share one, and the edges are those of ``torch.nn.AdaptiveMaxPool2d``.
+``ceil((i + 1) * size / n)`` (He et al. 2015, appendix A, pooling bins): every bin has at least one cell,
+neighbours may share one, and the edges are those of ``torch.nn.AdaptiveMaxPool2d``.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import torch
 from sppnet.errors import UserError
 
 LEVELS = (6, 3, 2, 1)
-"""The paper's pyramid of 50 bins (section 4.1)."""
+"""The pyramid of the paper with 50 bins (He et al. 2015, section 4.1)."""
 Mode = Literal["max", "mean", "avg"]
 _LARGEST = 1024
-"""The largest level, and the square root of the maximum number of bins."""
+"""Maximum level, and square root of the maximum number of bins."""
 
 
 def bin_edges(size: int, level: int) -> list[tuple[int, int]]:
-    """Return the first cell and the one past the last, for each bin of a side.
+    """Return the first cell and the one past the last of each bin of a side.
 
     Args:
-        size: cells of the side.
+        size: number of cells of the side.
         level: number of bins.
 
     Examples:
@@ -56,7 +56,7 @@ def check_levels(levels: object) -> list[int]:
         The levels as a list of ``int``.
 
     Raises:
-        UserError: no level, one of another type or range, or more than 1,048,576 bins.
+        UserError: there is no level, one of another type or out of range, or more than 1,048,576 bins.
 
     Examples:
         >>> check_levels((6, 3, 2, 1))
@@ -91,10 +91,10 @@ def check_mode(mode: object) -> Mode:
     """Check the pooling mode.
 
     Returns:
-        ``"max"`` or ``"mean"``, which ``"avg"`` is a synonym of.
+        ``"max"`` or ``"mean"``, of which ``"avg"`` is a synonym.
 
     Raises:
-        UserError: another value.
+        UserError: the mode is unknown.
 
     Examples:
         >>> check_mode("avg")
@@ -109,11 +109,11 @@ def check_mode(mode: object) -> Mode:
 
 
 def parents(levels: Sequence[int]) -> list[int]:
-    """Return for each level the index of the level that it can be derived from, or its own index.
+    """Return for each level the index of the level from which it can be derived, or its own index.
 
-    When ``n`` divides ``m``, every edge of level ``n`` is an edge of level ``m``, so the maximum of a
+    If ``n`` divides ``m``, every edge of level ``n`` is an edge of level ``m``, so the maximum of a
     bin of ``n`` is the maximum of ``m / n`` times ``m / n`` bins of ``m``. The smallest such ``m`` is
-    taken, the first of equals.
+    selected, the first of equal ones.
 
     Examples:
         >>> parents((6, 3, 2, 1))

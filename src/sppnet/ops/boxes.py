@@ -66,7 +66,7 @@ def encode_deltas(boxes: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         boxes: ``[N, 4]``.
-        targets: ``[N, 4]``, one for each box.
+        targets: ``[N, 4]``, one per box.
 
     Returns:
         ``[N, 4]``: shift of the centre in x and y over the box's width and height, and the logarithms of
@@ -100,7 +100,7 @@ def decode_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float, most: int | None = None) -> Tensor:
-    """Greedy non-maximum suppression.
+    """Suppress boxes that overlap boxes of higher scores (greedy non-maximum suppression).
 
     Args:
         boxes: ``[N, 4]``.
@@ -126,13 +126,13 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, most: int | None = None
 
 
 def vote(kept: Tensor, boxes: Tensor, weights: Tensor, threshold: float) -> Tensor:
-    """Box voting: replace each selected box by the mean of the boxes that overlap it, by IoU times weight.
+    """Replace each selected box by the mean of the boxes that overlap it, by IoU times weight (box voting).
 
     Args:
         kept: ``[K, 4]``, boxes selected by `nms`.
         boxes: ``[N, 4]``, all boxes of the same class before `nms`.
         weights: ``[N]``, at least 0.
-        threshold: minimum IoU of the boxes that take part.
+        threshold: minimum IoU of the boxes in a mean.
 
     Returns:
         ``[K, 4]``; a box without weight around it is returned unchanged.

@@ -1,8 +1,9 @@
-"""From coordinates to feature-map cells: the only place that rounds them.
+"""Conversion of coordinates to feature-map cells, with the only rounding rule for them.
 
-The rule of the paper's appendix A in its symmetric form: a box owns the cells whose centres lie inside it.
-A centre on the left or top edge is inside, one on the right or bottom edge is not, so that boxes that share
-an edge share no cell. An axis without a centre inside gets the one cell nearest to the middle of the box.
+The rule of the paper (He et al. 2015, appendix A) in symmetric form: a box owns the cells whose centres lie
+inside it. A centre on the left or top edge is inside, one on the right or bottom edge is not, so that boxes
+that share an edge share no cell. If no centre is inside along an axis, the box owns the cell nearest to its
+middle.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 _FAR = float(1 << 52)
-"""Coordinates beyond this one are outside of every map; their products stay finite."""
+"""Coordinates are clamped to this value, which is outside of every map and has finite products."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class CellAxis:
 
     Attributes:
         first: centre of cell 0.
-        stride: distance of two centres, above 0.
+        stride: distance of neighbouring centres, above 0.
         count: number of cells.
     """
 
@@ -32,10 +33,10 @@ class CellAxis:
 
 
 def floor_quotient(numerator: Tensor, denominator: float) -> Tensor:
-    """``floor(numerator / denominator)`` of exact float64 numbers; the denominator is above 0.
+    """Compute ``floor(numerator / denominator)`` of exact float64 numbers; the denominator is above 0.
 
-    Only the quotient is rounded, which can carry it over an integer; multiplying back, which is exact
-    here, detects this.
+    Rounding can move the quotient over an integer; the product with the denominator, which is exact, detects
+    this.
     """
     whole = torch.floor(numerator / denominator)
     above = ((whole + 1) * denominator <= numerator).double()
@@ -43,15 +44,15 @@ def floor_quotient(numerator: Tensor, denominator: float) -> Tensor:
 
 
 def axis_cells(low: Tensor, high: Tensor, axis: CellAxis) -> tuple[Tensor, Tensor]:
-    """The cells between two edges.
+    """Compute the cells between two edges.
 
     Args:
         low: left or top edges ``[N]``, float64, in the units of ``axis``.
         high: right or bottom edges ``[N]``.
-        axis: of the map.
+        axis: cell centres of the map.
 
     Returns:
-        int64 ``[N]``: the first cell, and the one past the last; at least one cell, all inside the map.
+        int64 ``[N]``: the first cell and the one past the last; at least one cell, inside the map.
 
     Examples:
         >>> low, high = torch.tensor([8.0, 9.0], dtype=torch.float64), torch.tensor([40.0, 11.0])
@@ -59,7 +60,7 @@ def axis_cells(low: Tensor, high: Tensor, axis: CellAxis) -> tuple[Tensor, Tenso
         (tensor([0, 0]), tensor([2, 1]))
     """
     low, high = low.clamp(-_FAR, _FAR), high.clamp(-_FAR, _FAR)
-    # The first cell at or after an edge: the ceiling, as the floor of the negative.
+    # The first cell at or after an edge is the ceiling, computed as the floor of the negative.
     start = (-floor_quotient(axis.first - low, axis.stride)).clamp(0, axis.count)
     stop = (-floor_quotient(axis.first - high, axis.stride)).clamp(0, axis.count)
     middle = low + high - 2 * axis.first + axis.stride
@@ -70,13 +71,13 @@ def axis_cells(low: Tensor, high: Tensor, axis: CellAxis) -> tuple[Tensor, Tenso
 
 
 def scaled_cells(boxes: Tensor, spatial_scale: float, height: int, width: int) -> Tensor:
-    """The cells of boxes in image pixels, where the centre of cell i is at ``(i + 0.5) / spatial_scale``.
+    """Compute the cells of boxes in image pixels; the centre of cell i is ``(i + 0.5) / spatial_scale``.
 
     Args:
         boxes: ``[N, 4]``, ``(x0, y0, x1, y1)``, finite.
-        spatial_scale: cells per image pixel. A reciprocal of an integer is taken as exact.
-        height: of the map, in cells.
-        width: of the map, in cells.
+        spatial_scale: cells per image pixel. The reciprocal of an integer is treated as exact.
+        height: height of the map in cells.
+        width: width of the map in cells.
 
     Returns:
         int64 ``[N, 4]``: regions ``(x0, y0, x1, y1)``, half open, inside the map.

@@ -1,7 +1,7 @@
 """Products for linear models: many long feature vectors (rows) with a few weight vectors.
 
-These products are bound by reading the rows. Here the rows are read once per call, even where they are used
-twice; general matrix multiplication is optimised for square matrices.
+These products are limited by the bandwidth of reading the rows. The functions read them once per call, even
+if they are used twice; general matrix multiplication is optimised for square matrices.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from sppnet.ops.cpu.kernels.linear import products
 from sppnet.ops.cpu.threads import run
 
 MOST = 32
-"""Maximum number of vectors for which this is faster than a matrix product."""
+"""Maximum number of vectors for which these functions are faster than a matrix product."""
 _UNITS = 16
-"""Maximum number of runs of rows with totals of their own."""
+"""Maximum number of runs of rows with separate totals."""
 _THREAD_NUMBERS = 1 << 17
-"""Numbers to read per thread; fewer are read before another thread is awake."""
+"""Minimum numbers to read per thread; fewer take less time than waking a thread."""
 
 
 def suits(rows: Tensor, count: int) -> bool:
-    """Return whether the functions of this module accept these rows with ``count`` vectors.
+    """Return whether the functions of this module support rows ``[N, D]`` with ``count`` vectors.
 
     Examples:
         >>> suits(torch.ones(6, 20), 3), suits(torch.ones(6, 20).double(), 3)
@@ -56,7 +56,7 @@ def row_products(rows: Tensor, vectors: Tensor) -> Tensor:
 
 
 def row_sums(rows: Tensor, factors: Tensor) -> Tensor:
-    """Compute ``factors @ rows``; rows whose factors are all zero are not read.
+    """Compute ``factors @ rows``; rows with zero factors only are not read.
 
     Args:
         rows: float32 ``[N, D]``, contiguous, on the CPU.
@@ -75,7 +75,7 @@ def row_sums(rows: Tensor, factors: Tensor) -> Tensor:
 def curved_products(rows: Tensor, vectors: Tensor, offsets: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     """Compute ``m @ rows`` and ``m.sum(1)``, where ``m = factors * (vectors @ rows.T + offsets[:, None])``.
 
-    One pass over the rows that have a nonzero factor.
+    The rows with a nonzero factor are read once.
 
     Args:
         rows: float32 ``[N, D]``, contiguous, on the CPU.
@@ -114,7 +114,7 @@ def _sums(
 
 
 def _rows_by_fours(factors: Tensor) -> Tensor:
-    """``[K, N]`` as float32 ``[N / 4, K / 4, 4 rows, 4]``, padded with zeros."""
+    """Reorder ``[K, N]`` to float32 ``[N / 4, K / 4, 4 rows, 4]``, padded with zeros."""
     count, length = factors.shape
     padded = torch.zeros(-(-count // 4) * 4, -(-length // 4) * 4, dtype=torch.float32, device="cpu")
     padded[:count, :length] = factors
@@ -122,7 +122,7 @@ def _rows_by_fours(factors: Tensor) -> Tensor:
 
 
 def _by_fours(vectors: Tensor) -> Tensor:
-    """``[K, D]`` as float32 ``[K / 4, D / 16, 4, 16]``, padded with zeros."""
+    """Reorder ``[K, D]`` to float32 ``[K / 4, D / 16, 4, 16]``, padded with zeros."""
     count, length = vectors.shape
     padded = torch.zeros(-(-count // 4) * 4, -(-length // 16) * 16, dtype=torch.float32, device="cpu")
     padded[:count, :length] = vectors

@@ -27,7 +27,7 @@ __all__ = ["LEVELS", "Mode", "region_pyramid_pool", "region_pyramid_scores", "sp
 
 
 def spatial_pyramid_pool(maps: Maps, levels: Sequence[int] = LEVELS, mode: Mode = "max") -> Tensor:
-    """Pool whole maps of any size into feature vectors of one length (section 2.2).
+    """Pool whole maps of any size into feature vectors of fixed length (He et al. 2015, section 2.2).
 
     Args:
         maps: ``[B, C, H, W]``, or a sequence of B maps ``[C, H_i, W_i]`` of one dtype and device, each of
@@ -42,7 +42,7 @@ def spatial_pyramid_pool(maps: Maps, levels: Sequence[int] = LEVELS, mode: Mode 
         ``cat([adaptive_max_pool2d(m, n).flatten(1) for n in levels], 1)``.
 
     Raises:
-        UserError: maps of another shape or dtype or without cells, bad levels, an unknown mode.
+        UserError: maps have another shape or dtype or no cells, or levels or mode are invalid.
 
     Examples:
         >>> maps = torch.arange(12.0).view(1, 1, 3, 4)
@@ -66,31 +66,32 @@ def region_pyramid_pool(
     *,
     spatial_scale: float | None = None,
 ) -> Tensor:
-    """Pool regions of maps into feature vectors of one length (section 4.1).
+    """Pool regions of maps into feature vectors of fixed length (He et al. 2015, section 4.1).
 
     Args:
         maps: ``[B, C, H, W]``, any floating dtype and strides.
         regions: B integer tensors ``[N_i, 4]``: ``(x0, y0, x1, y1)`` in cells, half open,
             ``0 <= x0 < x1 <= W`` and ``0 <= y0 < y1 <= H``. ``N_i`` may be 0. For one map, a single tensor
-            will do. Arrays and lists are converted. On the device of the maps, or on the CPU, where
-            checking them does not wait for another device.
+            is accepted. Arrays and lists are converted. On the device of the maps, or on the CPU, where
+            validation does not synchronise with the device.
 
-            With ``spatial_scale``, boxes in image pixels instead, as `torchvision.ops.roi_pool` takes them:
-            B tensors ``[N_i, 4]``, or one ``[K, 5]`` with the index of the map first. A box covers the cells
-            whose centres lie inside it, left and top edge included, and at least the nearest cell.
+            With ``spatial_scale``, boxes in image pixels instead, in the format of
+            `torchvision.ops.roi_pool`: B tensors ``[N_i, 4]``, or one ``[K, 5]`` with the index of the map
+            first. A box covers the cells whose centres lie inside it, left and top edge included, and at
+            least the nearest cell.
         levels: bins per side of each level.
         mode: ``"max"``, or ``"mean"`` (or its synonym ``"avg"``).
         spatial_scale: cells per image pixel, such as 1/16; the centre of cell i is at
             ``(i + 0.5) / spatial_scale``.
 
     Returns:
-        ``[sum N_i, C * bins]`` in the dtype of the maps, each row ordered as in `spatial_pyramid_pool`; with
-        ``[K, 5]``, rows in the order of the boxes.
+        ``[sum N_i, C * bins]`` in the dtype of the maps, each feature vector ordered as in
+        `spatial_pyramid_pool`; for ``[K, 5]``, in the order of the boxes.
 
     Raises:
-        UserError: as `spatial_pyramid_pool`; for regions that are not integers, of another shape, empty or
-            outside their map; for boxes that are not finite or reversed. The message names the first one.
-            While a CUDA graph is captured, regions on the device are clamped to their map instead.
+        UserError: as `spatial_pyramid_pool`; or regions are not integers, have another shape, are empty or
+            outside their map; or boxes are not finite or reversed. The message names the first one. During
+            the capture of a CUDA graph, regions on the device are clamped to their map instead.
 
     Examples:
         >>> maps = torch.arange(12.0).view(1, 1, 3, 4)
@@ -136,7 +137,7 @@ def region_pyramid_scores(
         ``[sum N_i, K]`` in the dtype of ``weight``.
 
     Raises:
-        UserError: as `region_pyramid_pool`, and for a weight or bias of another shape, dtype or device.
+        UserError: as `region_pyramid_pool`, or weight or bias have another shape, dtype or device.
 
     Examples:
         >>> maps, weight = torch.ones(1, 2, 3, 4), torch.ones(3, 10)

@@ -11,7 +11,7 @@ from sppnet.classify import ViewOptions
 from sppnet.classify.views import paper_96
 from sppnet.data import missing, recognise
 from sppnet.errors import UserError
-from sppnet.paper.networks import FORMS, Plan, kept_errors, plan_of
+from sppnet.paper.networks import FORMS, Plan, cached_errors, plan_of
 from sppnet.paper.plot import plot_rows
 from sppnet.paper.tables import Request, Row, Source, Table, TableMaker, row_note
 from sppnet.paper.transfer import table6, table7
@@ -55,7 +55,7 @@ def table2(request: Request) -> Table:
     rows: list[Row] = []
     for form, figures in zip(FORMS, paper, strict=True):
         views = {"10 views": ten} if form == FORMS[0] else {"10 views": ten, "full image": full}
-        runs = [kept_errors(request, plan, form, seed, views) for seed in range(plan.seeds)]
+        runs = [cached_errors(request, plan, form, seed, views) for seed in range(plan.seeds)]
         for view in views:
             for i, rank in enumerate(("top-1", "top-5")):
                 known = figures[i] if figures and view == "10 views" else None
@@ -79,7 +79,7 @@ def table3(request: Request) -> Table:
     paper = _TABLE3.get(_net(request))
     rows: list[Row] = []
     for number, form in enumerate(FORMS[1:3]):
-        runs = [kept_errors(request, plan, form, seed, views) for seed in range(plan.seeds)]
+        runs = [cached_errors(request, plan, form, seed, views) for seed in range(plan.seeds)]
         for i, name in enumerate(views):
             known = paper[number][i] if paper else None
             rows.append(_row(request, f"{form}, {name}, top-1", known, [run[name][0] for run in runs]))
@@ -102,7 +102,7 @@ def table4(request: Request) -> Table:
         "96 views": paper_96(crop, full=False),
         "96 views + 2 full": paper_96(crop),
     }
-    runs = [kept_errors(request, plan, FORMS[2], seed, views) for seed in range(plan.seeds)]
+    runs = [cached_errors(request, plan, FORMS[2], seed, views) for seed in range(plan.seeds)]
     rows: list[Row] = []
     for name in views:
         for i, rank in enumerate(("top-1", "top-5")):

@@ -13,6 +13,7 @@ from sppnet.backbones.weights import read_fc_weights
 from sppnet.data import default_split, detection_for, read_detection, read_image
 from sppnet.detect import Detector, DetectorOptions, FinetuneOptions, combine
 from sppnet.evaluate import detection_metrics
+from sppnet.paper.published import SECONDS, SPEEDUPS, TABLE9, TABLE11, TABLE12, VOC_CLASSES
 from sppnet.paper.tables import PAPER_MEAN, Request, Row, Source, Table, row_note, subtracts_paper_mean
 from sppnet.paper.times import FeatureTimes, feature_times
 from sppnet.progress import track
@@ -30,61 +31,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "ftfc7 bb": {"features": "fc7"},
 }
 _RCNN_BOXES: dict[str, Any] = {"ridge": 1000.0, "above_iou": 0.6}
-TABLE9: dict[str, tuple[float | None, ...]] = {
-    "pool5": (43.0, 44.9, 44.2, None),
-    "fc6": (42.5, 44.8, 46.2, None),
-    "ftfc6": (52.3, 53.7, 53.1, None),
-    "ftfc7": (54.5, 55.2, 54.2, 55.1),
-    "ftfc7 bb": (58.0, 59.2, 58.5, 59.2),
-}
-"""VOC 2007 mAP: SPP at 1 scale, at 5 scales, R-CNN with AlexNet, R-CNN with ZF-5."""
-SECONDS: dict[str, tuple[float, ...]] = {
-    "conv": (0.053, 0.293, 8.96, 14.37),
-    "fc": (0.089, 0.089, 0.07, 0.089),
-    "total": (0.142, 0.382, 9.03, 14.46),
-}
-"""Seconds per image: SPP at 1 scale, at 5 scales, R-CNN with AlexNet, R-CNN with ZF-5."""
-SPEEDUPS = {"table9": (64.0, 24.0), "table10": (102.0, 38.0)}
-"""Seconds of R-CNN relative to SPP at 1 and at 5 scales: AlexNet (Table 9) and ZF-5 (Table 10)."""
-_VOC_CLASSES = [
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-]
-TABLE11 = {
-    "SPP ftfc7": (
-        "65.5 65.9 51.7 38.4 32.7 62.6 68.6 69.7 33.1 66.6 53.1 58.2 63.6 68.8 50.4 27.4 53.7 48.2 61.7 64.7"
-    ),
-    "SPP ftfc7 bb": (
-        "68.6 69.7 57.1 41.2 40.5 66.3 71.3 72.5 34.4 67.3 61.7 63.1 71.0 69.8 57.6 29.7 59.0 50.2 65.2 68.0"
-    ),
-}
-TABLE12 = {
-    "SPP-net (1)": TABLE11["SPP ftfc7 bb"],
-    "SPP-net (2)": (
-        "65.7 71.4 57.4 42.4 39.9 67.0 71.4 70.6 32.4 66.7 61.7 64.8 71.7 70.4 56.5 30.8 59.9 53.2 63.9 64.6"
-    ),
-    "combination": (
-        "68.5 71.7 58.7 41.9 42.5 67.7 72.1 73.8 34.7 67.0 63.4 66.0 72.5 71.3 58.9 32.8 60.9 56.1 67.9 68.8"
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +40,7 @@ class _Column:
     Attributes:
         title: its name in the table.
         changed: its options.
-        index: the column of its values in the tables above.
+        index: the column of its values in `sppnet.paper.published`.
     """
 
     title: str
@@ -168,7 +114,7 @@ def _percent(value: float | None) -> float | None:
 
 def _ours(request: Request, names: Sequence[str]) -> Source:
     """Return network and data of the measurement; folder name and classes identify VOC 2007."""
-    voc = list(names) == _VOC_CLASSES and "2007" in request.data.resolve().name
+    voc = list(names) == VOC_CLASSES and "2007" in request.data.resolve().name
     return Source(request.backbone, _VOC if voc else request.data.name)
 
 
@@ -197,7 +143,7 @@ def _differs(request: Request) -> tuple[str, ...]:
     width = "" if _pretrained(request) else f"are {size.width} wide and "
     tuned = f"fc6 and fc7 {width}see {size.batches} batches, at a rate of {size.rate:g}, "
     tuned += f"the last fifth at a tenth of it, {'half of' if size.flipped else 'none of'} the images flipped"
-    windows = f"at most {size.windows} windows an image, of selective search"
+    windows = f"at most {size.windows} proposals per image, of selective search"
     return data, start, mean, frozen, tuned, windows
 
 
@@ -273,9 +219,9 @@ def table10(request: Request) -> Table:
 
 
 def _class_rows(title: str, paper: str, found: dict[str, Any], ours: Source) -> list[Row]:
-    """Return the rows of the mean and of every class, with the values of the paper for classes of VOC."""
+    """Return the values of the mean and of every class, with those of the paper for classes of VOC."""
     numbers = [float(number) for number in paper.split()]
-    known = dict(zip(_VOC_CLASSES, numbers, strict=True))
+    known = dict(zip(VOC_CLASSES, numbers, strict=True))
     mean = round(sum(numbers) / len(numbers), 1)
     note = row_note(mean, _ZF5, ours)
     rows = [Row(f"{title}, mean", mean, _percent(found["VOC07_AP50"]), note=note)]

@@ -131,7 +131,7 @@ def errors(
     return result
 
 
-def kept_errors(
+def cached_errors(
     request: Request, plan: Plan, form: str, seed: int, views: Mapping[str, ViewOptions]
 ) -> dict[str, tuple[float, float]]:
     """Return the `errors` of a network; earlier measurements are read from its run folder."""

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -47,6 +48,7 @@ _CALTECH, _CALTECH_IMAGES = "Caltech101", 9144
 _SIDE = 224
 _TRAIN, _TEST, _SPLITS = 30, 50, 10
 
+_Values: TypeAlias = Mapping[str, Mapping[str, float]]
 # Percent, by view and feature: columns of ZF-5 with SPP, of ZF-5 without SPP, and of Overfeat-7.
 _TABLE7_ZF = {
     "crop": {"conv4": 81.03, "conv5": 83.76, "6x6": 87.60, "SPP": 89.47, "fc6": 88.54, "fc7": 86.10},
@@ -92,6 +94,12 @@ class Pretrained:
     def theirs(self) -> str:
         """The network of the paper that it is compared with."""
         return "overfeat7" if self.overfeat else "zf5"
+
+    def values(self, zf: _Values, plain: _Values, overfeat: _Values) -> _Values:
+        """Select the values of the paper for the network; none if the paper has no values for it."""
+        if not self.paper:
+            return {}
+        return plain if self.plain else overfeat if self.overfeat else zf
 
 
 def pretrained(request: Request) -> Pretrained:
@@ -163,7 +171,7 @@ def _map_features(layer: str) -> tuple[Feature, ...]:
     )
 
 
-def sight_rows(
+def sight_features(
     source: Pretrained, images: Sequence[Path], sight: Sight, side: int, *, quiet: bool
 ) -> dict[str, Tensor]:
     """Compute the features of all images, by name: float32 ``[N, D]``, each feature vector of norm 1.
@@ -203,19 +211,11 @@ def table7(request: Request) -> Table:
     least = int(torch.bincount(labels).min())
     train = min(_TRAIN, least - 1)
     splits = 2 if request.quick else _SPLITS
-    paper: Mapping[str, Mapping[str, float]] = (
-        {}
-        if not source.paper
-        else _TABLE7_PLAIN
-        if source.plain
-        else _TABLE7_OVERFEAT
-        if source.overfeat
-        else _TABLE7_ZF
-    )
+    paper = source.values(_TABLE7_ZF, _TABLE7_PLAIN, _TABLE7_OVERFEAT)
     rows: list[Row] = []
     sights: tuple[Sight, ...] = ("crop",) if source.plain else ("crop", "full", "warp")
     for sight in sights:
-        features = sight_rows(source, paths, sight, _SIDE, quiet=request.quiet)
+        features = sight_features(source, paths, sight, _SIDE, quiet=request.quiet)
         for name in list(features):
             short = in_own_basis(features.pop(name))  # frees the features, which are longer
             draw = torch.Generator().manual_seed(request.seed)  # the same splits for all features
@@ -249,19 +249,11 @@ def table6(request: Request) -> Table:
         train, shown, test, truth = train[:200], shown[:200], test[:200], truth[:200]
     sights: tuple[tuple[Sight, int], ...] = (("crop", 224), ("full", 224), ("full", 392), ("full", 364))
     sights = sights[:1] if source.plain else sights
-    paper: Mapping[str, Mapping[str, float]] = (
-        {}
-        if not source.paper
-        else _TABLE6_PLAIN
-        if source.plain
-        else _TABLE6_OVERFEAT
-        if source.overfeat
-        else _TABLE6_ZF
-    )
+    paper = source.values(_TABLE6_ZF, _TABLE6_PLAIN, _TABLE6_OVERFEAT)
     rows: list[Row] = []
     for sight, side in sights:
-        learned = sight_rows(source, train, sight, side, quiet=request.quiet)
-        tested = sight_rows(source, test, sight, side, quiet=request.quiet)
+        learned = sight_features(source, train, sight, side, quiet=request.quiet)
+        tested = sight_features(source, test, sight, side, quiet=request.quiet)
         for name in list(learned):
             scores = svm_scores(learned.pop(name), shown.to(torch.int8), tested.pop(name), _COST)
             setting = f"{sight} {side}"

@@ -1,4 +1,4 @@
-"""Windows that may hold an object: dense ones, selective search, or from a file."""
+"""Proposals: dense windows, selective search, EdgeBoxes or boxes from a file."""
 
 from sppnet.proposals.dense import dense_windows, shapes_from_boxes
 from sppnet.proposals.edge_boxes import edge_boxes

@@ -16,19 +16,22 @@ from sppnet.structures import Boxes, ImageSize, Proposals
 
 
 def edge_boxes(image: Tensor, model: Path, most: int = 2000) -> Proposals:
-    """Return the proposals of EdgeBoxes, best first; about 0.2 s per image (section 4.3).
+    """Return the proposals of EdgeBoxes, best first, in about 0.2 s per image (He et al. 2015, section 4.3).
 
     Args:
         image: float ``[3, H, W]``, RGB, 0..1.
-        model: the structured edge model that OpenCV publishes for its detector, a .yml or .yml.gz file.
-        most: windows, at most.
+        model: the structured edge model of OpenCV, a .yml or .yml.gz file.
+        most: maximum number of proposals.
 
     Returns:
-        The windows with their scores.
+        The boxes with their scores.
 
     Raises:
         MissingExtraError: OpenCV's contributed modules are not installed.
-        UserError: no such model, a file that is none, or an image of another shape.
+        UserError: the model does not exist or is invalid, or the image has another shape.
+
+    Examples:
+        >>> edge_boxes(torch.rand(3, 240, 320), Path("model.yml.gz"), most=100)  # doctest: +SKIP
     """
     if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
         raise UserError("image", "a floating tensor [3, H, W] with values 0..1", list(image.shape))

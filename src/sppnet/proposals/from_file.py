@@ -1,4 +1,4 @@
-"""Windows that another program proposed, read from a file."""
+"""Proposals of other programs, read from a file."""
 
 from __future__ import annotations
 
@@ -23,78 +23,92 @@ from sppnet.proposals.other_files import mat_rows, parquet_rows
 from sppnet.structures import Boxes, ImageSize, Proposals
 
 _SIDES = ("x0", "y0", "x1", "y1")
-_LARGEST = 1e9  # pixels; beyond it float32 has no coordinates of single pixels, by far
+_LARGEST = 1e9  # pixels; far beyond the range in which float32 represents single pixels
 
 
 def read_proposals(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Proposed windows by image: float32 ``[N, 4]``, (x0, y0, x1, y1) in pixels, continuous edges.
+    """Read proposals from a file.
 
     - JSON: ``{"image.jpg": [[x0, y0, x1, y1], ...], ...}`` or
       ``[{"image": "image.jpg", "boxes": [[x0, y0, x1, y1], ...]}, ...]``.
-    - CSV: a first line that names the columns image, x0, y0, x1, y1 and perhaps score, in any order;
-      other columns are passed over.
+    - CSV: a header with the columns image, x0, y0, x1, y1 and optionally score, in any order; other columns
+      are ignored.
     - Parquet: the same columns; needs the extra ``parquet``.
-    - MATLAB: the .mat files that came with R-CNN and SPP-net.
+    - MATLAB: the .mat files of R-CNN and SPP-net.
 
-    A box may have a fifth number, its score. Where every box of an image has one, they are ordered by
-    it, best first, ties as in the file; else they keep the order of the file.
+    A box may have a score as fifth number. If every box of an image has one, the boxes are sorted by score,
+    best first, ties in the order of the file. Otherwise they are in the order of the file.
 
     Args:
         path: a file that ends in ``.json``, ``.csv``, ``.parquet`` or ``.mat``.
 
     Returns:
-        The windows by image. A key is the image's file name as the file has it, without folders
-        unless two images share a name. `proposals_for` looks an image up.
+        float32 ``[N, 4]`` by image: ``(x0, y0, x1, y1)`` in pixels, continuous edges. A key is the file name
+        of the image, without folders unless two images have equal names. See `proposals_for`.
 
     Raises:
-        UserError: no such file, another ending, broken content, or no window at all; it names the entry.
-        MissingExtraError: a Parquet file without pyarrow.
+        UserError: the file does not exist, has another suffix or invalid content, or there is no box. It
+            names the entry.
+        MissingExtraError: pyarrow, needed for a Parquet file, is not installed.
+
+    Examples:
+        >>> _ = Path("boxes.json").write_text('{"a.jpg": [[10, 20, 30, 60]]}', encoding="utf-8")
+        >>> read_proposals("boxes.json")
+        {'a.jpg': tensor([[10., 20., 30., 60.]])}
     """
     file = Path(path)
     if not is_file(file):
         raise UserError(file, "a file of proposals, .json, .csv, .parquet or .mat", "no such file")
     if file.suffix.lower() not in _READERS:
         raise UserError(file, "a file that ends in .json, .csv, .parquet or .mat", file.suffix or "no ending")
-    rows: dict[str, list[list[float]]] = {}
+    by_image: dict[str, list[list[float]]] = {}
     with reading(file):
         for where, image, box in _READERS[file.suffix.lower()](file):
-            boxes = rows.setdefault(_key(where, image), [])
+            boxes = by_image.setdefault(_key(where, image), [])
             if box is not None:
                 boxes.append(_checked(where, box))
-    if not any(rows.values()):
-        raise UserError(file, "proposed windows", "none")
-    shared = Counter(PurePosixPath(image).name for image in rows)
+    if not any(by_image.values()):
+        raise UserError(file, "at least one proposal", "none")
+    shared = Counter(PurePosixPath(image).name for image in by_image)
     return {
         image if shared[PurePosixPath(image).name] > 1 else PurePosixPath(image).name: _ordered(boxes)
-        for image, boxes in rows.items()
+        for image, boxes in by_image.items()
     }
 
 
 def proposals_for(table: Mapping[str, Tensor], image: str | os.PathLike[str], size: ImageSize) -> Proposals:
-    """The windows of one image, clipped to it; their scores are 0, as their order says what is known.
+    """Return the proposals of one image, clipped to it, with scores of 0.
 
-    The image's key is the longest end of its path that the table has, else its name without ending.
+    The key of an image is the longest suffix of its path in the table, or else its name without suffix.
 
     Args:
-        table: what `read_proposals` read.
-        image: the path of the image.
-        size: its size.
+        table: boxes by image, from `read_proposals`.
+        image: path of the image.
+        size: size of the image.
+
+    Returns:
+        The proposals, in the order of the table.
 
     Raises:
-        UserError: no entry for the image, or a window that lies wholly outside it.
+        UserError: the image has no entry, or a box is outside the image.
+
+    Examples:
+        >>> table = {"a.jpg": torch.tensor([[10.0, 20, 300, 60]])}
+        >>> proposals_for(table, "photos/a.jpg", ImageSize(100, 200)).boxes.xyxy
+        tensor([[ 10.,  20., 200.,  60.]])
     """
     path = Path(image)
     ends = ["/".join(path.parts[start:]) for start in range(len(path.parts))]
     key = next((end for end in [*ends, path.stem] if end in table), None) or _alike(table, path)
     if key is None:
         some = ", ".join(list(table)[:3])
-        raise UserError(path, "an entry in the file of proposals", f"entries for {some} and the like")
+        raise UserError(path, "an entry in the file of proposals", f"entries for {some} and others")
     xyxy = table[key]
     outside = (xyxy[:, 0] >= size.width) | (xyxy[:, 1] >= size.height) | (xyxy[:, 2:] <= 0).any(1)
     if bool(outside.any()):
         first = int(outside.nonzero()[0, 0])
-        wanted = f"windows inside the image of {size.width} x {size.height} (width x height)"
-        raise UserError(path, wanted, f"window {xyxy[first].tolist()}")
+        expected = f"boxes inside the image of {size.width} x {size.height} (width x height)"
+        raise UserError(path, expected, f"box {xyxy[first].tolist()}")
     return Proposals(Boxes(xyxy, size).clip(), torch.zeros(len(xyxy)))
 
 
@@ -106,7 +120,7 @@ def _key(where: str, image: str) -> str:
 
 
 def _alike(table: Mapping[str, Tensor], path: Path) -> str | None:
-    """The key with another machine's folders that shares the longest end with a path."""
+    """Return the key that shares the longest suffix with a path, if its folders are of another machine."""
     ranked: list[tuple[int, str]] = []
     for key in table:
         if key.endswith((path.name, path.stem)):
@@ -151,8 +165,8 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, str, object]]:
             reader = csv.DictReader(lines)
             columns = reader.fieldnames or ()
             if not {"image", *_SIDES} <= set(columns):
-                wanted = f"a first line with the columns image, {', '.join(_SIDES)}"
-                raise UserError(file, wanted, shortened(list(columns), most=20) or "an empty file")
+                expected = f"a header with the columns image, {', '.join(_SIDES)}"
+                raise UserError(file, expected, shortened(list(columns), most=20) or "an empty file")
             if len(set(columns)) < len(columns):
                 raise UserError(file, "each column once", shortened(list(columns), most=20))
             sides = [*_SIDES, *(["score"] if "score" in columns else [])]
@@ -186,9 +200,9 @@ def _checked(where: str, box: object) -> list[float]:
     except ValueError:
         numbers = []
     if not numbers or max(map(abs, numbers[:4])) > _LARGEST:
-        raise UserError(where, "finite numbers x0, y0, x1, y1 and perhaps a score", shown(box))
+        raise UserError(where, "finite numbers x0, y0, x1, y1 and optionally a score", shown(box))
     if numbers[2] <= numbers[0] or numbers[3] <= numbers[1]:
-        raise UserError(where, "a window with x0 < x1 and y0 < y1", shown(box))
+        raise UserError(where, "a box with x0 < x1 and y0 < y1", shown(box))
     return numbers
 
 

@@ -1,4 +1,4 @@
-"""Windows from MATLAB's and from Parquet files."""
+"""Proposals in MATLAB and Parquet files."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from sppnet.inputs.mat import read_mat
 from sppnet.inputs.text import shown
 from sppnet.inputs.words import shortened
 
-_MOST_ROWS = 50_000_000  # of a Parquet file; a damaged one may state any number
+_MOST_ROWS = 50_000_000  # of a Parquet file; the metadata of a damaged file may state any number
 
 
 def mat_rows(file: Path) -> Iterator[tuple[str, str, list[list[float]]]]:
-    """The boxes of the .mat files that came with R-CNN and SPP-net.
+    """Yield the boxes of a .mat file of R-CNN or SPP-net.
 
-    They hold ``images``, names without ending, and ``boxes``, a matrix ``[n, 4]`` for each of them, whose
-    columns are y0, x0, y1, x1 in pixels counted from 1, the last one inside
-    (SPP_net release, selective_search_boxes.m).
+    It has the names ``images``, without suffix, and for each of them a matrix ``boxes`` ``[n, 4]`` with
+    columns y0, x0, y1, x1 in pixels counted from 1, inclusive (SPP_net release, selective_search_boxes.m).
 
     Yields:
-        Where an entry is, its image and its boxes with continuous edges.
+        The location of an entry, its image and its boxes with continuous edges.
 
     Raises:
-        UserError: another content, or a file of MATLAB 7.3, which is HDF5.
+        UserError: the content is invalid, or the file is of MATLAB 7.3, which is HDF5.
     """
     content = read_mat(file)
     images, boxes = (_cells(content.get(name)) for name in ("images", "boxes"))
     if images is None or boxes is None:
         raise UserError(file, "the cells images and boxes", shortened(list(content)) or "none")
     if len(images) != len(boxes):
-        raise UserError(file, f"{len(images)} matrices of boxes, one an image", len(boxes))
+        raise UserError(file, f"{len(images)} matrices of boxes, one per image", len(boxes))
     for number, (image, table) in enumerate(zip(images, boxes, strict=True)):
         where = f"{file}, entry {number + 1}"
         if not isinstance(image, str) or not image.strip():
@@ -58,33 +57,33 @@ def _cells(value: object) -> list[object] | None:
 
 
 def parquet_rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, str, list[float]]]:
-    """The rows of a Parquet file with the columns image, x0, y0, x1, y1 and perhaps score.
+    """Yield the rows of a Parquet file with the columns image, x0, y0, x1, y1 and optionally score.
 
     Yields:
-        Where a row is, its image and its numbers.
+        The location of a row, its image and its numbers.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        UserError: another content.
+        UserError: the content is invalid.
     """
     try:
         parquet: Any = importlib.import_module("pyarrow.parquet")
         arrow: Any = importlib.import_module("pyarrow")
     except ImportError as error:
         raise MissingExtraError("pyarrow", "parquet", "proposals in Parquet files") from error
-    wanted: list[str] = []
+    names: list[str] = []
     row = 0
     try:
         with parquet.ParquetFile(file) as content:
-            there: list[str] = list(content.schema_arrow.names)
-            if not {"image", *columns} <= set(there):
+            present: list[str] = list(content.schema_arrow.names)
+            if not {"image", *columns} <= set(present):
                 expected = f"the columns image, {', '.join(columns)}"
-                raise UserError(file, expected, shortened(there, most=20) or "none")
+                raise UserError(file, expected, shortened(present, most=20) or "none")
             if content.metadata.num_rows > _MOST_ROWS:
                 raise UserError(file, f"at most {_MOST_ROWS:,} rows", f"{content.metadata.num_rows:,}")
-            wanted = ["image", *columns, *(["score"] if "score" in there else [])]
-            for batch in content.iter_batches(columns=wanted, use_threads=False):
-                for image, *values in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True):
+            names = ["image", *columns, *(["score"] if "score" in present else [])]
+            for batch in content.iter_batches(columns=names, use_threads=False):
+                for image, *values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
                     row += 1
                     if not isinstance(image, str | int):
                         raise UserError(f"{file}, row {row}", "the name of an image", shown(image))

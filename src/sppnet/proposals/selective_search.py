@@ -1,4 +1,4 @@
-"""Selective search by OpenCV, made to give the same windows in the same order for the same image."""
+"""Selective search by OpenCV, in a deterministic order."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from sppnet.structures import Boxes, ImageSize, Proposals
 
 
 def selective_search(image: Tensor | NDArray[np.uint8], k: int = 50, min_side: float = 20) -> Proposals:
-    """Windows that may hold an object, by selective search in its fast mode: some 2,000 an image.
+    """Compute proposals by selective search in its fast mode, about 2,000 per image in one or more seconds.
 
-    With the defaults these are the paper's proposals (section 4.1): colours HSV and Lab; similarities
-    colour + texture + size + fill and texture + size + fill; first segmentations at ``k`` and ``2 * k``
-    with sigma 0.8; the image is not resized. Sorted by (x0, y0, x1, y1): OpenCV's own order changes
-    from call to call. It takes a second or several.
+    The paper uses the fast mode (He et al. 2015, section 4.1). The settings are those of the SPP_net release,
+    selective_search_boxes.m: colour spaces HSV and Lab; similarities colour + texture + size + fill and
+    texture + size + fill; initial segmentations at ``k`` and ``2 * k`` with sigma 0.8; the image is not
+    resized. Boxes are sorted by (x0, y0, x1, y1), because the order of OpenCV changes between calls.
 
     Args:
         image: float32 ``[3, H, W]``, RGB, 0..1, or uint8 ``[H, W, 3]`` in RGB or ``[H, W]`` in grey.
-        k: how coarse the first segmentation is, at least 1.
-        min_side: windows narrower or lower than this many pixels are dropped.
+        k: coarseness of the initial segmentation, at least 1.
+        min_side: minimum width and height in pixels.
 
     Returns:
-        The windows, each once, scores 0; none where the image is too small for any.
+        Unique boxes with scores of 0; none if the image is too small.
 
     Raises:
         MissingExtraError: OpenCV's contributed modules are not installed.
-        UserError: an image of another shape or type, or ``k`` below 1.
+        UserError: the image has another shape or dtype, or ``k`` is below 1.
+
+    Examples:
+        >>> selective_search(np.zeros((240, 320, 3), np.uint8))  # doctest: +SKIP
     """
     if k < 1:
         raise UserError("k", "at least 1", k)
@@ -43,7 +46,7 @@ def selective_search(image: Tensor | NDArray[np.uint8], k: int = 50, min_side: f
     found = np.asarray(search.process(), dtype=np.int64).reshape(-1, 4)
     large = found[(found[:, 2] >= min_side) & (found[:, 3] >= min_side)]
     corners = np.concatenate([large[:, :2], large[:, :2] + large[:, 2:]], axis=1)
-    # unique sorts the rows too.
+    # np.unique also sorts.
     boxes = torch.from_numpy(np.unique(corners, axis=0)).to(torch.float32)
     return Proposals(Boxes(boxes, ImageSize(pixels.shape[0], pixels.shape[1])), torch.zeros(len(boxes)))
 
@@ -57,7 +60,7 @@ def _segmentation() -> Any:
 
 
 def _bgr(image: Tensor | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What OpenCV wants; other types and channel numbers raise there, or give other windows."""
+    """Convert an image to uint8 ``[H, W, 3]`` in BGR; OpenCV accepts other inputs, with other results."""
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
             got = f"{image.dtype} {list(image.shape)}"

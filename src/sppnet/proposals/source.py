@@ -1,4 +1,4 @@
-"""The proposals of an image, wherever they come from."""
+"""The source of the proposals of an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sppnet.proposals.selective_search import selective_search
 from sppnet.structures import Boxes, ImageSize
 
 Cached: TypeAlias = Callable[[Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]]
-"""Takes a search and returns its tensors, perhaps cached ones."""
+"""A function that returns the tensors of a search, computed or cached."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class ProposalSource:
     """Dense windows, boxes from a file, selective search or EdgeBoxes.
 
     Attributes:
-        kind: where proposals come from where there is no table.
-        most: maximum number of proposals per image; of more, the first ones, or every n-th of unranked ones.
-        step: dense windows move by this share of their sides.
-        shapes: ``[S, 2]`` of dense windows, as `sppnet.proposals.shapes_from_boxes` gives them.
-        table: boxes by image, as `sppnet.proposals.read_proposals` gives them.
-        edge_model: the file of OpenCV's structured edge model, for EdgeBoxes.
+        kind: kind of the proposals, unless ``table`` is given.
+        most: maximum number of proposals per image: the first ones, or every n-th of unranked ones.
+        step: stride of dense windows, in units of their sides.
+        shapes: ``[S, 2]`` of dense windows, from `sppnet.proposals.shapes_from_boxes`.
+        table: boxes by image, from `sppnet.proposals.read_proposals`.
+        edge_model: the structured edge model of OpenCV, for EdgeBoxes.
 
     Examples:
         >>> source = ProposalSource("dense", 5, shapes=torch.tensor([[0.5, 0.5]]))
@@ -48,7 +48,7 @@ class ProposalSource:
 
     @property
     def depends_on_size(self) -> bool:
-        """Whether images of one size have equal proposals."""
+        """Whether images of equal size have equal proposals."""
         return self.table is None and self.kind == "dense"
 
     def boxes(
@@ -61,19 +61,22 @@ class ProposalSource:
         """Return the proposals of an image.
 
         Args:
-            size: of the image.
-            path: of its file, by which a table is searched.
-            read: gives its pixels, float ``[3, H, W]``, for selective search and EdgeBoxes.
-            cached: caches what these find; None searches anew.
+            size: size of the image.
+            path: path of the image, the key of ``table``.
+            read: function that returns the pixels, float ``[3, H, W]``, for selective search and EdgeBoxes.
+            cached: cache of their results; None computes them.
+
+        Returns:
+            At most ``most`` boxes.
 
         Raises:
-            UserError: boxes from a file for an image that has none there.
+            UserError: the image has no entry in ``table``.
             MissingExtraError: OpenCV is not installed.
         """
         if self.table is not None:
             if path is None:
-                wanted = "an image by its path, to find its boxes in the proposals file"
-                raise UserError("source", wanted, "an image in memory")
+                expected = "the path of an image, as key of the proposals file"
+                raise UserError("source", expected, "an image in memory")
             return _thinned(proposals_for(self.table, path, size).boxes, self.most, ranked=True)
         if self.kind == "dense":
             assert self.shapes is not None
@@ -94,7 +97,7 @@ class ProposalSource:
 
 
 def _thinned(boxes: Boxes, most: int, *, ranked: bool) -> Boxes:
-    """Return at most so many: the first where they are ranked, else every n-th."""
+    """Return at most ``most`` boxes: the first if they are ranked, otherwise every n-th."""
     if len(boxes) <= most:
         return boxes
     if ranked:

@@ -12,7 +12,7 @@ from sppnet.classify import Classifier
 from sppnet.detect import Detector
 
 DETECTION = {"bccd": ("train", "val"), "fruit": ("train", "val"), "raccoon": (None, None)}
-"""Data sets of detection, with their splits; raccoon has none, and a quarter of it is held out."""
+"""Detection data sets with their splits; raccoon has no splits, and a quarter of it is held out."""
 CLASSIFICATION = {"caltech101-small": ("train", "test")}
 HELD_OUT = 0.25
 RUNS = 15
@@ -20,13 +20,16 @@ SIZE = (480, 640)
 
 
 def measure(name: str, weights: Path | None, data: Path) -> dict[str, float]:
-    """Return the figures of a backbone under the names of `sppnet.backbones.catalogue.Entry`.
+    """Measure the accuracy and time of a backbone.
 
     Args:
-        name: as ``--backbone`` takes it.
-        weights: a safetensors file; None takes the network's own.
-        data: a folder with the data sets ``bccd``, ``fruit``, ``raccoon`` and ``caltech101-small``; of
-            those that are absent nothing is measured.
+        name: name for ``--backbone``.
+        weights: a safetensors file; None for the default weights.
+        data: folder with the data sets ``bccd``, ``fruit``, ``raccoon`` and ``caltech101-small``; missing
+            ones are skipped.
+
+    Returns:
+        Metrics by the attribute names of `sppnet.backbones.catalogue.Entry`.
     """
     found = {"milliseconds": milliseconds(name, weights)}
     for task, (train, test) in DETECTION.items():
@@ -44,9 +47,9 @@ def measure(name: str, weights: Path | None, data: Path) -> dict[str, float]:
 
 
 def milliseconds(name: str, weights: Path | None) -> float:
-    """Return the time of the network for an image of 640x480, with the threads that torch uses.
+    """Measure the milliseconds of the network for an image of 640x480, with the threads of torch.
 
-    It is the shortest of several runs: what else the machine does only adds to it.
+    The result is the minimum of several runs, because background load only increases times.
     """
     network = prepare(load_backbone(name, weights))
     image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))

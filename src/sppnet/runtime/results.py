@@ -6,11 +6,11 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sppnet._records import classification_record, detection_record
 from sppnet.files import make_folder, write_text
 
 
@@ -45,17 +45,9 @@ class DetectionResult:
 
     def to_dict(self) -> dict[str, object]:
         """Return ``{"height", "width", "detections": [{"box", "score", "label", "name"}]}`` in JSON types."""
-        columns = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
-        found = [
-            {
-                "box": [round(v, 2) for v in box],
-                "score": round(score, 4),
-                "label": label,
-                "name": self.names[label],
-            }
-            for box, score, label in columns
-        ]
-        return {"height": self.height, "width": self.width, "detections": found}
+        size = self.height, self.width
+        columns = self.boxes.tolist(), self.scores.tolist(), self.labels.tolist()
+        return detection_record(size, *columns, self.names)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the content of `to_dict` as JSON and return the path."""
@@ -96,11 +88,7 @@ class ClassificationResult:
 
     def to_dict(self) -> dict[str, object]:
         """Return ``{"classes": [{"label", "name", "score"}]}`` in JSON types."""
-        pairs = zip(self.labels.tolist(), self.scores.tolist(), strict=True)
-        classes: list[dict[str, Any]] = [
-            {"label": label, "name": self.names[label], "score": round(score, 4)} for label, score in pairs
-        ]
-        return {"classes": classes}
+        return classification_record(self.labels.tolist(), self.scores.tolist(), self.names)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the content of `to_dict` as JSON and return the path."""

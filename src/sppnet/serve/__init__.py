@@ -1,4 +1,4 @@
-"""HTTP server and page for a run: predictions, features and feature maps of uploaded images."""
+"""HTTP server and web page for a run: predictions, features and feature maps of uploaded images."""
 
 from sppnet.serve.app import create_app
 from sppnet.serve.options import ServeOptions

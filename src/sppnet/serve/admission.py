@@ -1,4 +1,4 @@
-"""How much may be in work at a time: images, bytes and pixels."""
+"""Limits of concurrent work: images, bytes and pixels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sppnet.serve.options import ServeOptions
 from sppnet.serve.problems import Problem
 
 _BODIES = 16
-"""Request bodies of the largest size that may lie in memory at a time."""
+"""Maximum number of request bodies of the largest size in memory."""
 _IMAGES = 4
-"""Decoded images of the largest size that may lie in memory at a time."""
+"""Maximum number of decoded images of the largest size in memory."""
 
 
 class Ticket:
-    """The share of the limits that one request holds."""
+    """The resources that a request has reserved."""
 
     def __init__(self) -> None:
         self.images = 0
@@ -24,10 +24,10 @@ class Ticket:
 
 
 class Admission:
-    """Counts what is in work and refuses more than the limits; for use on one event loop.
+    """Count concurrent work and reject requests beyond the limits; not thread-safe, for one event loop.
 
     Args:
-        options: limits.
+        options: the limits.
     """
 
     def __init__(self, options: ServeOptions) -> None:
@@ -39,14 +39,19 @@ class Admission:
         self.bytes = 0
 
     def note(self, seconds: float) -> None:
-        """Learn how long one image takes, for Retry-After."""
+        """Record the seconds of one image, for Retry-After."""
         self._seconds += 0.1 * (seconds - self._seconds)
 
     def enter(self, ticket: Ticket, images: int, size: int) -> None:
-        """Reserve places in the queue and bytes of memory.
+        """Reserve slots of the queue and bytes of memory.
+
+        Args:
+            ticket: the ticket of the request, which records the reservation.
+            images: number of images.
+            size: number of bytes.
 
         Raises:
-            Problem: 429 when the queue or the memory for bodies is full; nothing is reserved then.
+            Problem: 429 if the queue or the memory for bodies is full; then nothing is reserved.
         """
         full = self.images + images > self._options.queue
         if full or self.bytes + size > _BODIES * self._options.max_bytes:
@@ -59,14 +64,14 @@ class Admission:
         ticket.bytes += size
 
     def leave(self, ticket: Ticket) -> None:
-        """Give back what a request holds."""
+        """Release the resources of a request."""
         self.images -= ticket.images
         self.bytes -= ticket.bytes
         ticket.images = ticket.bytes = 0
 
     @asynccontextmanager
     async def pixels(self, count: int) -> AsyncGenerator[None]:
-        """Wait until memory for a decoded image is free, and hold it."""
+        """Reserve memory for a decoded image of ``count`` pixels while the block runs, or wait for it."""
         async with self._freed:
             limit = _IMAGES * self._options.max_pixels
             await self._freed.wait_for(lambda: self._pixels + count <= limit)

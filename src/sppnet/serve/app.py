@@ -73,7 +73,7 @@ async def predict(
     request: Request,
     threshold: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
 ) -> Response:
-    """Detections or classes of every image; ``threshold`` leaves out what is less probable."""
+    """Predict detections or classes of every image; ``threshold`` is the minimum probability."""
     workshop = _workshop(request)
     async with workshop.admitted(request) as form:
         _no_boxes(form.boxes)
@@ -83,7 +83,7 @@ async def predict(
 
 @router.post("/features", responses=_REFUSALS, openapi_extra=_body(boxes=True), summary="Pool features")
 async def features(request: Request, encoding: Literal["json", "base64"] = "json") -> Response:
-    """One feature vector per image, or one per box where the form has the field ``boxes``."""
+    """Compute one feature vector per image, or one per box if the form has the field ``boxes``."""
     workshop = _workshop(request)
     async with workshop.admitted(request) as form:
         boxes: list[Any] = [None] * len(form.files)
@@ -101,7 +101,7 @@ async def features(request: Request, encoding: Literal["json", "base64"] = "json
 
 @router.post("/maps", responses=_REFUSALS, openapi_extra=_body(), summary="Show feature maps")
 async def maps(request: Request, count: Annotated[int, Query(ge=1, le=32)] = 6) -> Response:
-    """The ``count`` channels of the last layer that vary most over each image, as PNG data URLs."""
+    """Return the ``count`` channels of the last layer with the highest variance, as PNG data URLs."""
     workshop = _workshop(request)
     async with workshop.admitted(request) as form:
         _no_boxes(form.boxes)
@@ -114,7 +114,7 @@ async def maps(request: Request, count: Annotated[int, Query(ge=1, le=32)] = 6) 
 
 @router.get("/model", summary="Describe the run and the limits")
 async def model(request: Request) -> Response:
-    """Kind, class names, feature length and the server's limits."""
+    """Return kind, class names and feature length of the run, and the limits of the server."""
     workshop = _workshop(request)
     options = workshop.options
     limits = {
@@ -126,13 +126,13 @@ async def model(request: Request) -> Response:
 
 @router.get("/health", summary="Whether the process answers")
 async def health() -> Response:
-    """200 while the process answers requests."""
+    """Return 200 while the process answers requests."""
     return SafeJSON({"status": "ok"})
 
 
 @router.get("/ready", responses=documented(503), summary="Whether images can be computed")
 async def ready(request: Request) -> Response:
-    """200 when the run is loaded and its worker takes images, otherwise 503."""
+    """Return 200 if the run is loaded and its worker accepts images, otherwise 503."""
     if not _workshop(request).batcher.alive:
         return Problem(503, "not_ready", "expected a running worker, got one that stopped").response()
     return SafeJSON({"status": "ready"})
@@ -140,28 +140,28 @@ async def ready(request: Request) -> Response:
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """Counters in Prometheus' text format."""
+    """Return counters in the text format of Prometheus."""
     return Response(_workshop(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/", include_in_schema=False)
 async def index() -> Response:
-    """The page."""
+    """Return the page."""
     return Response(page(), media_type="text/html; charset=utf-8", headers=page_headers())
 
 
 def create_app(estimator: Estimator[Any], options: ServeOptions | None = None) -> FastAPI:
-    """The ASGI application of a fitted estimator.
+    """Create the ASGI application of a fitted estimator.
 
     Args:
-        estimator: a fitted one, from `sppnet.load` for example.
-        options: limits and batching.
+        estimator: a fitted estimator, such as from `sppnet.load`.
+        options: limits and batching; ``ServeOptions()`` by default.
 
     Returns:
         An application for any ASGI server; its worker thread starts and ends with its lifespan.
 
     Raises:
-        UserError: options at fault, or a run that cannot predict on images in memory.
+        UserError: an option is invalid, or the run cannot predict on images in memory.
 
     Examples:
         >>> import sppnet
@@ -182,7 +182,7 @@ def create_app(estimator: Estimator[Any], options: ServeOptions | None = None) -
         finally:
             workshop.close()
 
-    # The interactive documentation of FastAPI loads its scripts from a CDN, which offline use rules out.
+    # The interactive documentation of FastAPI is off, because it loads scripts from a CDN.
     app = FastAPI(
         title="sppnet",
         version=version("sppnet"),
@@ -208,7 +208,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        # The values are not repeated: they may be NaN or no valid text.
+        # The values are not included, because they may be NaN or invalid text.
         said = "; ".join(f"{'.'.join(map(str, e['loc'][:2]))}: {e['msg']}" for e in error.errors())
         return Problem(422, "parameter", said).response()
 

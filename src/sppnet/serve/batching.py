@@ -1,4 +1,4 @@
-"""One worker thread that computes queued images in batches."""
+"""A worker thread that processes queued images in batches."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Job:
     """The computation of one image.
 
     Attributes:
-        work: what to compute.
+        work: the function to call.
         answer: its result.
-        queued: when it was submitted, in seconds of `time.monotonic`.
+        queued: time of the submission, in seconds of `time.monotonic`.
     """
 
     work: Callable[[], Any]
@@ -28,27 +28,27 @@ class Job:
     queued: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
-        """Compute, unless the client gave up; errors go into the answer."""
+        """Call the function, unless the answer is cancelled; errors are stored in the answer."""
         if not self.answer.set_running_or_notify_cancel():
             return
         try:
             self.answer.set_result(self.work())
-        except BaseException as error:  # the thread that waits for the answer raises it
+        except BaseException as error:  # raised in the thread that waits for the answer
             self.answer.set_exception(error)
 
 
 class Batcher:
-    """Collects jobs into batches and computes them on a thread of its own.
+    """Collect jobs into batches and run them in a worker thread.
 
-    A batch starts when it is full, when no further image is being decoded, or when the first of its jobs has
-    waited ``wait`` seconds. A lone request is therefore never delayed. On the CPU the jobs of a batch run at
-    the same time, each on one thread; a batch of one uses all threads.
+    A batch starts if it is full, if no further image is being decoded, or if its first job has waited
+    ``wait`` seconds. A single request is therefore never delayed. On the CPU the jobs of a batch run in
+    parallel, one thread each; a single job uses all threads.
 
     Args:
-        device: where the network computes.
-        wait: longest wait for further jobs, in seconds.
-        most: jobs in a batch.
-        observe: called with the size of every batch and its seconds.
+        device: device of the network.
+        wait: maximum wait for further jobs, in seconds.
+        most: maximum number of jobs per batch.
+        observe: function that receives the size and the seconds of every batch.
 
     Examples:
         >>> batcher = Batcher(torch.device("cpu"), 0.01, 4)
@@ -78,25 +78,25 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether jobs are still taken and computed."""
+        """Whether the worker accepts and runs jobs."""
         return self._thread.is_alive() and not self._closed
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
+        """Return the number of jobs in the queue."""
         return len(self._jobs)
 
     def arriving(self, change: int) -> None:
-        """Add to the number of jobs that will be submitted soon; batches wait for them."""
+        """Change the number of jobs that will be submitted soon, for which batches wait."""
         with self._changed:
             self._arriving += change
             self._changed.notify_all()
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
-        """Queue a computation.
+        """Submit a job.
 
         Raises:
-            RuntimeError: after `close`.
+            RuntimeError: the batcher is closed.
         """
         job = Job(work)
         with self._changed:
@@ -107,7 +107,7 @@ class Batcher:
         return job.answer
 
     def close(self) -> None:
-        """Finish what is queued, then stop."""
+        """Finish the queued jobs, then stop."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -123,14 +123,14 @@ class Batcher:
             started = threading.Barrier(threads)
             for waiting in [pool.submit(started.wait) for _ in range(threads)]:
                 waiting.result()
-            # This thread, and those that others start later, take their number from the last call.
+            # Threads started later take their number of torch threads from the last call.
             torch.set_num_threads(threads)
             self._run_batches(pool)
 
     def _run_batches(self, pool: ThreadPoolExecutor | None) -> None:
-        """Compute until `close`.
+        """Run batches until `close`.
 
-        The pool's threads stay: new threads for every batch took 15% more processor time.
+        The threads of the pool are reused: new threads for every batch took 15% more CPU time.
         """
         while batch := self._next():
             started = time.monotonic()
@@ -142,7 +142,7 @@ class Batcher:
             self._observe(len(batch), time.monotonic() - started)
 
     def _next(self) -> list[Job]:
-        """The next batch; empty when closed and done."""
+        """Return the next batch; an empty one after `close`."""
         with self._changed:
             while not self._jobs and not self._closed:
                 self._changed.wait()

@@ -1,4 +1,4 @@
-"""Request bodies: read within limits, and what is in them."""
+"""Reading and parsing of request bodies within limits."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BoxLists = list[list[list[float]]]
 _LARGEST = 1e7
 """Largest magnitude of a coordinate."""
 _DRAINED = 4
-"""Bodies of the largest size that are read and dropped, so that a client gets to reading the answer."""
+"""Rejected bodies are drained up to this multiple of the limit, so that clients read the answer."""
 _DRAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Upload:
-    """An image of a request: the client's label, empty for a raw body, and the file's bytes."""
+    """An uploaded image: the label given by the client, empty for a raw body, and the bytes of the file."""
 
     label: str
     data: bytes
@@ -36,8 +36,8 @@ class Body:
     """The body of a request, read within limits.
 
     Args:
-        request: a request whose body was not read yet.
-        options: limits.
+        request: a request whose body has not been read.
+        options: the limits.
     """
 
     def __init__(self, request: Request, options: ServeOptions) -> None:
@@ -45,10 +45,10 @@ class Body:
         self._more = True
 
     async def read(self, ticket: Ticket, admission: Admission) -> bytes:
-        """The whole body.
+        """Read the body.
 
         Raises:
-            Problem: 413 for more than ``max_bytes``, 408 when it takes too long, 429 when memory for
+            Problem: 413 for more than ``max_bytes``, 408 after ``read_seconds``, 429 if the memory for
                 bodies is full.
         """
         options = self._options
@@ -69,14 +69,14 @@ class Body:
                         raise _too_large(options)
         except TimeoutError:
             self._more = False
-            wanted = f"expected the body within {options.read_seconds:g} seconds"
-            raise Problem(408, "slow_body", f"{wanted}, got a part") from None
+            expected = f"expected the body within {options.read_seconds:g} seconds"
+            raise Problem(408, "slow_body", f"{expected}, got a part") from None
         return bytes(body)
 
     async def drain(self) -> None:
-        """Read and drop the rest of a refused body, up to a limit; many clients read no answer before.
+        """Read and discard the rest of a rejected body, up to a limit; many clients read no answer before.
 
-        A client that sent ``Expect: 100-continue`` has not sent the body yet and gets its answer at once.
+        A client that sent ``Expect: 100-continue`` has not sent the body yet and is answered at once.
         """
         if "expect" in self._request.headers:
             return
@@ -86,7 +86,7 @@ class Body:
                 while self._more and dropped <= _DRAINED * self._options.max_bytes:
                     dropped += len(await self._chunk())
         except (TimeoutError, Problem):
-            return  # nobody waits for the rest: the connection is closed with the answer
+            return  # the connection is closed with the answer
 
     async def _chunk(self) -> bytes:
         message = await self._request.receive()
@@ -98,12 +98,15 @@ class Body:
 
 
 def uploads(body: bytes, content_type: str, options: ServeOptions) -> tuple[list[Upload], bytes | None]:
-    """The images of a body, and the form's field ``boxes``.
+    """Parse a body into images and the field ``boxes`` of the form.
 
     Args:
-        body: a whole body.
-        content_type: the request's header.
-        options: limits.
+        body: the complete body.
+        content_type: value of the Content-Type header.
+        options: the limits.
+
+    Returns:
+        The images, and the text of the field ``boxes``; None without the field.
 
     Raises:
         Problem: 413, 415 or 422.
@@ -112,8 +115,8 @@ def uploads(body: bytes, content_type: str, options: ServeOptions) -> tuple[list
     if kind.startswith("image/") or kind == "application/octet-stream":
         return [Upload("", body)], None
     if kind != "multipart/form-data":
-        wanted = "expected multipart/form-data, image/* or application/octet-stream as the content type"
-        raise Problem(415, "content_type", f"{wanted}, got another")
+        expected = "expected multipart/form-data, image/* or application/octet-stream as the content type"
+        raise Problem(415, "content_type", f"{expected}, got another")
     parts = parse_form(body, content_type, options.max_files + 1)
     files = [part for part in parts if part.label is not None]
     fields = [part for part in parts if part.label is None]
@@ -131,15 +134,18 @@ def _boxes_field(fields: list[Part]) -> bytes | None:
 
 
 def read_boxes(text: bytes, images: int, options: ServeOptions) -> BoxLists:
-    """The boxes of every image from the field ``boxes``.
+    """Parse the boxes of every image from the field ``boxes``.
 
     Args:
         text: JSON: a list of ``[x0, y0, x1, y1]`` for one image, or a list of such lists, one per image.
-        images: how many images the request has.
-        options: limits.
+        images: number of images of the request.
+        options: the limits.
+
+    Returns:
+        One list of boxes per image.
 
     Raises:
-        Problem: 422 for anything else, 413 for too many boxes.
+        Problem: 422 for invalid text, 413 for too many boxes.
 
     Examples:
         >>> read_boxes(b"[[0, 0, 8, 8]]", 1, ServeOptions())
@@ -147,7 +153,7 @@ def read_boxes(text: bytes, images: int, options: ServeOptions) -> BoxLists:
     """
     try:
         given: object = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # also not UTF-8, and integers of too many digits
+    except (ValueError, RecursionError) as error:  # includes invalid UTF-8 and integers with too many digits
         raise _bad_boxes("no JSON") from error
     if images == 1 and isinstance(given, list) and not _nested(cast("list[object]", given)):
         given = [given]
@@ -163,7 +169,7 @@ def read_boxes(text: bytes, images: int, options: ServeOptions) -> BoxLists:
 
 
 def _nested(given: list[object]) -> bool:
-    """Whether a list holds lists of lists: boxes by image."""
+    """Return whether a list contains lists of boxes, one per image."""
     first = given[0] if len(given) == 1 else None
     inner = cast("list[Any]", first) if isinstance(first, list) else []
     return isinstance(first, list) and (not inner or isinstance(inner[0], list))
@@ -185,8 +191,8 @@ def _box(given: object) -> list[float]:
 
 
 def _bad_boxes(got: str) -> Problem:
-    wanted = "expected JSON: [[x0, y0, x1, y1], ...] for one image, or a list of such lists, one per image"
-    return Problem(422, "boxes", f"boxes: {wanted}, got {got}")
+    expected = "expected JSON: [[x0, y0, x1, y1], ...] for one image, or a list of such lists, one per image"
+    return Problem(422, "boxes", f"boxes: {expected}, got {got}")
 
 
 def _too_large(options: ServeOptions) -> Problem:

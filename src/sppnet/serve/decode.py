@@ -1,4 +1,4 @@
-"""From uploaded bytes to pixels, within limits that are checked before anything is decoded."""
+"""Decoding of uploaded images, after their headers have been checked against the limits."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from sppnet.serve.options import ServeOptions
 from sppnet.serve.problems import Problem
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""The formats that are decoded; formats that start other programs, such as EPS, are not among them."""
+"""The accepted formats; formats that start other programs, such as EPS, are excluded."""
 
 
 def open_upload(data: bytes, options: ServeOptions) -> Image.Image:
-    """Read an image's header and check its size.
+    """Read the header of an image and check its size.
 
     Args:
-        data: the file as it was uploaded.
-        options: limits.
+        data: the bytes of the file.
+        options: the limits.
 
     Returns:
-        An image that is not decoded yet.
+        The image, not yet decoded.
 
     Raises:
-        Problem: 422 for no image or an extreme shape, 413 for too many pixels.
+        Problem: 422 for data that are not an image or an extreme aspect ratio, 413 for too many pixels.
     """
     if not data:
         raise Problem(422, "empty", "expected an image, got no bytes")
@@ -36,15 +36,15 @@ def open_upload(data: bytes, options: ServeOptions) -> Image.Image:
         raise _too_many_pixels(options) from None
     except MemoryError:
         raise
-    except Exception as error:  # what a broken header makes of a decoder has no common type
+    except Exception as error:  # decoders raise any type of error for a corrupt header
         kinds = ", ".join(FORMATS)
         raise Problem(422, "undecodable", f"expected an image ({kinds}), got other data") from error
     width, height = image.size
     if width * height > options.max_pixels:
         raise _too_many_pixels(options, f"{width} x {height}")
     if max(width, height) > options.max_aspect * max(1, min(width, height)):
-        wanted = f"expected a long side of at most {options.max_aspect:g} times the short side"
-        raise Problem(422, "aspect_ratio", f"{wanted}, got {width} x {height}")
+        expected = f"expected a long side of at most {options.max_aspect:g} times the short side"
+        raise Problem(422, "aspect_ratio", f"{expected}, got {width} x {height}")
     return image
 
 
@@ -66,5 +66,5 @@ def _available() -> list[str]:
 
 
 def _too_many_pixels(options: ServeOptions, got: str = "more") -> Problem:
-    wanted = f"expected an image of at most {options.max_megapixels:g} megapixels"
-    return Problem(413, "too_many_pixels", f"{wanted}, got {got}")
+    expected = f"expected an image of at most {options.max_megapixels:g} megapixels"
+    return Problem(413, "too_many_pixels", f"{expected}, got {got}")

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one server."""
+"""Prometheus metrics of a server."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """Counters in a registry of their own, so that several servers in one process do not mix.
+    """Metrics in a separate registry, so that several servers in one process are independent.
 
     Args:
-        in_work: returns the number of images in work.
+        in_work: function that returns the number of images in work.
     """
 
     def __init__(self, in_work: Callable[[], float]) -> None:
@@ -43,23 +43,23 @@ class Metrics:
         gauge.set_function(in_work)
 
     def batch(self, size: int, seconds: float) -> None:
-        """Note a batch."""
+        """Record the size and the seconds of a batch."""
         self.batch_size.observe(size)
         self.batch_seconds.observe(seconds)
 
     def text(self) -> bytes:
-        """The text format."""
+        """Return the metrics in the text format."""
         return generate_latest(self.registry)
 
 
 class Measured:
-    """ASGI middleware: counts requests and sets the security headers of every answer.
+    """ASGI middleware that counts requests and sets the security headers of every answer.
 
     Args:
         app: the application.
-        metrics: where to count.
-        paths: the known paths; all others count as ``other``, so that clients cannot add metrics.
-        headers: set on every answer.
+        metrics: the metrics.
+        paths: the known paths; others are counted as ``other``, so that clients cannot add metrics.
+        headers: headers of every answer.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the server computes of one image."""
+"""The computations of the server on one image."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _LONG_SIDE = 1333
 
 
 class Served:
-    """A fitted estimator behind the server; safe to use from several threads.
+    """A fitted estimator for the server; thread-safe.
 
-    Features are pooled at one scale, the smallest short side that the run uses, with the run's pyramid.
+    Features are pooled at one scale, the smallest short side of the run, with the pyramid of the run.
 
     Args:
-        estimator: a fitted one.
+        estimator: a fitted estimator.
 
     Attributes:
-        estimator: as given.
+        estimator: the estimator.
         backbone: its network.
-        short_side: to which images are resized for features and maps; 0 keeps their size.
-        long_side: limit of the resized long side.
+        short_side: short side of resized images for features and maps; 0 for the size of the image.
+        long_side: maximum long side of resized images.
         levels: bins along each side of each level of the pyramid.
     """
 
@@ -49,7 +49,7 @@ class Served:
         self.levels = tuple(options.get("levels") or options.get("pyramid") or LEVELS)
 
     def describe(self) -> dict[str, object]:
-        """Kind, class names and the features' geometry, in JSON's types."""
+        """Return kind, class names and geometry of the features as a JSON mapping."""
         channels = sum(layer.channels for layer in self.backbone.layers)
         return {
             "kind": self.estimator.kind,
@@ -62,16 +62,16 @@ class Served:
         }
 
     def predict(self, pixels: Pixels, threshold: float | None) -> dict[str, Any]:
-        """The result of one image as JSON takes it."""
+        """Predict on one image; return the result as a JSON mapping."""
         result = self.estimator.predict(pixels, threshold=threshold)
         assert not isinstance(result, list)
         return cast("dict[str, Any]", result.to_dict())
 
     def features(self, pixels: Pixels, boxes: list[list[float]] | None) -> Tensor:
-        """float32 ``[N, D]``: one row for the image, or one for each box.
+        """Compute features, float32 ``[N, D]``: one vector of the image, or one per box.
 
         Raises:
-            UserError: boxes at fault.
+            UserError: a box is invalid.
         """
         maps = self._maps(pixels)
         if boxes is None:
@@ -80,9 +80,9 @@ class Served:
         return pool_rows(maps, placed, self.levels).cpu()
 
     def strongest_maps(self, pixels: Pixels, count: int) -> list[dict[str, object]]:
-        """The channels of the last layer that vary most over the image, as PNGs.
+        """Return the channels of the last layer with the highest standard deviation over the cells, as PNGs.
 
-        A channel is ranked by its standard deviation over the cells: a constant channel shows nothing.
+        Channels that are constant over the image contain no information about it.
         """
         last = self._maps(pixels).maps[-1]
         values = last.values.float().cpu()
@@ -100,7 +100,7 @@ class Served:
         ]
 
     def warm_up(self) -> None:
-        """Predict on a grey image, which compiles kernels and finds a run that needs files beside images.
+        """Predict on a grey image, which compiles the kernels and detects runs that require image files.
 
         Raises:
             UserError: the run cannot predict on images in memory.
@@ -114,16 +114,16 @@ class Served:
         return extract(self.backbone, pixels_to_image(pixels), scales, long_side=self.long_side)
 
 
-def encoded(rows: Tensor) -> str:
-    """float32 rows as base64 of their little-endian bytes."""
-    return base64.b64encode(rows.numpy().astype("<f4").tobytes()).decode("ascii")
+def encoded(features: Tensor) -> str:
+    """Encode float32 features as base64 of little-endian bytes."""
+    return base64.b64encode(features.numpy().astype("<f4").tobytes()).decode("ascii")
 
 
 def check_boxes(boxes: list[list[float]], size: ImageSize) -> None:
-    """Check boxes before they are queued.
+    """Validate boxes before their image is queued.
 
     Raises:
-        UserError: the first box at fault.
+        UserError: a box is invalid; it names the first one.
     """
     Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), size)
 
@@ -137,7 +137,7 @@ def _backbone(estimator: Estimator[Any]) -> Backbone:
 
 
 def _png(values: Tensor) -> str:
-    """A map stretched from black to white, as a data URL."""
+    """Encode a map, scaled to the range from black to white, as a data URL of a PNG file."""
     low, high = float(values.min()), float(values.max())
     grey = ((values - low) / ((high - low) or 1.0) * 255).round().to(torch.uint8).numpy()
     file = BytesIO()

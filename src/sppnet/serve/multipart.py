@@ -1,4 +1,4 @@
-"""Multipart forms in memory: nothing of an upload is written to disk."""
+"""Multipart forms, parsed in memory without temporary files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sppnet.serve.problems import Problem
 
 _LONGEST_NAME = 200
 
-# The parser logs bytes of broken bodies; what is uploaded must not be logged.
+# The parser logs bytes of broken bodies, but uploads must not be logged.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
 
 
@@ -22,9 +22,9 @@ class Part:
     """One part of a form.
 
     Attributes:
-        name: the field's name.
-        label: the file's name as the client gave it, made printable; None for a field that is no file. It
-            is only repeated in the answer and never used as a path.
+        name: name of the field.
+        label: printable file name given by the client; None for a field that is not a file. It is only
+            repeated in the answer and never used as a path.
         data: the content.
     """
 
@@ -34,12 +34,15 @@ class Part:
 
 
 def parse_form(body: bytes, content_type: str, most: int) -> list[Part]:
-    r"""The parts of a multipart/form-data body.
+    r"""Parse a multipart/form-data body.
 
     Args:
-        body: the whole body.
-        content_type: the request's header, with the boundary.
-        most: largest number of parts.
+        body: the complete body.
+        content_type: value of the Content-Type header, with the boundary.
+        most: maximum number of parts.
+
+    Returns:
+        The parts, in their order.
 
     Raises:
         Problem: 422 for a broken form, 413 for too many parts.
@@ -70,18 +73,18 @@ def parse_form(body: bytes, content_type: str, most: int) -> list[Part]:
     except FormParserError as error:
         raise _broken("a multipart form", f"an error: {error}") from error
     if not reader.ended:
-        raise _broken("a whole multipart form", "one that is cut off")
+        raise _broken("a complete multipart form", "a truncated one")
     return reader.parts
 
 
 def printable(name: str) -> str:
-    """A client's file name without control, format or surrogate characters, at most 200 characters long."""
+    """Remove control, format and surrogate characters, and truncate to 200 characters."""
     kept = "".join(c for c in name if not unicodedata.category(c).startswith("C"))
     return kept[:_LONGEST_NAME]
 
 
 class _Reader:
-    """The parser's callbacks."""
+    """The callbacks of the parser."""
 
     def __init__(self, most: int) -> None:
         self.parts: list[Part] = []

@@ -9,18 +9,18 @@ from sppnet.errors import UserError
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What a request may ask for, and how images are collected into batches.
+    """Limits of requests, and batching.
 
     Attributes:
-        max_bytes: largest request body.
-        max_megapixels: largest image, in millions of pixels, read from its header before decoding.
-        max_aspect: largest ratio of an image's long side to its short side.
-        max_files: images in one request.
-        max_boxes: boxes in one request for features.
-        queue: images that are read, waiting or computed at a time; more are refused with 429.
-        batch_ms: longest wait for further images that are already being decoded, in milliseconds.
-        max_batch: images in a batch; 1 turns batching off.
-        read_seconds: longest time that a client may take to send its request body.
+        max_bytes: maximum size of a request body.
+        max_megapixels: maximum size of an image in millions of pixels, checked before decoding.
+        max_aspect: maximum ratio of the long side of an image to its short side.
+        max_files: maximum number of images per request.
+        max_boxes: maximum number of boxes per request for features.
+        queue: maximum number of images that are read, waiting or computed; more are rejected with 429.
+        batch_ms: maximum wait for further images that are being decoded, in milliseconds.
+        max_batch: maximum number of images per batch; 1 disables batching.
+        read_seconds: maximum time to receive a request body.
 
     Examples:
         >>> ServeOptions(max_files=4).max_batch
@@ -42,10 +42,10 @@ class ServeOptions:
     read_seconds: float = 30.0
 
     def check(self) -> None:
-        """Check all ranges.
+        """Validate all ranges.
 
         Raises:
-            UserError: the first one at fault.
+            UserError: a value is out of range; it names the first one.
         """
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
@@ -56,7 +56,7 @@ class ServeOptions:
 
     @property
     def max_pixels(self) -> int:
-        """Pixels of the largest image."""
+        """Maximum number of pixels of an image."""
         return int(self.max_megapixels * 1e6)
 
 

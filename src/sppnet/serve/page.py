@@ -1,4 +1,4 @@
-"""The page at ``/``: one file, with a content security policy that allows its own script and style only."""
+"""The page at ``/``: one file, whose content security policy allows only its own script and style."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from importlib.resources import files
 
 @functools.cache
 def page() -> str:
-    """The HTML text."""
+    """Return the HTML text."""
     return (files("sppnet.serve") / "page.html").read_text(encoding="utf-8")
 
 
 @functools.cache
 def page_headers() -> dict[str, str]:
-    """Headers of the page; script and style are allowed by the digests of their text."""
+    """Return the headers of the page, which allow script and style by their digests."""
     policy = {
         "default-src": "'none'",
         "script-src": _digests("script"),

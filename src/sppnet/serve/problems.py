@@ -1,4 +1,4 @@
-"""What a request that cannot be served is answered."""
+"""Errors of requests and their responses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fastapi.responses import JSONResponse
 
 
 class Problem(Exception):
-    """A request, or one image of it, that is refused.
+    """The error of a request, or of one image of it.
 
     Args:
         status: HTTP status, 4xx or 503.
-        reason: a word for programs, such as ``too_many_pixels``.
-        message: a sentence for people.
+        reason: machine-readable code, such as ``too_many_pixels``.
+        message: human-readable sentence.
         retry_after: seconds after which the request may succeed.
 
     Examples:
@@ -31,17 +31,17 @@ class Problem(Exception):
         self.retry_after = retry_after
 
     def to_dict(self) -> dict[str, dict[str, object]]:
-        """``{"error": {"status", "reason", "message"}}``."""
+        """Return ``{"error": {"status", "reason", "message"}}``."""
         return {"error": {"status": self.status, "reason": self.reason, "message": self.message}}
 
     def response(self) -> SafeJSON:
-        """The HTTP response."""
+        """Return the HTTP response."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return SafeJSON(self.to_dict(), self.status, headers)
 
 
 class SafeJSON(JSONResponse):
-    """JSON in ASCII: names with lone surrogates, which UTF-8 cannot encode, stay valid JSON."""
+    """JSON in ASCII, which can represent lone surrogates in names, unlike UTF-8."""
 
     def __init__(
         self, content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None
@@ -49,7 +49,7 @@ class SafeJSON(JSONResponse):
         super().__init__(content, status_code, headers)
 
     def render(self, content: Any) -> bytes:
-        """The body; NaN raises `ValueError`."""
+        """Encode the body; NaN raises `ValueError`."""
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
@@ -80,7 +80,7 @@ _SCHEMA = {
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI description of problems with these statuses."""
+    """Return the OpenAPI description of problems with these statuses."""
     return {
         status: {"description": _REASONS[status], "content": {"application/json": {"schema": _SCHEMA}}}
         for status in statuses

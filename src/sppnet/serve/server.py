@@ -1,4 +1,4 @@
-"""Running the application on a socket until a signal ends it."""
+"""Run the application on a socket until a signal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sppnet.errors import UserError
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server, which ends normally after SIGTERM instead of raising the signal once more."""
+    """Uvicorn's server, which returns after SIGTERM instead of raising the signal again."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -45,19 +45,19 @@ def serve(
 ) -> None:
     """Serve an application until SIGTERM or SIGINT.
 
-    After the signal no connection is accepted; requests that were accepted are answered first.
+    After the signal no connection is accepted; accepted requests are finished first.
 
     Args:
-        app: what `create_app` returned.
+        app: an application from `create_app`.
         host: address to listen on.
-        port: 0 takes a free one.
-        access_log: write a line per request, without its content.
-        grace: longest time for requests to end after the signal, in seconds.
-        started: called with the URL once connections are accepted.
+        port: port to listen on; 0 for a free port.
+        access_log: log a line per request, without its content.
+        grace: maximum time to finish requests after the signal, in seconds.
+        started: function that receives the URL when connections are accepted.
 
     Raises:
-        UserError: an address that cannot be listened on.
-        KeyboardInterrupt: after SIGINT, when all requests have ended.
+        UserError: the address is not available.
+        KeyboardInterrupt: after SIGINT, when all requests are finished.
 
     Examples:
         >>> serve(create_app(sppnet.load("run")), port=8080)  # doctest: +SKIP
@@ -76,10 +76,10 @@ def serve(
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens on an address.
+    """Open a socket that listens on an address.
 
     Raises:
-        UserError: no such host, a port in use, or one that may not be used.
+        UserError: the host does not exist, or the port is in use or not permitted.
     """
     if not 0 <= port <= 65535:
         raise UserError("port", "0 to 65535", port)

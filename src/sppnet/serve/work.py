@@ -1,4 +1,4 @@
-"""From a request to the answers of its images."""
+"""Processing of a request: admission, decoding, computation and answer."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Work = Callable[[Pixels], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Form:
-    """What a request asks for: its images and the text of its field ``boxes``."""
+    """The content of a request: its images and the text of its field ``boxes``."""
 
     files: list[Upload]
     boxes: bytes | None
 
 
 class Workshop:
-    """Reads, decodes and computes; one per application.
+    """Read, decode and process requests; one instance per application.
 
     Args:
         served: the estimator.
@@ -57,7 +57,7 @@ class Workshop:
         self.batcher.start()
 
     def close(self) -> None:
-        """Finish what is queued, then stop all threads."""
+        """Finish the queued jobs, then stop all threads."""
         self.batcher.close()
         self.decoders.shutdown()
 
@@ -67,7 +67,7 @@ class Workshop:
 
     @asynccontextmanager
     async def admitted(self, request: Request) -> AsyncGenerator[Form]:
-        """The request's content; it holds its place in the queue until the block ends.
+        """Yield the content of a request, which occupies slots of the queue until the block ends.
 
         Raises:
             Problem: a limit is exceeded, or the body is broken.
@@ -88,9 +88,9 @@ class Workshop:
             self.admission.leave(ticket)
 
     async def answer(self, files: list[Upload], works: list[Work]) -> SafeJSON:
-        """The results of all images in their order, with the errors of those that have none.
+        """Return the results or errors of all images, in their order.
 
-        The answer is 200 when one image at least has a result, otherwise the first image's error.
+        The status is 200 if at least one image has a result, otherwise that of the first image's error.
         """
         started = time.monotonic()
         found = await asyncio.gather(

@@ -30,7 +30,7 @@ from sppnet.ops.cpu.plan import (
 from sppnet.ops.cpu.scoring import score
 
 _CACHE_BYTES = 256 << 10
-"""Bytes of blocks that one thread holds before they are written."""
+"""Maximum size in bytes of the blocks of one thread before they are written."""
 
 _MAX = {
     torch.float16: max_kernels.max_16,
@@ -50,7 +50,7 @@ _MAX_GRADIENT = {
 
 
 def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str) -> Tensor:
-    """Feature vectors ``[N, C * bins]`` of the boxes of ``plan``, in the dtype of the maps."""
+    """Compute features ``[N, C * bins]`` of the boxes of ``plan``, in the dtype of the maps."""
     first = maps[0]
     channels, dtype = first.shape[0], first.dtype
     if mode == "mean" and dtype != torch.float32:
@@ -58,7 +58,7 @@ def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str) -> Tensor:
         return pool(wide, replace(plan, maps=map_table(wide)), "mean").to(dtype)
     out = new_rows(len(plan.boxes), channels * plan.bins, dtype)
     lanes = WIDTH // first.element_size()
-    # Large outputs are written past the caches, which they would only flush.
+    # Large outputs are written past the caches, because they would evict everything else.
     large, aligned = out.numel() * out.element_size() >= LARGE, out.data_ptr() % WIDTH == 0
     units = units_of(plan, channels, lanes, 2 * torch.get_num_threads())
     scratch = 3 * plan.bins * WIDTH + plan.table_bytes
@@ -76,7 +76,7 @@ def pool(maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str) -> Tensor:
 
 
 def pool_backward(grad: Tensor, maps: Sequence[Tensor] | Tensor, plan: Plan, mode: str) -> list[Tensor]:
-    """The gradient of `pool` for the maps, with their dtypes and strides; of a batch a list of one."""
+    """Compute gradients of `pool` for the maps, with their dtypes and strides; a list of one for a batch."""
     given = _rows_of(grad)
     batch = isinstance(maps, Tensor)
     result = [new_like(m, torch.float32) for m in ([maps] if batch else maps)]
@@ -118,22 +118,22 @@ def _max_backward(given: Tensor, maps: Sequence[Tensor] | Tensor, plan: Plan, ta
 
 
 def _rows_of(grad: Tensor) -> Tensor:
-    """Contiguous float32 gradients of the features; one row where all are the same, as after a sum."""
+    """Return contiguous float32 gradients of the features; one row if all are equal, as after a sum."""
     given = grad[:1] if grad.stride(0) == 0 else grad
     return (given if given.dtype == torch.float32 else given.float()).contiguous()
 
 
 def _row_bytes(given: Tensor, plan: Plan) -> int:
-    """Bytes from one row of gradients to the next; 0 where all boxes share one."""
+    """Return the bytes from one row of gradients to the next; 0 if all boxes share one."""
     return given[0].numel() * given.element_size() if len(given) == len(plan.boxes) else 0
 
 
 def pool_argmax(maps: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Max pooled feature vectors of whole maps, float32 ``[B, C, H, W]``, and the argmax indices.
+    """Compute max pooling of whole maps, float32 ``[B, C, H, W]``, and the argmax indices.
 
     Returns:
-        Features as `pool` returns them, and int16 ``[B, blocks, bins, 16]``: the cell of the first maximum of
-        each bin, as an unsigned number, 16 channels at a time. Maps may have 65,536 cells.
+        The features, as of `pool`, and int16 ``[B, blocks, bins, 16]``: the cell of the first maximum of each
+        bin, as an unsigned number, in blocks of 16 channels. Maps may have up to 65,536 cells.
     """
     plan = whole_plan(maps, levels, "max")
     channels, lanes = maps.shape[1], WIDTH // 4
@@ -156,9 +156,9 @@ def pool_argmax(maps: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _prefetch_lines(maps: Tensor, plan: Plan, several: int) -> int:
-    """Cache lines to prefetch at each bin, so that the end of a unit finds the next one's in the caches.
+    """Return the number of cache lines to prefetch per bin, so that the next unit is in the caches in time.
 
-    None where the next one does not lie behind it, or has no room beside it.
+    It is 0 if the memory of the next unit does not follow, or if a unit is too large for the cache.
     """
     channels_last = maps.is_contiguous(memory_format=torch.channels_last)
     together = channels_last and maps.shape[1] * 4 <= several * WIDTH
@@ -169,13 +169,13 @@ def _prefetch_lines(maps: Tensor, plan: Plan, several: int) -> int:
 
 
 def pool_argmax_backward(grad: Tensor, argmax: Tensor, maps: Tensor, levels: Sequence[int]) -> Tensor:
-    """The gradient of `pool_argmax` for the maps, of which only shape and strides are read."""
+    """Compute the gradient of `pool_argmax` for the maps, whose values are not read."""
     result = new_like(maps, torch.float32)
     plan = whole_plan(result, levels, "max")
     given = _rows_of(grad)
     channels = maps.shape[1]
     several = max(1, _CACHE_BYTES // (plan.cells * WIDTH))
-    # Large gradients are written past the caches, where each vector starts at a multiple of its width.
+    # Large gradients are written past the caches if all vectors are aligned to their width.
     starts = [result.data_ptr(), *(4 * result.stride(axis) for axis in (0, 2, 3))]
     units = units_of(plan, channels, WIDTH // 4, 0)
     fields = {

@@ -11,13 +11,13 @@ from sppnet.ops.bins import parents
 from sppnet.ops.cpu.args import LEVEL_FIELDS, LEVEL_FIRST_BIN, LEVEL_PARENT, LEVEL_SIDE, LEVEL_SOURCE
 
 WIDTH = 64
-"""Bytes of a vector."""
+"""Size of a vector in bytes."""
 Integers = NDArray[np.int64]
 
 
 @lru_cache(maxsize=64)
 def level_table(levels: tuple[int, ...], derived: bool) -> tuple[Integers, tuple[int, ...]]:
-    """The table of levels, and the levels that are pooled from cells."""
+    """Create the table of levels; return the levels that are pooled from cells too."""
     before = np.cumsum([0, *(n * n for n in levels)])
     order = sorted(range(len(levels)), key=lambda i: (-levels[i], i))
     made_from = parents(levels) if derived else list(range(len(levels)))
@@ -33,13 +33,13 @@ def level_table(levels: tuple[int, ...], derived: bool) -> tuple[Integers, tuple
 
 @lru_cache(maxsize=64)
 def _numbers(roots: tuple[int, ...]) -> tuple[Integers, Integers]:
-    """For each bin of a side, the number of bins of its level, and its index among them."""
+    """Return for each bin of a side the number of bins of its level, and its index among them."""
     n = np.concatenate([np.full(root, root, np.int64) for root in roots])
     return n, np.concatenate([np.arange(root, dtype=np.int64) for root in roots])
 
 
 def bins_of(sizes: Integers, roots: tuple[int, ...]) -> tuple[Integers, Integers]:
-    """First cells and lengths ``[S, bins per side]`` of the bins of sides of ``sizes`` cells."""
+    """Compute first cells and lengths ``[S, bins per side]`` of the bins of sides of ``sizes`` cells."""
     n, i = _numbers(roots)
     first = i * sizes[:, None] // n
     return first, -(-(i + 1) * sizes[:, None] // n) - first
@@ -47,10 +47,10 @@ def bins_of(sizes: Integers, roots: tuple[int, ...]) -> tuple[Integers, Integers
 
 @lru_cache(maxsize=64)
 def sides_up_to(most: int, roots: tuple[int, ...]) -> tuple[Integers, Integers, Integers, tuple[int, ...]]:
-    """The bins of sides of 0 to ``most`` cells.
+    """Compute the bins of sides of 0 to ``most`` cells.
 
     Returns:
-        First cells and lengths ``[S, bins per side]``, the sum of lengths per level ``[L, S]``, the longest.
+        First cells and lengths ``[S, bins per side]``, sums of lengths per level ``[L, S]``, the longest bin.
     """
     first, lengths = bins_of(np.arange(most + 1), roots)
     parts = np.split(lengths, np.cumsum(roots)[:-1], 1)
@@ -61,7 +61,7 @@ def sides_up_to(most: int, roots: tuple[int, ...]) -> tuple[Integers, Integers, 
 def region_edges(
     height: int, width: int, roots: tuple[int, ...], doublings: tuple[int, int]
 ) -> tuple[Integers, Integers]:
-    """Bin edges of columns and of rows for boxes of every size, from 0 on, in a map of this size."""
+    """Compute bin edges of columns and of rows for boxes of every size from 0 in a map of this size."""
     first, length, _, _ = sides_up_to(max(height, width), roots)
     length = np.maximum(length, 1)
     plane = height * width * WIDTH
@@ -70,14 +70,14 @@ def region_edges(
 
 
 def log2(values: Integers) -> Integers:
-    """Rounded down logarithms of positive integers: the exponents of floats."""
+    """Compute rounded down logarithms of positive integers from the exponents of floats."""
     return (values.astype(np.float64).view(np.int64) >> 52) - 1023
 
 
 def byte_edges(
     first: Integers, length: Integers, doublings: int, step: Integers | int, table: int
 ) -> Integers:
-    """Bin edges in bytes: ``step`` between cells, ``table`` between tables of one more doubling each."""
+    """Compute bin edges in bytes; ``step`` is the step between cells, ``table`` that between tables."""
     power = np.minimum(log2(length), doublings - 1)
     last = first + length - (1 << power)
     return np.stack([first * step + power * table, last * step + power * table], -1)

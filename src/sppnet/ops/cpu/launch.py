@@ -1,4 +1,4 @@
-"""Run a kernel: fill its args struct, allocate scratch memory, start threads."""
+"""Execution of kernels: args struct, scratch memory and threads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sppnet.ops.cpu.plan import Plan
 from sppnet.ops.cpu.threads import run
 
 _THREAD_BYTES = 512 << 10
-"""Bytes to read and write per thread; fewer are done before another thread is awake."""
+"""Minimum bytes to read and write per thread; fewer take less time than waking a thread."""
 
 NANS = {
     torch.float16: (1 << 10) - 1,
     torch.bfloat16: (1 << 7) - 1,
     torch.float32: (1 << 23) - 1,
 }
-"""The number of NaNs of either sign of each type."""
+"""Number of NaNs of either sign of each type."""
 
 
 def run_kernel(
@@ -30,15 +30,15 @@ def run_kernel(
     """Run a kernel over all units on several threads.
 
     Args:
-        entry: of the kernel.
-        plan: its tables.
+        entry: entry point of the kernel.
+        plan: tables of the kernel.
         units: table of the units of work.
-        scratch: bytes of memory per thread.
+        scratch: bytes of scratch memory per thread.
         size: bytes of a pooled value of all channels.
         fields: further fields of the args struct, by offset.
 
     Returns:
-        Whether the work is done: a NaN can keep some kernels from it.
+        False if the kernel stopped at a NaN that it does not support.
     """
     work = size * (len(plan.boxes) * plan.bins + plan.all_cells)
     threads = min(torch.get_num_threads(), len(units), 1 + work // _THREAD_BYTES)

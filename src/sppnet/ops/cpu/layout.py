@@ -1,16 +1,16 @@
 """Parts of the kernels that read and write maps, and the layout that they work in.
 
-A *block* is as many channels as a vector has lanes. The channels of one block of one map are laid out as
-one vector per cell, so that pooling is loads and maxima of whole vectors, whatever the strides of the map.
+A *block* has as many channels as a vector has lanes. The channels of a block of one map are stored as one
+vector per cell, so that pooling consists of loads and maxima of whole vectors for any strides of the map.
 Floats are compared as integers of the same order (`sppnet.ops.cpu.jit.keys.to_key`), which makes NaN the
-largest value, as in torch, and needs no conversion of half floats; wider floats without a NaN are compared
-as they are.
+largest value, as in torch, and requires no conversion of half floats; wider floats without NaN are compared
+directly.
 
 Addresses are integers; the callers in `sppnet.ops.cpu.dispatch` are responsible for their range. ``one`` is
-the address of a map's fields (`sppnet.ops.cpu.args`).
+the address of the fields of a map (`sppnet.ops.cpu.args`).
 """
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ WIDTH = 64
 
 @part
 def _copy(like, source, from_row, from_cell, target, to_row, to_cell, height, width, whole):
-    """Copy the cells of ``height`` rows, their ``whole`` vectors or one lane of each."""
+    """Copy the cells of ``height`` rows: ``whole`` vectors, or one lane of each."""
     for _ in range(height):
         here, there = source, target
         for _ in range(width):
@@ -63,7 +63,7 @@ def _copy(like, source, from_row, from_cell, target, to_row, to_cell, height, wi
 
 @part
 def gather(like, target, one, channel, channels):
-    """Lay out a block of the map ``one``, from ``channel`` on, one vector per cell."""
+    """Copy a block of the map ``one``, from ``channel`` on, to one vector per cell."""
     source, height, width = word(one, MAP_ADDRESS), word(one, MAP_HEIGHT), word(one, MAP_WIDTH)
     by_channel, by_row, by_cell = (
         word(one, MAP_CHANNEL_STEP),
@@ -91,9 +91,9 @@ def gather(like, target, one, channel, channels):
 
 @part_giving(types.int64)
 def together(like, one, channel, channels, most):
-    """Number of blocks from ``channel`` on, at most ``most``, to read or write together.
+    """Return the number of blocks from ``channel`` on, at most ``most``, to read or write together.
 
-    Where the channels of a cell are contiguous, returning to the cell for each block is slower.
+    If the channels of a cell are contiguous, separate accesses for each block are slower.
     """
     if word(one, MAP_CHANNEL_STEP) != WIDTH // lanes(like):
         return 1
@@ -102,7 +102,7 @@ def together(like, one, channel, channels, most):
 
 @part
 def spread(like, source, one, channel, channels):
-    """The inverse of `gather`: write a block to the map ``one``, from ``channel`` on."""
+    """Write a block to the map ``one``, from ``channel`` on, the inverse of `gather`."""
     target, height, width = word(one, MAP_ADDRESS), word(one, MAP_HEIGHT), word(one, MAP_WIDTH)
     by_channel, by_row, by_cell = (
         word(one, MAP_CHANNEL_STEP),
@@ -127,7 +127,7 @@ def spread(like, source, one, channel, channels):
 
 @part
 def spread_several(like, source, one, channel, channels, count, streamed):
-    """`spread` for ``count`` blocks, one behind the other, as by `together`; optionally past the caches."""
+    """Apply `spread` to ``count`` contiguous blocks, as given by `together`; optionally past the caches."""
     if count == 1:
         spread(like, source, one, channel, channels)
         return
@@ -158,15 +158,15 @@ def to_keys(like, base, cells, turn):
 
 @part_giving(types.boolean)
 def _is_nan(like, most, turn):
-    """Whether the largest magnitude of the lanes of ``most``, bits of floats, is that of a NaN."""
+    """Return whether the largest magnitude of the lanes of ``most``, bits of floats, is that of a NaN."""
     return largest(most) > (np.int64(1) << np.int64(WIDTH * 8 // lanes(like) - 1)) - 1 - turn
 
 
 @part_giving(types.boolean)
 def gather_numbers(like, value, target, one, channel, channels, turn):
-    """`gather` a block to be compared as ``value``, 16 bits as keys, wider floats as they are.
+    """Copy a block by `gather` for comparisons as ``value``: 16 bits as keys, wider floats unchanged.
 
-    Returns whether it can be: False where a float is NaN. Keys are those of `to_ordered`.
+    Returns False if a float is NaN. Keys are those of `to_ordered`.
     """
     cells = word(one, MAP_HEIGHT) * word(one, MAP_WIDTH)
     gather(like, target, one, channel, channels)
@@ -181,7 +181,7 @@ def gather_numbers(like, value, target, one, channel, channels, turn):
 
 @part_giving(types.boolean)
 def to_plain_keys(value, bits, base, cells, turn):
-    """`to_plain_key` of a block, in place; returns whether none of its floats is NaN."""
+    """Apply `to_plain_key` to a block in place; return whether none of its floats is NaN."""
     most = zero(bits)
     for at in range(base, base + cells * WIDTH, WIDTH):
         given = load(bits, at)
@@ -192,7 +192,7 @@ def to_plain_keys(value, bits, base, cells, turn):
 
 @part_giving(types.boolean)
 def gather_several(like, value, target, one, channel, channels, count, turn):
-    """`gather` and `to_plain_keys` of ``count`` blocks, one behind the other, as given by `together`."""
+    """Apply `gather` and `to_plain_keys` to ``count`` contiguous blocks, as given by `together`."""
     height, width = word(one, MAP_HEIGHT), word(one, MAP_WIDTH)
     block = height * width * WIDTH
     if count == 1:
@@ -220,10 +220,10 @@ def gather_several(like, value, target, one, channel, channels, count, turn):
 
 @part
 def to_cell_keys(bits, like, source, target, cells, number):
-    """Lanes of part ``number`` of a block of keys as integers twice as wide, or more.
+    """Convert the lanes of part ``number`` of a block of keys to integers of at least twice the width.
 
-    The upper half of each is the key, the lower half counts down along the cells: the largest integer of a
-    bin has the first cell of its maximum.
+    The upper half of each is the key, the lower half counts down along the cells, so that the largest integer
+    of a bin has the first cell of its maximum.
     """
     low = (np.int64(1) << np.int64(WIDTH * 4 // lanes(like))) - 1
     for cell in range(cells):

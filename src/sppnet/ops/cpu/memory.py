@@ -1,8 +1,8 @@
 """A pool of memory for large outputs.
 
 The system maps every page of a new output with a page fault and fills it with zeros, which takes as long as
-pooling itself. So the memory of a large output is reused for the next one. All but the latest is marked as
-free (``MADV_FREE``): under memory pressure the system reclaims it.
+pooling. Therefore the memory of a large output is reused for the next one. All but the latest is marked as
+free (``MADV_FREE``), so that the system can reclaim it.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ _BY_PAGES = sys.platform == "linux" and hasattr(mmap, "MADV_FREE") and hasattr(m
 
 
 class _Reserve:
-    """Memory that waits for its next use, at most ``_KEPT`` bytes."""
+    """Unused memory of at most ``_KEPT`` bytes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Memory is returned by finalizers, which may run anywhere, even while the lock is held: appending to
-        # and popping from a deque need no lock. Memory in neither deque is in use.
+        # Finalizers return memory and may run at any time, even while the lock is held, but append and pop of
+        # a deque require no lock. Memory in neither deque is in use.
         self._latest: deque[mmap.mmap] = deque()
         self._waiting: deque[mmap.mmap] = deque()
 
     def lend(self, size: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-        """``size`` bytes of arbitrary content; they return to the pool when the array is collected."""
-        wanted = -(-size // _PAGE) * _PAGE
-        memory = self._find(wanted)
+        """Return ``size`` bytes of arbitrary content; they are reused when the array is collected."""
+        pages = -(-size // _PAGE) * _PAGE
+        memory = self._find(pages)
         if memory is None:
-            memory = mmap.mmap(-1, wanted, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            memory = mmap.mmap(-1, pages, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             memory.madvise(mmap.MADV_HUGEPAGE)
         array = np.frombuffer(memory, np.uint8, size)
         weakref.finalize(array, self._take_back, memory).atexit = False
         return array
 
     def kept(self) -> int:
-        """Number of bytes that wait."""
+        """Return the number of unused bytes."""
         return sum(len(m) for m in (*tuple(self._latest), *tuple(self._waiting)))
 
-    def _find(self, wanted: int) -> mmap.mmap | None:
+    def _find(self, size: int) -> mmap.mmap | None:
         with self._lock:
             for some in (self._latest, self._waiting):
                 for _ in range(len(some)):
                     try:
                         memory = some.popleft()
-                    except IndexError:  # a finalizer has just taken it
+                    except IndexError:  # removed by a finalizer
                         break
-                    if wanted <= len(memory) <= 2 * wanted:
+                    if size <= len(memory) <= 2 * size:
                         return memory
                     some.append(memory)
         return None
@@ -67,11 +67,11 @@ class _Reserve:
         if len(memory) > _KEPT:
             return
         self._latest.append(memory)
-        # Marking takes a tenth of the time of an output; the next output needs the latest memory at once.
+        # The latest memory is not marked, because the next output uses it; marking takes a tenth of its time.
         while len(self._latest) > 1:
             try:
                 older = self._latest.popleft()
-            except IndexError:  # lent meanwhile
+            except IndexError:  # in use again
                 break
             older.madvise(mmap.MADV_FREE)
             self._waiting.append(older)
@@ -84,7 +84,7 @@ _reserve = _Reserve()
 
 
 def new_rows(count: int, length: int, dtype: torch.dtype) -> Tensor:
-    """A tensor ``[count, length]`` of arbitrary content, on memory that may have been used before."""
+    """Allocate a tensor ``[count, length]`` of arbitrary content, possibly in reused memory."""
     size = count * length * dtype.itemsize
     if size < LARGE or not _BY_PAGES:
         return torch.empty(count, length, dtype=dtype, device="cpu")
@@ -92,7 +92,7 @@ def new_rows(count: int, length: int, dtype: torch.dtype) -> Tensor:
 
 
 def new_like(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """As `torch.empty_like` with another type, on memory that may have been used before."""
+    """Allocate a tensor as `torch.empty_like` of another dtype, possibly in reused memory."""
     if tensor.numel() * dtype.itemsize < LARGE:
         return torch.empty_like(tensor, dtype=dtype)
     strides = tensor.stride()

@@ -1,6 +1,6 @@
-"""The tables that a kernel reads, and the choice of the fastest way to pool.
+"""The tables of kernels, and the choice of the fastest method of pooling.
 
-`sppnet.ops.cpu.args` names their fields.
+See `sppnet.ops.cpu.args` for their fields.
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ from sppnet.ops.cpu.edges import (
 )
 
 _TABLE_BYTES = 64 << 20
-"""Maximum size of the tables of maxima of one thread."""
+"""Maximum size in bytes of the tables of maxima of one thread."""
 
 _PAPER = (6, 3, 2, 1)
-"""The pyramid that has its own code."""
+"""The pyramid with specialised code."""
 
 _LOAD, _ENTRY, _BIN, _PAPER_BIN = 2.2, 5.5, 8.0, -8.0
-"""Measured in processor cycles: a load, an entry of a table, and the additional cost of a bin by tables over
-one cell by cell; for the paper's pyramid this includes the gain of the code that only tables can use."""
+"""Measured processor cycles of a load and of an entry of a table, and the additional cycles of a bin by
+tables; for the pyramid of the paper, this includes the gain of the specialised code, which requires
+tables."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Boxes:
         sides: ``[2, N]``, widths and heights.
         counts: number of boxes per map.
 
-    numpy is slow at arrays with a last axis of 2, 3 or 4.
+    Coordinates are on the first axis, because numpy is slow with a last axis of 2, 3 or 4.
     """
 
     corners: Integers
@@ -72,7 +73,7 @@ class Boxes:
         return self.corners.shape[1]
 
     def __getitem__(self, order: Integers) -> Boxes:
-        """These boxes, which must stay sorted by map."""
+        """Select boxes, which must remain sorted by map."""
         return Boxes(self.corners.take(order, 1), self.sides.take(order, 1), self.counts)
 
 
@@ -83,14 +84,14 @@ class Plan:
     Attributes:
         maps, boxes, levels: the tables.
         counts: number of boxes per map.
-        bins: of all levels.
-        doublings: of rows and of columns in the tables of a block.
-        across: the step along a row, in bytes.
-        edges: owns the memory that ``boxes`` points to.
-        cells: of the largest map.
-        all_cells: of all maps together.
-        whole: whether there is one box per map, covering it.
-        paper: whether the code of the paper's pyramid can pool the boxes.
+        bins: number of bins of all levels.
+        doublings: number of doublings of rows and of columns in the tables of a block.
+        across: step along a row in bytes.
+        edges: bin edges, to which ``boxes`` points.
+        cells: number of cells of the largest map.
+        all_cells: number of cells of all maps.
+        whole: whether there is one box per map, which covers it.
+        paper: whether the specialised code of the paper's pyramid applies.
     """
 
     maps: Integers
@@ -108,21 +109,21 @@ class Plan:
 
     @cached_property
     def addresses(self) -> tuple[int, int, int]:
-        """Addresses of maps, boxes and levels."""
+        """Return the addresses of maps, boxes and levels."""
         return self.maps.ctypes.data, self.boxes.ctypes.data, self.levels.ctypes.data
 
     @property
     def table_bytes(self) -> int:
-        """Memory for a block and its tables, in bytes."""
+        """Return the size of a block and its tables in bytes."""
         return self.cells * WIDTH * self.doublings[0] * self.doublings[1]
 
 
 def _choose(
     boxes: Boxes, roots: tuple[int, ...], height: int, width: int, longest: tuple[int, int], bin_cost: float
 ) -> tuple[int, int]:
-    """Choose how many doublings of rows and columns to tabulate, 1 and 1 for none, by estimated work.
+    """Choose the numbers of doublings of rows and columns by estimated time; 1 and 1 for no tables.
 
-    ``longest`` are the longest bins of any box, down and across.
+    ``longest`` is the length of the longest bins along rows and columns.
     """
     sums = sides_up_to(max(height, width), roots)[2]
     direct = _LOAD * int(sum(np.vdot(one[boxes.sides[0]], one[boxes.sides[1]]) for one in sums))
@@ -136,7 +137,7 @@ def _choose(
 
 
 def map_table(maps: Sequence[Tensor] | Tensor) -> Integers:
-    """Address, height, width and strides in bytes of each map ``[C, H, W]``."""
+    """Create a table of address, height, width and strides in bytes of each map ``[C, H, W]``."""
     if isinstance(maps, Tensor):
         return _batch_table(maps.data_ptr(), maps.shape, maps.stride(), maps.element_size())
     size = maps[0].element_size()
@@ -153,7 +154,7 @@ def _batch_table(address: int, shape: Sequence[int], stride: Sequence[int], size
 
 
 def whole_plan(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str) -> Plan:
-    """Plan one box per map, covering it."""
+    """Plan one box per map, which covers it."""
     derived = mode == "max"
     if isinstance(maps, Tensor):
         form = tuple(maps.shape), maps.stride(), maps.element_size()
@@ -183,12 +184,12 @@ def whole_plan(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str
 
 
 _Form = tuple[tuple[int, ...], tuple[int, ...], int]
-"""Shape, strides and bytes an element of a batch of maps."""
+"""Shape, strides and bytes per element of a batch of maps."""
 
 
 @lru_cache(maxsize=64)
 def _address_plan(address: int, form: _Form, levels: tuple[int, ...], derived: bool) -> Plan:
-    """The plan of a batch of whole maps; where memory is reused, so are addresses."""
+    """Return the cached plan of a batch of whole maps; addresses repeat because memory is reused."""
     plan = _batch_plan(form, levels, derived)
     map_rows = plan.maps.copy()
     map_rows[:, MAP_ADDRESS] += address
@@ -197,7 +198,7 @@ def _address_plan(address: int, form: _Form, levels: tuple[int, ...], derived: b
 
 @lru_cache(maxsize=64)
 def _batch_plan(form: _Form, levels: tuple[int, ...], derived: bool) -> Plan:
-    """The plan of a batch of whole maps that begins at address 0."""
+    """Return the cached plan of a batch of whole maps for the address 0."""
     count, _, height, width = form[0]
     table, roots = level_table(levels, derived)
     map_rows = _batch_table(0, *form)
@@ -210,7 +211,7 @@ def _batch_plan(form: _Form, levels: tuple[int, ...], derived: bool) -> Plan:
 
 
 def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str, paper: bool = False) -> Plan:
-    """Plan ``boxes`` of ``maps`` ``[B, C, H, W]``; ``paper`` allows the code of the paper's pyramid."""
+    """Plan ``boxes`` of ``maps`` ``[B, C, H, W]``; ``paper`` permits the specialised code."""
     table, roots = level_table(tuple(levels), mode == "max")
     height, width = maps.shape[2:]
     wide, tall = (sides_up_to(max(height, width), roots)[3][side] for side in boxes.sides.max(1).tolist())
@@ -244,13 +245,13 @@ def region_plan(maps: Tensor, boxes: Boxes, levels: Sequence[int], mode: str, pa
 
 
 def units_of(plan: Plan, channels: int, lanes: int, least: int) -> Integers:
-    """Units ``[U, 4]``: each block of each map, its boxes in runs where there are fewer than ``least``."""
+    """Create units ``[U, 4]``: each block of each map, with boxes divided to get at least ``least`` units."""
     return _units(plan.counts, channels, lanes, 1 if plan.whole else least)
 
 
 @lru_cache(maxsize=64)
 def starts_of(counts: tuple[int, ...]) -> Integers:
-    """``[maps + 1]``, each map's first box."""
+    """Return the index of the first box of each map, ``[maps + 1]``."""
     return np.cumsum([0, *counts])
 
 
@@ -270,9 +271,9 @@ def _units(counts: tuple[int, ...], channels: int, lanes: int, least: int) -> In
 
 
 def weight_blocks(weight: Tensor, channels: int, levels: Sequence[int], lanes: int) -> Tensor:
-    """A head ``[K, C * bins]`` as float32 ``[blocks, fours, bins * parts, 4, 16]``, padded with zeros."""
+    """Reorder a head ``[K, C * bins]`` to ``[blocks, fours, bins * parts, 4, 16]``, padded with zeros."""
     classes = weight.shape[0]
-    # numpy, because threads that torch wakes spin for a while on the cores that the kernels need.
+    # In numpy, because threads of torch would spin for a while on the cores of the kernels.
     given = weight.detach().to(torch.float32).numpy()
     split = np.split(given, np.cumsum([channels * n * n for n in levels])[:-1], 1)
     by_channel = np.concatenate([w.reshape(classes, channels, -1) for w in split], 2)
@@ -285,13 +286,13 @@ def weight_blocks(weight: Tensor, channels: int, levels: Sequence[int], lanes: i
 
 
 def near_order(boxes: Boxes) -> Integers:
-    """Order boxes so that each reads near the last one: by map, doublings, rows."""
+    """Sort boxes by map, doublings and rows, so that consecutive boxes read neighbouring memory."""
     wide, tall = log2(boxes.sides)
     keys = (tall * 32 + wide) * (int(boxes.corners[1].max()) + 1) + boxes.corners[1]
     if len(boxes.counts) > 1:
         keys += np.repeat(np.arange(len(boxes.counts)) * (int(keys.max()) + 1), boxes.counts)
-    # Sorting integers takes a quarter of the time of argsort. 63 bits hold the keys and indices of a million
-    # boxes on a million maps of 4,096 rows.
+    # Sorting integers takes a quarter of the time of argsort. 63 bits suffice for keys and indices of a
+    # million boxes on a million maps of 4,096 rows.
     bits = len(boxes).bit_length()
     keys <<= bits
     keys += np.arange(len(boxes))

@@ -19,7 +19,7 @@ _GROUPS = 8
 """Maximum number of groups of channels whose scores are summed separately."""
 
 _COARSE = (3, 2, 1)
-"""The pyramid that has its own code in scoring."""
+"""The pyramid with specialised code for scores."""
 
 _SCORES = {
     torch.float16: score_kernels.scores_half,
@@ -29,14 +29,14 @@ _SCORES = {
 
 
 def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> Tensor | None:
-    """Products float32 ``[N, K]`` of max pooled features and ``weight`` ``[K, C * bins]``; None for a NaN."""
+    """Compute products ``[N, K]`` of max pooled features and ``weight`` ``[K, C * bins]``; None for a NaN."""
     order = near_order(boxes)
     plan = region_plan(maps, boxes[order], levels, "max")
     channels, classes = maps.shape[1], weight.shape[0]
     lanes = WIDTH // maps.element_size()
     weights = weight_blocks(weight, channels, levels, lanes)
     fours, blocks, parts = weights.shape[1], weights.shape[0], lanes // 16
-    # Sums of groups of blocks are added in one order, so that threads do not change the result.
+    # Sums of groups of blocks are added in a fixed order, so that the result does not depend on threads.
     groups = max(1, min(_GROUPS, blocks, channels * plan.bins // (16 * classes)))
     counts, starts = np.array(plan.counts), starts_of(plan.counts)
     slots = np.concatenate([[0], np.cumsum(-(-counts // 4) * 4)])
@@ -55,7 +55,7 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
     scratch = plan.bins * WIDTH * (1 + together * parts) + plan.table_bytes
     if not run_kernel(_SCORES[maps.dtype], plan, units, scratch, channels * maps.element_size(), fields):
         return None
-    # numpy, because threads that torch wakes spin for a while on the cores that the kernels need.
+    # In numpy, because threads of torch would spin for a while on the cores of the kernels.
     total = sums.numpy().sum(0).transpose(0, 2, 1, 3).reshape(-1, fours * 4)[:, :classes]
     scores = np.empty((len(plan.boxes), classes), np.float32)
     for rows, count, slot in zip(np.split(order, starts[1:-1]), counts, slots, strict=False):
@@ -64,7 +64,7 @@ def score(maps: Tensor, boxes: Boxes, weight: Tensor, levels: Sequence[int]) -> 
 
 
 def _score_units(plan: Plan, slots: Integers, groups: int, blocks: int, lanes: int) -> Integers:
-    """The units of scoring: groups of blocks, and runs of boxes by fours."""
+    """Create the units of scoring: groups of blocks with runs of boxes in fours."""
     starts = starts_of(plan.counts).tolist()
     least = 2 * torch.get_num_threads()
     runs = max(1, min(-(-least // (groups * len(plan.counts))), max(plan.counts) // 128))

@@ -1,8 +1,8 @@
-"""Threads for compiled loops: those of torch's OpenMP library where available.
+"""Threads for compiled loops: those of torch's OpenMP library if available.
 
-After an operation torch's threads spin for some milliseconds on their cores, and other threads would have to
-wait for them. So where torch uses GNU OpenMP, kernels run on the same threads. Elsewhere, and in a forked
-child, where no thread survives, an executor is used.
+After an operation, the threads of torch spin for some milliseconds on their cores, and other threads would
+have to wait. Therefore kernels run on the same threads if torch uses GNU OpenMP. Otherwise, and in a forked
+child, which has no such threads, an executor is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Body = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
 class _Workers:
-    """An executor that is made on first use, and again in a forked child."""
+    """An executor that is created on first use, and again in a forked child."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,10 +48,10 @@ _workers = _Workers()
 
 @cache
 def _parallel() -> Callable[..., None] | None:
-    """The function that starts a parallel region in the OpenMP library that torch has loaded, or None.
+    """Return the function that starts a parallel region in the OpenMP library of torch, or None.
 
-    ``(address, data, threads, flags)``; it returns when all threads have left the function at ``address``,
-    and lets other threads of the interpreter run meanwhile.
+    Its arguments are ``(address, data, threads, flags)``. It returns when the function at ``address`` has
+    returned in all threads, and releases the lock of the interpreter meanwhile.
     """
     if not hasattr(os, "RTLD_NOLOAD"):
         return None
@@ -59,7 +59,7 @@ def _parallel() -> Callable[..., None] | None:
         try:
             library = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
         except OSError:
-            continue  # present, but this process has loaded another one
+            continue  # present, but not loaded by this process
         region: Any = library.GOMP_parallel
         region.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
         region.restype = None
@@ -68,10 +68,10 @@ def _parallel() -> Callable[..., None] | None:
 
 
 def run(entry: int, struct: int, threads: int) -> None:
-    """Call the machine code at ``entry`` with an args struct on several threads, including the caller's.
+    """Call the machine code at ``entry`` with an args struct in several threads, including the current one.
 
-    It is called once to ``threads`` times, and must do all the work however often that is. Returns when the
-    last call has.
+    The number of calls is 1 to ``threads``; any number of calls must complete the work. Returns after the
+    last call.
     """
     if threads <= 1:
         _Body(entry)(struct)
@@ -85,6 +85,6 @@ def run(entry: int, struct: int, threads: int) -> None:
         _Body(entry)(struct)
     finally:
         for other in others:
-            # A thread that never began has nothing left to do.
+            # Calls that have not started have no work left.
             if not other.cancel():
                 other.result()

@@ -1,1 +1,1 @@
-"""Pyramid pooling on a GPU, in Triton: imported only where there is one."""
+"""Pyramid pooling on a GPU, in Triton; imported only if there is a GPU."""

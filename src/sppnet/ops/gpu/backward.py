@@ -1,13 +1,13 @@
 """Backward kernels of pyramid pooling on a GPU; see `sppnet.ops.gpu.forward`.
 
-Maxima are searched among keys that hold the cell beside the number, see `sppnet.ops.gpu.tables.prepare`.
-Gradients are added as 64-bit fixed-point numbers: such sums are the same in any order, so atomic additions by
-many programs are deterministic. They take most of the time; hence a bin of a derived level does not add to a
-cell, but to the gradient of the bin that it has its maximum from.
+Maxima are searched among keys that combine number and cell, see `sppnet.ops.gpu.tables.prepare`. Gradients
+are added as 64-bit fixed-point numbers, whose sums do not depend on the order, so that atomic additions of
+several programs are deterministic. They take most of the time; therefore a bin of a derived level adds to the
+gradient of the bin from which it has its maximum, instead of a cell.
 """
 
-# What is here is run by Triton's compiler, whose types basedpyright cannot follow, and which knows no
-# stars in tuples and no loop without its variable.
+# This code is compiled by Triton, whose types basedpyright cannot infer, and which does not support
+# stars in tuples and loops without their variable.
 # ruff: noqa: RUF005
 # pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 # pyright: reportCallIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -25,8 +25,8 @@ import triton.language as tl
 from torch import Tensor
 
 from sppnet.ops.bins import count_bins
+from sppnet.ops.gpu.backward_levels import launched_levels
 from sppnet.ops.gpu.forward import (
-    LARGEST,
     LEAST,
     BoxesForm,
     box_of,
@@ -58,8 +58,6 @@ from sppnet.ops.gpu.tables import (
 
 _SCANNED = 4096
 """Gradients per step of the search for the largest one."""
-_BINS = 16
-"""Maximum number of bins whose maxima are searched together with those of derived bins."""
 
 
 @triton.jit(do_not_specialize=["SIZE", "PROGRAMS"])
@@ -75,32 +73,32 @@ def _largest_kernel(grad, notes, SIZE, PROGRAMS, BLOCK_GRADIENTS: tl.constexpr):
 
 @triton.jit
 def _power(notes, ROOM, SIGN: tl.constexpr):
-    """The power of two, float64, that scales the largest gradient to ``ROOM`` bits; or its inverse."""
+    """Return the power of two, float64, that scales the largest gradient to ``ROOM`` bits; or its inverse."""
     exponent = (tl.load(notes) >> 23) - 126
     return ((SIGN * (ROOM - exponent) + 1023).to(tl.int64) << 52).to(tl.float64, bitcast=True)
 
 
 @triton.jit
 def _fixed(given, scale):
-    """Gradients in fixed point, 0 for one that is not finite."""
+    """Convert gradients to fixed point; values that are not finite become 0."""
     return tl.where((given - given) == 0, given.to(tl.float64) * scale, 0.0).to(tl.int64)
 
 
 @triton.jit
 def _mark(notes, place, there, doubt):
-    """Mark the channels of maps with a gradient that is not finite: minus itself it gives NaN, others 0."""
+    """Mark the channels of maps with gradients that are not finite, whose difference to themselves is NaN."""
     tl.store(notes + 1 + place, tl.full(doubt.shape, 1, tl.int32), mask=there & (doubt != 0))
 
 
 @triton.jit
 def _given(row, c, C, bin, BINS: tl.constexpr):
-    """The gradients of a bin of a level of ``BINS`` bins that begins at ``row``."""
+    """Compute the gradients of a bin of a level of ``BINS`` bins that begins at ``row``."""
     return tl.load(row + place_of(c, C, bin, BINS), mask=c < C, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _winner(best, ROW: tl.constexpr, ROWS: tl.constexpr, START: tl.constexpr, COLUMNS: tl.constexpr):
-    """Index of the bin with the largest maximum, of ``ROWS`` rows and ``COLUMNS`` columns from ``START``."""
+    """Return the index of the bin with the largest maximum among ``ROWS`` x ``COLUMNS`` from ``START``."""
     most = best[START]
     winner = tl.zeros(most.shape, tl.int32) + START
     for i in tl.static_range(ROWS):
@@ -113,7 +111,7 @@ def _winner(best, ROW: tl.constexpr, ROWS: tl.constexpr, START: tl.constexpr, CO
 
 @triton.jit
 def _share(winners, amounts, K: tl.constexpr, BIN: tl.constexpr):
-    """Share of bin K in the gradient of the derived bin that contains it."""
+    """Return the share of bin K in the gradient of the derived bin that contains it."""
     return tl.where(winners[BIN] == K, amounts[BIN], 0)
 
 
@@ -125,8 +123,8 @@ def _max_kernel(
 ):  # fmt: skip
     """Add each bin's gradient to the sum of its maximum's first cell, ``ROWS`` rows of bins at a time.
 
-    Where ``TOO`` is not 0, those rows make one of the level of so many bins per side, which is derived: the
-    gradients of its bins are added to those of the bins that they have their maxima from.
+    If ``TOO`` is not 0, a row of the derived level with that number of bins per side is derived from these
+    rows: the gradients of its bins are added to those of the bins from which they have their maxima.
 
     Pointers:
         tables: keys ``[(DOUBLINGS + 1)^2, S, C]``.
@@ -167,7 +165,7 @@ def _bin_kernel(
     cells, boxes, grad, sums, notes, C, BINS, before, H, W, ROOM,
     IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """As `_max_kernel` for one level of any size, bin by bin; ``cells`` are keys ``[S, C]``."""
+    """Compute `_max_kernel` for one level of any size, bin by bin; ``cells`` is keys ``[S, C]``."""
     r, c = unit(C, BLOCK_C)
     owner, first, _, width, x0, y0, x1, y1 = box_of(boxes, r, H, W, IS_WHOLE)
     origin = cells + first * C + c
@@ -196,8 +194,8 @@ def _mean_kernel(
 ):  # fmt: skip
     """Add the gradient per cell of each bin at the corners of the bin, on maps of one row and column more.
 
-    Cumulative sums along rows and columns then hold it in all cells of the bin. ``_tables`` is not read; the
-    other pointers are as in `_max_kernel`.
+    Cumulative sums along rows and columns then distribute it to all cells of the bin. ``_tables`` is not
+    read; the other pointers are as in `_max_kernel`.
     """
     r, c = unit(C, BLOCK_C)
     there = c < C
@@ -225,7 +223,7 @@ def _finish_kernel(
     sums, notes, out, C, H, W, s_map, s_c, s_y, s_x, ROOM,
     UNIT: tl.constexpr, HAS_MARKS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr,
 ):  # fmt: skip
-    """Sums as gradients of the maps, in their layout; with ``HAS_MARKS``, NaN by map and channel."""
+    """Convert sums to gradients of the maps, in their layout; with ``HAS_MARKS``, NaN by map and channel."""
     pid = tl.program_id(0)
     c, cell, owner, begin, s_x = tile(pid, C, H, W, s_map, s_c, s_x, UNIT, BLOCK_C, BLOCK_CELLS)
     there = (c < C)[:, None] & (cell < H * W)[None, :]
@@ -247,15 +245,15 @@ def pool_backward(
     levels: Sequence[int],
     mode: str,
 ) -> Tensor:
-    """The gradient of `sppnet.ops.gpu.forward.pool`, with the type and the strides of the maps.
+    """Compute the gradient of `sppnet.ops.gpu.forward.pool`, with dtype and strides of the maps.
 
-    Where a gradient is not finite, the whole channel of its map is NaN.
+    If a gradient is not finite, all gradients of that channel of its map are NaN.
 
     Args:
         grad: ``[N, C * bins]``.
         maps: ``[B, C, H, W]``.
         boxes: int32 ``[N, 8]``, or regions, or None for the whole maps.
-        sizes: heights and widths of maps that were joined to one of one row; None for a batch.
+        sizes: heights and widths of maps that were joined to a map of one row; None for a batch.
         levels: bins per side of each level.
         mode: ``"max"`` or ``"mean"``.
     """
@@ -272,10 +270,10 @@ def pool_backward(
     read, table = prepare(plan.preparation, stream, maps, regions)
     if isinstance(boxes, Tensor):
         table = boxes
-    # Cumulative sums need one row and one column more.
+    # Cumulative sums require one more row and column.
     more = 1 if mode == "mean" else 0
     cells = sum((h + more) * (w + more) for h, w in shapes)
-    # One tensor of zeros for notes and sums, both aligned, saves a launch.
+    # A single tensor of zeros for notes and sums, both aligned, saves a launch.
     ahead = chunks(len(shapes) * channels + 1, 4) * 2
     zeros = torch.zeros(ahead + cells * channels, dtype=torch.int64, device=grad.device)
     notes, sums = zeros.view(torch.int32), zeros[ahead:]
@@ -294,13 +292,13 @@ def pool_backward(
 
 
 class _Backward(NamedTuple):
-    """A plan for the gradient of maps of one form."""
+    """A plan of the gradient for maps of one form."""
 
     preparation: Preparation
     scan: Launch
-    """Finds the largest gradient."""
+    """Launch that finds the largest gradient."""
     adding: list[Launch]
-    """They read tables, boxes and gradients, and add to sums."""
+    """Launches that read tables, boxes and gradients, and add to sums."""
     finish: Launch
 
 
@@ -317,7 +315,7 @@ def _backward(
     Args:
         form: form of the maps.
         kind: dtype and alignment of the gradient of the features; strides of the gradient of the maps.
-        boxes: form of the boxes, a number where maps were joined.
+        boxes: form of the boxes; a number if maps were joined.
         levels: bins per side of each level.
         mode: ``"max"`` or ``"mean"``.
     """
@@ -325,7 +323,7 @@ def _backward(
     dtype, even, steps = kind
     count, joined, doubled = count_of(form, boxes), isinstance(boxes, int), None
     if mode == "max":
-        # Joined maps have one row: blocks of cells would span several maps.
+        # Blocks of cells of joined maps, which have one row, would span several maps.
         doubled = 0 if joined else doublings(form, count, levels, 8)
     regions = boxes if isinstance(boxes, tuple) else None
     bins, block = count_bins(levels), lanes(channels, torch.float32)
@@ -333,10 +331,10 @@ def _backward(
     programs = min(chunks(size, _SCANNED), 1024)
     code: tuple[object, ...] = (device, dtype, even, size < 2**31)
     scan = Launch(_largest_kernel, programs, (size, programs, _SCANNED), code, 4)
-    # The sum of this many gradients fits into 63 bits.
+    # The sum of this number of gradients fits into 63 bits.
     room = 61 - math.ceil(math.log2(count * bins + 1))
     adding: list[Launch] = []
-    for n, before, rows, too, before_too in _levels(levels, mode):
+    for n, before, rows, too, before_too in launched_levels(levels, mode):
         numbers: tuple[object, ...] = (channels, bins, before, height, width, room)
         constants: tuple[object, ...] = (boxes is None, n, block)
         kernel = _mean_kernel if mode == "mean" else _bin_kernel
@@ -352,46 +350,8 @@ def _backward(
     return _Backward(preparation(form, doubled, True, regions), scan, adding, finish)
 
 
-class _Level(NamedTuple):
-    """The levels whose gradients are added by one launch."""
-
-    bins: int
-    """Bins per side of the level."""
-    before: int
-    """Bins of the levels before it."""
-    rows: int
-    """Rows of bins per step; 0 for bin by bin."""
-    too: int
-    """Bins per side of a derived level whose rows are each made of that many rows; 0 for none."""
-    before_too: int
-    """Bins of the levels before that one."""
-
-
-@cache
-def _levels(levels: tuple[int, ...], mode: str) -> tuple[_Level, ...]:
-    """The launches for a pyramid."""
-    before = [count_bins(levels[:i]) for i in range(len(levels))]
-    result: list[_Level] = []
-    left = sorted(range(len(levels)), key=lambda i: -levels[i])
-    while left:
-        i = left.pop(0)
-        n = levels[i]
-        if mode == "mean" or n > LARGEST:
-            result.append(_Level(n, before[i], 0, 0, 0))
-            continue
-        # More bins per step would need too many registers.
-        fitting = [k for k in left if levels[k] < n and n % levels[k] == 0 and n // levels[k] * n <= _BINS]
-        if fitting:
-            k = fitting[0]
-            left.remove(k)
-            result.append(_Level(n, before[i], n // levels[k], levels[k], before[k]))
-        else:
-            result.append(_Level(n, before[i], 1, 0, 0))
-    return tuple(result)
-
-
 def _sum_up(sums: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-    """Cumulative sums along the rows and columns of each map, without their last row and column."""
+    """Compute cumulative sums along rows and columns of each map, without the last row and column."""
     if len(set(sizes)) == 1:
         sizes, parts = sizes[:1], [sums]
     else:

@@ -22,7 +22,7 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-# Modules that import Triton are imported on first use, and looked up at less cost than by an import.
+# Modules that import Triton are imported on first use and cached, because import statements are slower.
 
 
 @cache
@@ -57,7 +57,7 @@ _AS_IT_IS = nullcontext()
 
 
 def _device_of(maps: Tensor) -> AbstractContextManager[object]:
-    """Make the device of ``maps`` the current one, as ``torch.cuda.device_of`` does, but at little cost."""
+    """Set the current device to that of ``maps``, faster than ``torch.cuda.device_of``."""
     index = maps.get_device()
     if index < 0 or index == torch.cuda.current_device():
         return _AS_IT_IS
@@ -65,7 +65,7 @@ def _device_of(maps: Tensor) -> AbstractContextManager[object]:
 
 
 def usable(maps: Sequence[Tensor] | Tensor) -> bool:
-    """Whether the kernels accept these maps: on CUDA or ROCm, not float64, fewer than 2^31 values each."""
+    """Return whether the kernels support maps: on CUDA or ROCm, not float64, fewer than 2^31 values."""
     first = maps if isinstance(maps, Tensor) else maps[0]
     if not first.is_cuda or first.dtype == torch.float64:
         return False
@@ -82,28 +82,28 @@ class _Flag(NamedTuple):
     """Host memory for the result of the check of regions on a device, and its event."""
 
     bad: Tensor
-    """int32, one element of pinned memory, which the device writes: no copy is needed."""
+    """int32, one element of pinned memory, which the device writes without a copy."""
     seen: np.ndarray[Any, Any]
-    """The same memory as an array, read at less cost."""
+    """The same memory as an array, which is faster to read."""
     checked: torch.cuda.Event
 
 
 class _ThreadState(threading.local):
-    """Per thread: the flag of each device, and the streams that were current."""
+    """The flag of each device and the current streams, per thread."""
 
     def __init__(self) -> None:
         self.flags: dict[int, _Flag] = {}
         self.streams: dict[tuple[int, int], torch.cuda.Stream] = {}
 
     def of(self, index: int) -> _Flag:
-        """The flag of a device."""
+        """Return the flag of a device, which is created on first use."""
         if index not in self.flags:
             bad = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
             self.flags[index] = _Flag(bad, bad.numpy(), torch.cuda.Event())
         return self.flags[index]
 
     def stream(self, index: int, raw: int) -> torch.cuda.Stream:
-        """The current stream of a device, whose handle is ``raw``: torch would make a new object per call."""
+        """Return the current stream of a device with the handle ``raw``, without a new object per call."""
         key = index, raw
         if key not in self.streams:
             self.streams[key] = torch.cuda.current_stream(index)
@@ -114,7 +114,7 @@ _state = _ThreadState()
 
 
 def regions_there(maps: Tensor, regions: Sequence[Tensor]) -> Regions:
-    """Regions ``[N_i, 4]`` of B maps, joined on the device of the maps."""
+    """Concatenate regions ``[N_i, 4]`` of B maps on the device of the maps."""
     made = _tables().Regions
     if len(regions) == 1:
         (one,) = regions
@@ -127,7 +127,7 @@ def regions_there(maps: Tensor, regions: Sequence[Tensor]) -> Regions:
 
 
 def _joined(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Maps of different sizes as one map of one row, ``[1, C, 1, S]``, and the boxes that cover each."""
+    """Join maps of different sizes to a map of one row, ``[1, C, 1, S]``; return the boxes of each too."""
     heights, widths = (np.array([m.shape[side] for m in maps]) for side in (1, 2))
     cells, more = heights * widths, heights + widths + 1
     zeros = np.zeros_like(cells)
@@ -138,7 +138,7 @@ def _joined(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def pool(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str) -> Tensor:
-    """Features ``[B, C * bins]`` of whole maps."""
+    """Compute features ``[B, C * bins]`` of whole maps."""
     tables, forward = _tables(), _forward()
     with _device_of(maps if isinstance(maps, Tensor) else maps[0]):
         joined, table = (maps, None) if isinstance(maps, Tensor) else _joined(maps)
@@ -150,10 +150,10 @@ def pool(maps: Sequence[Tensor] | Tensor, levels: Sequence[int], mode: str) -> T
 def pool_regions(
     maps: Tensor, regions: Regions, levels: Sequence[int], mode: str, known: bool
 ) -> tuple[Tensor, bool]:
-    """Features of regions, and whether all regions are inside their maps; True if that was ``known``.
+    """Compute features of regions; return whether all regions are inside their maps too, True if ``known``.
 
-    Regions outside are clamped. The result of the check arrives while the device pools. While a graph is
-    captured nothing can be reported, and the second value is True.
+    Regions outside are clamped. The result of the check arrives while the device pools. During the capture of
+    a graph nothing can be reported, and the second value is True.
     """
     tables, forward = _tables(), _forward()
     with _device_of(maps):
@@ -184,12 +184,12 @@ def pool_backward(
     levels: Sequence[int],
     mode: str,
 ) -> list[Tensor]:
-    """The gradient for the maps, with their types and strides; of a batch a list of one.
+    """Compute the gradient for the maps, with their dtypes and strides; a list of one for a batch.
 
     Args:
         grad: gradient of the features.
         maps: a batch, or maps of different sizes.
-        regions: already checked; None for whole maps.
+        regions: validated regions; None for whole maps.
         levels: bins per side of each level.
         mode: ``"max"`` or ``"mean"``.
     """

@@ -1,11 +1,11 @@
-"""Forward kernels of pyramid pooling on a GPU; they read what `sppnet.ops.gpu.tables` makes.
+"""Forward kernels of pyramid pooling on a GPU, which read the tables of `sppnet.ops.gpu.tables`.
 
 A program is one warp: one box and as many channels as there are lanes, or twice as many of 16 bits. All bins
-of a level stay in its registers, from which the levels that divide it are made, as on the CPU.
+of a level are in registers, from which the levels that divide it are derived, as on the CPU.
 """
 
-# What is here is run by Triton's compiler, whose types basedpyright cannot follow, and which knows no
-# stars in tuples and no loop without its variable.
+# This code is compiled by Triton, whose types basedpyright cannot infer, and which does not support
+# stars in tuples and loops without their variable.
 # ruff: noqa: RUF005, B007
 # pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 # pyright: reportCallIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
@@ -26,25 +26,25 @@ from sppnet.ops.gpu.launch import CACHED_PLANS, Launch, chunks
 from sppnet.ops.gpu.tables import Form, Preparation, RegionsForm, greater, preparation
 
 LARGEST = 8
-"""Largest level that is held in registers; larger ones are pooled bin by bin."""
+"""Maximum level whose bins are in registers; larger levels are pooled bin by bin."""
 _DOUBLINGS = 2
-"""Doublings of the tables of maxima, where they are made."""
+"""Number of doublings of the tables of maxima, if they are used."""
 _TABLE_BYTES = 512 << 20
-"""Maximum size of the tables of maxima."""
+"""Maximum size in bytes of the tables of maxima."""
 LEAST = tl.constexpr(-(2**63))
-"""Less than any key."""
+"""A value less than any key."""
 
 
 @triton.jit
 def unit(C, BLOCK_C: tl.constexpr):
-    """The box and the channels of this program."""
+    """Return the box and the channels of this program."""
     blocks = (C + BLOCK_C - 1) // BLOCK_C
     return tl.program_id(0) // blocks, (tl.program_id(0) % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
 
 
 @triton.jit
 def box_of(boxes, r, H, W, IS_WHOLE: tl.constexpr):
-    """The map of a box, its first cell, the same were maps one row and column larger, its width, corners."""
+    """Return map, first cell of the map, the same for maps larger by a row and column, width, corners."""
     if IS_WHOLE:
         first = r.to(tl.int64) * H * W
         return r, first, first + r.to(tl.int64) * (H + W + 1), W, 0, 0, W, H
@@ -59,7 +59,7 @@ def box_of(boxes, r, H, W, IS_WHOLE: tl.constexpr):
 
 @triton.jit
 def edges_of(k, low, high, LEVEL: tl.constexpr):
-    """The first cell of bin k of a side, and the one past its last."""
+    """Return the first cell of bin k of a side, and the one past its last."""
     return low + k * (high - low) // LEVEL, low + ((k + 1) * (high - low) + LEVEL - 1) // LEVEL
 
 
@@ -71,7 +71,7 @@ def place_of(c, C, bin, BINS: tl.constexpr):
 
 @triton.jit
 def _stack(values, N: tl.constexpr):
-    """N vectors ``[BLOCK_C]`` side by side, ``[BLOCK_C, N]``; N a power of two."""
+    """Stack N vectors ``[BLOCK_C]`` to ``[BLOCK_C, N]``; N is a power of two."""
     if N == 1:
         return values[0][:, None]
     else:
@@ -89,10 +89,10 @@ def _stack(values, N: tl.constexpr):
 
 @triton.jit
 def _write(out, values, c, C, BINS: tl.constexpr):
-    """Write the bins of a level at ``out``, where the level begins in a feature vector.
+    """Write the bins of a level to ``out``, the start of the level in a feature vector.
 
-    They are put side by side, repeated up to a power of two, which is not written: one store then writes
-    whole channels, neighbours in memory.
+    They are stacked and padded to a power of two by repetition, which is masked, so that one store writes
+    whole channels, which are contiguous in memory.
     """
     SIDE: tl.constexpr = triton.next_power_of_2(BINS)
     bin = tl.arange(0, SIDE)[None, :]
@@ -105,7 +105,7 @@ def _write(out, values, c, C, BINS: tl.constexpr):
 
 @triton.jit
 def _derive(best, LEVEL: tl.constexpr, N: tl.constexpr):
-    """From the maxima of a level those of level N, which divides it."""
+    """Derive the maxima of level N from those of a level that it divides."""
     TIMES: tl.constexpr = LEVEL // N
     made = ()
     for a in tl.static_range(N):
@@ -123,10 +123,10 @@ def maxima(
     tables, S, C, c, first, width, x0, y0, x1, y1, start, ROWS: tl.constexpr,
     LEVEL: tl.constexpr, BLOCK_C: tl.constexpr, IS_UNMASKED: tl.constexpr, DOUBLINGS: tl.constexpr,
 ):  # fmt: skip
-    """The maxima of ``ROWS`` rows of a level's bins, from ``start`` on, numbers or keys as tables have them.
+    """Compute the maxima of ``ROWS`` rows of bins of a level from ``start`` on, as numbers or keys.
 
-    Each bin is covered, twice in places, by blocks of 2^i x 2^j cells, read from ``tables``: the largest
-    that fit into the smallest bin. ``IS_UNMASKED``: no program has lanes without a channel.
+    Each bin is covered by overlapping blocks of 2^i x 2^j cells from ``tables``, the largest that fit into
+    the smallest bin. ``IS_UNMASKED``: no program has lanes without a channel.
     """
     IS_KEYS: tl.constexpr = tables.dtype.element_ty == tl.int64
     across, down = x1 - x0, y1 - y0
@@ -148,7 +148,7 @@ def maxima(
     for k in tl.static_range(ROWS * LEVEL):
         least = tl.full([BLOCK_C], LEAST if IS_KEYS else float("-inf"), tl.int64 if IS_KEYS else tl.float32)
         best = best + (least,)
-    # No bin has more than one cell more than the smallest.
+    # The lengths of bins differ by at most one cell.
     for dy in range(0, low + (down % LEVEL != 0).to(tl.int32), high):
         for dx in range(0, narrow + (across % LEVEL != 0).to(tl.int32), wide):
             columns = ()
@@ -172,9 +172,9 @@ def _max_kernel(
     IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr,
     IS_UNMASKED: tl.constexpr, DOUBLINGS: tl.constexpr, DERIVED: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
-    """The maxima of a level, then the levels that are made from them.
+    """Compute the maxima of a level, then those of the levels that are derived from them.
 
-    ``DERIVED`` holds for each derived level its bins per side and the bins before it.
+    ``DERIVED`` has for each derived level its bins per side and the number of bins before it.
 
     Pointers:
         tables: maxima ``[(DOUBLINGS + 1)^2, S, C]``, or cells ``[S, C]``.
@@ -198,10 +198,10 @@ def _bin_kernel(
     cells, boxes, out, C, BINS, before, H, W,
     IS_WHOLE: tl.constexpr, LEVEL: tl.constexpr, BLOCK_C: tl.constexpr, IS_MEAN: tl.constexpr,
 ):  # fmt: skip
-    """A level of any size, bin by bin: maxima or means.
+    """Return a level of any size, bin by bin: maxima or means.
 
     Pointers:
-        cells: ``[S, C]``, or tables of maxima, the first of which holds the cells.
+        cells: ``[S, C]``, or tables of maxima, the first of which has the cells.
         boxes: int32 ``[N, 8]``; unused if ``IS_WHOLE``.
         out: features ``[N, C * BINS]``, output.
     """
@@ -232,12 +232,12 @@ class Level(NamedTuple):
     before: int
     """Number of bins of the levels before it."""
     derived: tuple[int, ...] | None
-    """For each level that is made from it, bins per side and bins before it; None if pooled bin by bin."""
+    """Bins per side and number of bins before each derived level; None if pooled bin by bin."""
 
 
 @cache
 def plan(levels: tuple[int, ...], mode: str) -> tuple[Level, ...]:
-    """The launches for a pyramid: for maxima only the levels that are made from no other."""
+    """Plan the launches for a pyramid: for maxima, the levels that are not derived from others."""
     before = [count_bins(levels[:i]) for i in range(len(levels))]
     if mode == "mean":
         return tuple(Level(n, before[i], None) for i, n in enumerate(levels))
@@ -255,7 +255,7 @@ def plan(levels: tuple[int, ...], mode: str) -> tuple[Level, ...]:
 
 
 def doublings(form: Form, boxes: int, levels: tuple[int, ...], itemsize: int) -> int:
-    """Doublings of the tables of maxima; 0 where filling them costs more than they save."""
+    """Return the number of doublings of the tables of maxima; 0 if tables are not worth their time."""
     held = [n for n in levels if n <= LARGEST]
     batch, channels, height, width = form[0]
     cells = batch * height * width
@@ -265,7 +265,7 @@ def doublings(form: Form, boxes: int, levels: tuple[int, ...], itemsize: int) ->
 
 
 def lanes(channels: int, dtype: torch.dtype) -> int:
-    """Channels per program: one per lane of a warp, two of 16 bits."""
+    """Return the number of channels per program: one per lane of a warp, two of 16 bits."""
     return min(1 << (channels - 1).bit_length(), 32 if dtype.itemsize == 4 else 64)
 
 
@@ -276,15 +276,15 @@ class Pooling(NamedTuple):
     rows: tuple[int, int]
     """Shape of the features, ``[N, C * bins]``."""
     launches: list[Launch]
-    """They read tables and boxes, and write features."""
+    """Launches that read tables and boxes, and write features."""
 
 
 BoxesForm = int | RegionsForm | None
-"""Number of given boxes, or the form of the regions that they are made from; None for whole maps."""
+"""Number of given boxes, or the form of the regions that are converted to boxes; None for whole maps."""
 
 
 def count_of(form: Form, boxes: BoxesForm) -> int:
-    """Number of boxes."""
+    """Return the number of boxes."""
     if boxes is None:
         return form[0][0]
     return boxes[0] if isinstance(boxes, tuple) else boxes
@@ -316,7 +316,7 @@ def pooling(form: Form, boxes: BoxesForm, levels: tuple[int, ...], mode: str) ->
         else:
             constants += (channels % block == 0, doubled, derived, len(derived) // 2)
             kernel, sizes = _max_kernel, (batch * height * width, *sizes)
-            # More registers would leave too few resident programs; levels above 6 need them.
+            # More registers reduce the number of resident programs too much; levels above 6 require them.
             registers = 128 if n <= 6 else None
         code = (dtype, device, channels == 1, channels % 16 == 0, constants)
         programs = chunks(channels, block) * count
@@ -325,7 +325,7 @@ def pooling(form: Form, boxes: BoxesForm, levels: tuple[int, ...], mode: str) ->
 
 
 def pool(plan: Pooling, stream: int, read: Tensor, boxes: Tensor | None) -> Tensor:
-    """Features ``[N, C * bins]`` of boxes, in the dtype of the maps.
+    """Compute features ``[N, C * bins]`` of boxes, in the dtype of the maps.
 
     Args:
         plan: plan for maps of this form.

@@ -1,9 +1,9 @@
 """Launches of Triton kernels: the only file that uses private interfaces of Triton.
 
-``tests/ops/test_pyramid_triton.py`` fails when one of them changes.
+``tests/ops/test_pyramid_triton.py`` fails if one of them changes.
 """
 
-# Triton leaves much untyped.
+# Triton is largely untyped.
 # pyright: basic, reportAttributeAccessIssue=false
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def chunks(size: int, part: int) -> int:
-    """``ceil(size / part)``; Triton's own takes microseconds."""
+    """Compute ``ceil(size / part)``, faster than Triton's function."""
     return -(-size // part)
 
 
@@ -26,7 +26,7 @@ CACHED_PLANS = 1024
 
 
 def stream_of(maps: Tensor) -> int:
-    """The current stream of the device of the maps, as launches take it; 0 in the interpreter."""
+    """Return the current stream of the device of the maps, for launches; 0 in the interpreter."""
     index = maps.get_device()
     return 0 if index < 0 else triton.runtime.driver.active.get_current_stream(index)
 
@@ -34,8 +34,8 @@ def stream_of(maps: Tensor) -> int:
 class Launch:
     """A planned launch of a kernel, for any memory of the same form.
 
-    Python around launches takes most of the time of a call that pools little. Planned launches are cached,
-    and from the second time on skip Triton's search for the compiled code and its hooks for profilers.
+    For small inputs, most of the time of a call is spent in Python code around launches. Planned launches are
+    cached; from the second time on they skip Triton's look-up of compiled code and its hooks for profilers.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Launch:
         """Plan a launch.
 
         Args:
-            kernel: of its integer arguments only C may be specialized.
+            kernel: the kernel, of whose integer arguments only C may be specialised.
             programs: number of programs.
             rest: the arguments of the kernel after its tensors.
-            form: what the code depends on: device, dtypes, alignments, C and constexprs.
+            form: device, dtypes, alignments, C and constexprs, which determine the compiled code.
             warps: warps per program.
             registers: maximum number of registers per lane, on NVIDIA GPUs; None for no limit.
         """
@@ -65,7 +65,7 @@ class Launch:
         self._run: tuple[Any, Any, Any] | None = _found.get(self._key)
 
     def __call__(self, stream: int, *memory: Tensor) -> None:
-        """Launch it on the current device and its current stream."""
+        """Launch the kernel on the current device and stream."""
         if self._run is not None:
             run, function, metadata = self._run
             run(self._programs, 1, 1, stream, function, metadata, None, None, None, *memory, *self._rest)

@@ -1,14 +1,13 @@
-"""Pyramid pooling on a GPU: the tables that the pooling kernels read, made by one kernel.
+"""Pyramid pooling on a GPU: the tables of the pooling kernels, computed by one kernel.
 
-Maps are read as one tensor ``cells`` ``[S, C]``, cell by cell, whatever their sizes, or as tables of maxima
-of several cells. ``boxes`` int32 ``[N, 8]`` holds for each box: its map; the first row of that map in
-``cells``; by how much more that would be were each map one row and one column larger; the map's width; x0,
-y0, x1, y1, all within the map. Where the boxes are the whole maps of a batch, there is no table: heights and
-widths are given.
+Maps of any sizes are read as one tensor ``cells`` ``[S, C]``, cell by cell, or as tables of maxima of several
+cells. ``boxes`` int32 ``[N, 8]`` has for each box: its map; the first row of that map in ``cells``; the
+increase of this row if each map had one more row and column; the width of the map; x0, y0, x1, y1, inside the
+map. If the boxes are the whole maps of a batch, there is no table, but heights and widths are given.
 """
 
-# What is here is run by Triton's compiler, whose types basedpyright cannot follow, and which knows no
-# stars in tuples and no constant first in an `and`.
+# This code is compiled by Triton, whose types basedpyright cannot infer, and which does not support
+# stars in tuples and constants as first operand of `and`.
 # ruff: noqa: RUF005, SIM102
 # pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
 # pyright: reportCallIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
@@ -27,7 +26,7 @@ from torch import Tensor
 from sppnet.ops.gpu.launch import Launch, chunks
 
 BLOCK_CHANNELS, BLOCK_CELLS = 32, 16
-"""Channels and cells per program that fills tables of maxima, or converts cells into maps."""
+"""Channels and cells per program that fills tables of maxima, or converts cells to maps."""
 _COLUMNS = 8
 """Fields of a box."""
 _BLOCK_REGIONS = 128
@@ -35,7 +34,7 @@ _BLOCK_REGIONS = 128
 
 
 def unit_step(steps: Sequence[int]) -> str:
-    """Which stride of a batch is 1, if any: ``"x"`` or ``"c"``."""
+    """Return which stride of a batch is 1, if any: ``"x"`` or ``"c"``."""
     return "x" if steps[3] == 1 else "c" if steps[1] == 1 else ""
 
 
@@ -43,9 +42,10 @@ def unit_step(steps: Sequence[int]) -> str:
 def _check(
     pid, regions, ends, boxes, bad, N, B, H, W, BLOCK_REGIONS: tl.constexpr, HAS_FLAG: tl.constexpr
 ):  # fmt: skip
-    """Boxes of regions ``[N, 4]``, clamped to their maps; with ``HAS_FLAG``, ``bad`` is set to 1 if any was.
+    """Convert regions ``[N, 4]`` to boxes, clamped to their maps.
 
-    ``ends`` ``[B]`` holds the number of regions up to the end of each map's.
+    With ``HAS_FLAG``, ``bad`` is set to 1 if any region was clamped.
+    ``ends`` ``[B]`` is the cumulative number of regions per map.
     """
     r = pid * BLOCK_REGIONS + tl.arange(0, BLOCK_REGIONS)
     there = r < N
@@ -78,7 +78,7 @@ def _check(
 def tile(
     pid, C, H, W, s_map, s_c, s_x, UNIT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr
 ):  # fmt: skip
-    """Channels, cells and map of this program, offsets of the channels, and the stride of columns."""
+    """Return channels, cells and map of this program, offsets of the channels, and the stride of columns."""
     tiles, blocks = (H * W + BLOCK_CELLS - 1) // BLOCK_CELLS, (C + BLOCK_C - 1) // BLOCK_C
     cell = pid % tiles * BLOCK_CELLS + tl.arange(0, BLOCK_CELLS)
     c = pid // tiles % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -89,7 +89,7 @@ def tile(
 
 @triton.jit
 def greater(a, b):
-    """The larger of two numbers, NaN if one is NaN, or of two keys."""
+    """Return the larger of two numbers, NaN if one is NaN, or of two keys."""
     if a.dtype == tl.int64:
         return tl.maximum(a, b)
     else:
@@ -98,9 +98,10 @@ def greater(a, b):
 
 @triton.jit
 def _key(values, cell):
-    """Numbers with their cells as integers of the same order: NaN is the largest, then the first cell wins.
+    """Combine numbers and cells to ordered integers: NaN is largest, and of equals the first cell.
 
-    The upper 32 bits are ordered as numbers are, both zeros alike; `cell_of` finds the cell in the lower.
+    The upper 32 bits are in the order of the numbers, with equal zeros; `cell_of` extracts the cell from the
+    lower.
     """
     wide = values + 0.0
     bits = wide.to(tl.int32, bitcast=True)
@@ -111,7 +112,7 @@ def _key(values, cell):
 
 @triton.jit
 def cell_of(key):
-    """The cell of a key."""
+    """Return the cell of a key."""
     return 0x7FFFFFFF - (key & 0x7FFFFFFF)
 
 
@@ -120,10 +121,9 @@ def _tabulate(
     pid, maps, tables, S, C, H, W, s_map, s_c, s_y, s_x,
     UNIT: tl.constexpr, DOUBLINGS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr,
 ):  # fmt: skip
-    """For i and j up to ``DOUBLINGS`` the maxima of 2^i rows and 2^j columns from each cell on.
+    """Compute maxima of 2^i rows and 2^j columns from each cell on, for i and j up to ``DOUBLINGS``.
 
-    Near the lower and right edges of a map cells are read twice instead of beyond it. Tables of int64 hold
-    keys.
+    At the lower and right edges of a map, cells inside it are repeated. Tables of int64 have keys.
     """
     c, cell, owner, begin, s_x = tile(pid, C, H, W, s_map, s_c, s_x, UNIT, BLOCK_C, BLOCK_CELLS)
     there = (c < C)[:, None] & (cell < H * W)[None, :]
@@ -163,7 +163,7 @@ def _prepare_kernel(
     UNIT: tl.constexpr, DOUBLINGS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_CELLS: tl.constexpr,
     BLOCK_REGIONS: tl.constexpr, HAS_FLAG: tl.constexpr, HAS_TABLES: tl.constexpr,
 ):  # fmt: skip
-    """``CHECKS`` programs check ``BLOCK_REGIONS`` regions each; with ``HAS_TABLES``, others fill tables.
+    """Check ``BLOCK_REGIONS`` regions in each of ``CHECKS`` programs; others fill tables if ``HAS_TABLES``.
 
     Pointers:
         maps: ``[B, C, H, W]``, strides ``s_map``, ``s_c``, ``s_y``, ``s_x``.
@@ -194,16 +194,16 @@ class Regions(NamedTuple):
     """int64 ``[B]``: cumulative number of regions per map; None for one map."""
 
 
-# Plain tuples: a named tuple takes longer to make than the look-up of its cached plan.
+# Plain tuples, because creating a named tuple takes longer than the look-up of a cached plan.
 Form = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device, bool]
-"""What the launch plan for maps ``[B, C, H, W]`` depends on: shape, strides, dtype, device, alignment."""
+"""Properties of maps ``[B, C, H, W]`` that determine a plan: shape, strides, dtype, device, alignment."""
 RegionsForm = tuple[int, torch.dtype, bool, bool, bool]
-"""What it depends on of regions: number, dtype, alignment, whether they are of one map, and whether the
-device reports if any was clamped."""
+"""Properties of regions that determine a plan: number, dtype, alignment, whether they belong to one map, and
+whether the device reports clamping."""
 
 
 def aligned(memory: Tensor) -> bool:
-    """Whether the compiler may assume alignment, as for all newly allocated memory."""
+    """Return whether the compiler may assume alignment, as for all newly allocated memory."""
     return memory.data_ptr() % 16 == 0
 
 
@@ -219,7 +219,7 @@ def form_of_regions(regions: Regions, reports: bool) -> RegionsForm:
 
 
 class Preparation(NamedTuple):
-    """How to make the tables that the pooling kernels read."""
+    """A plan of the tables of the pooling kernels."""
 
     launch: Launch | None
     tables: tuple[int, ...] | None
@@ -280,7 +280,7 @@ def preparation(form: Form, doublings: int | None, keys: bool, regions: RegionsF
 def prepare(
     plan: Preparation, stream: int, maps: Tensor, regions: Regions | None, bad: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Make what the pooling kernels read: cells or tables of maxima, and boxes clamped to the maps.
+    """Compute the tables of the pooling kernels: cells or tables of maxima, and boxes clamped to the maps.
 
     Args:
         plan: preparation for maps and regions of this form.
@@ -291,7 +291,7 @@ def prepare(
 
     Returns:
         Maxima of 2^i rows and 2^j columns, ``[(doublings + 1)^2, S, C]``, i slower than j, or the maps; and
-        int32 boxes ``[N, 8]``, or where there are no regions, the maps.
+        int32 boxes ``[N, 8]``, or the maps if there are no regions.
     """
     launch, tables, dtype, dense = plan
     if launch is None:
@@ -311,6 +311,6 @@ def prepare(
 
 
 def cells_of(maps: Tensor) -> Tensor:
-    """All cells of a batch, ``[S, C]``, contiguous and aligned; no copy of most channels_last maps."""
+    """Return all cells of a batch, ``[S, C]``, contiguous and aligned; rarely copied if channels_last."""
     cells = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).contiguous()
     return cells if aligned(cells) else cells.clone()

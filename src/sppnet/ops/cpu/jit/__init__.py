@@ -1,1 +1,1 @@
-"""What touches the internals of numba and LLVM: compilation, vector instructions."""
+"""Compilation and vector instructions: all code that uses internals of numba and LLVM."""

@@ -1,6 +1,6 @@
 """Products of rows and vectors in float32, summed along both, for the loops of `sppnet.ops.cpu.jit.simd`."""
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _WORD = ir.IntType(64)
 
 
 def _partial(builder, kind, rows, vectors, size, some: range) -> list:
-    """For each row and vector ``some`` a register of partial sums of their products."""
+    """Return a register of partial sums of products for each row and each vector of ``some``."""
     name = f"llvm.fmuladd.v{kind.count}f32"
     fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
     zero = ir.Constant(kind, None)
@@ -43,8 +43,8 @@ def _partial(builder, kind, rows, vectors, size, some: range) -> list:
 
 
 def _sums(builder, vectors: list) -> list:
-    """The sums of the lanes of vectors, a power of two of them, one a lane of as few vectors as hold them."""
-    # Lane i of what is left holds a part of the sum of vector names[i].
+    """Compute the sum of the lanes of each vector, packed into vectors; the number is a power of two."""
+    # Lane i of the remaining vectors has a partial sum of vector names[i].
     count = vectors[0].type.count
     left, run = [(vector, [i] * count) for i, vector in enumerate(vectors)], count
     while run > 1:
@@ -62,7 +62,7 @@ def _sums(builder, vectors: list) -> list:
 
 
 def _joined(builder, vectors: list):
-    """One vector after the other, of a power of two of them, as one."""
+    """Concatenate vectors, whose number is a power of two."""
     while len(vectors) > 1:
         lanes = list(range(2 * vectors[0].type.count))
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
@@ -72,14 +72,15 @@ def _joined(builder, vectors: list):
 
 @instruction
 def dots(typingctx, r0, r1, r2, r3, vectors, size):
-    """4 x 4 products of rows of ``size`` bytes and of vectors ``[..., 4, 16]``, as one vector of float32."""
+    """Compute 4 x 4 products of rows of ``size`` bytes and vectors ``[..., 4, 16]``, as one vector."""
     result = Vector(types.float32)
 
     def codegen(context, builder, sig, args):
         rows, vectors, size = args[:4], args[4], args[5]
         register = register_bytes(context)
         kind = ir.VectorType(ir.FloatType(), register // 4)
-        # As many sums at a time as there are registers for, half of what AVX-512 has elsewhere.
+        # As many sums at a time as fit into registers, of which other extensions have half as many as
+        # AVX-512.
         each = 4 if register == BYTES else 2
         parts = [_partial(builder, kind, rows, vectors, size, range(k, k + each)) for k in range(0, 4, each)]
         totals = [total for i in range(4) for part in parts for total in part[i]]

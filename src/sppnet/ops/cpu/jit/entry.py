@@ -1,6 +1,6 @@
-"""From a Python function to machine code that threads enter with the address of an args struct."""
+"""Compilation of Python functions to machine code whose argument is the address of an args struct."""
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from sppnet.ops.cpu.jit.simd import least, take, word
 
 @part_giving(types.UniTuple(types.int64, 5))
 def tables(args):
-    """The addresses of maps, boxes, units and levels, and the number of levels."""
+    """Read the addresses of maps, boxes, units and levels, and the number of levels."""
     known = word(args, MAPS), word(args, BOXES), word(args, UNITS)
     return (*known, word(args, LEVELS), word(args, LEVEL_COUNT))
 
 
 @part
 def work(kernel, kinds, args):
-    """Take a run of units, call ``kernel`` on it, and repeat until none is left.
+    """Fetch runs of units and call ``kernel`` on each until there are no more.
 
     ``kernel`` is called as ``kernel(kinds, args, scratch, first, last)`` for the units ``first`` to ``last``.
     ``kinds`` are scalars whose types select the types of the computation; ``scratch`` is memory of this
-    thread alone, so that threads share nothing but what they read.
+    thread, so that threads share only memory that they read.
     """
     scratch = word(args, SCRATCH) + take(args + 8 * NEXT_THREAD, 1) * word(args, SCRATCH_BYTES)
     count, run = word(args, UNIT_COUNT), word(args, UNIT_RUN)
@@ -58,7 +58,7 @@ def work(kernel, kinds, args):
 
 @cache
 def _source_hash() -> str:
-    """A hash of all files of `sppnet.ops.cpu`: machine code on disk is stale when one of them changes."""
+    """Hash all files of `sppnet.ops.cpu`, so that changes invalidate cached machine code."""
     folder = Path(__file__).parents[1]
     stamp = sha256()
     for file in sorted(folder.rglob("*.py")):
@@ -68,10 +68,10 @@ def _source_hash() -> str:
 
 @in_one_chunk
 def _compiled(function: Callable[[int], None]) -> int:
-    """The address of the machine code of ``function``, cached on disk where numba finds a writable folder."""
-    # The code has nothing that numba's rewriting passes look for.
+    """Return the address of the machine code of ``function``, cached on disk if a folder is writable."""
+    # The rewriting passes of numba are disabled, because they do not apply to this code.
     options: dict[str, Any] = {"error_model": "numpy", "no_rewrites": True}
-    # The compiler needs all its objects to the end: searching them for garbage takes a sixth longer.
+    # The compiler needs all its objects until the end; garbage collection would take a sixth longer.
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -86,10 +86,10 @@ def _compiled(function: Callable[[int], None]) -> int:
 
 
 class Entry:
-    """An entry point: a function of the address of an args struct, as machine code.
+    """An entry point: machine code of a function of the address of an args struct.
 
-    Numba compiles again when the function's own file changes, or the values that the function encloses. It is
-    made to enclose a hash of the source files of the package, which hold the parts that it calls.
+    Numba recompiles if the file of the function or its closure changes. The closure includes a hash of all
+    source files of the package, which define the parts that it calls.
     """
 
     def __init__(self, function: Callable[[int], None]) -> None:
@@ -97,7 +97,7 @@ class Entry:
 
     @cached_property
     def address(self) -> int:
-        """Where the machine code begins; compiled on first access."""
+        """Address of the machine code; compiled on first access."""
         function = self._source
         code = function.__code__.replace(co_freevars=("sources",))
         cell = (CellType(_source_hash()),)

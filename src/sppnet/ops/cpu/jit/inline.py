@@ -1,13 +1,13 @@
-"""Functions compiled into the kernel that calls them: the only file that uses private interfaces of numba.
+"""Functions that are inlined into kernels: the only file that uses private interfaces of numba.
 
-``tests/ops/test_private_apis.py`` fails when one of them changes.
+``tests/ops/test_private_apis.py`` fails if one of them changes.
 
-Numba's own compiled functions are optimised and turned into machine code each by itself, and again inside
-every caller. A part is only translated by itself: its code joins the caller's module, which is optimised
-once. That and frames in one piece (`in_one_chunk`) take a third from the time that a first call waits.
+Numba optimises and compiles each of its functions separately, and again inside every caller. A part of a
+kernel is only translated: its code is linked into the module of the caller, which is optimised once. This and
+frames in one chunk (`in_one_chunk`) reduce the time of a first call by a third.
 """
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ __all__ = ["cgutils", "has", "in_one_chunk", "part", "part_giving"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Numba sets these attributes from the environment; no checker knows them.
+# Numba sets these attributes from the environment, so that type checkers do not find them.
 _settings: Any = config
 
-# For each module of machine code in the making, what it holds: descriptions by function and types.
+# The parts in each module under compilation: descriptions by function and types.
 _made: WeakKeyDictionary[Any, dict[tuple[Callable[..., Any], Any], Any]] = WeakKeyDictionary()
 
 
 def has(context, feature: str) -> bool:
-    """Whether the processor has an extension, as LLVM names it."""
+    """Return whether the processor has an extension, by its name in LLVM."""
     return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
 
 
 def _translated(context, function: Callable[..., Any], sig) -> Any:
-    """The description of ``function`` for the types of ``sig``, after it has joined the caller's module."""
+    """Link ``function`` for the types of ``sig`` into the module of the caller; return its description."""
     module = context.active_code_library
     made = _made.setdefault(module, {})
     key = function, sig.args
     if key not in made:
         flags = ConfigStack().top().copy()
         flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-        # The whole is optimised, so its parts need not be. The lock of numba's compiler is held meanwhile.
+        # Parts are not optimised, because the whole module is. The lock of numba's compiler is held.
         level, _settings.OPT = _settings.OPT, type(_settings.OPT)(0)
         try:
             done = compiler.compile_internal(
@@ -54,14 +54,14 @@ def _translated(context, function: Callable[..., Any], sig) -> Any:
             )
         finally:
             _settings.OPT = level
-        # A function that is inlined into all its callers is dropped.
+        # A function that is inlined into all its callers is removed.
         module.get_function(done.fndesc.mangled_name).linkage = "linkonce_odr"
         made[key] = done.fndesc
     return made[key]
 
 
 def part_giving(kind: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A part of kernels that returns a value of numba's type ``kind``; it raises nothing."""
+    """Define a part of kernels that returns a value of numba's type ``kind`` and does not raise."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         def typed(typingctx, *args):
@@ -83,10 +83,10 @@ part = part_giving(types.none)
 
 
 def in_one_chunk(function: Function) -> Function:
-    """``function`` with room for all frames of what it calls.
+    """Wrap ``function`` so that the frames of all its callees are in one chunk of memory.
 
-    CPython keeps frames in chunks of 16 KiB and maps a chunk anew at each call that crosses the end of one:
-    with some depths of calls a compiler does so ten thousand times. A frame of 256 KiB gets a chunk of 512.
+    CPython allocates frames in chunks of 16 KiB and maps a new chunk at each call that crosses the end of
+    one, which can happen ten thousand times in a compiler. A frame of 256 KiB gets a chunk of 512 KiB.
     """
     function.__code__ = function.__code__.replace(co_stacksize=1 << 15)
     return function

@@ -1,6 +1,6 @@
-"""Vector instructions for keys: floats as integers of the same order, with the cell beside them."""
+"""Vector instructions for keys: integers in the order of floats, with the cell in the lower bits."""
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from sppnet.ops.cpu.jit.simd import Vector, broadcast, instruction, shuffle, spl
 
 
 def fold(builder, vector):
-    """Flip all but the sign of the negative ones: floats' bits to integers of the same order, and back."""
+    """Flip all bits but the sign of negative values: convert bits of floats to ordered integers, and back."""
     kind = vector.type
     sign = builder.ashr(vector, splat(kind, kind.element.width - 1))
     return builder.xor(vector, builder.and_(sign, splat(kind, (1 << (kind.element.width - 1)) - 1)))
 
 
 def ordered(context, builder, vector):
-    """Bits of floats, none of them NaN, to integers of the same order, and back.
+    """Convert bits of floats without NaN to ordered integers, and back.
 
-    As `fold` does, but 16 bits on processors with AVX2 and no AVX-512 in two steps instead of three: there
-    both zeros become 0.
+    This is `fold`, except for 16 bits on processors with AVX2 and without AVX-512, where it takes two steps
+    instead of three and maps both zeros to 0.
     """
     kind = vector.type
     if kind.element.width != 16 or not has(context, "avx2") or has(context, "avx512bw"):
         return fold(builder, vector)
-    # Sign and magnitude to two's complement is the way back, too. The instruction negates below zero.
+    # Conversion of sign and magnitude to two's complement is its own inverse. The instruction negates below
+    # zero.
     low = builder.and_(vector, splat(kind, (1 << 15) - 1))
     count, name = (16, "avx2.psign.w") if kind.count >= 16 else (8, "ssse3.psign.w.128")
     part = ir.VectorType(kind.element, count)
@@ -41,7 +42,7 @@ def ordered(context, builder, vector):
 
 @instruction
 def to_ordered(typingctx, vector):
-    """Bits of floats, none of them NaN, to integers of the same order, and back; of zeros the sign may go."""
+    """Convert bits of floats without NaN to ordered integers, and back; zeros may lose their sign."""
 
     def codegen(context, builder, sig, args):
         return ordered(context, builder, args[0])
@@ -51,9 +52,9 @@ def to_ordered(typingctx, vector):
 
 @instruction
 def to_key(typingctx, vector, turn):
-    """Bits of floats to integers that order as the floats do, every NaN above all.
+    """Convert bits of floats to integers in the order of the floats, with every NaN as the largest.
 
-    ``turn`` is the number of NaNs of either sign: subtracting it, with wrap-around, moves the negative ones
+    ``turn`` is the number of NaNs of either sign: its subtraction, with wrap-around, moves the negative NaNs
     from the bottom to the top.
     """
 
@@ -65,7 +66,7 @@ def to_key(typingctx, vector, turn):
 
 @instruction
 def from_key(typingctx, vector, turn):
-    """The inverse of `to_key`; floats, which were compared as they are, stay so."""
+    """Compute the inverse of `to_key`; floats, which are compared without conversion, are unchanged."""
 
     def codegen(context, builder, sig, args):
         if not isinstance(vector.item, types.Integer):
@@ -78,9 +79,9 @@ def from_key(typingctx, vector, turn):
 
 @instruction
 def to_plain_key(typingctx, value, vector, turn):
-    """As `to_key`, but with one key for both zeros and one, the largest, for every NaN.
+    """Convert as `to_key`, but with one key for both zeros and the largest key for every NaN.
 
-    Only where ``value`` is an integer: bits of floats that are compared as they are stay so.
+    If ``value`` is not an integer, floats are compared without conversion and the bits are unchanged.
     """
 
     def codegen(context, builder, sig, args):
@@ -100,7 +101,7 @@ def to_plain_key(typingctx, value, vector, turn):
 
 @instruction
 def with_cell(typingctx, like, keys, part, cell):
-    """Part ``part`` of the lanes of ``keys``, each above ``cell`` in an integer of the type of ``like``."""
+    """Combine part ``part`` of the lanes of ``keys`` with ``cell`` as the lower half of wider integers."""
     result = Vector(like)
     shift = like.bitwidth // 2
 
@@ -123,7 +124,7 @@ def with_cell(typingctx, like, keys, part, cell):
 
 @instruction
 def to_cell(typingctx, vector, low):
-    """What `with_cell` put into the lower half of each lane, counted down from ``low``."""
+    """Extract the lower half of each lane, as set by `with_cell`, counted down from ``low``."""
 
     def codegen(context, builder, sig, args):
         kind, low = vector.llvm, args[1]
@@ -137,7 +138,7 @@ def to_cell(typingctx, vector, low):
 
 @instruction
 def magnitude(typingctx, vector):
-    """Bits of floats without their signs."""
+    """Clear the sign bits of floats."""
 
     def codegen(context, builder, sig, args):
         return builder.and_(args[0], splat(vector.llvm, (1 << (vector.item.bitwidth - 1)) - 1))

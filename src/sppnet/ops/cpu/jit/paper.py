@@ -1,10 +1,10 @@
-"""Instructions that pool a box by one fixed pyramid: the paper's, or a coarse one.
+"""Instructions that pool a box by a fixed pyramid: that of the paper, or a coarse one.
 
-They do what `sppnet.ops.cpu.kernels.tiles.pool_box` does, where four places cover every bin: fewer addresses
-are needed, and smaller levels are made from bins that are still in registers.
+They are equivalent to `sppnet.ops.cpu.kernels.tiles.pool_box` if four entries cover every bin. They require
+fewer addresses, and smaller levels are derived from bins that are still in registers.
 """
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _word(builder, address, number: int):
 class _Box:
     """A box of a block, read and pooled in registers of ``size`` bytes.
 
-    ``bits``, if given, makes what is written of what was compared.
+    ``bits``, if given, converts compared values to the values that are written.
     """
 
     def __init__(self, builder, like, size: int, args, bits: Callable[[Any], Any] | None = None) -> None:
@@ -53,7 +53,7 @@ class _Box:
         return reduce(partial(larger, self._builder), values)
 
     def read(self, edges: list, sides: list, offset: int):
-        """The maximum of the four places of a bin."""
+        """Compute the maximum of the four entries of a bin."""
         build = self._builder
         places = [
             build.add(build.add(row, column), ir.Constant(_WORD, offset))
@@ -64,7 +64,7 @@ class _Box:
         )
 
     def write(self, number: int, offset: int, value):
-        """Bin ``number`` of the tile; returns its value as it was compared."""
+        """Write bin ``number`` of the tile and return its value before conversion."""
         place = at(self._builder, self._tile, self._register, ir.Constant(_WORD, number * BYTES + offset))
         self._builder.store(self._bits(value) if self._bits else value, place, align=self._item)
         return value
@@ -72,16 +72,16 @@ class _Box:
 
 @instruction
 def pool_paper_box(typingctx, like, tile, base, box):
-    """Levels 6, 3, 2, 1, the default.
+    """Pool levels 6, 3, 2, 1, the default.
 
-    Keys, which are integers, those of `sppnet.ops.cpu.jit.keys.to_ordered`, are written as the floats' bits.
+    Integers are keys of `sppnet.ops.cpu.jit.keys.to_ordered` and are written as bits of floats.
     """
 
     def codegen(context, builder, sig, args):
         size = register_bytes(context)
         bits = partial(ordered, context, builder) if isinstance(like, types.Integer) else None
         bins = _Box(builder, like, size, args, bits)
-        # Two rows at a time share the addresses of columns, of which the processor holds few.
+        # Two rows at a time share the addresses of columns, of which few fit into registers.
         for offset in range(0, BYTES, size):
             halves: dict[tuple[int, int], Any] = {}
             for i in range(0, 6, 2):
@@ -110,7 +110,7 @@ def pool_paper_box(typingctx, like, tile, base, box):
 
 @instruction
 def pool_coarse_box(typingctx, like, tile, base, box):
-    """Levels 3, 2, 1, of which only the last is made from another."""
+    """Pool levels 3, 2, 1, of which only the last is derived from another."""
 
     def codegen(context, builder, sig, args):
         size = register_bytes(context)

@@ -1,6 +1,6 @@
 """Instructions that move lanes: transposing, widening and narrowing vectors."""
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from sppnet.ops.cpu.jit.simd import (
 )
 
 _LANE = 16
-"""Bytes among which registers of AVX2 move elements in one step."""
+"""Bytes within which AVX2 moves elements in one step."""
 
 
 def register_bytes(context) -> int:
-    """The bytes of the registers to move elements in; the compiler would split wider ones at a price."""
+    """Return the bytes of registers for shuffles; the compiler splits wider ones inefficiently."""
     return BYTES if has(context, "avx512bw") else 32 if has(context, "avx2") else _LANE
 
 
 def _bytes(kind) -> int:
-    """Of one element of a vector."""
+    """Return the bytes of an element of a vector."""
     return {"float": 4, "double": 8}.get(str(kind.element)) or kind.element.width // 8
 
 
 def _most(kind) -> int:
-    """How many vectors `_zip` takes."""
+    """Return the maximum number of vectors for `_zip`."""
     return kind.count if kind.count * _bytes(kind) == BYTES else _LANE // _bytes(kind)
 
 
 def _zip_runs(builder, vectors: list, run: int) -> list:
-    """Interleave vectors, in each run of lanes by itself, until each lane's elements lie side by side."""
+    """Interleave vectors within each run of lanes, until the elements of each lane are contiguous."""
     count = vectors[0].type.count
     low = [start + j // 2 + (j % 2) * count for start in range(0, count, run) for j in range(run)]
     high = [lane + run // 2 for lane in low]
@@ -56,9 +56,9 @@ def _zip_runs(builder, vectors: list, run: int) -> list:
 
 
 def _zip(builder, vectors: list) -> list:
-    """Interleave vectors, their number a power of two, at most `_most`.
+    """Interleave vectors, whose number is a power of two and at most `_most`.
 
-    Returns for each lane where its elements are, side by side: a vector, and the first one's lane there.
+    Returns for each lane the vector with its contiguous elements and the lane of the first one.
     """
     rows, kind = len(vectors), vectors[0].type
     if rows == 1:
@@ -71,7 +71,8 @@ def _zip(builder, vectors: list) -> list:
             (zipped[lane % run // share], lane // run * run + lane % share * rows)
             for lane in range(kind.count)
         ]
-    # 2-byte shuffles across 16 bytes are slow: pair neighbours inside them, then move pairs as words.
+    # 2-byte shuffles across 16 bytes are slow, so neighbours are paired inside them and moved as 4-byte
+    # words.
     words = ir.VectorType(ir.IntType(32), kind.count // 2)
     result = [None] * kind.count
     for side in (0, 4):
@@ -87,7 +88,7 @@ def _zip(builder, vectors: list) -> list:
 
 
 def _columns(builder, vectors: list) -> list:
-    """For each lane where its elements are, each as a vector and a lane of it."""
+    """Return for each lane the locations of its elements, as vectors and lanes."""
     columns, first = [[] for _ in range(vectors[0].type.count)], 0
     while first < len(vectors):
         run = min(_most(vectors[0].type), 1 << (len(vectors) - first).bit_length() - 1)
@@ -98,9 +99,9 @@ def _columns(builder, vectors: list) -> list:
 
 
 def _pieces(builder, read: Callable[[], list], lanes: range) -> Iterator:
-    """The elements of ``lanes`` of every 16 bytes, lane by lane, in as many vectors as these elements fill.
+    """Yield the elements of ``lanes`` of every 16 bytes, lane by lane, packed into vectors.
 
-    ``read`` gives the vectors, narrower than `BYTES`; their number is a multiple of 4.
+    ``read`` returns the vectors, narrower than `BYTES`; their number is a multiple of 4.
     """
     vectors, known = read(), {}
     kind, count, run = vectors[0].type, len(vectors), _LANE // _bytes(vectors[0].type)
@@ -117,13 +118,13 @@ def _pieces(builder, read: Callable[[], list], lanes: range) -> Iterator:
         return known[key]
 
     def join(a, b, size: int):
-        """Two pieces of ``size`` elements, each as a vector and the place in every 16 bytes, side by side."""
+        """Concatenate two pieces of ``size`` elements, given as vectors and positions in every 16 bytes."""
         (first, i), (second, j), half = a, b, run // size // 2
         if i != j:
             return joined(first, second, [(i, j)] * half, size), 0
         low, high = ([(k, k) for k in range(begin, begin + half)] for begin in (0, half))
         if size > 1:
-            # What the pieces in the other half make will be wanted too: now, so that registers get free.
+            # The result of the other half is computed now, which frees registers.
             joined(first, second, high if i < half else low, size)
         return joined(first, second, low if i < half else high, size), i % half
 
@@ -136,9 +137,9 @@ def _pieces(builder, read: Callable[[], list], lanes: range) -> Iterator:
 
 
 def _lines(builder, kind, count: int, read: Callable[[], list]) -> Iterator[tuple[int, Any]]:
-    """The elements of ``count`` vectors of type ``kind``, which ``read`` gives, lane by lane.
+    """Yield the elements of ``count`` vectors of type ``kind``, which ``read`` returns, lane by lane.
 
-    Yields the number of each register that they fill, and what it holds.
+    Yields index and content of each register that they fill.
     """
     if count % 4 or kind.count * _bytes(kind) == BYTES:
         elements = [element for column in _columns(builder, read()) for element in column]
@@ -148,36 +149,36 @@ def _lines(builder, kind, count: int, read: Callable[[], list]) -> Iterator[tupl
         return
     run = _LANE // _bytes(kind)
     groups, most = kind.count // run, max(1, run // 2)
-    # Few lanes at a time, read anew: the processor has 16 registers.
+    # A few lanes at a time, read again, because the processor has 16 registers.
     for start in range(0, run, most):
         pieces = _pieces(builder, read, range(start, start + most))
         for line in range(start * count // kind.count, (start + most) * count // kind.count):
             some = [next(pieces) for _ in range(groups)]
             for group in range(groups):
-                wanted = [(one, group * run + lane) for one in some for lane in range(run)]
-                yield group * count // groups + line, _picked(builder, wanted)
+                elements = [(one, group * run + lane) for one in some for lane in range(run)]
+                yield group * count // groups + line, _picked(builder, elements)
 
 
-def _picked(builder, wanted: list) -> Any:
-    """A vector of the ``wanted`` elements, each a vector and a lane of it."""
-    sources = list({id(vector): vector for vector, _ in wanted}.values())
-    total, lanes = sources[0], [lane for _, lane in wanted]
+def _picked(builder, elements: list) -> Any:
+    """Return a vector of elements, given as vectors and lanes."""
+    sources = list({id(vector): vector for vector, _ in elements}.values())
+    total, lanes = sources[0], [lane for _, lane in elements]
     if len(sources) == 1:
         same = lanes == list(range(total.type.count))
         return total if same else shuffle(builder, total, total, lanes)
     width = total.type.count
-    done = [lane if vector is total else 0 for vector, lane in wanted]
+    done = [lane if vector is total else 0 for vector, lane in elements]
     for source in sources[1:]:
         mask = [
             width + lane if vector is source else old
-            for (vector, lane), old in zip(wanted, done, strict=True)
+            for (vector, lane), old in zip(elements, done, strict=True)
         ]
         total, done = shuffle(builder, total, source, mask), list(range(width))
     return total
 
 
 def _read(builder, kind: Vector, size: int, source, step, rows: range) -> list:
-    """``size`` bytes of each of the vectors that lie ``step`` apart."""
+    """Read ``size`` bytes of each of several vectors at a distance of ``step``."""
     item, word = kind.item.bitwidth // 8, ir.IntType(64)
     register = ir.VectorType(kind.llvm.element, size // item)
     steps = [builder.mul(step, ir.Constant(word, row)) for row in rows]
@@ -189,7 +190,7 @@ def _transpose(builder, kind: Vector, size: int, rows: int, places) -> None:
     item, word = kind.item.bitwidth // 8, ir.IntType(64)
     lanes = size // item
     some, place = min(rows, lanes), ir.Constant(word, size)
-    # Loops, which run once where a register holds a vector, keep the code small for the compiler.
+    # Loops, which run once if a register has the size of a vector, reduce the amount of code.
     with cgutils.for_range(builder, ir.Constant(word, BYTES // size)) as parts:
         part = builder.add(source, builder.mul(parts.index, place))
         begin = builder.mul(builder.mul(parts.index, ir.Constant(word, lanes)), target_step)
@@ -206,10 +207,10 @@ def _transpose(builder, kind: Vector, size: int, rows: int, places) -> None:
 
 @literal_instruction
 def transpose(typingctx, like, count, source, source_step, target, target_step):
-    """Turn ``count`` vectors into as many columns.
+    """Transpose ``count`` vectors.
 
-    Reads vectors at ``source + i * source_step`` and writes, for each lane, ``count`` elements side by
-    side at ``target + lane * target_step``. ``count`` is a literal power of two, at most the lanes.
+    Reads vectors at ``source + i * source_step`` and writes, for each lane, ``count`` contiguous elements at
+    ``target + lane * target_step``. ``count`` is a literal power of two, at most the number of lanes.
     """
     if not isinstance(count, types.IntegerLiteral):
         return None
@@ -225,7 +226,7 @@ def transpose(typingctx, like, count, source, source_step, target, target_step):
 
 @literal_instruction
 def stream_turned(typingctx, like, count, source, target):
-    """Turn ``count`` vectors into columns, side by side, past the caches.
+    """Transpose ``count`` contiguous vectors, writing past the caches.
 
     Reads vectors at ``source`` and writes as many at ``target``, a multiple of 64: for each lane the
     elements of all vectors. ``count`` is a literal.
@@ -250,7 +251,7 @@ def stream_turned(typingctx, like, count, source, target):
 
 @instruction
 def widen(typingctx, vector, part):
-    """Half of a vector of float32, the first where ``part`` is 0, as float64; float64 as it is."""
+    """Convert half of a vector of float32, the first if ``part`` is 0, to float64; float64 is unchanged."""
     kind, double = vector, Vector(types.float64)
 
     def codegen(context, builder, sig, args):
@@ -266,7 +267,7 @@ def widen(typingctx, vector, part):
 
 @instruction
 def narrow(typingctx, like, low, high):
-    """The inverse of `widen`: two halves as float32, or the first as it is for float64."""
+    """Convert two halves to float32, the inverse of `widen`; for float64, return the first unchanged."""
     result = Vector(like)
 
     def codegen(context, builder, sig, args):
@@ -281,9 +282,10 @@ def narrow(typingctx, like, low, high):
 
 @instruction
 def floats(typingctx, vector, part, half):
-    """Bits of floats as float32.
+    """Convert bits of floats to float32.
 
-    Of int16 the lanes of half ``part``, as float16 where ``half``, else bfloat16; of int32 all lanes.
+    Of int16, the lanes of half ``part`` are converted, as float16 if ``half``, otherwise as bfloat16; of
+    int32, all lanes.
     """
     result = Vector(types.float32)
 

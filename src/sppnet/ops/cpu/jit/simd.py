@@ -1,11 +1,11 @@
-"""Vectors of 64 bytes for compiled loops: a numba type, and the few instructions that pooling needs.
+"""Vectors of 64 bytes for compiled loops: a numba type, and the instructions for pooling.
 
-A vector holds 64 bytes of one element type, 16 float32 for instance, whatever the processor has: the
-compiler splits it where registers are narrower. Memory is given by integer addresses: callers are
-responsible for their range. The first argument ``like`` of most functions is a scalar of the element type.
+A vector has 64 bytes of one element type, such as 16 float32, on every processor: the compiler splits it if
+registers are narrower. Memory is given by integer addresses: callers are responsible for their range. The
+first argument ``like`` of most functions is a scalar of the element type.
 """
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def literal_instruction(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As `instruction`, with integer arguments known to the compiler."""
+    """Define an `instruction` with integer arguments that are literals."""
     return intrinsic(prefer_literal=True)(function)
 
 
@@ -58,24 +58,24 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def splat(vector: ir.VectorType, value) -> ir.Constant:
-    """A constant vector of one value."""
+    """Return a constant vector of one value."""
     return ir.Constant(vector, [value] * vector.count)
 
 
 def broadcast(builder, vector: ir.VectorType, scalar):
-    """A vector of which every lane is ``scalar``."""
+    """Return a vector of which every lane is ``scalar``."""
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
     return builder.shuffle_vector(first, first, zeros)
 
 
 def shuffle(builder, a, b, lanes: list[int]):
-    """The lanes ``lanes`` of two vectors, numbered through."""
+    """Select lanes of two vectors, with consecutive numbers."""
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
 def at(builder, address, kind, offset=None):
-    """A pointer to ``kind`` at an integer address."""
+    """Return a pointer to ``kind`` at an integer address."""
     if offset is not None:
         address = builder.add(address, offset)
     return builder.inttoptr(address, kind.as_pointer())
@@ -83,14 +83,14 @@ def at(builder, address, kind, offset=None):
 
 @instruction
 def lanes(typingctx, like):
-    """How many elements of the type of ``like`` a vector holds."""
+    """Return the number of elements of the type of ``like`` in a vector."""
     count = Vector(like).lanes
     return types.int64(like), lambda context, builder, sig, args: ir.Constant(ir.IntType(64), count)
 
 
 @instruction
 def peek(typingctx, like, address):
-    """The scalar of the type of ``like`` at ``address``."""
+    """Return the scalar of the type of ``like`` at ``address``."""
 
     def codegen(context, builder, sig, args):
         item = _ITEMS[sig.args[0]]
@@ -102,22 +102,22 @@ def peek(typingctx, like, address):
 
 @instruction
 def word(typingctx, address, index):
-    """Number ``index`` of the int64 at ``address``.
+    """Return element ``index`` of the int64 at ``address``.
 
-    Kernels take tables by address because numba counts references to arrays with locked instructions,
-    and these wait for all streams on their way to memory.
+    Tables are passed by address because numba counts references to arrays with locked instructions, which
+    wait until all streamed values are in memory.
     """
 
     def codegen(context, builder, sig, args):
-        place = builder.add(args[0], builder.shl(args[1], ir.Constant(ir.IntType(64), 3)))
-        return builder.load(at(builder, place, ir.IntType(64)), align=8)
+        pointer = builder.add(args[0], builder.shl(args[1], ir.Constant(ir.IntType(64), 3)))
+        return builder.load(at(builder, pointer, ir.IntType(64)), align=8)
 
     return types.int64(types.int64, types.int64), codegen
 
 
 @instruction
 def least(typingctx, a, b):
-    """The smaller of two int64. Python's ``min`` would cost the compiler another function."""
+    """Return the smaller of two int64; Python's ``min`` takes longer to compile."""
 
     def codegen(context, builder, sig, args):
         return builder.select(builder.icmp_signed("<", *args), *args)
@@ -127,13 +127,13 @@ def least(typingctx, a, b):
 
 @instruction
 def greatest(typingctx, a, b):
-    """The larger of two int64."""
+    """Return the larger of two int64."""
     return types.int64(types.int64, types.int64), lambda context, builder, sig, args: larger(builder, *args)
 
 
 @instruction
 def take(typingctx, address, count):
-    """Add ``count`` to the int64 at ``address``, as several threads may at once, and return what it was."""
+    """Add ``count`` to the int64 at ``address`` atomically and return its previous value."""
 
     def codegen(context, builder, sig, args):
         return builder.atomic_rmw("add", at(builder, args[0], ir.IntType(64)), args[1], "monotonic")
@@ -155,7 +155,7 @@ def poke(typingctx, address, value):
 
 @instruction
 def load(typingctx, like, address):
-    """The vector at ``address``, which need only suit one element."""
+    """Return the vector at ``address``, which must be aligned to an element."""
     result = Vector(like)
 
     def codegen(context, builder, sig, args):
@@ -166,7 +166,7 @@ def load(typingctx, like, address):
 
 @instruction
 def store(typingctx, address, vector):
-    """Write ``vector`` to ``address``, which need only suit one element."""
+    """Write ``vector`` to ``address``, which must be aligned to an element."""
 
     def codegen(context, builder, sig, args):
         builder.store(args[1], at(builder, args[0], vector.llvm), align=vector.item.bitwidth // 8)
@@ -177,7 +177,7 @@ def store(typingctx, address, vector):
 
 @instruction
 def store_half(typingctx, address, vector):
-    """Write the lower half of each integer of ``vector``, side by side, to ``address``."""
+    """Write the lower half of each integer of ``vector`` contiguously to ``address``."""
     half = ir.VectorType(ir.IntType(vector.item.bitwidth // 2), vector.lanes)
 
     def codegen(context, builder, sig, args):
@@ -188,9 +188,9 @@ def store_half(typingctx, address, vector):
     return types.none(types.int64, vector), codegen
 
 
-def write_past(builder, vector, place, align: int = BYTES) -> None:
+def write_past(builder, vector, pointer, align: int = BYTES) -> None:
     """Write a vector past the caches."""
-    written = builder.store(vector, place, align=align)
+    written = builder.store(vector, pointer, align=align)
     written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
 
 
@@ -207,7 +207,7 @@ def stream(typingctx, address, vector):
 
 @instruction
 def fence(typingctx):
-    """Order everything written before, streams too, ahead of what comes after."""
+    """Complete all earlier writes, including streams, before later ones."""
 
     def codegen(context, builder, sig, args):
         builder.fence("seq_cst")
@@ -233,13 +233,13 @@ def prefetch(typingctx, address):
 
 @instruction
 def zero(typingctx, like):
-    """A vector of zeros."""
+    """Return a vector of zeros."""
     result = Vector(like)
     return result(like), lambda context, builder, sig, args: ir.Constant(result.llvm, None)
 
 
 def larger(builder, a, b):
-    """The larger of two scalars, or of each pair of lanes."""
+    """Return the larger of two scalars, or of each pair of lanes."""
     item = getattr(a.type, "element", a.type)
     above = builder.icmp_signed if isinstance(item, ir.IntType) else builder.fcmp_ordered
     return builder.select(above(">", a, b), a, b)
@@ -247,7 +247,7 @@ def larger(builder, a, b):
 
 @instruction
 def vmax(typingctx, a, b):
-    """The larger of each pair; of floats none may be NaN."""
+    """Return the larger of each pair; floats must not be NaN."""
     return a(a, b), lambda context, builder, sig, args: larger(builder, *args)
 
 
@@ -259,7 +259,7 @@ def _largest(builder, like, addresses: list):
 
 @instruction
 def corners(typingctx, like, top, bottom, left, right):
-    """The maximum of the four vectors at the sums of ``top`` or ``bottom`` and ``left`` or ``right``."""
+    """Compute the maximum of four vectors at ``top`` or ``bottom`` plus ``left`` or ``right``."""
 
     def codegen(context, builder, sig, args):
         _, top, bottom, left, right = args
@@ -271,7 +271,7 @@ def corners(typingctx, like, top, bottom, left, right):
 
 @literal_instruction
 def square(typingctx, like, count, start, line):
-    """The maximum of ``count`` vectors side by side in each of as many lines, ``line`` bytes apart."""
+    """Compute the maximum of ``count`` x ``count`` vectors, in lines at a distance of ``line`` bytes."""
     if not isinstance(count, types.IntegerLiteral):
         return None
 
@@ -286,7 +286,7 @@ def square(typingctx, like, count, start, line):
 
 @instruction
 def largest(typingctx, vector):
-    """The largest integer of a vector, as int64."""
+    """Return the largest integer of a vector, as int64."""
 
     def codegen(context, builder, sig, args):
         kind, item = vector.llvm, vector.llvm.element
@@ -300,7 +300,7 @@ def largest(typingctx, vector):
 
 @instruction
 def fill(typingctx, like, value):
-    """A vector of which every lane is ``value``."""
+    """Return a vector of which every lane is ``value``."""
     result = Vector(like)
 
     def codegen(context, builder, sig, args):
@@ -314,7 +314,7 @@ def fill(typingctx, like, value):
 
 @instruction
 def repeat(typingctx, value):
-    """A vector of which every lane is the scalar ``value``, of its type."""
+    """Return a vector of which every lane is the scalar ``value``, of its type."""
     result = Vector(value)
     return result(value), lambda context, builder, sig, args: broadcast(builder, result.llvm, args[0])
 
@@ -326,7 +326,7 @@ def _compare(builder, sign: str, a, b):
 
 @instruction
 def where_above(typingctx, a, b, x, y):
-    """For each lane ``x`` where ``a > b``, else ``y``."""
+    """Select ``x`` in lanes where ``a > b``, otherwise ``y``."""
 
     def codegen(context, builder, sig, args):
         a, b, x, y = args
@@ -337,11 +337,11 @@ def where_above(typingctx, a, b, x, y):
 
 @instruction
 def where_first(typingctx, a, x, b, y):
-    """For each lane the index ``x`` or ``y`` of the larger of ``a`` and ``b``; of equals the smaller."""
+    """Select in each lane the index ``x`` or ``y`` of the larger of ``a`` and ``b``; the smaller if equal."""
 
     def codegen(context, builder, sig, args):
         a, x, b, y = args
-        # Not by one condition: what AVX2 has to join several takes longer than another choice.
+        # A second selection instead of a combined condition, which is slower with AVX2.
         first = builder.select(builder.icmp_signed("<", x, y), x, y)
         first = builder.select(_compare(builder, "==", a, b), first, y)
         return builder.select(_compare(builder, ">", a, b), x, first)
@@ -351,7 +351,7 @@ def where_first(typingctx, a, x, b, y):
 
 @instruction
 def vadd(typingctx, a, b):
-    """The sum of each pair."""
+    """Compute the sum of each pair."""
 
     def codegen(context, builder, sig, args):
         add = builder.add if isinstance(a.item, types.Integer) else builder.fadd
@@ -362,7 +362,7 @@ def vadd(typingctx, a, b):
 
 @instruction
 def scaled(typingctx, a, factor):
-    """Each float times a scalar."""
+    """Multiply each float by a scalar."""
 
     def codegen(context, builder, sig, args):
         return builder.fmul(args[0], broadcast(builder, a.llvm, args[1]))
@@ -372,7 +372,7 @@ def scaled(typingctx, a, factor):
 
 @instruction
 def fma(typingctx, a, b, c):
-    """``a * b + c``, fused where the processor can."""
+    """Compute ``a * b + c``, fused if the processor supports it."""
 
     def codegen(context, builder, sig, args):
         name = f"llvm.fmuladd.v{a.lanes}f{a.item.bitwidth}"

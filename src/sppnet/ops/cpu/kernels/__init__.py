@@ -1,1 +1,1 @@
-"""The compiled loops. Every module ends with its entry points, which `sppnet.ops.cpu.dispatch` calls."""
+"""The compiled loops. Each module ends with its entry points for `sppnet.ops.cpu.dispatch`."""

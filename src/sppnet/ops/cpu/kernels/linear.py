@@ -1,10 +1,10 @@
 """The compiled loops of `sppnet.ops.linear`.
 
-Four rows and four vectors at a time: 16 products need 8 loads. A unit of work is a run of rows with totals of
-its own, so that their sum does not depend on the threads.
+Four rows and four vectors are processed together, so that 16 products require 8 loads. A unit of work is a
+run of rows with separate totals, so that sums do not depend on the threads.
 """
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sppnet.ops.cpu.layout import WIDTH
 
 @part
 def _last_dots(row, vectors, length, target):
-    """Add what `dots` left out, the columns of no whole vector, for one row: ``target`` has 4 products."""
+    """Add the products of one row and the columns that `dots` omits to the 4 values at ``target``."""
     one = np.float32(0)
     for column in range(length // 16 * 16, length):
         x = peek(one, row + 4 * column)
@@ -45,7 +45,7 @@ def _last_dots(row, vectors, length, target):
 
 @part
 def _add(row, factors, total, length):
-    """Add what `_add_four` leaves out for one row: its columns of no whole vector."""
+    """Add the columns that `_add_four` omits, fewer than a vector, for one row."""
     one = np.float32(0)
     for column in range(length // 16 * 16, length):
         x = peek(one, row + 4 * column)
@@ -56,7 +56,7 @@ def _add(row, factors, total, length):
 
 @part_giving(types.UniTuple(Vector(types.float32), 4))
 def _four(address):
-    """Vectors of 4 scalars."""
+    """Load a vector of 4 scalars."""
     one = np.float32(0)
     a, b = repeat(peek(one, address)), repeat(peek(one, address + 4))
     return a, b, repeat(peek(one, address + 8)), repeat(peek(one, address + 12))
@@ -64,7 +64,7 @@ def _four(address):
 
 @part
 def _add_four(r0, r1, r2, r3, factors, total, length):
-    """Add 4 multiples of each of 4 rows to 4 totals ``[..., 4, 16]``; ``factors`` are ``[4 rows, 4]``."""
+    """Add 4 multiples of each of 4 rows to 4 totals ``[..., 4, 16]``; ``factors`` is ``[4 rows, 4]``."""
     one = np.float32(0)
     f00, f01, f02, f03 = _four(factors)
     f10, f11, f12, f13 = _four(factors + 16)
@@ -85,12 +85,11 @@ def _add_four(r0, r1, r2, r3, factors, total, length):
 
 @part
 def _units(kinds, args, scratch, first, last):
-    """Products of rows and vectors, and multiples of rows added up.
+    """Compute products of rows and vectors, and sums of multiples of rows.
 
-    With ``VECTORS`` the products, times ``FACTORS`` plus ``OFFSETS`` where there are any, go to
-    ``MULTIPLES``, all three ``[used / 4, fours, 4 rows, 4 vectors]``. With ``TOTALS``
-    ``[units, fours, length / 16, 4, 16]`` the rows are multiplied by them, by ``FACTORS`` where there are no
-    vectors, and added up.
+    With ``VECTORS``, the products, times ``FACTORS`` plus ``OFFSETS`` if given, are written to ``MULTIPLES``;
+    all three are ``[used / 4, fours, 4 rows, 4 vectors]``. With ``TOTALS`` ``[units, fours, length / 16, 4,
+    16]``, the rows are multiplied by these products, or by ``FACTORS`` without vectors, and summed.
     """
     rows, index, vectors = word(args, LINEAR_ROWS), word(args, LINEAR_INDEX), word(args, LINEAR_VECTORS)
     factors, offsets, totals = (

@@ -3,7 +3,7 @@
 See `sppnet.ops.cpu.jit.entry.work` for the arguments of the loops, `sppnet.ops.cpu.args` for the structs.
 """
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ from sppnet.ops.cpu.layout import (
 
 @part
 def _max_units(kinds, args, scratch, first, last):
-    """Max pooling. ``kinds``: an integer as wide as the floats, and the number of NaNs of either sign."""
+    """Compute max pooling. ``kinds``: an integer as wide as the floats, the number of NaNs of either sign."""
     like, turn = kinds
     maps, boxes, units, levels, depth = tables(args)
     out = word(args, ROWS)
@@ -100,7 +100,7 @@ def _max_units(kinds, args, scratch, first, last):
         gather(like, base, one, channel, channels)
         to_keys(like, base, height * width, turn)
         build_tables(like, base, height, width, word(args, ROW_DOUBLINGS), word(args, COLUMN_DOUBLINGS))
-        # Output is written one box behind: reading what was just stored in other pieces stalls.
+        # Output is written with a delay of one box, because loads of recent stores of other widths stall.
         for r in range(start, stop + 1):
             if r < stop:
                 stage = stages + (r & 1) * bins * WIDTH
@@ -115,10 +115,10 @@ def _max_units(kinds, args, scratch, first, last):
 
 @part
 def _paper_units(kinds, args, scratch, first, last):
-    """As `_max_units` for the paper's pyramid of regions, four places per bin, past the caches.
+    """Compute `_max_units` for the pyramid of the paper, four entries per bin, writing past the caches.
 
-    32-bit floats are compared as they are, without conversion to keys and back. Where one is NaN,
-    ``FOUND_NAN`` is set and the work left undone. ``kinds`` also has the type that is compared.
+    32-bit floats are compared without conversion to keys. If one is NaN, ``FOUND_NAN`` is set and the
+    computation stops. ``kinds`` also has the type that is compared.
     """
     like, turn, value = kinds
     maps, boxes, units, _, _ = tables(args)
@@ -141,7 +141,7 @@ def _paper_units(kinds, args, scratch, first, last):
 
 @part
 def _prefetch_row(like, total, levels, depth, row, channel, args):
-    """Prefetch the part of a row of gradients of a block: too short a run for the hardware prefetcher."""
+    """Prefetch the gradients of a block in a row, a run too short for the hardware prefetcher."""
     channels, item = word(args, CHANNELS), WIDTH // lanes(total)
     for k in range(depth):
         level = levels + LEVEL_BYTES * k
@@ -153,10 +153,10 @@ def _prefetch_row(like, total, levels, depth, row, channel, args):
 
 @part
 def _scatter(like, count, total, argmax, totals, levels, depth, row, channel, args):
-    """Add the gradient of one box to cells, of one vector of ``total`` each.
+    """Add the gradient of one box to the vectors of its cells in ``total``.
 
-    ``argmax`` has for each bin ``count`` integers of the type of ``like``, whose lower half is a cell index;
-    of int16 the whole.
+    ``argmax`` has for each bin ``count`` integers of the type of ``like``, whose lower half, or for int16 the
+    whole, is a cell index.
     """
     size, item = WIDTH // lanes(like), WIDTH // lanes(total)
     mask = (np.int64(1) << np.int64(greatest(16, 4 * size))) - 1
@@ -168,7 +168,7 @@ def _scatter(like, count, total, argmax, totals, levels, depth, row, channel, ar
         given, step, stride = row + (before * channels + channel * squares) * item, item, squares * item
         named = argmax + before * count * size
         for _ in range(squares):
-            # Lane after lane, as sums into one cell wait for one another.
+            # Lane by lane, because consecutive sums into one cell depend on each other.
             for lane in range(valid):
                 cell = np.int64(peek(like, named + lane * size)) & mask
                 place = totals + cell * WIDTH + lane * item
@@ -178,7 +178,7 @@ def _scatter(like, count, total, argmax, totals, levels, depth, row, channel, ar
 
 @part
 def _max_gradient_units(kinds, args, scratch, first, last):
-    """The gradient of max pooling: each value goes to the first maximum of its bin.
+    """Compute the gradient of max pooling: each value goes to the first maximum of its bin.
 
     ``kinds``: an integer as wide as the floats, whose lanes are the channels of a unit; one at least twice as
     wide; a float of the type of the gradients; the number of NaNs. A unit must hold all boxes of its map.
@@ -227,12 +227,12 @@ def _max_gradient_units(kinds, args, scratch, first, last):
 
 @part
 def _argmax_units(kinds, args, scratch, first, last):
-    """As `_max_units` for float32 and whole maps, one box per map, with argmax indices.
+    """Compute `_max_units` for float32 and whole maps, one box per map, with argmax indices.
 
     ``ARGMAX``, int16 ``[maps, blocks, bins, 16]``, receives the cell of the first maximum of each bin.
     ``kinds``: an integer as wide as the floats, the number of NaNs, the type that is compared, and whether
-    it holds keys. With keys, both zeros are written as 0 and every NaN as the same one; without, a NaN sets
-    ``FOUND_NAN`` and leaves the work undone.
+    it is a key. With keys, both zeros are written as 0 and every NaN as the same NaN; without, a NaN sets
+    ``FOUND_NAN`` and stops the computation.
     """
     like, turn, value, keyed = kinds
     maps, boxes, units, levels, depth = tables(args)
@@ -257,7 +257,7 @@ def _argmax_units(kinds, args, scratch, first, last):
         row, base, stage = word(args, ROWS) + number * channels * tile // lanes(like), keys, stages
         found = word(args, ARGMAX) + number * each + channel // lanes(like) * tile // 2
         ahead = word(one, MAP_ADDRESS) + channel * word(one, MAP_CHANNEL_STEP) + several * block
-        # Output is written one box behind: reading what was just stored in other pieces stalls.
+        # Output is written with a delay of one box, because loads of recent stores of other widths stall.
         for i in range(several + 1):
             other, stage = stage, stages + (i & 1) * tile
             if i < several:
@@ -274,7 +274,7 @@ def _argmax_units(kinds, args, scratch, first, last):
 
 @part
 def _argmax_gradient_units(kinds, args, scratch, first, last):
-    """The gradient of `_argmax_units` for the maps."""
+    """Compute the gradient of `_argmax_units` for the maps."""
     (total,) = kinds
     grads, _, units, levels, depth = tables(args)
     channels, tile = word(args, CHANNELS), word(args, BINS) * WIDTH
@@ -303,62 +303,62 @@ def _argmax_gradient_units(kinds, args, scratch, first, last):
 
 @Entry
 def max_16(args):
-    """Max of float16 and bfloat16."""
+    """Compute max pooling of float16 and bfloat16."""
     work(_max_units, (np.int16(0), np.int16(word(args, NAN_COUNT))), args)
 
 
 @Entry
 def max_32(args):
-    """Max of float32."""
+    """Compute max pooling of float32."""
     work(_max_units, (np.int32(0), np.int32(word(args, NAN_COUNT))), args)
 
 
 @Entry
 def paper_16(args):
-    """`max_16` of the paper's pyramid of regions."""
+    """Compute `max_16` for the pyramid of the paper."""
     work(_paper_units, (np.int16(0), np.int16(word(args, NAN_COUNT)), np.int16(0)), args)
 
 
 @Entry
 def paper_32(args):
-    """`max_32` of the paper's pyramid of regions."""
+    """Compute `max_32` for the pyramid of the paper."""
     work(_paper_units, (np.int32(0), np.int32(word(args, NAN_COUNT)), np.float32(0)), args)
 
 
 @Entry
 def max_gradient_16(args):
-    """The gradient of `max_16`, for maps of fewer than 65,536 cells."""
+    """Compute the gradient of `max_16`, for maps of fewer than 65,536 cells."""
     kinds = np.int16(0), np.int32(0), np.float32(0), np.int16(word(args, NAN_COUNT))
     work(_max_gradient_units, kinds, args)
 
 
 @Entry
 def max_gradient_16_large(args):
-    """The gradient of `max_16`."""
+    """Compute the gradient of `max_16`."""
     kinds = np.int16(0), np.int64(0), np.float32(0), np.int16(word(args, NAN_COUNT))
     work(_max_gradient_units, kinds, args)
 
 
 @Entry
 def max_gradient_32(args):
-    """The gradient of `max_32`."""
+    """Compute the gradient of `max_32`."""
     kinds = np.int32(0), np.int64(0), np.float32(0), np.int32(word(args, NAN_COUNT))
     work(_max_gradient_units, kinds, args)
 
 
 @Entry
 def argmax_32(args):
-    """Max of float32 without NaN, with argmax indices."""
+    """Compute max pooling of float32 without NaN, with argmax indices."""
     work(_argmax_units, (np.int32(0), np.int32(word(args, NAN_COUNT)), np.float32(0), False), args)
 
 
 @Entry
 def argmax_32_keys(args):
-    """Max of float32, with argmax indices."""
+    """Compute max pooling of float32, with argmax indices."""
     work(_argmax_units, (np.int32(0), np.int32(word(args, NAN_COUNT)), np.int32(0), True), args)
 
 
 @Entry
 def argmax_gradient_32(args):
-    """The gradient of `argmax_32`."""
+    """Compute the gradient of `argmax_32`."""
     work(_argmax_gradient_units, (np.float32(0),), args)

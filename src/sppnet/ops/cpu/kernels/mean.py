@@ -1,6 +1,6 @@
 """Mean pooling on the CPU and its gradient: loops over units of work, and their entry points."""
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sppnet.ops.cpu.layout import WIDTH, gather, spread, to_keys
 
 @part
 def _mean_box(like, tile, base, width, box, levels, depth):
-    """The means of all bins of one box, from sums in float64."""
+    """Compute the means of all bins of one box, from sums in float64."""
     corner = base + word(box, BOX_CORNER)
     for k in range(depth):
         level = levels + LEVEL_BYTES * k
@@ -66,7 +66,7 @@ def _mean_box(like, tile, base, width, box, levels, depth):
 
 @part
 def _mean_units(kinds, args, scratch, first, last):
-    """Mean pooling. ``kinds``: an integer and a float of the same width."""
+    """Compute mean pooling. ``kinds``: an integer and a float of the same width."""
     bits, like = kinds
     maps, boxes, units, levels, depth = tables(args)
     out = word(args, ROWS)
@@ -122,7 +122,7 @@ def _scatter(like, totals, width, box, levels, depth, row, channel, args, buffer
 
 @part
 def _mean_gradient_units(kinds, args, scratch, first, last):
-    """The gradient of mean pooling; a unit must hold all boxes of its map."""
+    """Compute the gradient of mean pooling; a unit must hold all boxes of its map."""
     (like,) = kinds
     grads, boxes, units, levels, depth = tables(args)
     rows = word(args, ROWS)
@@ -142,11 +142,11 @@ def _mean_gradient_units(kinds, args, scratch, first, last):
 
 @Entry
 def mean_32(args):
-    """Mean of float32."""
+    """Compute mean pooling of float32."""
     work(_mean_units, (np.int32(0), np.float32(0)), args)
 
 
 @Entry
 def mean_gradient_32(args):
-    """The gradient of `mean_32`."""
+    """Compute the gradient of `mean_32`."""
     work(_mean_gradient_units, (np.float32(0),), args)

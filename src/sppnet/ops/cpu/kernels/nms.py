@@ -1,6 +1,6 @@
 """Greedy non-maximum suppression on the CPU that stops when enough boxes are selected."""
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def _keep(boxes, order, threshold, most, kept):
 
 try:
     _compiled = numba.njit(nogil=True, cache=True)(_keep)
-except RuntimeError:  # no writable folder for machine code
+except RuntimeError:  # no folder for machine code is writable
     _compiled = numba.njit(nogil=True)(_keep)
 
 
 def keep(boxes: np.ndarray, scores: np.ndarray, threshold: float, most: int) -> np.ndarray:
-    """Indices int64 of at most ``most`` selected boxes, highest score first; ``boxes`` float32 ``[N, 4]``."""
+    """Return int64 indices of at most ``most`` selected boxes ``[N, 4]`` (float32), highest score first."""
     most = min(most, len(boxes))
     kept = np.empty(most, np.int64)
     if not most:

@@ -1,6 +1,6 @@
 """Linear scores of max pooled features that are not stored: the loop over units, and its entry points."""
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ from sppnet.ops.cpu.layout import WIDTH, gather_numbers
 def _score_units(kinds, args, scratch, first, last):
     """Score boxes by their max pooled features, which are not stored.
 
-    The weights are float32 ``[blocks, fours, bins * parts, 4, 16]``, a part being 16 lanes of a block, the
-    output ``[..., fours, 4, 4]``, one for every 4 boxes. ``kinds``: an integer as wide as the floats, the
-    number of NaNs, the type that is compared, and whether the floats are float16. Where a float is NaN,
-    ``FOUND_NAN`` is set and the work left undone.
+    The weights are float32 ``[blocks, fours, bins * parts, 4, 16]``, where a part is 16 lanes of a block; the
+    output is ``[..., fours, 4, 4]`` for every 4 boxes. ``kinds``: an integer as wide as the floats, the
+    number of NaNs, the type that is compared, and whether the floats are float16. If a float is NaN,
+    ``FOUND_NAN`` is set and the computation stops.
     """
     like, turn, value, half = kinds
     keyed = lanes(like) == WIDTH // 2
@@ -106,17 +106,17 @@ def _score_units(kinds, args, scratch, first, last):
 
 @Entry
 def scores_16(args):
-    """Scores from bfloat16."""
+    """Compute scores from bfloat16."""
     work(_score_units, (np.int16(0), np.int16(word(args, NAN_COUNT)), np.int16(0), False), args)
 
 
 @Entry
 def scores_half(args):
-    """Scores from float16."""
+    """Compute scores from float16."""
     work(_score_units, (np.int16(0), np.int16(word(args, NAN_COUNT)), np.int16(0), True), args)
 
 
 @Entry
 def scores_32(args):
-    """Scores from float32."""
+    """Compute scores from float32."""
     work(_score_units, (np.int32(0), np.int32(word(args, NAN_COUNT)), np.float32(0), False), args)

@@ -1,14 +1,14 @@
 """Parts of the kernels that pool one box of a block (`sppnet.ops.cpu.layout`).
 
-A bin is pooled directly over its cells, or through *tables* of the maxima of 2^i x 2^j cells from every cell
-on, of which four, overlapping, cover a bin: the time of a bin then does not depend on its area. A level that
-divides another one is made from that one's bins. The bins of a box, one vector each, are a *tile*.
+A bin is pooled directly over its cells, or by *tables* of the maxima of 2^i x 2^j cells from every cell on:
+four overlapping entries cover a bin, so that its time does not depend on its area. A level that divides
+another level is derived from the bins of that level. The bins of a box, one vector each, are a *tile*.
 
-Boxes, bin edges and levels are as in `sppnet.ops.cpu.args`. A bin is read from its first to its last place,
-in steps of ``across`` between columns and ``down`` between rows, the last step being shorter.
+Boxes, bin edges and levels are as in `sppnet.ops.cpu.args`. A bin is read from its first to its last entry,
+in steps of ``across`` between columns and ``down`` between rows, of which the last may be shorter.
 """
 
-# What is here is run by numba's compiler, whose types basedpyright cannot follow.
+# This code is compiled by numba, whose types basedpyright cannot infer.
 # pyright: basic
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from sppnet.ops.cpu.layout import WIDTH
 
 @part
 def build_tables(like, base, height, width, ky, kx):
-    """Fill tables of maxima of 2^i x 2^j cells of the block at ``base``, ``i * kx + j`` planes behind it."""
+    """Fill tables of maxima of 2^i x 2^j cells of the block at ``base``, ``i * kx + j`` planes after it."""
     plane = height * width * WIDTH
     for number in range(1, ky * kx):
         i, j = number // kx, number % kx
@@ -66,10 +66,10 @@ def build_tables(like, base, height, width, ky, kx):
 
 @part
 def pool_box(like, tile, base, box, levels, depth, across, down):
-    """The maxima of all bins of one box, one vector per bin, in the public order of the bins.
+    """Compute the maxima of all bins of one box, one vector per bin, in the public order of the bins.
 
-    A level that is made from another reads the bins of that one. Otherwise ``across`` is 0 where the four
-    places of the edges cover every bin.
+    A derived level reads the bins of another level. ``across`` is 0 if the four entries at the edges cover
+    every bin of the other levels.
     """
     corner = base + word(box, BOX_CORNER)
     for k in range(depth):
@@ -102,7 +102,7 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
                     left, right = word(columns + EDGE_BYTES * j, 0), word(columns + EDGE_BYTES * j, 1)
                     best = corners(like, top, bottom, left, right)
                     if across != 0:
-                        # Not by `range`, which divides to get the number of steps.
+                        # A while loop, because `range` divides to compute the number of steps.
                         row = top
                         while True:
                             cell, end = row + left, row + right
@@ -119,10 +119,10 @@ def pool_box(like, tile, base, box, levels, depth, across, down):
 
 @part
 def argmax_box(like, value, tile, indices, base, box, levels, depth, down, ahead, lines):
-    """As `pool_box` without tables; writes the cell of the first maximum of each bin to ``indices``.
+    """Compute `pool_box` without tables, and write the cell of the first maximum of each bin to ``indices``.
 
-    The type of ``value`` is compared, indices have the type of ``like``. At each bin that is made from cells,
-    ``lines`` cache lines are prefetched from ``ahead`` on: memory is read while the processor compares.
+    The type of ``value`` is compared, indices have the type of ``like``. At each bin that is pooled from
+    cells, ``lines`` cache lines are prefetched from ``ahead`` on, so that memory is read during comparisons.
     """
     corner, one = base + word(box, BOX_CORNER), fill(like, 1)
     for k in range(depth):
@@ -155,7 +155,7 @@ def argmax_box(like, value, tile, indices, base, box, levels, depth, down, ahead
                     for at in range(ahead, ahead + lines * WIDTH, WIDTH):
                         prefetch(at)
                     ahead += lines * WIDTH
-                    # Not by `range`, which divides to get the number of steps.
+                    # A while loop, because `range` divides to compute the number of steps.
                     while row <= bottom:
                         cell, end = row + left, row + right
                         number = fill(like, (cell - base) // WIDTH)
@@ -179,7 +179,7 @@ def to_cells(like, tile, bins, low):
 
 @part
 def turn_tile(like, tile, stage, levels, depth):
-    """Transpose a tile of one vector per bin: level by level, the bins of one channel side by side."""
+    """Transpose a tile of one vector per bin: level by level, the bins of a channel are contiguous."""
     size, most = WIDTH // lanes(like), least(lanes(like), 16)
     for level in range(levels, levels + LEVEL_BYTES * depth, LEVEL_BYTES):
         squares, before = (
@@ -200,7 +200,7 @@ def turn_tile(like, tile, stage, levels, depth):
         if left & 4:
             transpose(like, 4, source, WIDTH, target, step)
             source, target = source + 4 * WIDTH, target + 4 * size
-        # No square leaves a remainder of 2 or 3 modulo 4.
+        # Square numbers have remainders of 0 or 1 modulo 4.
         if left & 1:
             transpose(like, 1, source, WIDTH, target, step)
 
@@ -230,7 +230,7 @@ def emit(like, stage, row, levels, depth, channels, channel, turn, streamed):
 
 @part
 def stream_paper_box(like, tile, row, channels, channel):
-    """`turn_tile` and `emit` in one, past the caches, for the paper's pyramid and a whole block."""
+    """Compute `turn_tile` and `emit` for the pyramid of the paper and a full block, past the caches."""
     at, size = tile, WIDTH // lanes(like)
     stream_turned(like, 36, at, row + 36 * channel * size)
     stream_turned(like, 9, at + 36 * WIDTH, row + (36 * channels + 9 * channel) * size)

@@ -3,9 +3,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sppnet.detect import SvmOptions
-from sppnet.detect.row_table import (
-    RowTable,
+from sppnet.detect.sample_table import (
     Sample,
+    SampleTable,
     first_samples_within,
     hard_samples_within,
     make_room,
@@ -87,7 +87,7 @@ def full_table(scores):
     """A table without a free row: ten positives of class 0 and negatives with the given scores."""
     rows = torch.cat([torch.full((10,), 5.0), torch.tensor(scores)])[:, None]
     targets = torch.tensor([[1]] * 10 + [[-1]] * len(scores), dtype=torch.int8)
-    table = RowTable(2, len(rows))
+    table = SampleTable(2, len(rows))
     half = len(rows) // 2
     for image, part in enumerate((slice(0, half), slice(half, len(rows)))):
         table.add(image, rows[part], targets[part], torch.arange(len(rows))[part])

@@ -1,4 +1,4 @@
-"""The training rows of the SVMs within their budget: what is taken, what makes room for hard negatives."""
+"""Training features of the SVMs within a budget, and their replacement by hard negatives."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sppnet.detect.stage_options import SvmOptions
 from sppnet.detect.targets import draw_evenly
 
 
-class RowTable:
-    """The training rows so far, in memory laid out once for the most that there may be.
+class SampleTable:
+    """Training features of the SVMs, in memory allocated once for the maximum number.
 
     Args:
-        images: how many.
-        limit: rows at most.
+        images: number of images.
+        limit: maximum number of feature vectors.
     """
 
     def __init__(self, images: int, limit: int) -> None:
@@ -34,67 +34,67 @@ class RowTable:
 
     @property
     def rows(self) -> Tensor:
-        """float32 ``[N, D]``, scaled."""
+        """The features, float32 ``[N, D]``, scaled."""
         return self._rows[: self._count]
 
     @property
     def targets(self) -> Tensor:
-        """int8 ``[N, K]``."""
+        """The targets, int8 ``[N, K]``."""
         return self._targets[: self._count]
 
     @property
     def images(self) -> Tensor:
-        """int64 ``[N]``: the image of each row."""
+        """The image of each feature vector, int64 ``[N]``."""
         return self._origin[: self._count, 0]
 
     @property
     def free(self) -> int:
-        """How many rows more there is room for."""
+        """Number of feature vectors that can be added."""
         return self.limit - self._count
 
     def add(self, image: int, rows: Tensor, targets: Tensor, windows: Tensor) -> None:
-        """Add rows that there is room for."""
+        """Add features ``[n, D]`` of proposals ``[n]`` of an image, at most ``free``."""
         assert len(rows) <= self.free
         if not len(self._rows):
             # Pages that are never written to take no memory.
             self._rows = torch.empty(self.limit, rows.shape[1])
             self._targets = torch.empty(self.limit, targets.shape[1], dtype=torch.int8)
-        place = slice(self._count, self._count + len(rows))
-        torch.mul(rows, self.scale, out=self._rows[place])
-        self._targets[place] = targets
-        self._origin[place, 0] = image
-        self._origin[place, 1] = windows
+        end = slice(self._count, self._count + len(rows))
+        torch.mul(rows, self.scale, out=self._rows[end])
+        self._targets[end] = targets
+        self._origin[end, 0] = image
+        self._origin[end, 1] = windows
         self._count += len(rows)
         self.used[image].update(windows.tolist())
 
     def remove(self, which: Tensor) -> None:
-        """Remove rows; their windows may be added again."""
+        """Remove feature vectors by index; their proposals may be added again."""
         for image, window in self._origin[which].tolist():
             self.used[image].discard(window)
-        kept = torch.ones(self._count, dtype=torch.bool)
-        kept[which] = False
+        remaining = torch.ones(self._count, dtype=torch.bool)
+        remaining[which] = False
         self._count = 0
-        # Rows move to lower places only, a few at a time: no second copy of the table.
-        for some in kept.nonzero()[:, 0].split(1024):
-            place = slice(self._count, self._count + len(some))
+        # Rows only move to lower indices, a few at a time, without a second copy of the table.
+        for some in remaining.nonzero()[:, 0].split(1024):
+            target = slice(self._count, self._count + len(some))
             for part in (self._rows, self._targets, self._origin):
-                part[place] = part[some]
+                part[target] = part[some]
             self._count += len(some)
 
     def rescale(self, norm: float) -> None:
-        """Make ``norm`` the mean norm of the rows, and scale those to come alike."""
+        """Scale the features, including later ones, so that the current mean norm is ``norm``."""
         self.scale = norm / float(self.rows.norm(dim=1).mean().clamp(min=1e-12))
         self.rows.mul_(self.scale)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Windows of one image that are to become rows.
+    """Candidate training examples of one image.
 
     Attributes:
-        windows: int64 ``[n]``, ascending.
-        groups: int64 ``[n]``: the class that each is an example of, K for the background.
-        priority: float32 ``[n]``: of several alike, those of the lowest number come first.
+        windows: int64 ``[n]``, indices of proposals, ascending.
+        groups: int64 ``[n]``, the class of each example, K for the background.
+        priority: float32 ``[n]``; examples of the same group and image are selected in ascending order.
     """
 
     windows: Tensor
@@ -105,17 +105,21 @@ class Sample:
 def first_samples_within(
     samples: Sequence[Sample], classes: int, limit: int, hard_share: float, draw: torch.Generator
 ) -> list[Tensor]:
-    """The windows of each image that fit into the budget.
+    """Select the examples of the first sample within the budget.
 
-    Where all fit, all are taken and nothing is drawn. Otherwise ``hard_share`` of it stays free, half of
-    the rest goes to the background, and each half is drawn evenly over classes and images.
+    If all examples fit, all are selected, without random numbers. Otherwise ``hard_share`` of the budget
+    remains free, half of the rest is for the background, and each half is drawn evenly over classes and
+    images.
 
     Args:
-        samples: one an image.
-        classes: K.
-        limit: rows at most.
-        hard_share: share of ``limit`` that is kept free for hard negatives.
-        draw: of what is taken at random.
+        samples: examples of each image.
+        classes: number of classes K.
+        limit: maximum number of examples.
+        hard_share: fraction of ``limit`` that is reserved for hard negatives.
+        draw: random generator.
+
+    Returns:
+        Indices of the selected proposals of each image.
     """
     images, groups, priority = _joined(samples)
     if len(groups) <= limit:
@@ -132,7 +136,7 @@ def first_samples_within(
 
 
 def hard_samples_within(samples: Sequence[Sample], room: int, draw: torch.Generator) -> list[Tensor]:
-    """The hard negatives of each image that fit into ``room``: evenly over classes and images."""
+    """Select at most ``room`` hard negatives in total, evenly over classes and images, by image."""
     images, groups, priority = _joined(samples)
     taken = torch.zeros(len(groups), dtype=torch.bool)
     taken[draw_evenly(groups, images, priority, room, draw)] = True
@@ -140,22 +144,22 @@ def hard_samples_within(samples: Sequence[Sample], room: int, draw: torch.Genera
 
 
 def make_room(
-    table: RowTable, scores: Tensor, wanted: int, options: SvmOptions, draw: torch.Generator
+    table: SampleTable, scores: Tensor, count: int, options: SvmOptions, draw: torch.Generator
 ) -> None:
-    """Remove rows until there is room for ``wanted`` hard negatives, or for as many as are reserved.
+    """Remove features to make room for hard negatives, at most for their share of the budget.
 
-    Negatives that every SVM is sure of go first, the surest ones before the others: they do not change the
-    SVMs. Where they are too few, and hard negatives have less than their share of the budget, examples of
-    objects go, those that repeat others first.
+    Negatives with low scores of all SVMs are removed first, lowest scores first, because they do not change
+    the SVMs. If these are too few, and hard negatives have less than their share of the budget, examples of
+    objects are removed, duplicates first.
 
     Args:
-        table: the rows.
-        scores: ``[N, K]``: the present SVMs' scores of them.
-        wanted: hard negatives that were found.
-        options: from which score on a negative is hard, and the share of hard ones.
-        draw: of what is removed at random.
+        table: the features.
+        scores: ``[N, K]``, decision scores of the features by the current SVMs.
+        count: number of hard negatives.
+        options: minimum score of hard negatives, and their share of the budget.
+        draw: random generator.
     """
-    missing = wanted - table.free
+    missing = count - table.free
     if missing <= 0:
         return
     negative = (table.targets <= 0).all(1)
@@ -179,7 +183,7 @@ def make_room(
 
 
 def _joined(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
-    """Image, group and priority of all windows of all images."""
+    """Concatenate image, group and priority of all examples."""
     counts = torch.tensor([len(sample.windows) for sample in samples])
     images = torch.arange(len(samples)).repeat_interleave(counts)
     groups = torch.cat([sample.groups for sample in samples])
@@ -187,6 +191,6 @@ def _joined(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _split(samples: Sequence[Sample], taken: Tensor) -> list[Tensor]:
-    """The taken windows of each image."""
+    """Group the selected proposals by image."""
     parts = taken.split([len(sample.windows) for sample in samples])
     return [sample.windows[part] for sample, part in zip(samples, parts, strict=True)]
