@@ -1,18 +1,23 @@
 """The torch-free side: images, results, errors, and what it imports."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from export_scenes import NAMES, scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sppnet.classify.result import ClassificationResult
 from sppnet.data import read_pixels
+from sppnet.detect import DetectionResult
 from sppnet.errors import UserError
-from sppnet.runtime import Runtime
+from sppnet.runtime import Runtime, results
 from sppnet.runtime.images import read_pixels as read_without_torch
+from sppnet.structures import Boxes, Detections, ImageSize
 
 MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"]
 
@@ -78,6 +83,53 @@ def test_results_of_a_list_and_an_iterable_are_those_of_each(models, tmp_path):
     assert models["detector"].predict(images[0]).save(tmp_path / "found.json").stat().st_size > 0
 
 
+def test_results_are_drawn_as_those_of_torch(models, tmp_path):
+    pixels = scene(4)[0]
+    found = models["detector"].predict(pixels, threshold=0.01)
+    assert len(found) >= 2
+    boxes = Boxes(torch.from_numpy(found.boxes), ImageSize(found.height, found.width))
+    detections = Detections(boxes, torch.from_numpy(found.scores), torch.from_numpy(found.labels), NAMES)
+    drawn = found.plot()
+    assert drawn.tobytes() == DetectionResult(detections, pixels).plot().tobytes()
+    path = found.save(tmp_path / "found.png")
+    with Image.open(path) as written:
+        assert written.tobytes() == drawn.tobytes()
+    classes = models["classifier"].predict(pixels)
+    ours = ClassificationResult(
+        torch.from_numpy(classes.labels), torch.from_numpy(classes.scores), NAMES, pixels
+    )
+    assert classes.plot().tobytes() == ours.plot().tobytes()
+
+
+def test_a_result_is_not_written_over_its_image(models, tmp_path):
+    Image.fromarray(scene(4)[0]).save(tmp_path / "a.png")
+    found = models["detector"].predict(tmp_path / "a.png")
+    with pytest.raises(UserError, match="the source image"):
+        found.save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="ending"):
+        found.save(tmp_path / "a.text")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_an_image_of_many_pixels_is_reduced_before_it_is_drawn(monkeypatch):
+    monkeypatch.setattr(results, "_LARGEST_DRAWN", 250_000)
+    pixels = np.zeros((1000, 1000, 3), np.uint8)
+    box = np.array([[0, 0, 1000, 500]], np.float32)
+    found = results.DetectionResult(
+        box, np.ones(1, np.float32), np.zeros(1, np.int64), ("a",), 1000, 1000, pixels
+    )
+    drawn = np.asarray(found.plot())
+    assert drawn.shape == (500, 500, 3)
+    assert drawn[250:].sum() < 0.05 * drawn[:250].sum() + 500 * 3 * 255
+    with pytest.raises(UserError, match="its image"):
+        replace(found, source=None).plot()
+
+
+def test_drawing_imports_no_torch(program):
+    said = program("drawn_without_torch")
+    assert (said.stdout, said.stderr) == ("(400, 360) False\n", "")
+
+
 def test_a_file_says_what_it_is(models):
     for kind, model in models.items():
         assert model.kind == kind
@@ -88,10 +140,10 @@ def test_a_file_says_what_it_is(models):
 
 
 @settings(max_examples=20, deadline=None)
-@given(threshold=st.floats(0, 1))
+@given(threshold=st.floats(1e-6, 1))
 def test_a_threshold_cuts_the_tail(models, threshold):
     image = scene(5)[0]
-    every = models["detector"].predict(image, threshold=0.0)
+    every = models["detector"].predict(image, threshold=1e-6)
     some = models["detector"].predict(image, threshold=threshold)
     np.testing.assert_array_equal(some.scores, every.scores[every.scores >= threshold])
 

@@ -86,12 +86,9 @@ class ClassificationResult(PredictionResult):
     def plot(self) -> Image:
         """Draw the image with its top classes below it; images of more than 16 megapixels are reduced."""
         from sppnet.draw import draw_labels
-        from sppnet.draw.fonts import drawn_name
+        from sppnet.draw.canvas import class_lines
 
-        lines = [
-            f"{drawn_name(self.names[label], label)} {score:.2f}"
-            for label, score in zip(self.labels[:3].tolist(), self.scores[:3].tolist(), strict=True)
-        ]
+        lines = class_lines(self.labels.tolist(), self.scores.tolist(), self.names)
         pixels, _ = read_scaled_pixels(self.source, drawn_size)
         return draw_labels(pixels, lines)
 

@@ -1,18 +1,14 @@
-"""Contact sheets, comparisons and image files."""
+"""Contact sheets and comparisons."""
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from sppnet.draw.boxes import DrawSource, as_image, draw_boxes
 from sppnet.draw.fonts import font_of
 from sppnet.errors import UserError, visible
-from sppnet.files import make_folder, write_bytes
 from sppnet.structures import Detections, GroundTruth
 
 _BACKGROUND = (250, 250, 250)
@@ -105,60 +101,6 @@ def contact_sheet(
                 text = text.removesuffix("...")[:-1] + "..."
             draw.text((left + width / 2, top + tile.height + gap / 2), text, _TEXT, font, "ma")
     return sheet
-
-
-def save_image(path: str | os.PathLike[str], image: Image.Image | bytes) -> None:
-    """Write an image in the format of the file name extension; JPEG files have quality 92.
-
-    The file is written atomically, and missing folders are created.
-
-    Args:
-        path: the file.
-        image: an image, or the bytes of an image file, which are written unchanged.
-
-    Raises:
-        UserError: the extension is not that of an image format, or the format cannot store the image.
-
-    Examples:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "drawn.png"
-        >>> save_image(path, Image.new("RGB", (2, 2)))
-        >>> Image.open(path).size
-        (2, 2)
-    """
-    target = Path(path)
-    content = image if isinstance(image, bytes) else encode_image(target, image)
-    make_folder(target.parent)
-    write_bytes(target, content)
-
-
-def encode_image(path: str | os.PathLike[str], image: Image.Image) -> bytes:
-    """Encode an image in the format of the file name extension; JPEG files have quality 92.
-
-    Args:
-        path: the file name.
-        image: the image.
-
-    Returns:
-        The bytes of the file.
-
-    Raises:
-        UserError: the extension is not that of an image format, or the format cannot store the image.
-
-    Examples:
-        >>> encode_image("a.png", Image.new("RGB", (2, 2)))[1:4]
-        b'PNG'
-    """
-    ending = Path(path).suffix
-    kind = Image.registered_extensions().get(ending.lower())
-    if kind is None or kind not in Image.SAVE:
-        raise UserError(path, "an ending such as .jpg or .png", ending or "none")
-    buffer = io.BytesIO()
-    try:
-        image.save(buffer, kind, **({"quality": 92} if kind == "JPEG" else {}))
-    except (OSError, ValueError, KeyError) as error:  # sides over 65535 in JPEG, a format without a writer
-        raise UserError(path, f"an image that {kind} can store", str(error) or image.mode) from error
-    return buffer.getvalue()
 
 
 def _reduced(image: Image.Image, side: int) -> Image.Image:

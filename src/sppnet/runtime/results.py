@@ -2,20 +2,65 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from sppnet._records import classification_record, detection_record
-from sppnet.files import make_folder, write_text
+from sppnet.draw.canvas import class_lines, detection_marks, draw_lines, draw_marks
+from sppnet.errors import UserError
+from sppnet.runtime.images import ImageSource, read_pixels
+from sppnet.saving import save_result
+
+_LARGEST_DRAWN = 16_000_000  # pixels; a larger image is reduced before it is drawn
+
+
+class _Result(ABC):
+    """What both results share: drawing and saving."""
+
+    source: ImageSource | None
+
+    @abstractmethod
+    def plot(self) -> Image.Image:
+        """Return the image with the predictions drawn on it."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, object]:
+        """Return the predictions in JSON types."""
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the drawn image or, where the path ends in ``.json``, `to_dict`; return the path.
+
+        Raises:
+            UserError: the path is the image itself, has no ending of an image, or cannot be written.
+        """
+        return save_result(path, self.source, self.plot, self.to_dict)
+
+    def _repr_png_(self) -> bytes:
+        """Return the drawn image for notebooks."""
+        stream = io.BytesIO()
+        self.plot().save(stream, "PNG")
+        return stream.getvalue()
+
+    def _image(self) -> tuple[Image.Image, float]:
+        """Return the image to draw on, and the factor by which it was reduced."""
+        if self.source is None:
+            raise UserError("plot", "a result that knows its image", "one without a source")
+        image = Image.fromarray(read_pixels(self.source))
+        factor = (_LARGEST_DRAWN / (image.width * image.height)) ** 0.5
+        if factor >= 1:
+            return image, 1.0
+        return image.resize((max(1, int(image.width * factor)), max(1, int(image.height * factor)))), factor
 
 
 @dataclass(frozen=True, eq=False)
-class DetectionResult:
+class DetectionResult(_Result):
     """The detections of one image, by descending probability.
 
     Attributes:
@@ -25,6 +70,7 @@ class DetectionResult:
         names: the detector's classes.
         height: the height of the image in pixels.
         width: the width of the image in pixels.
+        source: the image as it was given, for `plot`.
 
     Examples:
         >>> box = np.array([[0, 0, 4, 2.5]], np.float32)
@@ -39,6 +85,7 @@ class DetectionResult:
     names: tuple[str, ...]
     height: int
     width: int
+    source: ImageSource | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -49,19 +96,25 @@ class DetectionResult:
         columns = self.boxes.tolist(), self.scores.tolist(), self.labels.tolist()
         return detection_record(size, *columns, self.names)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the content of `to_dict` as JSON and return the path."""
-        return _write(self.to_dict(), path)
+    def plot(self) -> Image.Image:
+        """Return the image with the boxes drawn on it; one of more than 16 megapixels is reduced."""
+        image, factor = self._image()
+        limits = np.array([image.width, image.height] * 2, np.float32)
+        boxes: list[list[float]] = np.clip(self.boxes * factor, 0, limits).tolist()
+        return draw_marks(
+            image, detection_marks(boxes, self.labels.tolist(), self.scores.tolist(), self.names)
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class ClassificationResult:
+class ClassificationResult(_Result):
     """The most probable classes of one image.
 
     Attributes:
         labels: int64 ``[N]``, indices into ``names``.
         scores: float32 ``[N]``, probabilities, descending.
         names: the classifier's classes.
+        source: the image as it was given, for `plot`.
 
     Examples:
         >>> ClassificationResult.top(np.array([0.2, 0.8], np.float32), ("cat", "dog"), None).name
@@ -71,15 +124,20 @@ class ClassificationResult:
     labels: NDArray[np.int64]
     scores: NDArray[np.float32]
     names: tuple[str, ...]
+    source: ImageSource | None = None
 
     @classmethod
     def top(
-        cls, probabilities: NDArray[np.float32], names: tuple[str, ...], threshold: float | None
+        cls,
+        probabilities: NDArray[np.float32],
+        names: tuple[str, ...],
+        threshold: float | None,
+        source: ImageSource | None = None,
     ) -> ClassificationResult:
         """Select the classes of at least ``threshold`` from probabilities ``[K]``; the top five when None."""
         order = np.argsort(-probabilities, kind="stable").astype(np.int64)
         order = order[:5] if threshold is None else order[probabilities[order] >= threshold]
-        return cls(order, probabilities[order], names)
+        return cls(order, probabilities[order], names, source)
 
     @property
     def name(self) -> str:
@@ -90,13 +148,7 @@ class ClassificationResult:
         """Return ``{"classes": [{"label", "name", "score"}]}`` in JSON types."""
         return classification_record(self.labels.tolist(), self.scores.tolist(), self.names)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the content of `to_dict` as JSON and return the path."""
-        return _write(self.to_dict(), path)
-
-
-def _write(document: dict[str, object], path: str | os.PathLike[str]) -> Path:
-    target = Path(path)
-    make_folder(target.parent)
-    write_text(target, json.dumps(document, indent=2))
-    return target
+    def plot(self) -> Image.Image:
+        """Return the image with its three most probable classes below it."""
+        image, _ = self._image()
+        return draw_lines(image, class_lines(self.labels.tolist(), self.scores.tolist(), self.names))

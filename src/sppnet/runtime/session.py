@@ -59,6 +59,10 @@ class Runtime:
             raise UserError(file, expected, "a folder" if file.is_dir() else "no such file")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS
+        # Thousands of small operators follow each other. Threads that spin between them, and fixed shares of
+        # work, double the time where other programs use the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.dynamic_block_base", "4")
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
@@ -133,21 +137,28 @@ class Runtime:
         pixels = read_pixels(source)
         if self.kind == "classifier":
             (scores,) = self._run(["scores"], pixels, boxes)
-            return ClassificationResult.top(scores, self.names, threshold)
+            return ClassificationResult.top(scores, self.names, threshold, source)
         if self.kind != "detector":
             raise UserError(
                 "predict", "a detector or a classifier", f"a model of {self.kind}", "Call features instead."
             )
-        found, scores, labels = self._run(["boxes", "scores", "labels"], pixels, boxes)
-        selected = scores >= (float(self.metadata["threshold"]) if threshold is None else threshold)
+        limit = float(self.metadata["threshold"]) if threshold is None else threshold
+        # As in `Detector.predict`, a threshold of 0 gives the ranked list that metrics are computed of.
+        prefix = "all_" if limit <= 0 else ""
+        found, scores, labels = self._run(
+            [f"{prefix}{name}" for name in ("boxes", "scores", "labels")], pixels, boxes
+        )
+        shown = scores >= limit
         height, width = pixels.shape[:2]
-        return DetectionResult(found[selected], scores[selected], labels[selected], self.names, height, width)
+        return DetectionResult(found[shown], scores[shown], labels[shown], self.names, height, width, source)
 
     def _run(self, outputs: list[str], pixels: Pixels, boxes: ArrayLike | None) -> list[NDArray[Any]]:
         given: dict[str, NDArray[Any]] = {"image": pixels}
         if self._takes_boxes != (boxes is not None):
             expected = "boxes [N, 4] with the image" if self._takes_boxes else "no boxes for this model"
-            raise UserError("boxes", expected, "none" if boxes is None else "boxes")
+            origin = self.metadata.get("proposals")
+            hint = f"The detector was fitted on proposals from {origin}; pass such." if origin else ""
+            raise UserError("boxes", expected, "none" if boxes is None else "boxes", hint)
         if boxes is not None:
             given["boxes"] = _checked_boxes(boxes)
         return cast("list[NDArray[Any]]", self._session.run(outputs, given))
