@@ -78,7 +78,8 @@ class Runtime:
         self.metadata = found
         self.kind = found["kind"]
         self.names: tuple[str, ...] = tuple(json.loads(found["names"]))
-        self._takes_boxes = any(entry.name == "boxes" for entry in self._session.get_inputs())
+        inputs = {entry.name for entry in self._session.get_inputs()}
+        self._boxes = next((name for name in ("boxes", "proposals") if name in inputs), None)
 
     def predict(
         self,
@@ -154,13 +155,13 @@ class Runtime:
 
     def _run(self, outputs: list[str], pixels: Pixels, boxes: ArrayLike | None) -> list[NDArray[Any]]:
         given: dict[str, NDArray[Any]] = {"image": pixels}
-        if self._takes_boxes != (boxes is not None):
-            expected = "boxes [N, 4] with the image" if self._takes_boxes else "no boxes for this model"
+        if (self._boxes is None) != (boxes is None):
+            expected = "boxes [N, 4] with the image" if self._boxes else "no boxes for this model"
             origin = self.metadata.get("proposals")
             hint = f"The detector was fitted on proposals from {origin}; pass such." if origin else ""
             raise UserError("boxes", expected, "none" if boxes is None else "boxes", hint)
-        if boxes is not None:
-            given["boxes"] = _checked_boxes(boxes)
+        if boxes is not None and self._boxes is not None:
+            given[self._boxes] = _checked_boxes(boxes)
         return cast("list[NDArray[Any]]", self._session.run(outputs, given))
 
 
