@@ -16,6 +16,7 @@ from sppnet.runtime.images import ImageSource, Pixels, read_pixels
 from sppnet.runtime.results import ClassificationResult, DetectionResult
 
 _FORMAT = "1"
+_THREADS = 1024
 _ERRORS = 3  # lowest severity that onnxruntime logs
 
 
@@ -53,6 +54,7 @@ class Runtime:
             import onnxruntime
         except ImportError as error:
             raise MissingExtraError("onnxruntime", "export", "sppnet.runtime") from error
+        _check_threads(threads)
         file = Path(path)
         expected = "a model that sppnet exported"
         if not file.is_file():
@@ -135,6 +137,7 @@ class Runtime:
     def _predict(
         self, source: ImageSource, threshold: float | None, boxes: ArrayLike | None
     ) -> DetectionResult | ClassificationResult:
+        _check_threshold(threshold)
         pixels = read_pixels(source)
         if self.kind == "classifier":
             (scores,) = self._run(["scores"], pixels, boxes)
@@ -163,6 +166,17 @@ class Runtime:
         if boxes is not None and self._boxes is not None:
             given[self._boxes] = _checked_boxes(boxes)
         return cast("list[NDArray[Any]]", self._session.run(outputs, given))
+
+
+def _check_threads(threads: object) -> None:
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= _THREADS):
+        raise UserError("threads", f"a whole number, 1 to {_THREADS}", repr(threads))
+
+
+def _check_threshold(threshold: object) -> None:
+    number = isinstance(threshold, (int, float, np.integer, np.floating))
+    if threshold is not None and not (number and np.isfinite(cast("float", threshold))):
+        raise UserError("threshold", "a finite number", repr(threshold))
 
 
 def _checked_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
