@@ -146,16 +146,14 @@ def weight_by_bin(weight: np.ndarray, levels: Sequence[int]) -> np.ndarray:
 def mean_bins(fmap: Value, regions: Value, levels: Sequence[int]) -> Value:
     """Return the means ``[N, bins, C]`` of all bins of regions of a map ``[H, W, C]``.
 
-    The mean of each distinct bin is computed once, from four sums from the corner. These are computed in
-    float64 and stored in float32; the mean of the map is subtracted before, so that they stay small. Means
-    differ from exact ones by about 1e-5 of the deviation of the map.
+    The mean of each distinct bin is computed once, from four entries of an integral image in float64: in
+    float32, errors would grow with the size of the map, and box regression would multiply them.
     """
     builder = fmap.builder
-    middle = fmap.reduce("Mean", 0, 1)
-    sums = (fmap - middle).cast(np.float64)
+    sums = fmap.cast(np.float64)
     for axis in (0, 1):
         sums = builder.op("CumSum", sums, builder.constant(axis, np.int64))
-    sums = builder.op("Pad", sums.cast(np.float32), builder.constant([1, 1, 0, 0, 0, 0], np.int64))
+    sums = builder.op("Pad", sums, builder.constant([1, 1, 0, 0, 0, 0], np.int64))
     width = sums.length(1)
     flat = sums.reshape_to(builder.stack([builder.constant(-1, np.int64), fmap.length(2)]))
     left, top, right, bottom = (regions.slice(i, i + 1, 1) for i in range(4))
@@ -174,8 +172,8 @@ def mean_bins(fmap: Value, regions: Value, levels: Sequence[int]) -> Value:
     total = flat.take(lower + far) - flat.take(upper + far)
     total = total - (flat.take(lower + near) - flat.take(upper + near))
     sides = rows.length.take(y) * columns.length.take(x)
-    share = builder.constant(1, np.float32) / sides.cast(np.float32)
-    return (total * share.unsqueeze(1) + middle).take(numbers.take(key))
+    means = (total / sides.cast(np.float64).unsqueeze(1)).cast(np.float32)
+    return means.take(numbers.take(key))
 
 
 def pool_map(fmap: Value, level: int, mode: str) -> Value:
