@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sppnet.errors import MissingExtraError, UserError
-from sppnet.files import make_folder, write_tensors
+from sppnet.files import remove_temporaries, write_tensors
+from sppnet.locks import locked_file
 
 _CACHE = "SPPNET_CACHE"
 
@@ -85,10 +86,12 @@ def weights_of_package(source: InstalledWeights, network: str) -> tuple[dict[str
     path, content = _installed(source, network)
     tensors = rename_blocks(_load_checkpoint(content, path), source.repeats)
     try:
-        make_folder(kept.parent)
-        write_tensors(kept, tensors)
+        with locked_file(kept):
+            remove_temporaries(kept.parent, [kept.name])
+            write_tensors(kept, tensors)
     except UserError:
-        return tensors, path  # a cache that cannot be written saves no time, and costs nothing else
+        # A cache that cannot be written, or that another process is writing, saves no time: no other cost.
+        return tensors, path
     return tensors, kept
 
 

@@ -1,7 +1,7 @@
 """Features of many images into one file; an interrupted run is resumed.
 
 Finished images are kept as *parts* in ``OUT.parts/`` until the file is assembled from them. A part is written
-under another name and renamed, so that a folder of parts is whole whenever the process ends. What the
+atomically, so that a folder of parts is whole whenever the process ends. What the
 assembled files hold does not depend on where the parts begin.
 """
 
@@ -20,10 +20,12 @@ from torch import Tensor
 
 from sppnet.data import Pixels, read_pixels
 from sppnet.errors import UserError
-from sppnet.features.job import describe_job
+from sppnet.features.job import Job, describe_job
 from sppnet.features.parallel import staged_iter
 from sppnet.features.parts import Part, PartStore
-from sppnet.features.tables import assemble, read_summary, table_files
+from sppnet.features.tables import TableFiles, assemble, read_summary, table_files
+from sppnet.files import remove_temporaries
+from sppnet.locks import locked_file
 from sppnet.progress import rate_bar
 from sppnet.proposals import proposals_for
 from sppnet.structures import ImageSize
@@ -89,29 +91,38 @@ def write_features(
         quiet: no progress bar.
 
     Raises:
-        UserError: options at fault, files that are there already, or a folder that cannot be written.
+        UserError: options at fault, files that are there already, a folder that cannot be written, or another
+            process that writes to ``out``.
         MissingExtraError: a Parquet file without pyarrow.
     """
     target = Path(out)
     files = table_files(target)
-    job = describe_job(extractor, images, boxes)
-    try:
-        store = PartStore(files.parts, job)
-        if overwrite:
+    with locked_file(target):
+        try:
+            remove_temporaries(target.parent, files.names())
+            job = describe_job(extractor, images, boxes)
+            store = _open_store(job, files, overwrite=overwrite)
+            if not files.hold(job) or overwrite:
+                store.open()
+                _fill(store, extractor, images, boxes, checkpoint_seconds, quiet=quiet)
+                assemble(store, job, images, files)
             store.clear()
-        elif store.exists():
-            store.check()
-        elif any(path.exists() for path in (files.data, files.job)) and not files.hold(job):
-            hint = "Choose another name, or give overwrite to replace it."
-            raise UserError(target, "a new file, or the one of the same job", "another", hint)
-        if not files.hold(job) or overwrite:
-            store.open()
-            _fill(store, extractor, images, boxes, checkpoint_seconds, quiet=quiet)
-            assemble(store, job, images, files)
-        store.clear()
-    except OSError as error:
-        raise UserError(target, "a file that can be written", error.strerror or error) from error
-    return BulkResult(files.data, files.index, files.failed, **read_summary(files))
+            return BulkResult(files.data, files.index, files.failed, **read_summary(files))
+        except OSError as error:
+            raise UserError(target, "a file that can be written", error.strerror or error) from error
+
+
+def _open_store(job: Job, files: TableFiles, *, overwrite: bool) -> PartStore:
+    """The parts of the job; those of another, and files of other origin, are refused unless ``overwrite``."""
+    store = PartStore(files.parts, job)
+    if store.exists():
+        if overwrite and not store.is_same():
+            store.clear()
+        store.check()
+    elif not overwrite and files.exist() and not files.hold(job):
+        hint = "Choose another name, or give overwrite to replace it."
+        raise UserError(files.data, "a new file, or the one of the same job", "another", hint)
+    return store
 
 
 def _fill(

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from sppnet.errors import UserError
 from sppnet.features.job import Job
+from sppnet.files import make_folder, remove, remove_temporaries, write_tensors, write_text
 from sppnet.structures import ImageSize
 
 _JOB = "job.json"
+_PART = re.compile(r"\d{12}\.safetensors")
 
 
 class Part:
@@ -80,19 +83,28 @@ class PartStore:
         self.job = job
 
     def exists(self) -> bool:
-        """Whether a job was left unfinished here."""
+        """Whether a job was left unfinished here.
+
+        Raises:
+            UserError: something else than a folder is in its place.
+        """
+        if os.path.lexists(self.folder) and (self.folder.is_symlink() or not self.folder.is_dir()):
+            raise UserError(self.folder, "a folder of parts, or none", "another file", "Choose another name.")
         return self.folder.exists()
+
+    def is_same(self) -> bool:
+        """Whether the parts are of this job."""
+        try:
+            found: Any = json.loads((self.folder / _JOB).read_bytes())
+            return found["digest"] == self.job.digest
+        except FileNotFoundError:  # interrupted before the first part
+            return not any(map(_PART.fullmatch, os.listdir(self.folder)))
+        except (ValueError, KeyError, TypeError):
+            return False
 
     def check(self) -> None:
         """Raise `UserError` unless the parts are of this job."""
-        try:
-            found: Any = json.loads((self.folder / _JOB).read_bytes())
-            same = found["digest"] == self.job.digest
-        except FileNotFoundError:  # interrupted before the first part
-            same = not any(self.folder.glob("*.safetensors"))
-        except (ValueError, KeyError, TypeError):
-            same = False
-        if not same:
+        if not self.is_same():
             wanted = "the parts of the same job: options, weights, images and boxes as before"
             hint = (
                 "Repeat the call that was interrupted, choose another name, or give overwrite to start over."
@@ -100,21 +112,26 @@ class PartStore:
             raise UserError(self.folder, wanted, "those of another", hint)
 
     def clear(self) -> None:
-        """Remove the folder with all parts."""
-        gone = self.folder.with_name(self.folder.name + ".old")
-        shutil.rmtree(gone, ignore_errors=True)
-        if self.folder.exists():
-            # Renamed first: a removal that is interrupted leaves no incomplete list of parts behind.
-            os.replace(self.folder, gone)
-            shutil.rmtree(gone)
+        """Remove all parts and, where it holds nothing else, the folder.
+
+        The last part goes first: a removal that is interrupted leaves the first parts of the job.
+        """
+        if not self.folder.is_dir() or self.folder.is_symlink():
+            return
+        remove_temporaries(self.folder)
+        for path in sorted(self.folder.iterdir(), reverse=True):
+            if _PART.fullmatch(path.name):
+                remove(path)
+        remove(self.folder / _JOB)
+        with suppress(OSError):  # it holds files of the user
+            self.folder.rmdir()
 
     def open(self) -> None:
         """Make the folder, and note in it which job it is of."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
+        remove_temporaries(self.folder)
         if not (self.folder / _JOB).exists():
-            staged = self.folder / f"{_JOB}.part"
-            staged.write_text(json.dumps(asdict(self.job), sort_keys=True), encoding="utf-8")
-            os.replace(staged, self.folder / _JOB)
+            write_text(self.folder / _JOB, json.dumps(asdict(self.job), sort_keys=True))
 
     def count(self) -> int:
         """Images of the parts that are there."""
@@ -132,10 +149,8 @@ class PartStore:
         if job.boxes:
             arrays["boxes"] = np.concatenate([np.empty((0, 4), np.float32), *part.boxes])
         facts = {"first": str(part.first), "count": str(part.count), "failures": json.dumps(part.failures)}
-        path = self.folder / f"{part.first:012d}.safetensors"
-        staged = path.with_suffix(".part")
-        save_file(arrays, staged, facts)
-        os.replace(staged, path)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        write_tensors(self.folder / f"{part.first:012d}.safetensors", tensors, facts)
         return Part(part.first + part.count)
 
     def parts(self, *, rows: bool = True) -> Iterator[Part]:
@@ -158,6 +173,8 @@ class PartStore:
         """First image, number of images and file of each part, as far as they follow each other."""
         listed: list[tuple[int, int, Path]] = []
         for path in sorted(self.folder.glob("*.safetensors")):
+            if not _PART.fullmatch(path.name):
+                continue
             try:
                 with safe_open(path, "numpy") as stored:
                     facts = stored.metadata()

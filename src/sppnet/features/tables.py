@@ -6,9 +6,10 @@ import importlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from sppnet.errors import MissingExtraError, UserError
 from sppnet.features.job import Job
 from sppnet.features.parts import Part, PartStore
+from sppnet.files import remove, replacing, write_text
 
 _ENDINGS = (".npy", ".parquet")
 _GROUP_BYTES = 16 * 2**20
@@ -40,6 +42,15 @@ class TableFiles:
     failed: Path
     job: Path
     parts: Path
+
+    def names(self) -> list[str]:
+        """Names of the files, without the folder of parts."""
+        paths = (self.data, self.index, self.failed, self.job)
+        return [path.name for path in paths if path is not None]
+
+    def exist(self) -> bool:
+        """Whether a file of one of these names is there, whoever wrote it."""
+        return any(os.path.lexists(self.data.with_name(name)) for name in self.names())
 
     def hold(self, job: Job) -> bool:
         """Whether they are complete, and of this job."""
@@ -70,28 +81,32 @@ def table_files(out: Path) -> TableFiles:
 
 
 def assemble(store: PartStore, job: Job, images: Sequence[Path], files: TableFiles) -> None:
-    """Write the files from the parts; all are complete before the first gets its name."""
-    paths = [path for path in (files.index, files.failed, files.data) if path is not None]
-    staged = {path: path.with_name(path.name + ".part") for path in paths}
+    """Write the files from the parts; all are complete before the first gets its name.
+
+    Without the file of the job the others may be of two jobs: it is removed first and written last.
+    """
     rows = sum(sum(part.lengths) for part in store.parts(rows=False))
-    write = _write_parquet if files.index is None else _write_npy
-    write(staged[files.data], _groups(store, job, images), job, rows)
-    if files.index is not None:
-        with staged[files.index].open("w", encoding="utf-8", newline="\n") as index:
+    failed = 0
+    with ExitStack() as stack:
+        # Left in reverse order: the features get their name last.
+        data = stack.enter_context(replacing(files.data, durable=True))
+        failures = stack.enter_context(replacing(files.failed, durable=True))
+        write = _write_parquet if files.index is None else _write_npy
+        write(data, _groups(store, job, images), job, rows)
+        if files.index is not None:
+            index = stack.enter_context(replacing(files.index, durable=True))
             for part in store.parts(rows=False):
                 _write_index(index, part, images)
-    failed = 0
-    with staged[files.failed].open("w", encoding="utf-8", newline="\n") as failures:
+            index.flush()
         for part in store.parts(rows=False):
             failed += len(part.failures)
             for position, reason in part.failures:
                 _write_line(failures, {"image": printable(images[position]), "error": printable(reason)})
-    for path in paths:
-        os.replace(staged[path], path)
+        failures.flush()
+        data.flush()
+        remove(files.job)
     facts = {**asdict(job), "rows": rows, "failed": failed}
-    last = files.job.with_name(files.job.name + ".part")
-    last.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(last, files.job)
+    write_text(files.job, json.dumps(facts, indent=2, sort_keys=True) + "\n", durable=True)
 
 
 def read_summary(files: TableFiles) -> dict[str, Any]:
@@ -154,19 +169,18 @@ def _joined(groups: list[_Group]) -> _Group:
     )
 
 
-def _write_npy(path: Path, groups: Iterator[_Group], job: Job, rows: int) -> None:
+def _write_npy(stream: BinaryIO, groups: Iterator[_Group], job: Job, rows: int) -> None:
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(job.dtype)),
         "fortran_order": False,
         "shape": (rows, job.length),
     }
-    with path.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, header)
-        for group in groups:
-            stream.write(np.ascontiguousarray(group.rows).data)
+    np.lib.format.write_array_header_1_0(stream, header)
+    for group in groups:
+        stream.write(np.ascontiguousarray(group.rows).data)
 
 
-def _write_parquet(path: Path, groups: Iterator[_Group], job: Job, rows: int) -> None:
+def _write_parquet(stream: BinaryIO, groups: Iterator[_Group], job: Job, rows: int) -> None:
     arrow = _pyarrow()
     parquet: Any = importlib.import_module("pyarrow.parquet")
     value = arrow.float32() if job.dtype == "float32" else arrow.float16()
@@ -175,7 +189,7 @@ def _write_parquet(path: Path, groups: Iterator[_Group], job: Job, rows: int) ->
     fields += [(side, arrow.float32()) for side in sides]
     fields.append(("features", arrow.list_(value, job.length)))
     schema = arrow.schema(fields, metadata={"sppnet": json.dumps(asdict(job), sort_keys=True)})
-    with parquet.ParquetWriter(path, schema, compression="snappy", use_dictionary=["image"]) as writer:
+    with parquet.ParquetWriter(stream, schema, compression="snappy", use_dictionary=["image"]) as writer:
         for group in groups:
             columns: list[Any] = [arrow.array(group.images, arrow.string())]
             columns += [arrow.array(group.sizes[:, axis], arrow.int32()) for axis in (0, 1)]
@@ -193,7 +207,7 @@ def _pyarrow() -> Any:
         raise MissingExtraError("pyarrow", "parquet", "features in Parquet files") from error
 
 
-def _write_index(stream: IO[str], part: Part, images: Sequence[Path]) -> None:
+def _write_index(stream: BinaryIO, part: Part, images: Sequence[Path]) -> None:
     start = 0
     for position, (height, width), count in zip(part.positions, part.sizes, part.lengths, strict=True):
         line: dict[str, Any] = {"image": printable(images[position]), "height": height, "width": width}
@@ -205,5 +219,5 @@ def _write_index(stream: IO[str], part: Part, images: Sequence[Path]) -> None:
         start += count
 
 
-def _write_line(stream: IO[str], content: dict[str, Any]) -> None:
-    stream.write(json.dumps(content, ensure_ascii=False) + "\n")
+def _write_line(stream: BinaryIO, content: dict[str, Any]) -> None:
+    stream.write((json.dumps(content, ensure_ascii=False) + "\n").encode())
