@@ -19,20 +19,18 @@ from sppnet.classify.result import ClassificationResult
 from sppnet.classify.train_options import TrainOptions
 from sppnet.classify.training import TrainJob, check_extras, train_network
 from sppnet.classify.training_data import read_held_out, read_training_data
-from sppnet.classify.views import ViewOptions, default_views, view_probabilities
+from sppnet.classify.views import ViewOptions, default_views, read_for_views, view_probabilities
 from sppnet.config import as_config
 from sppnet.data import (
     Division,
     ImageSource,
     classification_to_measure,
-    read_scaled,
 )
 from sppnet.errors import UserError
 from sppnet.estimators import Estimator, SavedState, TensorSpec, fresh_fit
 from sppnet.estimators.state import check_backbone, damaged
 from sppnet.estimators.tensors import same_shapes
 from sppnet.evaluate import classification_metrics
-from sppnet.features.extract import resized_size
 from sppnet.features.network import pick_device
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.runs import describe_run, lock_run
@@ -201,16 +199,11 @@ class NetworkClassifier(Estimator[ClassificationResult]):
         """Return the views that `predict` and `evaluate` average."""
         return self.views or default_views(self.network_, self.train, self.seed)
 
-    def _read(self, source: ImageSource) -> Tensor:
-        """Read an image for `test_views`; a very large one is reduced while it is decoded."""
-        views = self.test_views()
-        scales = (*(views.scales if views.positions != "none" else ()), views.full or 1)
-        return read_scaled(
-            source, lambda size: resized_size(size, max(scales), self.network_.backbone)
-        ).values
+    def _probabilities(self, source: ImageSource, views: ViewOptions) -> Tensor:
+        return view_probabilities(self.network_, read_for_views(source, self.network_, views), views)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> ClassificationResult:
-        probabilities = view_probabilities(self.network_, self._read(source), self.test_views())
+        probabilities = self._probabilities(source, self.test_views())
         return ClassificationResult.top(probabilities, self.names_, source, threshold)
 
     def evaluate(
@@ -241,7 +234,7 @@ class NetworkClassifier(Estimator[ClassificationResult]):
         self._check_fitted()
         dataset, facts = self.to_measure(data, split, layout=layout, skip_bad=skip_bad)
         views, items = self.test_views(), track(dataset.items, "Evaluating", quiet=quiet)
-        scores = torch.stack([view_probabilities(self.network_, self._read(i.path), views) for i in items])
+        scores = torch.stack([self._probabilities(i.path, views) for i in items])
         labels = torch.tensor([item.label for item in dataset.items])
         metrics = classification_metrics(scores, labels, self.names_)
         return {**metrics, **facts, "notes": list(dataset.notes)}

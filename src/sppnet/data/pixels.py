@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,8 @@ from sppnet.errors import UserError
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
+_STRIP = 4_000_000  # pixels that are converted at a time
+
 ARRAYS = (
     "an array [H, W, 3] in RGB, [H, W, 4] in RGBA or [H, W] in grey, of uint8, of floats in 0..1, "
     "or grey of uint16"
@@ -25,8 +28,8 @@ def rgb_pixels(image: Image.Image) -> Pixels:
     """Convert a decoded image of any mode to uint8 RGB; transparent pixels are blended with white."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return np.asarray(image)
-    if image.mode.startswith(("I", "F")):
-        return grey_to_rgb(_grey_to_uint8(np.asarray(image), image.mode))
+    if is_deep(image):
+        return grey_to_rgb(deep_grey(image))
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
@@ -39,6 +42,35 @@ def rgb_pixels(image: Image.Image) -> Pixels:
         white = Image.new("RGBA", clear.size, "white")
         return np.asarray(Image.alpha_composite(white, clear).convert("RGB"))
     return np.asarray(image.convert("RGB"))
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Return whether an image is grey of more than 8 bits."""
+    return image.mode.startswith(("I", "F"))
+
+
+def deep_grey(image: Image.Image) -> Pixels:
+    """Convert grey of more than 8 bits to uint8 ``[H, W]``."""
+    return _grey_to_uint8(lambda top, stop: np.asarray(_strip(image, top, stop)), image.size, image.mode)
+
+
+def reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Convert an image of any mode to 8-bit grey or RGB, reduced by an integer factor by averaging.
+
+    The image is converted strip by strip: a whole one would need up to twenty bytes per pixel.
+    """
+    if is_deep(image):
+        return Image.fromarray(deep_grey(image)).reduce(factor)
+    rows = factor * max(1, _STRIP // (factor * image.width))
+    strips = [
+        np.asarray(Image.fromarray(rgb_pixels(_strip(image, top, top + rows))).reduce(factor))
+        for top in range(0, image.height, rows)
+    ]
+    return Image.fromarray(np.concatenate(strips))
+
+
+def _strip(image: Image.Image, top: int, stop: int) -> Image.Image:
+    return image.crop((0, top, image.width, min(stop, image.height)))
 
 
 def grey_to_rgb(grey: Pixels) -> Pixels:
@@ -66,7 +98,8 @@ def array_pixels(array: NDArray[Any], where: str = "image") -> Pixels:
         array = _unit_to_uint8(array, where)
     flat = array.reshape(array.shape[:2]) if grey else array
     if deep:
-        return grey_to_rgb(_grey_to_uint8(flat, "I;16"))
+        size = array.shape[1], array.shape[0]
+        return grey_to_rgb(_grey_to_uint8(lambda top, stop: flat[top:stop], size, "I;16"))
     if grey:
         return grey_to_rgb(flat)
     if array.shape[2] == 4:
@@ -120,20 +153,41 @@ def _unit_to_uint8(values: NDArray[Any], where: str) -> Pixels:
     return np.rint(values * 255).astype(np.uint8)
 
 
-def _grey_to_uint8(values: NDArray[Any], mode: str) -> Pixels:
+def _grey_to_uint8(rows: Callable[[int, int], NDArray[Any]], size: tuple[int, int], mode: str) -> Pixels:
+    """Convert deep grey to uint8 ``[H, W]``, a strip at a time.
+
+    Args:
+        rows: returns the values of some rows, from the first to before the last; ``[n, W]``.
+        size: width and height.
+        mode: the mode of Pillow.
+    """
+    width, height = size
+    step = max(1, _STRIP // max(1, width))
+    spans = [(top, min(top + step, height)) for top in range(0, height, step)]
+    ranges = [_range(_finite(rows(*span), mode)) for span in spans]
+    convert = _conversion(mode, min(low for low, _ in ranges), max(high for _, high in ranges))
+    grey = np.empty((height, width), np.uint8)
+    for top, stop in spans:
+        grey[top:stop] = convert(_finite(rows(top, stop), mode))
+    return grey
+
+
+def _finite(values: NDArray[Any], mode: str) -> NDArray[Any]:
     if mode.startswith("I;16"):
-        return _deep_to_uint8(values.astype(np.uint16))
-    plain = np.where(np.isfinite(values), values, 0).astype(np.float64)
-    low, high = float(plain.min()), float(plain.max())
-    if mode == "I" and low >= 0 and high <= 65535:
-        return _deep_to_uint8(plain.astype(np.uint16))
+        return values
+    return np.where(np.isfinite(values), values, 0).astype(np.float64)
+
+
+def _range(values: NDArray[Any]) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _conversion(mode: str, low: float, high: float) -> Callable[[NDArray[Any]], Pixels]:
+    """Return the conversion of grey whose values are from ``low`` to ``high`` to 8 bits."""
+    if mode.startswith("I;16") or (mode == "I" and low >= 0 and high <= 65535):
+        # The upper 8 of the 10, 12, 14 or 16 bits of the maximum; values up to 255 do not change.
+        shift = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits) - 8
+        return lambda values: (values.astype(np.uint16) >> shift).astype(np.uint8)
     if mode == "F" and low >= 0 and high <= 255:
-        return np.rint(plain * 255 if high <= 1 else plain).astype(np.uint8)
-    return np.rint((plain - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
-
-
-def _deep_to_uint8(values: NDArray[np.uint16]) -> Pixels:
-    """Return the upper 8 of the 10, 12, 14 or 16 bits of the maximum; values up to 255 do not change."""
-    high = int(values.max())
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
-    return (values >> (bits - 8)).astype(np.uint8)
+        return lambda values: np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
+    return lambda values: np.rint((values - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
