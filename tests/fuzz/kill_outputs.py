@@ -56,19 +56,19 @@ def no_work(_: Path) -> None:
     """Nothing is there before."""
 
 
-def output_kinds(data: TinyData) -> dict[str, Kind]:
-    """All kinds, by name."""
+def output_kinds(data: TinyData) -> dict[str, Callable[[], Kind]]:
+    """What makes each kind, by its name."""
     return {
-        "features, new": features_kind(data, "f.npy", again=False),
-        "features, over another file": features_kind(data, "f.npy", again=True),
-        "features of boxes, Parquet": features_kind(data, "f.parquet", again=True),
-        "export": export_kind(data),
-        "converted weights": weights_kind(),
-        "cached stages": stages_kind(),
-        "fit with a cache": cached_fit_kind(data),
-        "predicted video": video_kind(data),
-        "data set": data_kind(data),
-        "demo": demo_kind(data),
+        "converted weights": weights_kind,
+        "cached stages": stages_kind,
+        "export": lambda: export_kind(data),
+        "data set": lambda: data_kind(data),
+        "features, new": lambda: features_kind(data, "f.npy", again=False),
+        "features, over another file": lambda: features_kind(data, "f.npy", again=True),
+        "features of boxes, Parquet": lambda: features_kind(data, "f.parquet", again=True),
+        "predicted video": lambda: video_kind(data),
+        "fit with a cache": lambda: cached_fit_kind(data),
+        "demo": lambda: demo_kind(data),
     }
 
 

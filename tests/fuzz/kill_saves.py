@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,6 @@ def estimator_kinds(data: TinyData) -> dict[str, Kind]:
         network, data, saving(made["classifier"]), [made["classifier"]]
     )
     return kinds
-
-
-def all_kinds(data: TinyData) -> dict[str, Kind]:
-    """Every kind of save."""
-    return {**estimator_kinds(data), **output_kinds(data)}
 
 
 def saving(estimator: Estimator[Any]) -> Callable[[Path], object]:
@@ -293,12 +289,15 @@ def main() -> int:
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        kinds = all_kinds(make_data(place / "data"))
-        for name, kind in kinds.items():
+        data = make_data(place / "data")
+        kinds = output_kinds(data)
+        if not flags.kinds or not all(any(part in name for name in kinds) for part in flags.kinds):
+            kinds |= {name: partial(Kind, **vars(kind)) for name, kind in estimator_kinds(data).items()}
+        for name, make in kinds.items():
             if flags.kinds and not any(part in name for part in flags.kinds):
                 continue
             with tempfile.TemporaryDirectory() as below:
-                outcomes = run_kind(kind, Path(below), flags.count, flags.seed)
+                outcomes = run_kind(make(), Path(below), flags.count, flags.seed)
             print(f"{name}: {dict(outcomes)}", flush=True)
             bad += sum(
                 n for said, n in outcomes.items() if said not in ("killed", "finished before the kill")
