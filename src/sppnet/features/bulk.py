@@ -95,6 +95,8 @@ def write_features(
             process that writes to ``out``.
         MissingExtraError: a Parquet file without pyarrow.
     """
+    if not checkpoint_seconds >= 0:
+        raise UserError("checkpoint_seconds", "a number of at least 0", checkpoint_seconds)
     target = Path(out)
     files = table_files(target)
     with locked_file(target):
