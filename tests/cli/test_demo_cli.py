@@ -80,3 +80,8 @@ def test_what_a_killed_demo_left_does_not_block_the_next(
     for _ in range(2):
         assert shell("demo", "--out", out).code == 130
         assert [path.name for path in out.iterdir()] == ["demo.json"]
+
+
+def test_a_seed_that_is_none_is_refused(refused, tmp_path: Path) -> None:
+    assert "--seed: expected a whole number" in refused("demo", "--out", tmp_path / "demo", "--seed", -1)
+    assert not (tmp_path / "demo").exists()

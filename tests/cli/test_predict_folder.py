@@ -22,6 +22,7 @@ from sppnet.cli import main
 from sppnet.cli.outputs import LINES, free_names
 from sppnet.data import find_images, read_csv_text
 from sppnet.data.search import OUTPUT_MARK
+from sppnet.errors import UserError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs names that are not UTF-8")
 
@@ -300,3 +301,42 @@ def test_drawing_large_arrays_of_sources_keeps_their_order(detector: StubDetecto
     found = [result.scores.item() for result in detector.predict_iter(iter(sources))]
     assert found == sorted(found)
     assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize("threshold", ["nan", "-0.5", "1.5", "inf"])
+def test_a_threshold_that_is_no_probability_is_refused(
+    refused, detector, run: Path, photos: Path, threshold: str
+) -> None:
+    out = photos.parent / "out"
+    said = refused("predict", run, photos, "--out", out, "--threshold", threshold)
+    assert "threshold: expected a number from 0 to 1" in said
+    assert not out.exists()
+    with pytest.raises(UserError, match="from 0 to 1"):
+        detector.predict(photos / "a.jpg", threshold=float(threshold))
+    with pytest.raises(UserError, match="from 0 to 1"):
+        detector.predict_iter([photos / "a.jpg"], threshold=float(threshold))
+
+
+def test_folders_that_link_to_each_other(shell, detector, run: Path, photos: Path) -> None:
+    """Globs with ** would follow 2 to the 40th paths, or end at the system's limit of links."""
+    for name in ("one", "two"):
+        (photos / name).symlink_to(photos)
+    (photos / ".hidden").mkdir()
+    shutil.copy(photos / "a.jpg", photos / ".hidden")
+    for pattern in ("**", "**/*.jpg", "**/**/*.png"):
+        out = photos.parent / pattern.replace("/", "-").replace("*", "x")
+        said = shell("predict", run, f"{photos}/{pattern}", "--out", out, "--json")
+        names = [Path(one["path"]).name for one in said.document["images"]]
+        expected = {"**": ["C.JPG", "a.jpg", "b.png"], "**/*.jpg": ["a.jpg"]}.get(pattern, ["b.png"])
+        assert sorted(names) == expected
+    assert shell("predict", run, f"{photos}/**/*.tif", "--out", photos.parent / "out").code == 2
+
+
+def test_an_empty_value_is_not_the_current_folder(
+    refused, detector, run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    before = contents(photos)
+    assert "--out expects a value" in refused("predict", run, photos, "--out", "")
+    assert "--out expects a value" in refused("predict", run, photos, "--out=")
+    assert contents(photos) == before

@@ -246,10 +246,17 @@ def test_foreign_files_stay(extractor, images, tmp_path: Path) -> None:
         ("folder.npy", "a folder"),
         ("file/f.npy", "can be written"),
         ("g.npy", "a folder of parts"),
+        ("n" * 250 + ".npy", "can be written"),
+        ("n" * 245 + ".npy", "can be written"),  # with .failed.jsonl too long
+        ("f\0.npy", "can be written"),
     ):
         with pytest.raises(UserError, match=expected):
             write_features(extractor, images, tmp_path / out)
     assert set(contents(tmp_path / "folder.npy")) == set()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.npy", "file", "folder.npy", "g.npy.parts"]
+    for seconds in (-1, float("nan")):
+        with pytest.raises(UserError, match="checkpoint_seconds"):
+            write_features(extractor, images, tmp_path / "h.npy", checkpoint_seconds=seconds)
     assert (tmp_path / "f.npy").read_bytes() == b"mine"
 
 

@@ -49,6 +49,8 @@ class DemoFlags:
 def run(words: list[str]) -> int:
     """Fit, evaluate and predict, and write images and a report."""
     flags = read_flags(DemoFlags, "sppnet demo", words)
+    if not 0 <= flags.seed < 2**63:
+        raise UserError("--seed", "a whole number from 0 to 2 ** 63 - 1", flags.seed)
     _check_out(flags.out)
     with locked(flags.out, create=True, name=_LOCK), opened_screen(json=flags.json) as screen:
         _clear(flags.out)

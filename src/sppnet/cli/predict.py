@@ -96,12 +96,14 @@ def _predict(flags: PredictFlags, screen: Screen) -> int:
     from sppnet.data import find_images
     from sppnet.data.coco_ids import read_coco_ids
     from sppnet.estimators import load
+    from sppnet.estimators.predicting import check_threshold
     from sppnet.runs import json_text
 
     sources, videos = split_sources(
         flags.sources, flags.out, every=flags.every, allow_download=flags.allow_download
     )
     given = None if flags.images is None else read_coco_ids(flags.images)
+    check_threshold(flags.threshold)
     estimator = load(flags.run, flags.device)
     if flags.formats and not estimator.supports_boxes:
         raise UsageError("sppnet predict", "--formats is for the boxes of a detector; this is a classifier")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sppnet.errors import UserError
 from sppnet.files import append_line, remove
-from sppnet.inputs.sources import is_camera, is_video
+from sppnet.inputs.sources import expand_glob, is_camera, is_video
 from sppnet.progress import track
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def split_sources(
     videos: list[str] = []
     for source in local_sources(sources, out / "downloads", allow_download=allow_download):
         if glob.has_magic(source) and not Path(source).exists():
-            found = sorted(filter(is_video, glob.glob(os.path.expanduser(source), recursive=True)))
+            found = sorted(filter(is_video, expand_glob(source)))
             videos += found
             # A glob that matches only videos is valid, one without any matches is not.
             if not found or not is_video(source):

@@ -98,6 +98,8 @@ def write_features(
             process writes to ``out``.
         MissingExtraError: pyarrow, needed for a Parquet file, is not installed.
     """
+    if not checkpoint_seconds >= 0:
+        raise UserError("checkpoint_seconds", "a number of at least 0", checkpoint_seconds)
     target = Path(out)
     files = table_files(target)
     with locked_file(target):

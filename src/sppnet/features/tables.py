@@ -77,6 +77,12 @@ def table_files(out: Path) -> TableFiles:
     index, failed, job, parts = (
         out.with_name(f"{out.name}.{name}") for name in ("index.jsonl", "failed.jsonl", "job.json", "parts")
     )
+    try:
+        os.lstat(failed)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # such as a name that is too long with the suffix
+        raise UserError(failed, "a file that can be written", getattr(error, "strerror", error)) from error
     return TableFiles(out, None if out.suffix.lower() == ".parquet" else index, failed, job, parts)
 
 
