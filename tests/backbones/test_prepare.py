@@ -64,6 +64,12 @@ class _Both(nn.Module):
         return (self.norm(x) + x,)
 
 
+def test_all_batch_norms_of_lite_are_folded() -> None:
+    backbone = load_backbone("random:timm:tf_efficientnet_lite0", layers=("stride32",))
+    assert any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in prepare(backbone).modules())
+
+
 def test_what_folding_would_change_is_not_folded() -> None:
     infos = (LayerInfo("sum", 4, Grid(1.0, 0.5)),)
     backbone = Backbone("both", _Both(), infos, ImageSize(1, 1), (0.0,) * 3, (1.0,) * 3)

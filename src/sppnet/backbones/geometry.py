@@ -149,18 +149,28 @@ def try_size(trunk: nn.Module, size: ImageSize, where: str) -> tuple[Tensor, ...
         raise UserError(where, _ANY_SIZE, got, _HINT) from error
 
 
-def count_channels(trunk: nn.Module, where: str) -> list[int]:
+def count_channels(trunk: nn.Module, where: str, patch: int = 0) -> list[int]:
     """Return the number of channels of each map, measured at two sizes of the image.
+
+    Args:
+        trunk: module that maps normalised images ``[B, 3, H, W]`` to a tuple of maps.
+        where: name of the network, for error messages.
+        patch: required divisor of the sides of an input; 0 for none.
 
     Raises:
         UserError: the network fails, or its outputs are not maps ``[B, C, h, w]`` that grow with the image.
     """
-    sizes = (ImageSize(97, 131), ImageSize(161, 115))  # without common factors with each other or any stride
+    if patch:
+        sizes = (ImageSize(3 * patch, 5 * patch), ImageSize(7 * patch, 4 * patch))
+    else:
+        # Without common factors with each other or any stride.
+        sizes = (ImageSize(97, 131), ImageSize(161, 115))
+    tried = " and ".join(f"{size.height} x {size.width}" for size in sizes)
     shapes = [[list(m.shape) for m in try_size(trunk, size, where)] for size in sizes]
     for wide, high in zip(*shapes, strict=True):
         maps = len(wide) == len(high) == 4 and wide[1] == high[1]
         if not maps or wide[2] > wide[3] or high[2] < high[3] or wide[2] >= high[2]:
-            raise UserError(where, _ANY_SIZE, f"shapes {wide} and {high} at 97 x 131 and 161 x 115", _HINT)
+            raise UserError(where, _ANY_SIZE, f"shapes {wide} and {high} at {tried}", _HINT)
     return [shape[1] for shape in shapes[0]]
 
 

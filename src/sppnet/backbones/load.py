@@ -65,9 +65,14 @@ def load_backbone(
         mean, std = read_normalisation(weights) or (mean, std)
     trunk.eval()
     with _one_thread():
-        channels = count_channels(trunk, name)
-        side = smallest_side(trunk)
-        grids, multiple = measure_grids(trunk, name, short=max(SHORT, side))
+        channels = count_channels(trunk, name, network.patch)
+        if network.patch:
+            # Attention is global: the receptive field of every cell is the image.
+            side = multiple = network.patch
+            grids = (Grid(float(multiple), multiple / 2),) * len(names)
+        else:
+            side = smallest_side(trunk)
+            grids, multiple = measure_grids(trunk, name, short=max(SHORT, side))
     infos = tuple(LayerInfo(n, c, g) for n, c, g in zip(names, channels, grids, strict=True))
     side = -(-side // multiple) * multiple
     return Backbone(name, trunk, infos, ImageSize(side, side), mean, std, multiple)

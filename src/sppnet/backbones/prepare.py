@@ -78,6 +78,7 @@ def _folded(backbone: Backbone) -> nn.Module:
     trunk = copy.deepcopy(backbone.trunk).eval()
     random = torch.Generator().manual_seed(0)
     side = max(_PROBE_SIDE, backbone.minimum.height, backbone.minimum.width)
+    side = -(-side // backbone.multiple) * backbone.multiple
     image = torch.randn(1, 3, side, side, generator=random)
     for conv_name, norm_name in _pairs(trunk, image):
         conv, norm = trunk.get_submodule(conv_name), trunk.get_submodule(norm_name)
@@ -96,6 +97,11 @@ def _activation(norm: nn.BatchNorm2d) -> nn.Module:
     """Return the activation that timm's normalisation layers contain, or the identity."""
     activation = getattr(norm, "act", None)
     return activation if isinstance(activation, nn.Module) else nn.Identity()
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Return whether a module convolves with its weight; timm's Conv2dSame only pads before it."""
+    return type(module) is nn.Conv2d or type(module).__name__ == "Conv2dSame"
 
 
 def _pairs(trunk: nn.Module, image: Tensor) -> list[tuple[str, str]]:
@@ -124,10 +130,10 @@ def _pairs(trunk: nn.Module, image: Tensor) -> list[tuple[str, str]]:
 
     hooks = [
         module.register_forward_hook(note_convolution(name))
-        if type(module) is nn.Conv2d
+        if _is_plain(module)
         else module.register_forward_pre_hook(note_norm(name))
         for name, module in trunk.named_modules()
-        if type(module) is nn.Conv2d or isinstance(module, nn.BatchNorm2d)
+        if _is_plain(module) or isinstance(module, nn.BatchNorm2d)
     ]
     try:
         trunk(image)

@@ -23,12 +23,15 @@ class LoadedTrunk:
         layers: names of the layers.
         mean: mean of red, green and blue (0..1), which is subtracted.
         std: standard deviation of red, green and blue, by which they are divided.
+        patch: side of the patches of a vision transformer, of which every cell is one; 0 for networks whose
+            grids are measured.
     """
 
     trunk: nn.Module
     layers: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    patch: int = 0
 
 
 class AdapterFunction(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,6 +12,8 @@ from sppnet.backbones.weights import download, fill, read_weights
 from sppnet.errors import UserError
 
 _DEFAULT = ("stride16",)
+_TRANSFORMERS = ("VisionTransformer", "Eva")
+"""Classes of timm that interpolate their position embeddings to the size of the image."""
 
 
 class TimmTrunk(nn.Module):
@@ -40,12 +43,21 @@ def _features_only(name: str, out_indices: tuple[int, ...] | None) -> nn.Module:
         near = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:5]
         some = ", ".join(near or ["resnet18", "convnext_atto", "efficientnet_b0"])
         raise UserError(where, "a network of timm", "no such network", f"Examples: {some}.")
+    chosen: dict[str, Any] = {} if out_indices is None else {"out_indices": out_indices}
     try:
-        if out_indices is None:
-            return timm.create_model(name, features_only=True).eval()
-        return timm.create_model(name, features_only=True, out_indices=out_indices).eval()
+        net = timm.create_model(name, features_only=True, **chosen)
+        if _is_transformer(net):
+            # Without a choice, timm lists the last three blocks alone.
+            blocks = len(list(net.get_submodule("model.blocks").children()))
+            chosen = chosen or {"out_indices": tuple(range(blocks))}
+            net = timm.create_model(name, features_only=True, dynamic_img_size=True, **chosen)
+        return net.eval()
     except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError) as error:
         raise UserError(where, "a network with feature extraction in timm", f"{error}") from error
+
+
+def _is_transformer(net: nn.Module) -> bool:
+    return type(getattr(net, "model", None)).__name__ in _TRANSFORMERS
 
 
 def _index(layer: str, infos: list[dict[str, object]], where: str) -> int:
@@ -64,7 +76,7 @@ def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pre
     Args:
         name: ``"timm:"`` and the name in timm, such as ``"timm:resnet18"``.
         layers: names of stages in timm's ``feature_info``, such as ``"layer2"``, or strides, such as
-            ``"stride8"``; None for stride 16.
+            ``"stride8"``; None for stride 16 or, for a vision transformer, its last block.
         weights: a safetensors file with the parameter names of timm.
         pretrained: download weights if there is no file; otherwise weights are random.
 
@@ -76,7 +88,9 @@ def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pre
     where, name = name, name.removeprefix("timm:")
     whole = _features_only(name, None)
     infos = _infos(whole)
-    requested = [_index(layer, infos, where) for layer in layers or _DEFAULT]
+    patch = int(str(infos[-1]["reduction"])) if _is_transformer(whole) else 0
+    default = (str(infos[-1]["module"]),) if patch else _DEFAULT
+    requested = [_index(layer, infos, where) for layer in layers or default]
     indices = tuple(sorted(set(requested)))
     # timm numbers stages by "index" if the key exists.
     net = _features_only(name, tuple(int(str(infos[i].get("index", i))) for i in indices))
@@ -89,14 +103,21 @@ def make(name: str, layers: tuple[str, ...] | None, weights: Path | None, *, pre
     config = timm.get_pretrained_cfg(name)
     mean, std = (tuple(config.mean), tuple(config.std)) if config else ((0.5,) * 3, (0.5,) * 3)
     if weights is not None:
-        fill(net, read_weights(weights), weights)
+        fill(_filled(net), read_weights(weights), weights)
     elif pretrained:
         if config is None or not config.hf_hub_id:
             hint = "Pass local weights with --weights FILE.safetensors"
             raise UserError(where, "published weights", "none", hint)
         path = download(str(config.hf_hub_id), where)
-        fill(net, read_weights(path), path)
-    return LoadedTrunk(TimmTrunk(net, order), tuple(str(infos[i]["module"]) for i in requested), mean, std)
+        fill(_filled(net), read_weights(path), path)
+    names = tuple(str(infos[i]["module"]) for i in requested)
+    return LoadedTrunk(TimmTrunk(net, order), names, mean, std, patch)
+
+
+def _filled(net: nn.Module) -> nn.Module:
+    """Return the module whose parameters have the names of the whole network in timm."""
+    inner = getattr(net, "model", None)
+    return inner if isinstance(inner, nn.Module) and _is_transformer(net) else net
 
 
 def _infos(net: nn.Module) -> list[dict[str, object]]:

@@ -1,4 +1,7 @@
-"""Box regressors: from what lies in a window to how the window should move."""
+"""Box regression from mean-pooled, projected feature maps.
+
+Shapes: `N` boxes, `K` classes, `C` channels, `P` projected channels, `D` length of a feature vector.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ _LEAST_ROWS = 8
 
 @dataclass(frozen=True)
 class Projection:
-    """The directions in which the cells of each layer differ most.
+    """Principal components of the cells of each layer.
 
     Attributes:
-        layers: the layers' names.
-        means: ``[C]`` a layer.
-        bases: ``[C, P]`` a layer, orthonormal columns; P is 64 or, in narrower layers, C.
+        layers: names of the layers.
+        means: ``[C]`` per layer.
+        bases: ``[C, P]`` per layer, orthonormal columns; P is 64, or C in narrower layers.
     """
 
     layers: tuple[str, ...]
@@ -36,7 +39,7 @@ class Projection:
     bases: tuple[Tensor, ...]
 
     def __call__(self, maps: FeatureMaps) -> FeatureMaps:
-        """The maps with P channels, float32."""
+        """Project maps to P channels, float32."""
         projected = []
         for fmap in maps.maps:
             at = self.layers.index(fmap.layer)
@@ -49,7 +52,7 @@ class Projection:
 
 
 def fit_projection(source: MapSource, options: BoxOptions) -> Projection:
-    """Learn the principal components of the cells of all images."""
+    """Compute the principal components of a sample of the cells of all images."""
     images = len(source.images)
     means: list[Tensor] = []
     bases: list[Tensor] = []
@@ -66,18 +69,18 @@ def fit_projection(source: MapSource, options: BoxOptions) -> Projection:
 
 @dataclass(frozen=True)
 class ProjectedRegressors:
-    """Where the boxes of candidates belong, and how well they sit (section 4.1, and beyond it).
+    """Box regressors (section 4.1) and an IoU head, which the paper does not have.
 
-    Both are read off mean-pooled, projected maps: moves by a linear regressor a class and by a network of
-    one hidden layer, halfway between the two; how well a box sits by the network.
+    Both use mean-pooled, projected maps. A box moves by the mean of the deltas of a linear regressor per
+    class and of the IoU head, an MLP that also predicts the IoU of the box with an object.
 
     Attributes:
-        projection: of the maps.
-        bins: along each side of a box.
-        model: weight ``[4 * K, D]``, bias ``[4 * K]``; rows 4k..4k+3 are class k's four deltas. Classes
-            with too few examples have zeros, which leave a box where it is.
-        iou_head: D numbers to ``5 * K``: 5k..5k+3 are class k's four deltas, 5k+4 the logit of the IoU with
-            an object of the class. None where it was not learned.
+        projection: projection of the maps.
+        bins: bins along each side of a box, per level.
+        model: weight ``[4 * K, D]``, bias ``[4 * K]``; rows 4k to 4k + 3 are the deltas of class k. They are
+            zero for classes with too few samples, whose boxes do not move.
+        iou_head: from D features to ``5 * K`` outputs: 5k to 5k + 3 are the four deltas of class k, 5k + 4 is
+            the logit of the IoU with an object of the class. None without an IoU head.
     """
 
     projection: Projection
@@ -86,7 +89,7 @@ class ProjectedRegressors:
     iou_head: MLP | None = None
 
     def __call__(self, projected: FeatureMaps, boxes: Boxes, labels: Tensor) -> Boxes:
-        """Each box moved once by what was learned of its class, and clipped to the image."""
+        """Refine each box once with the regressor of its class, and clip it to the image."""
         if not len(boxes):
             return boxes
         rows = pool_rows(projected, boxes, self.bins, "mean").cpu()
@@ -95,13 +98,13 @@ class ProjectedRegressors:
         if self.iou_head is not None:
             deltas = (deltas + _of_class(self.iou_head.outputs(rows), labels)[:, :4]) / 2
         moved = decode_deltas(boxes.xyxy, deltas)
-        # A box that left the image has nothing to show for it; it stays where it was.
+        # A box that would leave the image does not move.
         inside = Boxes(moved, boxes.size).clip()
         gone = ((inside.xyxy[:, 2:] - inside.xyxy[:, :2]) < 1).any(1)
         return Boxes(torch.where(gone[:, None], boxes.xyxy, inside.xyxy), boxes.size)
 
     def iou_logits(self, projected: FeatureMaps, boxes: Boxes, labels: Tensor) -> Tensor:
-        """The logit ``[N]`` of each box's IoU with an object of its class; 0 without an IoU head."""
+        """Return the logits ``[N]`` of the IoU of boxes with objects of their class; 0 without a head."""
         if self.iou_head is None or not len(boxes):
             return torch.zeros(len(boxes))
         rows = pool_rows(projected, boxes, self.bins, "mean").cpu()
@@ -109,7 +112,7 @@ class ProjectedRegressors:
 
 
 def _of_class(outputs: Tensor, labels: Tensor) -> Tensor:
-    """``[N, 5 * K]`` to ``[N, 5]``, on the CPU."""
+    """Select the outputs ``[N, 5]`` of each box's class from ``[N, 5 * K]``, on the CPU."""
     return outputs.cpu().view(len(outputs), -1, 5)[torch.arange(len(labels)), labels]
 
 
@@ -124,18 +127,21 @@ def fit_projected(
     """Fit a ridge regression of `encode_deltas` per class on mean-pooled, projected maps.
 
     Args:
-        source: gives the maps.
-        windows: of each image.
-        truths: the objects of the same images.
-        options: everything about it.
-        mean_norm: to which features are scaled.
-        draw: of the windows that are used.
+        source: source of the maps.
+        windows: proposals of each image.
+        truths: ground truth of each image.
+        options: options of box regression.
+        mean_norm: mean norm to which features are scaled.
+        draw: random generator of the proposals that are used.
+
+    Returns:
+        The regressors, without an IoU head.
     """
     samples = _samples(windows, truths, options, draw)
     projection = fit_projection(source, options)
     classes = len(truths[0].names)
     length = sum(n * n for n in options.box_bins) * sum(b.shape[1] for b in projection.bases)
-    # One block for all rows, laid out before: many small ones between maps that come and go leave holes.
+    # One allocation for all features: many small ones between temporary maps would fragment the memory.
     table, filled = torch.empty(sum(len(boxes) for boxes, _ in samples), length), 0
     goals: list[Tensor] = []
     labels: list[Tensor] = []
@@ -163,10 +169,10 @@ def fit_projected(
 def _samples(
     windows: ImageWindows, truths: Sequence[GroundTruth], options: BoxOptions, draw: torch.Generator
 ) -> list[tuple[Boxes, Tensor]]:
-    """Choose windows on objects, up to eight per object; of very many, an even draw over classes and images.
+    """Choose proposals on objects, up to eight per object; very many are sampled over classes and images.
 
     Returns:
-        Windows of each image, and the objects that they should move onto.
+        Proposals of each image, and the indices of the objects that are their targets.
     """
     objects = max(1, sum(map(len, truths)))
     each = max(1, min(options.boxes_per_object, options.boxes_used // objects))

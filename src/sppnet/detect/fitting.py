@@ -1,4 +1,4 @@
-"""The stages of fitting a detector, in their order; finished ones are cached."""
+"""The stages of fitting a detector, in their order, with a cache of finished stages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pooled_source(
     options: DetectorOptions,
     store: StageStore | None,
 ) -> MapSource | CropSource:
-    """Return pooled features, by the pipeline that the options name."""
+    """Return the source of pooled features of the pipeline in the options."""
     key = "" if store is None else network_key(network)
     if options.pool.pipeline == "rcnn":
         return CropSource(network, key, images, windows, options.pool, store)
@@ -53,7 +53,7 @@ def pooled_source(
 def svm_source(
     pooled: MapSource | CropSource, fc: FullyConnected | None, options: DetectorOptions
 ) -> RowSource:
-    """Return what the SVMs see: pooled features, or the outputs of fc6 or fc7."""
+    """Return the features of the SVMs: pooled features, or outputs of fc6 or fc7."""
     layer = options.fc.features
     if fc is None or layer == "pool":
         return pooled
@@ -63,17 +63,17 @@ def svm_source(
 
 @dataclass
 class Fit:
-    """A detector while it is fitted.
+    """The fit of a detector.
 
     Attributes:
-        network: prepared.
-        dataset: images with objects of classes that can be learned.
-        proposals: the source of proposals.
-        options: of all stages.
-        seed: of everything random.
-        store: caches stages.
-        watch: called with a stage's name whenever one ends.
-        quiet: no progress bars.
+        network: the prepared backbone.
+        dataset: images with objects of the classes to learn.
+        proposals: source of proposals.
+        options: options of all stages.
+        seed: seed of all random numbers.
+        store: cache of stages.
+        watch: called with the name of each stage when it ends.
+        quiet: show no progress bars.
     """
 
     network: Backbone
@@ -103,7 +103,7 @@ class Fit:
     def run(self) -> Heads:
         """Run all stages: proposals, maps or crops, fully connected layers, SVMs, boxes, calibration.
 
-        Whatever annotations and proposals decide comes before the network runs.
+        Annotations and proposals are processed before the network runs, so that their errors come first.
         """
         images = track(range(len(self.images)), "Proposals", quiet=self.quiet)
         counts = [len(self.windows.proposed(i)) for i in images]
@@ -138,7 +138,7 @@ class Fit:
         return heads
 
     def notes(self) -> list[str]:
-        """State what was not learned from, a sentence each; nothing where everything had room."""
+        """Return a sentence for each kind of sample that was left out because of a limit."""
         svm, box = self.options.svm, self.options.box
         facts = {name: value for name, value in self.facts.items() if isinstance(value, int)}
         found: list[str] = []
@@ -155,14 +155,14 @@ class Fit:
         return found
 
     def _base_key(self) -> str:
-        """A digest of the features and objects of all images."""
+        """Return a digest of the features and objects of all images."""
         rows = [self.pooled.row_key(i) for i in range(len(self.images))]
         return key_of("base", rows, truths_key(self.truths), self.seed)
 
     def _cached(
         self, stage: str, form: Sequence[object], make: Callable[[], Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Return the tensors of a stage that depends on all images; cached where the store has a folder."""
+        """Return the tensors of a stage that depends on all images, cached if the store has a folder."""
         if self.store.folder is None:
             return dict(make())
         return self.store.get(stage, key_of(self._base_key(), *form), make)
@@ -235,13 +235,13 @@ class Fit:
         return PooledRegressors(LinearModel(found["weight"], found["bias"]))
 
     def _calibration(self, heads: Heads, rows: RowSource) -> Tensor:
-        """Learn the ``[K, 2]`` that turn a decision score into the probability of an IoU of 0.5 or more."""
+        """Fit the sigmoids ``[K, 2]`` from decision scores to the probability of an IoU of at least 0.5."""
         scores: list[Tensor] = []
         right: list[Tensor] = []
         labels: list[Tensor] = []
         for i in self._calibration_images():
-            place = (i, len(self.truths[i]))
-            boxes, score, label = refined(self.pooled, rows, place, heads, self.options.post)
+            position = (i, len(self.truths[i]))
+            boxes, score, label = refined(self.pooled, rows, position, heads, self.options.post)
             overlaps = class_overlaps(boxes, self.truths[i])
             scores.append(score)
             labels.append(label)
@@ -257,7 +257,7 @@ class Fit:
         return table
 
     def _calibration_images(self) -> list[int]:
-        """Choose every n-th image, and for each class that these lack some images that show it."""
+        """Select every n-th image, and some images of each class that these do not contain."""
         truths, post = self.truths, self.options.post
         chosen = list(range(0, len(truths), max(1, len(truths) // post.calibration_images)))
         seen = {number for i in chosen for number in truths[i].labels.tolist()}

@@ -17,15 +17,19 @@ class IouHeadOptions:
 
     Attributes:
         iou_head: hidden units; 0 disables it.
-        iou_boxes: jittered boxes altogether, about.
+        iou_boxes: approximate number of jittered boxes.
         iou_per_object: maximum number of jittered boxes per object.
-        iou_images: images of which proposals that the SVMs score high are used too.
+        iou_images: approximate number of images whose proposals with high decision scores are used too.
         iou_per_class: maximum number of such proposals per image and class.
         iou_per_image: maximum number of such proposals per image.
         jitter_shift: maximum shift of a jittered box, in sides of the object.
         jitter_stretch: maximum logarithm of the ratio of its sides to the object's.
-        placed_iou: boxes from this IoU on teach where to go.
-        largest_delta: limit of a box's deltas, in units of their spread.
+        placed_iou: minimum IoU of the boxes that train the deltas.
+        largest_delta: limit of the deltas of a box, in units of their standard deviation.
+
+    Examples:
+        >>> IouHeadOptions(iou_head=128).iou_head
+        128
     """
 
     iou_head: int = 256
@@ -68,7 +72,11 @@ class FcOptions:
         width: units of fc6 and of fc7 where no pretrained ones are given.
         fc_weights: a safetensors file or a run folder with pretrained fc6 and fc7; those of the backbone's
             weights, if they are a run of ``sppnet train classify``, when None.
-        random_start: start fc6 and fc7 at random even if the backbone's weights have them.
+        random_start: initialise fc6 and fc7 at random even if the weights of the backbone include them.
+
+    Examples:
+        >>> FcOptions(features="fc7").width
+        4096
     """
 
     features: Literal["pool", "fc6", "fc7"] = "pool"
@@ -101,11 +109,15 @@ class FinetuneOptions:
         images: number of images that the proposals of a batch come from.
         rates: learning rates, one after the other.
         lengths: number of batches with each learning rate.
-        momentum: of stochastic gradient descent.
+        momentum: momentum of stochastic gradient descent.
         decay: weight decay.
         dropout: share of the units of fc6 and fc7 that are dropped in training.
         flipped: flip half of the images (the release and R-CNN; not in the paper).
         random_scale: pool each proposal at a random scale (the release) instead of its own (the paper).
+
+    Examples:
+        >>> FinetuneOptions(rates=(1e-3,), lengths=(100,)).lengths
+        (100,)
     """
 
     foreground: int = 32
@@ -126,14 +138,14 @@ class FinetuneOptions:
         where = "options.finetune"
         check_ranges(self, FINETUNE_RANGES, where)
         if len(self.lengths) != len(self.rates) or min(self.lengths, default=0) < 1:
-            wanted = f"{len(self.rates)} numbers of at least 1, one a learning rate"
-            raise UserError(f"{where}.lengths", wanted, self.lengths)
+            expected = f"{len(self.rates)} numbers of at least 1, one per learning rate"
+            raise UserError(f"{where}.lengths", expected, self.lengths)
         low, high = self.background_iou
         if not 0 <= low < high <= 1:
             raise UserError(f"{where}.background_iou", "rising IoUs", self.background_iou)
         if not high <= self.foreground_iou <= 1:
-            wanted = "an IoU of at least background_iou's upper limit"
-            raise UserError(f"{where}.foreground_iou", wanted, self.foreground_iou)
+            expected = "at least the upper limit of background_iou"
+            raise UserError(f"{where}.foreground_iou", expected, self.foreground_iou)
 
 
 FINETUNE_RANGES: Mapping[str, Range] = {
@@ -155,22 +167,26 @@ class PostOptions:
         score_above: proposals with a lower decision score are dropped.
         thinning: IoU above which the worse of two candidates is dropped before boxes are refined.
         best: maximum number of candidates per class before thinning; 0 for all.
-        candidates: maximum number of candidates per class after it; 0 for ``per_class``.
-        candidates_per_image: maximum number of candidates per image, of all classes together; 0 for no limit.
-        regressions: times that a box is refined; 0 leaves proposals as they are.
-        rescored: score boxes again after they were refined.
-        iou_weight: factor of the IoU head's logit beside the decision score.
-        calibrated: learn a sigmoid per class that turns scores into probabilities; otherwise the plain
-            logistic function does.
-        calibration_images: training images to learn it from, about.
-        calibration_per_class: such images more for each class that they do not show.
-        nms: of two boxes of a class with a higher IoU, the one with the higher score is kept.
-        vote: boxes that overlap a kept one by at least this IoU pull it; 1 turns it off.
+        candidates: maximum number of candidates per class after thinning; 0 for ``per_class``.
+        candidates_per_image: maximum number of candidates per image over all classes; 0 for no limit.
+        regressions: number of refinements of a box; 0 for none.
+        rescored: score boxes again after they are refined.
+        iou_weight: weight of the logit of the IoU head in the score.
+        calibrated: fit a sigmoid per class from scores to probabilities; otherwise the standard logistic
+            function is used.
+        calibration_images: approximate number of training images for the calibration.
+        calibration_per_class: number of further images for each class that these do not contain.
+        nms: IoU above which non-maximum suppression drops the worse of two boxes of a class.
+        vote: minimum IoU of the boxes that are averaged with a detection (box voting); 1 for no voting.
         per_class: maximum number of boxes per image and class.
-        threshold: `predict` leaves out what is less probable.
+        threshold: minimum probability of the detections of `predict`.
         same_box: IoU above which one of two detections repeats the other, whatever their classes; 1 keeps
             them.
         inside: IoA above which one of two detections of a class repeats the other; 1 keeps them.
+
+    Examples:
+        >>> PostOptions(nms=0.3, vote=1.0).per_class
+        100
     """
 
     score_above: float = -1.3

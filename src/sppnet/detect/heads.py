@@ -1,4 +1,4 @@
-"""What a fitted detector knows beside its backbone, in one container."""
+"""The fitted heads of a detector in one container, and their tensors in a run."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Heads:
     Attributes:
         names: class names.
         svm: weight ``[K, D]``, bias ``[K]``, for unscaled features.
-        boxes: the regressors; None leaves boxes as they are.
-        fc: the fully connected layers; None where the SVMs see pooled features.
-        calibration: ``[K, 2]``: slope a and offset b of each class's probability, ``sigmoid(a * s + b)``.
+        boxes: box regressors; None for none.
+        fc: fully connected layers; None if the SVMs use pooled features.
+        calibration: ``[K, 2]``: slope a and offset b of the probability ``sigmoid(a * s + b)`` per class.
     """
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class Heads:
         return self if self.fc is None else dataclasses.replace(self, fc=self.fc.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything by name, for a run."""
+        """Return all tensors by their names in a run."""
         found = {"svm.weight": self.svm.weight, "svm.bias": self.svm.bias, "calibration": self.calibration}
         if self.boxes is not None:
             found |= _linear_tensors("regressors", self.boxes.model)
@@ -96,14 +96,14 @@ def fc_of(state: Mapping[str, Tensor]) -> FullyConnected:
 def tensor_table(
     layers: Sequence[LayerInfo], options: DetectorOptions, *, with_iou_head: bool
 ) -> tuple[list[TensorSpec], dict[str, int]]:
-    """Return the tensors of a run beside the backbone's, and known sizes.
+    """Return the tensors of a run without those of the backbone, and known sizes.
 
-    K classes, D pooled features, P projected ones, S window shapes, V and W units of fc6 and fc7.
+    Sizes: K classes, D pooled features, P projected features, S window shapes, V and W units of fc6 and fc7.
 
     Args:
-        layers: of the backbone.
-        options: of the detector.
-        with_iou_head: whether the run has an IoU head, which is missing where there was nothing to learn.
+        layers: layers of the backbone.
+        options: options of the detector.
+        with_iou_head: whether the run has an IoU head; a fit without suitable boxes has none.
     """
     widths = [min(info.channels, options.box.box_channels) for info in layers]
     sizes = {

@@ -1,4 +1,4 @@
-"""The IoU head: learned from boxes jittered about the objects, and from windows that the SVMs score high."""
+"""Training of the IoU head, on jittered boxes and on proposals with high decision scores."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from sppnet.structures import Boxes, GroundTruth
 
 @dataclass(frozen=True)
 class IouHeadTask:
-    """What the IoU head learns from.
+    """Inputs of the training of an IoU head.
 
     Attributes:
-        maps: of each image.
-        rows: what the SVMs see.
-        windows: of each image.
-        truths: the objects of the same images.
-        svm: tells the candidates.
-        options: everything about it.
-        post: how candidates are chosen.
+        maps: feature maps of each image.
+        rows: features of the SVMs.
+        windows: proposals of each image.
+        truths: ground truth of each image.
+        svm: SVMs, whose scores select the candidates.
+        options: options of the IoU head.
+        post: options of the selection of candidates.
     """
 
     maps: MapSource
@@ -46,7 +46,7 @@ class IouHeadTask:
 
 @dataclass(frozen=True)
 class _Table:
-    """Rows, and what they are of: label ``[N]``, overlap ``[N]`` and deltas ``[N, 4]``."""
+    """Features ``[N, D]``, labels ``[N]``, IoUs ``[N]`` and deltas ``[N, 4]`` of boxes."""
 
     rows: Tensor
     labels: Tensor
@@ -57,15 +57,16 @@ class _Table:
 def fit_iou_head(
     task: IouHeadTask, regressors: ProjectedRegressors, draw: torch.Generator
 ) -> ProjectedRegressors:
-    """Add an IoU head, learned from boxes jittered about the objects and from candidates.
+    """Train an IoU head on jittered boxes and on candidates.
 
     Args:
-        task: what it learns from.
-        regressors: without an IoU head.
-        draw: of everything random.
+        task: inputs of the training.
+        regressors: regressors without an IoU head.
+        draw: random generator.
 
     Returns:
-        The same without an IoU head where no box lies near an object that is neither difficult nor a crowd.
+        The regressors with an IoU head; unchanged if no box is near an object that is neither difficult nor a
+        crowd.
     """
     options, names = task.options, task.truths[0].names
     table = _table(task, regressors, draw)
@@ -74,7 +75,7 @@ def fit_iou_head(
         return regressors
     spread = table.deltas[near].std(0, correction=0).clamp(min=1e-3)
     goals = (table.deltas / spread).clamp(-options.largest_delta, options.largest_delta)
-    # A class weighs as much as another, however many boxes it has; but no box more than 5.
+    # Classes have equal weights whatever the number of their boxes, but the weight of a box is at most 5.
     counts = torch.bincount(table.labels[near], minlength=len(names)).clamp(min=1)
     weight = (len(near) / counts / len(counts)).clamp(max=5)[table.labels] * near
 
@@ -117,7 +118,7 @@ def _table(task: IouHeadTask, regressors: ProjectedRegressors, draw: torch.Gener
 
 
 def _sure_objects(truths: Sequence[GroundTruth], most: int, draw: torch.Generator) -> list[Tensor]:
-    """Objects of each image that are neither crowds nor difficult; of very many, an even draw."""
+    """Return the objects of each image that are neither crowds nor difficult; very many are sampled."""
     sure = [(~truth.crowd & ~truth.difficult).nonzero()[:, 0] for truth in truths]
     counts = torch.tensor([len(index) for index in sure])
     if int(counts.sum()) <= most:
@@ -132,7 +133,7 @@ def _sure_objects(truths: Sequence[GroundTruth], most: int, draw: torch.Generato
 def _jittered_boxes(
     truth: GroundTruth, sure: Tensor, each: int, options: IouHeadOptions, draw: torch.Generator
 ) -> tuple[Boxes, Tensor]:
-    """Boxes about the objects ``sure``, near ones and far ones alike, and the objects' classes."""
+    """Return jittered boxes of the objects ``sure``, from small to large jitter, and their labels."""
     owner = sure.repeat_interleave(each)
     object_ = truth.boxes.xyxy[owner]
     sides, centre = object_[:, 2:] - object_[:, :2], (object_[:, 2:] + object_[:, :2]) / 2
@@ -148,7 +149,7 @@ def _jittered_boxes(
 
 
 def _placed(boxes: Boxes, labels: Tensor, truth: GroundTruth) -> tuple[Tensor, Tensor]:
-    """The largest IoU ``[N]`` with an object of each box's class, and the deltas ``[N, 4]`` onto it."""
+    """Return the largest IoU ``[N]`` with an object of each box's class, and the deltas ``[N, 4]`` to it."""
     overlaps, deltas = torch.zeros(len(boxes)), torch.zeros(len(boxes), 4)
     for number in labels.unique().tolist():
         objects = truth.boxes.xyxy[(truth.labels == number) & ~truth.crowd]

@@ -1,8 +1,8 @@
-"""From proposals to detections: one list of steps, for prediction, evaluation and calibration alike.
+"""Postprocessing, from proposals to detections: the same steps in prediction, evaluation and calibration.
 
-1. `candidates`: proposals of each class that score above ``score_above``, near-duplicates thinned out.
-2. refine: boxes move ``regressions`` times by what the regressors learned.
-3. score again (``rescored``): the mean of the decision scores before and after; the IoU head adds its logit.
+1. `candidates`: proposals of each class that score above ``score_above``, without near-duplicates.
+2. refine: the regressors move boxes ``regressions`` times.
+3. score again (``rescored``): the mean of the old and new decision scores, plus the logit of the IoU head.
 4. calibrate: a sigmoid per class turns decision scores into probabilities.
 5. `merge`: suppression and voting, class by class.
 6. `at_threshold`: what `predict` returns at its threshold.
@@ -25,23 +25,24 @@ from sppnet.structures import Boxes, Detections
 def refined(
     pooled: MapSource | CropSource,
     rows: RowSource,
-    place: tuple[int, int],
+    position: tuple[int, int],
     heads: Heads,
     options: PostOptions,
 ) -> tuple[Boxes, Tensor, Tensor]:
     """Return the candidates of all classes after steps 1 to 3.
 
     Args:
-        pooled: pooled features of the image.
-        rows: what the SVMs see.
-        place: the image, and how many of its windows are no proposals: its objects' own boxes, in a fit.
-        heads: what was learned.
-        options: everything about it.
+        pooled: pooled features of the images.
+        rows: features of the SVMs.
+        position: index of the image, and number of its leading windows that are no proposals: in a fit, the
+            boxes of its objects.
+        heads: the fitted heads.
+        options: options of postprocessing.
 
     Returns:
         Boxes, decision scores ``[M]`` and labels ``[M]``, on the CPU.
     """
-    i, first = place
+    i, first = position
     windows, scores = rows.windows[i][first:], rows.scores(i, heads.svm)[first:]
     index, labels = candidates(windows, scores, options)
     boxes, score = windows[index], scores[index, labels]
@@ -77,11 +78,10 @@ def detect(pooled: MapSource | CropSource, rows: RowSource, heads: Heads, option
 
 
 def at_threshold(found: Detections, threshold: float, options: PostOptions) -> Detections:
-    """Return what is shown at a threshold: the last step of `predict`.
+    """Apply a threshold and class-agnostic suppression: the last step of `predict`.
 
-    Detections below it go, and of the others those that repeat a better one, whatever its class: one answer
-    for each object. At a threshold of 0 everything stays: the ranked list that metrics are taken of, in
-    which answers of two classes for one object are both counted, as the metrics of VOC and COCO expect.
+    A threshold of 0 keeps all detections: the ranked list for the metrics of VOC and COCO, in which
+    detections of two classes for one object are both counted.
     """
     if threshold <= 0:
         return found

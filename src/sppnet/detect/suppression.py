@@ -72,14 +72,14 @@ def merge(
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for number in range(len(names)):
         mine = (labels == number).nonzero()[:, 0]
-        place, logit = boxes.xyxy[mine], logits[mine]
-        kept = nms(place, logit, options.nms, options.per_class)
+        corners, logit = boxes.xyxy[mine], logits[mine]
+        kept = nms(corners, logit, options.nms, options.per_class)
         voters = torch.sigmoid(logit)
-        merged = place[kept] if options.vote >= 1 else vote(place[kept], place, voters, options.vote)
+        merged = corners[kept] if options.vote >= 1 else vote(corners[kept], corners, voters, options.vote)
         parts.append((merged, logit[kept], labels[mine][kept]))
-    place, logit, label = (torch.cat(column) for column in zip(*parts, strict=True))
+    corners, logit, label = (torch.cat(column) for column in zip(*parts, strict=True))
     logit, order = torch.sort(logit, descending=True, stable=True)
-    return Detections(Boxes(place[order], boxes.size), torch.sigmoid(logit), label[order], names)
+    return Detections(Boxes(corners[order], boxes.size), torch.sigmoid(logit), label[order], names)
 
 
 def without_repeats(found: Detections, options: PostOptions) -> Detections:
@@ -95,10 +95,10 @@ def without_repeats(found: Detections, options: PostOptions) -> Detections:
     Returns:
         The remaining detections.
     """
-    place = found.boxes.xyxy
-    same = iou(place, place) > options.same_box
+    corners = found.boxes.xyxy
+    same = iou(corners, corners) > options.same_box
     if options.inside < 1:
-        within = torch.maximum(ioa(place, place), ioa(place, place).T) >= options.inside
+        within = torch.maximum(ioa(corners, corners), ioa(corners, corners).T) >= options.inside
         same = same | (within & (found.labels[:, None] == found.labels[None]))
     kept: list[int] = []
     for i in range(len(found)):
