@@ -118,7 +118,7 @@ def real_samples(data: Path, count: int, seed: int = 0) -> tuple[list[Sample], i
         fmap = extract(network, read_image(item.path), [480]).maps[0]
         scale = torch.tensor([fmap.scale[1], fmap.scale[0]] * 2)
         objects = item.truth.boxes.xyxy * scale
-        samples.append(make_sample(fmap.values[None].float(), objects, item.truth.labels + 1, draw))
+        samples.append(make_sample(fmap.values[None].float().clone(), objects, item.truth.labels + 1, draw))
     return samples, len(dataset.names)
 
 

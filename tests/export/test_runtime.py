@@ -177,3 +177,38 @@ def test_what_does_not_fit_is_refused(models, tmp_path):
     (tmp_path / "text.onnx").write_text("text")
     with pytest.raises(UserError, match="onnxruntime cannot load"):
         Runtime(tmp_path / "text.onnx")
+
+
+def test_buffers_and_binary_files_are_images(models):
+    stream = io.BytesIO()
+    Image.fromarray(scene(3)[0]).save(stream, "PNG")
+    content = stream.getvalue()
+    wanted = models["detector"].predict(content).to_dict()
+    for source in (bytearray(content), memoryview(content), io.BytesIO(content)):
+        assert models["detector"].predict(source).to_dict() == wanted
+
+
+@pytest.mark.parametrize("source", [None, 3, {}, {"a": 1}, object(), io.StringIO("text"), "x" * 5000, "a\0b"])
+def test_what_is_no_image_is_refused(models, source):
+    with pytest.raises(UserError, match="expected"):
+        models["detector"].predict(source)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), "0.5", [0.5], object()])
+def test_a_threshold_is_a_number(models, threshold):
+    for name in ("detector", "classifier"):
+        with pytest.raises(UserError, match="threshold: expected a finite number"):
+            models[name].predict(scene(1)[0], threshold=threshold)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**6, 1.5, "2"])
+def test_threads_out_of_range_are_refused(threads):
+    with pytest.raises(UserError, match="threads: expected a whole number"):
+        Runtime("model.onnx", threads=threads)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1)])
+def test_thin_images_are_predicted_as_by_the_estimator(detector, models, size):
+    pixels = np.full((*size, 3), 128, np.uint8)
+    ours, theirs = (one.predict(pixels, threshold=0.01) for one in (detector, models["detector"]))
+    assert len(ours) == len(theirs)

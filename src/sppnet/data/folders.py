@@ -42,8 +42,8 @@ def class_folders(root: Path) -> list[Path]:
 def read_folders(root: Path, split: str) -> ClassificationSet:
     """Read a split of class folders; the classes are those of all splits, sorted.
 
-    Subfolders of class folders and links to missing images are skipped and counted in ``notes``; hidden files and
-    folders are skipped.
+    Subfolders of class folders and links to missing images are skipped and counted in ``notes``; hidden files
+    and folders are skipped.
 
     Args:
         root: the folder.

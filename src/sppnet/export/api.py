@@ -13,9 +13,10 @@ from torch import Tensor
 from sppnet.backbones import Backbone
 from sppnet.data import ImageSource, read_image
 from sppnet.errors import UserError
-from sppnet.export.models import box_feature_model, classifier_model, detector_model, feature_model
+from sppnet.export.models import box_feature_model, feature_model, whole_model
 from sppnet.export.network import Precision, export_network
-from sppnet.export.parts import DetectorParts, FeatureParts, estimator_parts
+from sppnet.export.parts import FeatureParts
+from sppnet.export.reading import estimator_parts
 from sppnet.export.targets import ExportOptions, check_target, write_export
 from sppnet.features import resize, resized_size
 from sppnet.structures import ImageSize
@@ -35,7 +36,7 @@ def export_estimator(
     """Write a fitted estimator as one ONNX file for images of any size.
 
     Args:
-        estimator: a fitted `sppnet.Detector` or `sppnet.Classifier`.
+        estimator: a fitted `sppnet.Detector`, `sppnet.Classifier` or `sppnet.NetworkClassifier`.
         path: the file, ending in ``.onnx``.
         part: ``all`` for the whole estimator, ``features`` for the features of the image, or
             ``box-features`` for those of given boxes.
@@ -62,20 +63,15 @@ def export_estimator(
     if part not in PARTS:
         raise UserError("part", ", ".join(PARTS), repr(part))
     features = parts.features
-    if part == "box-features" and len(features.scales) > 1:
-        expected = "one scale for features of boxes"
-        raise UserError(
-            "part", expected, f"scales {features.scales}", "Fit with options.scales of one scale."
-        )
+    if part != "all" and not features.levels:
+        raise UserError("part", "a network with pyramid pooling, for features", f"part {part!r} without")
     network = export_network(features.backbone, precision, _network_images(features, calibration))
     if part == "features":
         model = feature_model(features, network)
     elif part == "box-features":
         model = box_feature_model(features, network)
-    elif isinstance(parts, DetectorParts):
-        model = detector_model(parts, network)
     else:
-        model = classifier_model(parts, network)
+        model = whole_model(parts, network)
     return _write(model, target, precision)
 
 
@@ -107,13 +103,13 @@ def export_features(
         levels: bins along each side of each level.
         mode: ``max`` or ``mean``.
         scales: short sides to which images are resized; None keeps their own size.
-        boxes: add an input of boxes ``[N, 4]``; for a single scale.
+        boxes: add an input of boxes ``[N, 4]``; each is pooled at the scale that suits it (section 4.1).
 
     Returns:
         The path.
 
     Raises:
-        UserError: the path has another extension, or boxes are combined with several scales.
+        UserError: the path has another extension.
         MissingExtraError: a package of the extra ``export`` is not installed.
 
     Examples:
@@ -124,8 +120,6 @@ def export_features(
     """
     target = _target(path)
     parts = FeatureParts(backbone, tuple(sorted(set(scales or (0,)))), None, tuple(levels), mode)
-    if boxes and len(parts.scales) > 1:
-        raise UserError("scales", "one scale for features of boxes", list(parts.scales))
     network = export_network(backbone)
     model = box_feature_model(parts, network) if boxes else feature_model(parts, network)
     return _write(model, target, "float32")
@@ -145,7 +139,8 @@ def _network_images(parts: FeatureParts, sources: Sequence[ImageSource]) -> Iter
         size = ImageSize(image.shape[2], image.shape[3])
         for scale in parts.scales:
             resized = resized_size(size, scale or None, backbone, parts.long_side)
-            yield (resize(image, resized) - backbone.mean) / backbone.std
+            pixels = resize(image, resized, antialias=parts.antialias)
+            yield (pixels - backbone.mean) / backbone.std
 
 
 def _write(model: onnx.ModelProto, target: Path, precision: Precision) -> Path:

@@ -1,4 +1,4 @@
-"""ONNX graphs of sizes, resizing and cells: the formulas of `sppnet.features` for dynamic sizes."""
+"""ONNX graphs of sizes and resizing: the formulas of `sppnet.features` for dynamic sizes."""
 
 from __future__ import annotations
 
@@ -23,28 +23,17 @@ class Size:
         return self.height.minimum(self.width)
 
 
-@dataclass(frozen=True)
-class GridMap:
-    """A feature map and the grid of its cells.
-
-    Attributes:
-        values: float32 ``[H, W, C]``.
-        stride: distance of two cells in pixels of the input of the network.
-        first: the centre of the first cell.
-        resized: the size of the input of the network.
-        image: the size of the image.
-    """
-
-    values: Value
-    stride: float
-    first: float
-    resized: Size
-    image: Size
-
-
 def _nearest(numerator: Value, denominator: Value) -> Value:
     """Round a quotient to the nearest integer; halves are rounded up."""
     return (numerator * 2 + denominator) / (denominator * 2)
+
+
+def bounded_shape(size: Size, longest: int | None) -> Size:
+    """Limit the long side to ``longest`` short sides, like `sppnet.classify.samples.bounded_shape`."""
+    if longest is None:
+        return size
+    limit = size.short_side * longest
+    return Size(size.height.minimum(limit), size.width.minimum(limit))
 
 
 def resized_size(
@@ -67,67 +56,61 @@ def resized_size(
 
 
 def resize(pixels: Value, size: Size, resized: Size) -> Value:
-    """Resize uint8 ``[H, W, 3]`` bilinearly to float32 in 0..1, equal to torch up to the last bits.
+    """Resize uint8 ``[3, H, W]`` bilinearly to float32 in 0..1, equal to torch up to the last bits.
 
     The operator Resize of ONNX rounds source coordinates to float32 early, an error of 6e-5 pixels at 1,000
     pixels. Here they are rounded once.
     """
     builder = pixels.builder
+    same = resized.height.equal(size.height) & resized.width.equal(size.width)
+    return builder.choose(
+        same, lambda: pixels.cast(np.float32) / 255.0, lambda: _interpolated(pixels, size, resized)
+    )
+
+
+def _interpolated(pixels: Value, size: Size, resized: Size) -> Value:
+    builder = pixels.builder
     image = pixels
-    for axis, (before, after) in enumerate(((size.height, resized.height), (size.width, resized.width))):
+    for axis, (before, after) in enumerate(((size.height, resized.height), (size.width, resized.width)), 1):
         scale = (before.cast(np.float32) / after.cast(np.float32)).cast(np.float64)
         source = (builder.range(after).cast(np.float64) + 0.5) * scale - 0.5
         source = source.cast(np.float32).maximum(0.0)
         low = source.cast(np.int64).minimum(before - 1)
-        share = (source - low.cast(np.float32)).minimum(1.0).unsqueeze(*((1, 2) if axis == 0 else (1,)))
+        share = (source - low.cast(np.float32)).minimum(1.0)
+        rest = builder.constant(1, np.float32) - share
+        if axis == 1:
+            share, rest = (weight.unsqueeze(1) / 255.0 for weight in (share, rest))
         near = image.take(low, axis).cast(np.float32)
         far = image.take((low + 1).minimum(before - 1), axis).cast(np.float32)
-        if axis == 0:
-            near, far = near / 255.0, far / 255.0
-        image = near * (builder.constant(1, np.float32) - share) + far * share
+        image = near * rest + far * share
     return image
 
 
+def resize_antialiased(pixels: Value, size: Size, resized: Size) -> Value:
+    """Resize like `resize`, but average the pixels that shrinking skips, as torch does with ``antialias``."""
+    rows = _averages(size.height, resized.height)  # [h, H]
+    columns = _averages(size.width, resized.width)  # [w, W]
+    return rows.matmul(pixels.cast(np.float32) / 255.0).matmul(columns.transpose(1, 0))
+
+
+def _averages(before: Value, after: Value) -> Value:
+    """Return the weights ``[after, before]`` of a triangular filter, rounded where torch rounds them."""
+    builder = before.builder
+    scale = before.cast(np.float32) / after.cast(np.float32)
+    inverse = (builder.constant(1, np.float32) / scale.maximum(1.0)).cast(np.float64)
+    centre = (scale.cast(np.float64) * (builder.range(after).cast(np.float64) + 0.5)).cast(np.float32)
+    away = builder.range(before).cast(np.float32).unsqueeze(0) - centre.unsqueeze(1)
+    away = builder.op("Abs", ((away.cast(np.float64) + 0.5) * inverse).cast(np.float32))
+    weight = (builder.constant(1, np.float32) - away).maximum(0.0)
+    return weight / weight.reduce("Sum", 1, keep=True)
+
+
 def normalise(image: Value, mean: np.ndarray, std: np.ndarray) -> Value:
-    """Normalise ``[H, W, 3]`` in 0..1 to the input ``[1, 3, H, W]`` of the network."""
+    """Normalise ``[3, H, W]`` in 0..1 to the input ``[1, 3, H, W]`` of the network."""
     builder = image.builder
-    normalised = (image - builder.constant(mean, np.float32)) / builder.constant(std, np.float32)
-    return normalised.transpose(2, 0, 1).unsqueeze(0)
-
-
-def cells(boxes: Value, fmap: GridMap) -> Value:
-    """Return the regions, int64 ``[N, 4]``, of float32 boxes ``[N, 4]``, like `sppnet.features.cells`."""
-    x0, y0, x1, y1 = (boxes.cast(np.float64).take(i, 1) for i in range(4))
-    left, right = _axis(x0, x1, fmap.resized.width, fmap.image.width, fmap, fmap.values.length(1))
-    top, bottom = _axis(y0, y1, fmap.resized.height, fmap.image.height, fmap, fmap.values.length(0))
-    return boxes.builder.stack([left, top, right, bottom], 1)
-
-
-def _axis(
-    low: Value, high: Value, resized: Value, original: Value, fmap: GridMap, count: Value
-) -> tuple[Value, Value]:
-    builder = low.builder
-    zero = builder.constant(0, np.float64)
-    side, scale, last = (v.cast(np.float64) for v in (original, resized, count))
-    step, offset = side * fmap.stride, side * fmap.first
-
-    def first_at(edge: Value) -> Value:
-        found = zero - _floor_quotient(offset - edge * scale, step)
-        return found.maximum(0.0).minimum(last)
-
-    start, stop = first_at(low), first_at(high)
-    middle = (low + high) * scale - offset * 2.0 + step
-    nearest = _floor_quotient(middle, step * 2.0).maximum(0.0).minimum(last - 1.0)
-    empty = stop <= start
-    start, stop = builder.where(empty, nearest, start), builder.where(empty, nearest + 1.0, stop)
-    return start.cast(np.int64), stop.cast(np.int64)
-
-
-def _floor_quotient(numerator: Value, denominator: Value) -> Value:
-    """Return floor(numerator / denominator), corrected for the rounding of the quotient."""
-    whole = (numerator / denominator).floor()
-    low = ((whole + 1.0) * denominator <= numerator).cast(np.float64)
-    return whole + low - (whole * denominator > numerator).cast(np.float64)
+    factor, shift = 1 / std.astype(np.float64), -mean.astype(np.float64) / std
+    scaled = image * builder.constant(factor[:, None, None], np.float32)
+    return (scaled + builder.constant(shift[:, None, None], np.float32)).unsqueeze(0)
 
 
 def clip(boxes: Value, size: Size) -> Value:
@@ -137,6 +120,6 @@ def clip(boxes: Value, size: Size) -> Value:
 
 
 def image_input(builder: Builder) -> tuple[Value, Size]:
-    """Add the input ``image``, uint8 RGB ``[H, W, 3]``, and return it with its size."""
+    """Add the input ``image``, uint8 RGB ``[H, W, 3]``, and return it as ``[3, H, W]`` with its size."""
     image = builder.input("image", np.uint8, ["height", "width", 3])
-    return image, Size(image.length(0), image.length(1))
+    return image.transpose(2, 0, 1), Size(image.length(0), image.length(1))

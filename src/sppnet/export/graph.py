@@ -111,6 +111,12 @@ class Builder:
         """Return the indices, int64 ``[N]``, where a vector of booleans is true."""
         return self.op("NonZero", mask, kind=np.int64).squeeze(0)
 
+    def scattered(self, count: Value, index: Value, values: Value, *, reduction: str = "none") -> Value:
+        """Return a vector of ``count`` zeros with ``values`` at positions ``index``."""
+        zero = helper.make_tensor("zero", helper.np_dtype_to_tensor_dtype(np.dtype(values.kind)), [1], [0])
+        zeros = self.op("ConstantOfShape", count.reshape(1), kind=values.kind, value=zero)
+        return self.op("ScatterElements", zeros, index, values, axis=0, reduction=reduction)
+
     def loop(
         self,
         states: Sequence[Value],
@@ -137,8 +143,7 @@ class Builder:
         self._nodes.append([])
         given_condition, results = body(count, inner)
         condition = going if given_condition is None else given_condition
-        # An output of a body must be the output of a node in it.
-        ends = [self.op("Identity", value) for value in (condition, *results)]
+        ends = self._ends([condition, *results])
         infos = [
             _sequence_info(v.name, v.kind) if s else _info(v.name, v.kind, None)
             for v, s in zip((*inner, *ends[1:]), flags * 2, strict=True)
@@ -154,6 +159,31 @@ class Builder:
         start = self.constant(True, np.bool_)
         kinds = [state.kind for state in states]
         return self.ops("Loop", trips or no_trips, start, *states, kinds=kinds, body=graph)
+
+    def _ends(self, values: Sequence[Value]) -> list[Value]:
+        """Return the outputs of a body or branch: each must be that of a node in it, and no other's.
+
+        onnxruntime copies the input of an Identity, so that one is added only where it is needed.
+        """
+        made = {name for node in self._nodes[-1] for name in node.output}
+        ends: list[Value] = []
+        for value in values:
+            free = value.name in made and all(value.name != end.name for end in ends)
+            ends.append(value if free else self.op("Identity", value))
+        return ends
+
+    def choose(self, condition: Value, yes: Callable[[], Value], no: Callable[[], Value]) -> Value:
+        """Compute one of two values; only the nodes of the chosen one run."""
+        branches: list[onnx.GraphProto] = []
+        kinds: list[Kind] = []
+        for compute in (yes, no):
+            self._nodes.append([])
+            (end,) = self._ends([compute()])
+            info = _info(end.name, end.kind, None)
+            branches.append(helper.make_graph(self._nodes.pop(), self._name("branch"), [], [info]))
+            kinds.append(end.kind)
+        assert kinds[0] is kinds[1]
+        return self.op("If", condition, kind=kinds[0], then_branch=branches[0], else_branch=branches[1])
 
     def call(self, model: onnx.ModelProto, given: Value, kinds: Sequence[Kind]) -> list[Value]:
         """Insert the nodes of a model with one input; its weights are stored once.

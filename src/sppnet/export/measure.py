@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -70,7 +70,7 @@ def evaluate_export(
             f"a file of kind {metadata.get('kind', 'unknown')}",
         )
     split_name = default_split(data, "evaluate", None) if split is None else split
-    exported = _evaluate(file, metadata, data, split_name)
+    exported = _evaluate(file, metadata, data, split_name, estimator)
     original = cast("Any", estimator).evaluate(data, split_name, quiet=True)
     measured = {
         name: (float(original[name]), float(exported[name]))
@@ -84,7 +84,7 @@ def evaluate_export(
 
 
 def _evaluate(
-    file: Path, metadata: Mapping[str, str], data: str | os.PathLike[str], split: str
+    file: Path, metadata: Mapping[str, str], data: str | os.PathLike[str], split: str, estimator: object
 ) -> dict[str, Any]:
     import onnxruntime
 
@@ -92,7 +92,8 @@ def _evaluate(
     names = tuple(json.loads(metadata["names"]))
     if metadata["kind"] == "detector":
         dataset = detection_for(read_detection(data, split), names)
-        found = [_detections(session, item.path, names) for item in dataset.items]
+        propose = cast("Any", estimator).proposals if "proposals" in metadata else None
+        found = [_detections(session, item.path, names, propose) for item in dataset.items]
         return dict(detection_metrics(found, [item.truth for item in dataset.items]))
     images = classification_for(read_classification(data, split), names)
     scores = [_run(session, ["scores"], item.path)[0] for item in images.items]
@@ -100,14 +101,22 @@ def _evaluate(
     return dict(classification_metrics(torch.from_numpy(np.stack(scores)), labels, names))
 
 
-def _detections(session: InferenceSession, path: Path, names: tuple[str, ...]) -> Detections:
+def _detections(
+    session: InferenceSession,
+    path: Path,
+    names: tuple[str, ...],
+    propose: Callable[[Path], Boxes] | None,
+) -> Detections:
     pixels = read_pixels(path)
-    boxes, scores, labels = _run(session, ["all_boxes", "all_scores", "all_labels"], path)
+    given = {} if propose is None else {"proposals": propose(path).xyxy.numpy()}
+    boxes, scores, labels = _run(session, ["all_boxes", "all_scores", "all_labels"], path, given)
     size = ImageSize(pixels.shape[0], pixels.shape[1])
     return Detections(
         Boxes(torch.from_numpy(boxes), size), torch.from_numpy(scores), torch.from_numpy(labels), names
     )
 
 
-def _run(session: InferenceSession, outputs: list[str], path: Path) -> list[Any]:
-    return cast("list[Any]", session.run(outputs, {"image": read_pixels(path)}))
+def _run(
+    session: InferenceSession, outputs: list[str], path: Path, given: Mapping[str, Any] | None = None
+) -> list[Any]:
+    return cast("list[Any]", session.run(outputs, {"image": read_pixels(path), **(given or {})}))

@@ -9,18 +9,38 @@ from importlib.metadata import version
 import numpy as np
 import onnx
 
-from sppnet.export.detection import Found, class_agnostic_nms, detect
-from sppnet.export.geometry import GridMap, Size, cells, clip, image_input, normalise, resize, resized_size
+from sppnet.export.cells import GridMap, by_scale
+from sppnet.export.detection import detect
+from sppnet.export.geometry import clip, image_input
 from sppnet.export.graph import Builder
-from sppnet.export.parts import ClassifierParts, DetectorParts, FeatureParts
-from sppnet.export.pooling import pool_map, pool_max, pool_mean
+from sppnet.export.maps import feature_maps, image_features, unit
+from sppnet.export.parts import (
+    AnyParts,
+    CellParts,
+    ClassifierParts,
+    DetectorParts,
+    FeatureParts,
+    NetworkParts,
+)
+from sppnet.export.pooling import pool_max, pool_mean
+from sppnet.export.suppression import Found, class_agnostic_nms
 from sppnet.export.value import Value
+from sppnet.export.views import mean_probabilities
 from sppnet.export.windows import dense_windows
 from sppnet.ops.bins import count_bins
 
 FORMAT = "1"
 _INPUT = "image: uint8 [height, width, 3], RGB, upright, any size"
 _BOXES = "boxes: float32 [N, 4], (x0, y0, x1, y1) in pixels of the image"
+
+
+def whole_model(parts: AnyParts, network: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model of an estimator."""
+    if isinstance(parts, DetectorParts):
+        return detector_model(parts, network)
+    if isinstance(parts, NetworkParts):
+        return network_model(parts, network)
+    return classifier_model(parts, network)
 
 
 def feature_model(parts: FeatureParts, network: onnx.ModelProto) -> onnx.ModelProto:
@@ -41,11 +61,15 @@ def box_feature_model(parts: FeatureParts, network: onnx.ModelProto) -> onnx.Mod
     builder = Builder()
     image, size = image_input(builder)
     boxes = builder.input("boxes", np.float32, ["boxes", 4])
-    (scale,) = parts.scales
+    scales = [feature_maps(image, size, scale, parts, network) for scale in parts.scales]
     pool = pool_max if parts.mode == "max" else pool_mean
+
+    def pooled(fmap: GridMap, regions: Value) -> Value:
+        return pool(fmap.values, regions, parts.levels)
+
     vectors = [
-        pool(fmap.values, cells(boxes, fmap), parts.levels)
-        for fmap in feature_maps(image, size, scale, parts, network)
+        by_scale(boxes, layer, CellParts(), number, pooled)
+        for number, layer in enumerate(zip(*scales, strict=True))
     ]
     builder.output("features", builder.concat(vectors, 1), ["boxes", _length(parts)])
     return builder.model(_metadata("box-features", parts, f"{_INPUT}; {_BOXES}"))
@@ -68,13 +92,27 @@ def classifier_model(parts: ClassifierParts, network: onnx.ModelProto) -> onnx.M
             for flipped in views
         ]
         vectors.append(pooled[0] if len(pooled) == 1 else pooled[0] + pooled[1])
-    vector = _unit(builder.concat(vectors))
+    vector = unit(builder.concat(vectors))
     weight, bias = (builder.constant(v, np.float32) for v in (parts.svm.weight.T, parts.svm.bias))
     slope, offset = (float(v) for v in parts.calibration)
     logits = (vector.unsqueeze(0).matmul(weight).squeeze(0) + bias) * slope + offset
     builder.output("scores", builder.op("Softmax", logits, axis=0), [len(parts.names)])
     builder.output("features", vector, [len(vectors) * _length(features)])
     return builder.model(_metadata("classifier", features, _INPUT, parts.names))
+
+
+def network_model(parts: NetworkParts, network: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model from an image to probabilities ``scores`` ``[K]`` and ``features`` ``[D]``.
+
+    The features are those of the whole image, the input of the first fully connected layer; where the whole
+    image is no view, those of the first view.
+    """
+    builder = Builder()
+    image, size = image_input(builder)
+    scores, features = mean_probabilities(image, size, parts, network)
+    builder.output("scores", scores, [len(parts.names)])
+    builder.output("features", features, [parts.layers[0].weight.shape[1]])
+    return builder.model(_metadata("classifier", parts.features, _INPUT, parts.names))
 
 
 def detector_model(parts: DetectorParts, network: onnx.ModelProto) -> onnx.ModelProto:
@@ -86,19 +124,18 @@ def detector_model(parts: DetectorParts, network: onnx.ModelProto) -> onnx.Model
     """
     builder = Builder()
     image, size = image_input(builder)
-    given = _INPUT
-    if parts.shapes is None:
-        windows = clip(builder.input("boxes", np.float32, ["windows", 4]), size)
-        given = f"{_INPUT}; {_BOXES}"
+    windows, metadata = parts.windows, _metadata("detector", parts.features, _INPUT, parts.names)
+    if windows.shapes is None:
+        given = builder.input("proposals", np.float32, ["windows", 4])
+        proposals = clip(given.slice(0, windows.most), size)
+        metadata |= {"input": f"{_INPUT}; proposals{_BOXES[5:]}", "proposals": windows.source}
     else:
-        windows = dense_windows(size, parts.shapes, parts.window_step, parts.windows)
-    (scale,) = parts.features.scales
-    maps = feature_maps(image, size, scale, parts.features, network)
-    found = detect(maps, windows, parts, size)
-    _outputs(builder, "", class_agnostic_nms(found, parts))
+        proposals = dense_windows(size, windows.shapes, windows.step, windows.most)
+    scales = [feature_maps(image, size, scale, parts.features, network) for scale in parts.features.scales]
+    found = detect(list(zip(*scales, strict=True)), proposals, parts, size)
+    _outputs(builder, "", class_agnostic_nms(found, parts.post))
     _outputs(builder, "all_", found)
-    metadata = _metadata("detector", parts.features, given, parts.names)
-    return builder.model({**metadata, "threshold": "0.5"})
+    return builder.model({**metadata, "threshold": f"{parts.post.threshold:g}"})
 
 
 def _outputs(builder: Builder, prefix: str, found: Found) -> None:
@@ -106,40 +143,6 @@ def _outputs(builder: Builder, prefix: str, found: Found) -> None:
     builder.output(f"{prefix}boxes", found.boxes, [count, 4])
     builder.output(f"{prefix}scores", found.scores, [count])
     builder.output(f"{prefix}labels", found.labels, [count])
-
-
-def feature_maps(
-    image: Value,
-    size: Size,
-    scale: int,
-    parts: FeatureParts,
-    network: onnx.ModelProto,
-    *,
-    flipped: bool = False,
-) -> list[GridMap]:
-    """Return the feature maps of an image, uint8 ``[H, W, 3]``, at one scale."""
-    backbone, builder = parts.backbone, image.builder
-    minimum = (backbone.minimum.height, backbone.minimum.width)
-    resized = resized_size(size, scale, parts.long_side, minimum, backbone.multiple)
-    if flipped:
-        image = image.take(size.width - 1 - builder.range(size.width), 1)
-    mean, std = (v.detach().cpu().flatten().numpy() for v in (backbone.mean, backbone.std))
-    normalised = normalise(resize(image, size, resized), mean, std)
-    maps = builder.call(network, normalised, [np.float32] * len(backbone.layers))
-    return [
-        GridMap(values.squeeze(0).transpose(1, 2, 0), info.grid.stride, info.grid.first, resized, size)
-        for values, info in zip(maps, backbone.layers, strict=True)
-    ]
-
-
-def image_features(maps: Sequence[GridMap], parts: FeatureParts, *, normalised: bool) -> Value:
-    """Return the feature vector ``[D]`` of one scale, like `sppnet.features.image_rows`."""
-    levels = [pool_map(fmap.values, level, parts.mode) for fmap in maps for level in parts.levels]
-    return levels[0].builder.concat([_unit(level) if normalised else level for level in levels])
-
-
-def _unit(vector: Value) -> Value:
-    return vector / vector.reduce("L2", keep=True).maximum(1e-12)
 
 
 def _length(parts: FeatureParts) -> int:

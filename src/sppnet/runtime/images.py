@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,12 @@ def read_pixels(source: ImageSource) -> Pixels:
         return _array_pixels(source)
     if isinstance(source, Image.Image):
         return _decoded(source, "image")
-    where = "bytes" if isinstance(source, bytes) else Path(source)
-    if isinstance(where, Path) and not where.is_file():
-        raise UserError(where, "an image", "a folder" if where.is_dir() else "no such file")
+    content = _content(source)
+    where = "bytes" if isinstance(content, bytes) else Path(content)
+    if isinstance(where, Path) and not _is_file(where):
+        raise UserError(where, "an image", "a folder" if os.path.isdir(where) else "no such file")
     try:
-        opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        opened = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
     except UnidentifiedImageError as error:
         raise UserError(where, "an image", "a file of unknown type") from error
     except Image.DecompressionBombError as error:
@@ -45,6 +46,28 @@ def read_pixels(source: ImageSource) -> Pixels:
         raise UserError(where, "a readable image", str(error) or type(error).__name__) from error
     with opened:
         return _decoded(opened, where)
+
+
+def _content(source: Any) -> bytes | str | os.PathLike[str]:
+    """Return a path, or the bytes of a buffer or a binary file."""
+    if isinstance(source, (str, os.PathLike)):
+        return cast("str | os.PathLike[str]", source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    if hasattr(source, "read"):
+        content: object = source.read()
+        if isinstance(content, bytes):
+            return content
+        raise UserError("image", "a binary file", f"a file that yields {type(content).__name__}")
+    expected = "a path, bytes, a binary file, a PIL image or a uint8 array"
+    raise UserError("image", expected, type(source).__name__)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long
+        return False
 
 
 def _too_large(where: object, error: Exception) -> UserError:

@@ -25,6 +25,10 @@ class _Result(ABC):
     """What both results share: drawing and saving."""
 
     source: ImageSource | None
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.scores)
 
     @abstractmethod
     def plot(self) -> Image.Image:
@@ -86,9 +90,6 @@ class DetectionResult(_Result):
     height: int
     width: int
     source: ImageSource | None = None
-
-    def __len__(self) -> int:
-        return len(self.scores)
 
     def to_dict(self) -> dict[str, object]:
         """Return ``{"height", "width", "detections": [{"box", "score", "label", "name"}]}`` in JSON types."""

@@ -16,6 +16,7 @@ from sppnet.runtime.images import ImageSource, Pixels, read_pixels
 from sppnet.runtime.results import ClassificationResult, DetectionResult
 
 _FORMAT = "1"
+_THREADS = 1024
 _ERRORS = 3  # lowest severity that onnxruntime logs
 
 
@@ -53,6 +54,7 @@ class Runtime:
             import onnxruntime
         except ImportError as error:
             raise MissingExtraError("onnxruntime", "export", "sppnet.runtime") from error
+        _check_threads(threads)
         file = Path(path)
         expected = "a model that sppnet exported"
         if not file.is_file():
@@ -78,7 +80,8 @@ class Runtime:
         self.metadata = found
         self.kind = found["kind"]
         self.names: tuple[str, ...] = tuple(json.loads(found["names"]))
-        self._takes_boxes = any(entry.name == "boxes" for entry in self._session.get_inputs())
+        inputs = {entry.name for entry in self._session.get_inputs()}
+        self._boxes = next((name for name in ("boxes", "proposals") if name in inputs), None)
 
     def predict(
         self,
@@ -134,6 +137,7 @@ class Runtime:
     def _predict(
         self, source: ImageSource, threshold: float | None, boxes: ArrayLike | None
     ) -> DetectionResult | ClassificationResult:
+        _check_threshold(threshold)
         pixels = read_pixels(source)
         if self.kind == "classifier":
             (scores,) = self._run(["scores"], pixels, boxes)
@@ -154,14 +158,25 @@ class Runtime:
 
     def _run(self, outputs: list[str], pixels: Pixels, boxes: ArrayLike | None) -> list[NDArray[Any]]:
         given: dict[str, NDArray[Any]] = {"image": pixels}
-        if self._takes_boxes != (boxes is not None):
-            expected = "boxes [N, 4] with the image" if self._takes_boxes else "no boxes for this model"
+        if (self._boxes is None) != (boxes is None):
+            expected = "boxes [N, 4] with the image" if self._boxes else "no boxes for this model"
             origin = self.metadata.get("proposals")
             hint = f"The detector was fitted on proposals from {origin}; pass such." if origin else ""
             raise UserError("boxes", expected, "none" if boxes is None else "boxes", hint)
-        if boxes is not None:
-            given["boxes"] = _checked_boxes(boxes)
+        if boxes is not None and self._boxes is not None:
+            given[self._boxes] = _checked_boxes(boxes)
         return cast("list[NDArray[Any]]", self._session.run(outputs, given))
+
+
+def _check_threads(threads: object) -> None:
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= _THREADS):
+        raise UserError("threads", f"a whole number, 1 to {_THREADS}", repr(threads))
+
+
+def _check_threshold(threshold: object) -> None:
+    number = isinstance(threshold, (int, float, np.integer, np.floating))
+    if threshold is not None and not (number and np.isfinite(cast("float", threshold))):
+        raise UserError("threshold", "a finite number", repr(threshold))
 
 
 def _checked_boxes(boxes: ArrayLike) -> NDArray[np.float32]:

@@ -1,0 +1,116 @@
+"""Compare an estimator with its exported file at random sizes.
+
+    python tests/export/equality.py --run RUN --images FOLDER [--sizes 200]
+
+Prints the largest differences between torch and onnxruntime over images of the folder, resized to random
+sizes from 32 x 32 to 400 x 1500.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sppnet.data import find_images, read_image
+from sppnet.estimators import load
+from sppnet.export.reading import estimator_parts
+from sppnet.features import extract, image_rows
+from sppnet.runtime import Runtime
+
+EXTREMES = ((32, 32), (400, 1500), (32, 1500), (400, 33), (128, 128))
+THRESHOLD = 0.01
+
+
+def random_sizes(count: int, seed: int = 0) -> list[tuple[int, int]]:
+    """Heights and widths."""
+    draw = np.random.default_rng(seed)
+    return [(int(draw.integers(32, 401)), int(draw.integers(32, 1501))) for _ in range(count)]
+
+
+@dataclass
+class Differences:
+    """The largest differences so far; ``other`` counts images with other labels or counts."""
+
+    boxes: float = 0.0
+    scores: float = 0.0
+    features: float = 0.0
+    other: int = 0
+    found: int = 0
+    where: dict[str, Any] = field(default_factory=dict)
+
+    def note(self, name: str, value: float, where: object) -> None:
+        """Keep the largest value and where it occurred."""
+        if value > getattr(self, name):
+            setattr(self, name, value)
+            self.where[name] = str(where)
+
+
+def compare_predictions(estimator: Any, model: Runtime, pixels: np.ndarray, so_far: Differences) -> None:
+    """Compare a detector or a classifier with its file on an image."""
+    given: dict[str, Any] = {}
+    if "proposals" in model.metadata:
+        given = {"boxes": estimator.proposals(pixels).xyxy.numpy()}
+    ours = estimator.predict(pixels, threshold=THRESHOLD)
+    theirs = model.predict(pixels, threshold=THRESHOLD, **given)
+    where = pixels.shape[:2]
+    so_far.found += len(ours)
+    if len(ours) != len(theirs) or not np.array_equal(ours.labels.numpy(), theirs.labels):
+        so_far.other += 1
+        so_far.where.setdefault("other", []).append(str(where))
+        return
+    if not len(ours):
+        return
+    so_far.note("scores", float(np.abs(theirs.scores - ours.scores.numpy()).max()), where)
+    if model.kind == "detector":
+        so_far.note("boxes", float(np.abs(theirs.boxes - ours.boxes.numpy()).max()), where)
+
+
+def compare_features(estimator: Any, model: Runtime, pixels: np.ndarray, so_far: Differences) -> None:
+    """Compare the features of an image, relative to the largest one."""
+    parts = estimator_parts(estimator).features
+    network = getattr(estimator, "network_", parts.backbone)
+    network = getattr(network, "backbone", network)
+    scales = None if parts.scales == (0,) else parts.scales
+    image = read_image(pixels)
+    maps = extract(network, image, scales, antialias=parts.antialias, long_side=parts.long_side)
+    rows = image_rows(maps, parts.levels).cpu().numpy()
+    found = model.features(pixels)
+    so_far.note("features", float(np.abs(found - rows).max() / np.abs(rows).max()), pixels.shape[:2])
+
+
+def resized(images: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+    """The images of a folder in turn, resized."""
+    for number, (height, width) in enumerate(sizes):
+        with Image.open(images[number % len(images)]) as image:
+            yield np.asarray(image.convert("RGB").resize((width, height)))
+
+
+def main() -> None:
+    """Export a run and compare."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--sizes", type=int, default=200)
+    flags = parser.parse_args()
+    estimator = load(flags.run, "cpu")
+    images = find_images([flags.images])
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Runtime(estimator.export(Path(folder, "whole.onnx")))
+        features = Runtime(estimator.export(Path(folder, "features.onnx"), part="features"))
+    so_far = Differences()
+    for pixels in resized(images, [*EXTREMES, *random_sizes(flags.sizes)]):
+        compare_predictions(estimator, whole, pixels, so_far)
+        compare_features(estimator, features, pixels, so_far)
+    print(json.dumps(vars(so_far)))
+
+
+if __name__ == "__main__":
+    main()
