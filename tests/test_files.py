@@ -102,3 +102,12 @@ def test_tensors_are_read_by_safetensors(tmp_path: Path, dtype: torch.dtype) -> 
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
+
+
+def test_messages_stay_readable_whatever_a_damaged_file_holds() -> None:
+    error = UserError("model.json", "a name", "a" * 100_000, "b" * 1000)
+    assert len(str(error)) < 600
+    path = "/".join(["folder" * 20] * 30)
+    assert path in str(UserError(path, "a file", "none"))
+    names = " ".join(f"image{i}.jpg" for i in range(500))
+    assert names in str(UserError("data", "images that can be read", names))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sppnet.errors import UserError
-from sppnet.locks import LOCK, locked
+from sppnet.locks import LOCK, locked, locked_file
 from sppnet.runs import lock_run
 
 
@@ -70,4 +70,28 @@ def test_a_forked_child_does_not_hold_the_lock_of_its_parent(tmp_path: Path) -> 
 def test_a_new_folder_without_files_is_removed(tmp_path: Path) -> None:
     with lock_run(tmp_path / "deep" / "run"):
         assert (tmp_path / "deep" / "run").is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_locks_of_files_and_of_other_names_are_independent(tmp_path: Path) -> None:
+    folder = locked(tmp_path), locked(tmp_path, name=".other.lock")
+    files = locked_file(tmp_path / "a.npy"), locked_file(tmp_path / "b.npy")
+    with folder[0], folder[1], files[0], files[1]:
+        assert len(list(tmp_path.glob(".*lock"))) == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["mine", "processor", "x" * 400])
+def test_a_file_of_the_user_is_no_lock_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / LOCK).write_text(content)
+    with pytest.raises(UserError, match="expected a lock file of sppnet"), locked(tmp_path):
+        pass
+    assert (tmp_path / LOCK).read_text() == content
+
+
+@pytest.mark.parametrize("content", ["", "proc", "process", "process 1 on elsewhere\n"])
+def test_whatever_a_killed_writer_left_in_the_lock_file_is_ours(tmp_path: Path, content: str) -> None:
+    (tmp_path / LOCK).write_text(content)
+    with locked(tmp_path):
+        pass
     assert list(tmp_path.iterdir()) == []

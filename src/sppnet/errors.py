@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_LONGEST = 400  # characters of a word in a message; file names have at most 255 bytes
 _JOINERS = "\u200c\u200d"  # scripts such as Devanagari and Persian are written with them
 
 
@@ -53,14 +54,17 @@ class UserError(ValueError):
         self.expected = expected
         self.got = str(got)
         self.hint = hint
-        message = f"{_one_line(self.where)}: expected {_one_line(expected)}, got {_one_line(self.got)}"
+        where = visible(" ".join(self.where.split()))
+        message = f"{where}: expected {_one_line(expected)}, got {_one_line(self.got)}"
         if hint:
             message = f"{message.rstrip('.')}. {_one_line(hint)}"
         super().__init__(message)
 
 
 def _one_line(text: str) -> str:
-    return visible(" ".join(text.split()))
+    """Return text without line breaks and escapes; very long words, as from damaged files, are truncated."""
+    words = (word if len(word) <= _LONGEST else f"{word[: _LONGEST // 2]}..." for word in text.split())
+    return visible(" ".join(words))
 
 
 class MissingExtraError(UserError):

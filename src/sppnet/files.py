@@ -9,16 +9,16 @@ Every failure of the file system raises `sppnet.errors.UserError` with the path.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import secrets
-from collections.abc import Generator, Mapping
+import shutil
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
-from sppnet.errors import UserError
+from sppnet._file_system import NO_FOLLOW, create_temporary, flush_folder, reported, temporary_prefix
+from sppnet._tensor_chunks import tensor_chunks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,10 @@ __all__ = [
     "append_line",
     "is_temporary",
     "make_folder",
+    "new_temporary",
     "remove",
+    "remove_folder",
+    "remove_temporaries",
     "rename",
     "replacing",
     "write_bytes",
@@ -37,7 +40,6 @@ __all__ = [
 
 # The temporary name has a fixed length, so that a target with the longest allowed name can be written.
 _TEMPORARY = re.compile(r"\.sppnet-[0-9a-f]{16}\.part")
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def is_temporary(name: str) -> bool:
@@ -74,9 +76,8 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Generat
         'new'
     """
     target = Path(path)
-    with _reported(target):
-        temporary = target.parent / f".sppnet-{secrets.token_hex(8)}.part"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)
+    with reported(target):
+        temporary, descriptor = create_temporary(target)
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 yield stream
@@ -89,7 +90,25 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Generat
                 temporary.unlink()
             raise
         if durable:
-            _flush_folder(target.parent)
+            flush_folder(target.parent)
+
+
+def new_temporary(path: str | os.PathLike[str]) -> Path:
+    """Create an empty temporary file in the folder of a file, for libraries that only write to a path.
+
+    The caller renames it to ``path`` or removes it.
+
+    Raises:
+        UserError: the folder is not writable.
+
+    Examples:
+        >>> is_temporary(new_temporary(getfixture("tmp_path") / "film.mp4").name)
+        True
+    """
+    with reported(Path(path)):
+        temporary, descriptor = create_temporary(Path(path))
+        os.close(descriptor)
+    return temporary
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, durable: bool = False) -> None:
@@ -133,8 +152,8 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
         ['one', 'two']
     """
     target = Path(path)
-    with _reported(target):
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW
+    with reported(target):
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | NO_FOLLOW
         descriptor = os.open(target, flags, 0o666)
         try:
             torn = b""
@@ -179,38 +198,11 @@ def write_tensors(
         tensor([1., 1.])
     """
     digest = hashlib.sha256()
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    offset = 0
-    for name in order:
-        size = tensors[name].numel() * tensors[name].element_size()
-        header[name] = {
-            "dtype": _DTYPES[str(tensors[name].dtype).removeprefix("torch.")],
-            "shape": list(tensors[name].shape),
-            "data_offsets": [offset, offset + size],
-        }
-        offset += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
     with replacing(path, durable=durable) as stream:
-        for content in (len(text).to_bytes(8, "little"), text, *map(_content, (tensors[n] for n in order))):
+        for content in tensor_chunks(tensors, metadata):
             digest.update(content)
             stream.write(content)
     return digest.hexdigest()
-
-
-_DTYPES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "bool": "BOOL",
-    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
-    "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8",
-}  # fmt: skip
-
-
-def _content(tensor: Tensor) -> memoryview | bytes:
-    import torch
-
-    plain = tensor.detach().cpu().contiguous().flatten()
-    return memoryview(cast("bytearray", plain.view(torch.uint8).numpy())) if plain.numel() else b""
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
@@ -224,7 +216,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         True
     """
     folder = Path(path)
-    with _reported(folder, "a folder that can be written"):
+    with reported(folder, "a folder that can be written"):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -243,8 +235,48 @@ def remove(path: str | os.PathLike[str]) -> None:
         False
     """
     target = Path(path)
-    with _reported(target, "a file that can be removed"):
+    with reported(target, "a file that can be removed"):
         target.unlink(missing_ok=True)
+
+
+def remove_folder(path: str | os.PathLike[str]) -> None:
+    """Remove a folder and its contents, if it exists; symbolic links are removed, not followed.
+
+    Raises:
+        UserError: a file or folder cannot be removed.
+
+    Examples:
+        >>> folder = make_folder(getfixture("tmp_path") / "a" / "b")
+        >>> remove_folder(folder.parent)
+        >>> folder.parent.exists()
+        False
+    """
+    target = Path(path)
+    with reported(target, "a folder that can be removed"):
+        if os.path.lexists(target):
+            shutil.rmtree(target)
+
+
+def remove_temporaries(folder: str | os.PathLike[str], of: Iterable[str] | None = None) -> None:
+    """Remove temporary files of killed processes from a folder; the caller holds its lock.
+
+    Args:
+        folder: the folder.
+        of: names of the files that were written; None for all files, if the lock covers the whole folder.
+
+    Examples:
+        >>> folder = getfixture("tmp_path")
+        >>> _ = new_temporary(folder / "a.txt")
+        >>> remove_temporaries(folder)
+        >>> list(folder.iterdir())
+        []
+    """
+    with reported(Path(folder), "a folder that can be read"):
+        names = os.listdir(folder)
+    starts = tuple(map(temporary_prefix, of)) if of is not None else ".sppnet-"
+    for name in names:
+        if is_temporary(name) and name.startswith(starts):
+            remove(Path(folder) / name)
 
 
 def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -260,38 +292,5 @@ def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> No
         >>> [path.name for path in folder.iterdir()]
         ['b.txt']
     """
-    with _reported(Path(target)):
+    with reported(Path(target)):
         os.replace(source, target)
-
-
-@contextmanager
-def _reported(path: Path, expected: str = "a file that can be written") -> Generator[None]:
-    """Turn failures of the file system into a `UserError` that names the path."""
-    try:
-        yield
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(_printable(path), expected, error.strerror or str(error)) from error
-    except UnicodeError as error:
-        raise UserError(_printable(path), "a name of the file system", "unsupported characters") from error
-    except ValueError as error:
-        if "null" not in str(error):
-            raise
-        raise UserError(_printable(path), "a name without null characters", "a null character") from error
-
-
-def _printable(path: Path) -> str:
-    """Return a path as text that any terminal can print."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush a folder, so that a rename survives a power failure; POSIX only."""
-    if os.name == "posix":
-        with suppress(OSError):  # some file systems refuse to flush a folder; the content is flushed already
-            descriptor = os.open(folder, os.O_RDONLY | cast("int", getattr(os, "O_DIRECTORY", 0)))
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)

@@ -1,9 +1,11 @@
-"""A lock file that allows one writer per folder and is released when its process ends."""
+"""A lock file that allows one writer per folder or file and is released when its process ends."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Generator
@@ -13,14 +15,17 @@ from pathlib import Path
 from sppnet.errors import UserError
 from sppnet.files import make_folder
 
-__all__ = ["LOCK", "locked"]
+__all__ = ["LOCK", "locked", "locked_file"]
 
 LOCK = ".lock"
-"""The name of the lock file in a folder; the file is removed when the lock is released."""
+"""The name of the lock file in a run folder; the file is removed when the lock is released."""
+
+_OWNER = "process"
+"""The first word of a lock file. A file with other content is not a lock file."""
 
 _guard = threading.Lock()
 _held: dict[str, tuple[int, int]] = {}
-"""File descriptor and thread of every lock of this process, by folder."""
+"""File descriptor and thread of every lock of this process, by path of the lock file."""
 
 
 def _forget() -> None:
@@ -36,7 +41,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def locked(folder: str | os.PathLike[str], *, create: bool = False) -> Generator[None]:
+def locked(folder: str | os.PathLike[str], *, create: bool = False, name: str = LOCK) -> Generator[None]:
     """Hold the lock of a folder during the block; the lock is re-entrant within a thread.
 
     The operating system releases the lock when the process ends, even when it is killed. A folder that was
@@ -45,9 +50,11 @@ def locked(folder: str | os.PathLike[str], *, create: bool = False) -> Generator
     Args:
         folder: the folder to lock.
         create: make the folder if it is missing.
+        name: the name of the lock file; locks of different names are independent.
 
     Raises:
-        UserError: another process or thread holds the lock, or the folder cannot be written.
+        UserError: another process or thread holds the lock, the folder cannot be written, or a file of that
+            name is not a lock file.
 
     Examples:
         >>> import tempfile
@@ -57,21 +64,52 @@ def locked(folder: str | os.PathLike[str], *, create: bool = False) -> Generator
         inside
     """
     path = Path(folder)
-    made = _make(path) if create else []
-    key = os.path.realpath(path)
-    with _guard:
-        owner = _held.get(key)
-        if owner is not None and owner[1] != threading.get_ident():
-            raise _in_use(path, "another thread of this process")
-        if owner is None:
-            _held[key] = (_acquire(path), threading.get_ident())
-    try:
+    with _holding(path, path / name, create=create):
         yield
+
+
+@contextmanager
+def locked_file(path: str | os.PathLike[str]) -> Generator[None]:
+    """Hold the lock of a file to be written during the block, as `locked` does for a folder.
+
+    The lock file is in the folder of the file. A missing folder is created, and removed if it is still empty
+    afterwards.
+
+    Raises:
+        UserError: see `locked`.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "features.npy"
+        >>> with locked_file(path):
+        ...     len(list(path.parent.glob(".sppnet-*.lock")))
+        1
+    """
+    target = Path(path)
+    digest = hashlib.sha256(target.name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    with _holding(target, target.parent / f".sppnet-{digest}.lock", create=True):
+        yield
+
+
+@contextmanager
+def _holding(owned: Path, path: Path, *, create: bool) -> Generator[None]:
+    """Hold the lock file ``path`` of the folder or file ``owned``."""
+    made = _make(path.parent) if create else []
+    key = os.path.join(os.path.realpath(path.parent), path.name)
+    try:
+        with _guard:
+            owner = _held.get(key)
+            if owner is not None and owner[1] != threading.get_ident():
+                raise _in_use(owned, "another thread of this process")
+            if owner is None:
+                _held[key] = (_acquire(owned, path), threading.get_ident())
+        try:
+            yield
+        finally:
+            if owner is None:
+                with _guard:
+                    descriptor, _ = _held.pop(key)
+                    _release(path, descriptor)
     finally:
-        if owner is None:
-            with _guard:
-                descriptor, _ = _held.pop(key)
-                _release(path / LOCK, descriptor)
         for empty in made:
             with suppress(OSError):
                 empty.rmdir()
@@ -84,27 +122,44 @@ def _make(folder: Path) -> list[Path]:
     return missing
 
 
-def _acquire(folder: Path) -> int:
-    path = folder / LOCK
+def _acquire(owned: Path, path: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     while True:
         try:
             descriptor = os.open(path, flags, 0o666)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             expected = "a folder that can be written"
-            raise UserError(folder, expected, error.strerror or str(error)) from error
-        if not _lock(descriptor):
-            owner = os.pread(descriptor, 200, 0).decode("utf-8", "replace") if hasattr(os, "pread") else ""
+            raise UserError(path.parent, expected, getattr(error, "strerror", None) or error) from error
+        content = _content(descriptor)
+        if content is None:
             os.close(descriptor)
-            raise _in_use(folder, owner.strip() or "another process")
+            hint = "Remove it, or choose another folder."
+            raise UserError(path, "a lock file of sppnet, or none", "another file", hint)
+        if not _lock(descriptor):
+            os.close(descriptor)
+            raise _in_use(owned, content or "another process")
         # The last owner may have removed the file between opening and locking.
         if _same_file(descriptor, path):
             break
         os.close(descriptor)
     with suppress(OSError):  # a full disk: the lock holds without the name of its owner
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        os.write(descriptor, f"{_OWNER} {os.getpid()} on {socket.gethostname()}\n".encode())
     return descriptor
+
+
+def _content(descriptor: int) -> str | None:
+    """Return the description of the owner in a lock file; None if the file is not a lock file."""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        text = os.read(descriptor, 300).decode("utf-8", "replace").strip()
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except OSError:
+        return None
+    # The first word is incomplete if its writer was killed or the disk was full.
+    return text if len(text) < 300 and (_OWNER.startswith(text) or text.startswith(f"{_OWNER} ")) else None
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
@@ -155,7 +210,7 @@ else:
 
     def _owner_is_gone(descriptor: int) -> bool:
         """Return whether the process that the file names has ended, on file systems without locks."""
-        fields = os.pread(descriptor, 200, 0).decode("utf-8", "replace").split()
+        fields = (_content(descriptor) or "").split()
         if len(fields) != 4 or not fields[1].isdigit():
             return True
         if fields[3] != socket.gethostname():
@@ -169,6 +224,6 @@ else:
         return False
 
 
-def _in_use(folder: Path, owner: str) -> UserError:
-    hint = "Wait until it has finished, or name another folder."
-    return UserError(folder, "a run that is not in use", f"a run in use by {owner}", hint)
+def _in_use(owned: Path, owner: str) -> UserError:
+    hint = "Wait until it has finished, or choose another name."
+    return UserError(owned, "a path that no other process writes to", f"one in use by {owner}", hint)

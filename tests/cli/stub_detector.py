@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,8 +28,10 @@ class StubDetector(Estimator[DetectionResult]):
         self.summary_ = {}
         self.fitted_on_ = None
         self.seen: list[str] = []
+        self.before: Callable[[], object] = tuple  # called before each image
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> DetectionResult:
+        self.before()
         self.seen.append(str(source))
         pixels = read_pixels(source)
         size = ImageSize(*pixels.shape[:2])

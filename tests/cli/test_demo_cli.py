@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import sppnet.cli.report  # before names are patched that it imports
 import sppnet.detect
 import sppnet.recipes.demo_data
 from sppnet.detect import DetectorOptions
+from sppnet.locks import locked
 from sppnet.recipes.demo_data import DemoSize
 
 
@@ -55,3 +57,31 @@ def test_demo_leaves_other_folders_alone(refused, tmp_path: Path) -> None:
     assert "other files" in refused("demo", "--out", tmp_path)
     assert (tmp_path / "data" / "precious.jpg").exists()
     assert "other files" in refused("demo", "--out", tmp_path / "data" / "precious.jpg")
+
+
+def test_two_demos_never_write_to_one_folder(refused, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    with locked(out, create=True, name=".sppnet-demo.lock"), ThreadPoolExecutor(1) as other:
+        assert "in use by" in other.submit(refused, "demo", "--out", out).result()
+    assert not out.exists()
+
+
+def test_what_a_killed_demo_left_does_not_block_the_next(
+    shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(folder: Path, seed: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sppnet.recipes.demo_data, "write_demo_data", stop)
+    out = tmp_path / "demo"
+    out.mkdir()
+    (out / ".sppnet-demo.lock").write_text("process 1 on elsewhere")
+    (out / ".sppnet-0123456789abcdef.part").write_text("{")
+    for _ in range(2):
+        assert shell("demo", "--out", out).code == 130
+        assert [path.name for path in out.iterdir()] == ["demo.json"]
+
+
+def test_a_seed_that_is_none_is_refused(refused, tmp_path: Path) -> None:
+    assert "--seed: expected a whole number" in refused("demo", "--out", tmp_path / "demo", "--seed", -1)
+    assert not (tmp_path / "demo").exists()

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from stub_detector import StubDetector, stub_run
 
+from sppnet.cli import main
 from sppnet.cli.outputs import LINES, free_names
 from sppnet.data import find_images, read_csv_text
 from sppnet.data.search import OUTPUT_MARK
+from sppnet.errors import UserError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs names that are not UTF-8")
 
@@ -139,6 +142,43 @@ def test_another_run_or_threshold_is_refused_until_restart(
     assert shell(*words, "--restart").code == 0
     assert len(detector.seen) == 3
     assert len(lines(tmp_path / "out")) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_two_commands_never_write_to_one_folder(
+    shell, refused, detector, run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out, ready, done = tmp_path / "out", os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        # Stops within its first image, until it is killed.
+        detector.before = lambda: (os.write(ready[1], b"x"), os.read(done[0], 1))
+        try:
+            main(["predict", str(run), str(photos), "--out", str(out)])
+        finally:
+            os._exit(1)
+    os.read(ready[0], 1)
+    assert f"in use by process {child} on" in refused("predict", run, photos, "--out", out)
+    assert "in use by process" in refused("predict", run, photos, "--out", out, "--restart")
+    assert detector.seen == []
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert shell("predict", run, photos, "--out", out).code == 0
+    assert len(lines(out)) == 3
+    assert not [name for name in os.listdir(out) if name.endswith((".lock", ".part"))]
+
+
+def test_a_missing_folder_is_not_made_by_a_mistake(refused, detector, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused("predict", run, tmp_path / "empty", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_temporary_files_of_a_killed_call_are_removed(shell, detector, run: Path, photos: Path) -> None:
+    (photos / ".sppnet-0123456789abcdef.part").write_text("torn")
+    (photos / ".other.part").write_text("mine")
+    assert shell("predict", run, photos, "--out", photos).code == 0
+    assert sorted(path.name for path in photos.glob(".*.part")) == [".other.part"]
 
 
 def test_a_torn_line_is_mended(shell, detector, run: Path, photos: Path, tmp_path: Path) -> None:
@@ -261,3 +301,42 @@ def test_drawing_large_arrays_of_sources_keeps_their_order(detector: StubDetecto
     found = [result.scores.item() for result in detector.predict_iter(iter(sources))]
     assert found == sorted(found)
     assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize("threshold", ["nan", "-0.5", "1.5", "inf"])
+def test_a_threshold_that_is_no_probability_is_refused(
+    refused, detector, run: Path, photos: Path, threshold: str
+) -> None:
+    out = photos.parent / "out"
+    said = refused("predict", run, photos, "--out", out, "--threshold", threshold)
+    assert "threshold: expected a number from 0 to 1" in said
+    assert not out.exists()
+    with pytest.raises(UserError, match="from 0 to 1"):
+        detector.predict(photos / "a.jpg", threshold=float(threshold))
+    with pytest.raises(UserError, match="from 0 to 1"):
+        detector.predict_iter([photos / "a.jpg"], threshold=float(threshold))
+
+
+def test_folders_that_link_to_each_other(shell, detector, run: Path, photos: Path) -> None:
+    """Globs with ** would follow 2 to the 40th paths, or end at the system's limit of links."""
+    for name in ("one", "two"):
+        (photos / name).symlink_to(photos)
+    (photos / ".hidden").mkdir()
+    shutil.copy(photos / "a.jpg", photos / ".hidden")
+    for pattern in ("**", "**/*.jpg", "**/**/*.png"):
+        out = photos.parent / pattern.replace("/", "-").replace("*", "x")
+        said = shell("predict", run, f"{photos}/{pattern}", "--out", out, "--json")
+        names = [Path(one["path"]).name for one in said.document["images"]]
+        expected = {"**": ["C.JPG", "a.jpg", "b.png"], "**/*.jpg": ["a.jpg"]}.get(pattern, ["b.png"])
+        assert sorted(names) == expected
+    assert shell("predict", run, f"{photos}/**/*.tif", "--out", photos.parent / "out").code == 2
+
+
+def test_an_empty_value_is_not_the_current_folder(
+    refused, detector, run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    before = contents(photos)
+    assert "--out expects a value" in refused("predict", run, photos, "--out", "")
+    assert "--out expects a value" in refused("predict", run, photos, "--out=")
+    assert contents(photos) == before

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from sppnet.cli import videos
+from sppnet.cli.outputs import PredictionFolder
 from sppnet.data import video
 from sppnet.data.video import Frame, VideoReader, VideoWriter
 from sppnet.errors import UserError
@@ -112,7 +113,8 @@ def test_a_camera_is_read_until_it_ends(
     from sppnet.classify import Classifier
 
     monkeypatch.setattr(video, "VideoReader", lambda source, every: Camera(source, every, end))
-    written, failed = videos.predict_videos(Classifier.load(classifier_run), ["camera:0"], tmp_path)
+    folder = PredictionFolder(tmp_path, {})
+    written, failed = videos.predict_videos(Classifier.load(classifier_run), ["camera:0"], folder)
     assert [one["frames"] for one in written] == [3]
     assert (list(failed) == [Path("camera:0")]) == isinstance(end, UserError)
     assert [line["frame"] for line in lines(tmp_path / "camera-0.jsonl")] == [0, 1, 2]
@@ -129,6 +131,35 @@ def test_an_interrupted_file_keeps_its_lines(
         video, "VideoReader", lambda source, every: Camera(source, every, KeyboardInterrupt())
     )
     with pytest.raises(KeyboardInterrupt):
-        videos.predict_videos(Classifier.load(classifier_run), ["a.mp4"], tmp_path)
+        videos.predict_videos(Classifier.load(classifier_run), ["a.mp4"], PredictionFolder(tmp_path, {}))
     assert len(lines(tmp_path / "a.jsonl")) == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"a.jsonl", "predictions.jsonl", ".sppnet-predictions.jsonl"}
+
+
+def test_drawn_videos_are_no_sources_and_files_of_the_user_stay(
+    shell, refused, classifier_run: Path, film: Path
+) -> None:
+    folder = film.parent
+    (folder / "film.jsonl").symlink_to(folder.parent / "victim")  # to nowhere: not written through
+    for _ in range(2):
+        said = shell("predict", classifier_run, f"{folder}/*.mp4", "--out", folder, "--json")
+        assert said.code == 0
+        assert [Path(one["path"]).name for one in said.document["videos"]] == ["film.mp4"]
+        assert [Path(one["drawn"]).name for one in said.document["videos"]] == ["film-2.mp4"]
+    assert not (folder.parent / "victim").exists()
+    assert "only outputs" in refused("predict", classifier_run, folder / "film-2.mp4", "--out", folder)
+    (folder / "film-2.mp4").write_bytes(film.read_bytes())  # the user's from now on
+    said = shell("predict", classifier_run, film, "--out", folder, "--json")
+    assert [Path(one["drawn"]).name for one in said.document["videos"]] == ["film-3.mp4"]
+    assert (folder / "film-2.mp4").read_bytes() == film.read_bytes()
+
+
+def test_a_video_with_a_long_and_odd_name(shell, classifier_run: Path, film: Path, tmp_path: Path) -> None:
+    odd = film.with_name("a\x1b[31m" + "x" * 240 + ".mp4")
+    film.rename(odd)
+    said = shell("predict", classifier_run, odd, "--out", tmp_path / "out", "--json")
+    assert said.code == 0
+    drawn = Path(said.document["videos"][0]["drawn"])
+    assert drawn.exists()
+    assert "\x1b" not in drawn.name

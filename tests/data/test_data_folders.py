@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sppnet.data import default_split, read_classification, recognise, splits
 from sppnet.errors import UserError
@@ -70,3 +71,13 @@ def test_a_split_of_undivided_data_is_refused(tmp_path: Path, image: Make) -> No
 def test_real_class_folders() -> None:
     train, test = read_classification(SHARED), read_classification(SHARED, "test")
     assert (len(train), len(test), len(train.names)) == (3030, 939, 101)
+
+
+def test_links_to_missing_images_are_counted(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 3)).save(tmp_path / name / "a.png")
+    (tmp_path / "cat" / "b.png").symlink_to(tmp_path / "nowhere")
+    dataset = read_classification(tmp_path)
+    assert len(dataset.items) == 2
+    assert dataset.notes == ("1 link to missing images left out: b.png",)

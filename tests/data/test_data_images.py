@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from PIL import Image
 
 from sppnet.data import IMAGE_ENDINGS, find_images, image_size, pixels_to_image, read_image, read_pixels
 from sppnet.errors import UserError
+from sppnet.inputs import pixels as pixels_module
+from sppnet.inputs.pixels import reduced, rgb_pixels
+from sppnet.runtime import images as runtime_images
 from sppnet.structures import ImageSize
 
 
@@ -280,3 +284,56 @@ def test_find_images_reports_sources_without_images(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=got):
             find_images(sources)
+
+
+def reference_pixels(image: Image.Image, factor: int) -> np.ndarray:
+    """Convert the whole image, then reduce it."""
+    return np.asarray(Image.fromarray(rgb_pixels(image)).reduce(factor).convert("RGB"))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA", "1", "LAB", "HSV", "I", "I;16", "F", "RGB key"])
+def test_strips_give_what_the_whole_image_gives(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels_module, "_STRIP", 200)
+    colours = Image.fromarray(noise(45, 37, 3))
+    if mode in ("I", "I;16", "F"):
+        deep = np.random.default_rng(1).integers(0, 4000, (45, 37))
+        kinds = {"I": np.int32, "I;16": np.uint16, "F": np.float32}
+        image = Image.fromarray((deep - 2000 * (mode == "F")).astype(kinds[mode]))
+    elif mode == "RGB key":
+        image = colours
+        image.info["transparency"] = colours.getpixel((3, 3))
+    elif mode == "RGBA":
+        image = Image.fromarray(np.dstack([noise(45, 37), noise(45, 37, 1)[:, :, 0]]), "RGBA")
+    elif mode == "LAB":
+        image = Image.merge("LAB", colours.split())
+    else:
+        image = colours.convert("RGBA").convert("P") if mode == "PA" else colours.convert(mode)
+        if mode == "PA":
+            image.info["transparency"] = 3
+    for factor in (2, 5):
+        got = np.asarray(reduced(image, factor).convert("RGB"))
+        assert np.abs(got.astype(int) - reference_pixels(image, factor)).max() <= 1
+        assert got.shape == reference_pixels(image, factor).shape
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured on Linux only")
+@pytest.mark.parametrize(("mode", "megabytes"), [("RGBA", 330), ("I;16", 250), ("RGB", 250)])
+def test_memory_for_a_large_image_is_little_more_than_that_of_its_decoder(
+    program, tmp_path: Path, mode: str, megabytes: int
+) -> None:
+    image = Image.new(mode, (6000, 6000), 7 if mode == "I;16" else (1, 2, 3, 200)[: len(mode)])
+    path = saved(tmp_path, image, "a.png", compress_level=1)
+    said = program("decode_memory", str(path))
+    assert float(said.stdout) < megabytes, said.stderr
+
+
+@pytest.mark.parametrize(("kind", "low"), [(np.int32, 0), (np.uint16, 0), (np.float32, -500)])
+def test_deep_grey_in_strips_is_that_of_the_whole_image(
+    kind: type, low: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The range grows with the rows, so that a conversion by the range of each strip would differ.
+    image = Image.fromarray((np.arange(45 * 37).reshape(45, 37) + low).astype(kind))
+    whole = read_pixels(image)
+    monkeypatch.setattr(pixels_module, "_STRIP", 200)
+    assert np.array_equal(read_pixels(image), whole)
+    assert np.array_equal(runtime_images.read_pixels(image), whole)

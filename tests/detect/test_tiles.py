@@ -126,18 +126,17 @@ def blobs(tile: torch.Tensor) -> Detections:
 @settings(max_examples=60, deadline=None)
 def test_every_object_is_found_once(seed: int, height: int, width: int) -> None:
     draw = np.random.default_rng(seed)
-    image = torch.zeros(3, height, width)
+    pixels = np.zeros((height, width, 3), np.uint8)
     objects: list[list[int]] = []
     for value in range(1, 13):
         # Overlap is 32 pixels: an object that is no larger, edge included, is whole in some tile.
         h, w = draw.integers(3, 24, 2)
         y, x = draw.integers(0, height - h), draw.integers(0, width - w)
-        if not image[:, y : y + h, x : x + w].any():
-            image[0, y : y + h, x : x + w] = value / 255
+        if not pixels[y : y + h, x : x + w].any():
             label = int(draw.integers(2))
-            image[1, y : y + h, x : x + w] = label
+            pixels[y : y + h, x : x + w, :2] = value, 255 * label
             objects.append([x, y, x + w, y + h, label])
-    found = detect_in_tiles(image, Tiling(64, 0.5), blobs, nms=0.4)
+    found = detect_in_tiles(pixels, Tiling(64, 0.5), blobs, nms=0.4)
     assert found.boxes.size == ImageSize(height, width)
     rows = torch.cat([found.boxes.xyxy, found.labels[:, None]], 1).int().tolist()
     assert sorted(rows) == sorted(objects)

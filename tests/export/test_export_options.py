@@ -12,6 +12,7 @@ from sppnet.cli import main
 from sppnet.detect import Detector
 from sppnet.errors import UserError
 from sppnet.export import evaluate_export, export_features, export_program
+from sppnet.export.targets import MARK, check_target
 from sppnet.runtime import Runtime
 
 
@@ -93,3 +94,35 @@ def test_mistakes_leave_no_file(detector, classifier, tmp_path):
 def test_the_shell_refuses_int8_without_images(run, tmp_path, capsys):
     assert main(["export", str(run), "--out", str(tmp_path / "m.onnx"), "--precision", "int8"]) == 2
     assert "--calibration" in capsys.readouterr().err
+
+
+def test_an_export_replaces_no_file_of_other_origin(classifier, tmp_path):
+    mine = tmp_path / "mine.onnx"
+    for content in (b"mine", b"", b"\x08\x0a\x12\x07pytorch"):
+        mine.write_bytes(content)
+        with pytest.raises(UserError, match="one that sppnet exported"):
+            classifier.export(mine)
+        assert mine.read_bytes() == content
+    link = tmp_path / "link.onnx"
+    link.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="one that sppnet exported"):
+        classifier.export(link)
+    program = tmp_path / "mine.pt2"
+    program.write_bytes(b"mine")
+    with pytest.raises(UserError, match="one that sppnet exported"):
+        export_program(classifier, program)
+    ours = classifier.export(tmp_path / "ours.onnx", precision="float16")
+    check_target(ours, ".onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "link.onnx", "mine.onnx", "mine.pt2", "ours.onnx"
+    ]  # fmt: skip
+
+
+def test_programs_of_sppnet_are_recognised(tmp_path):
+    path = tmp_path / "a.pt2"
+    program = torch.export.export(torch.nn.Identity(), (torch.zeros(1),))
+    torch.export.save(program, path)
+    with pytest.raises(UserError, match="one that sppnet exported"):
+        check_target(path, ".pt2")
+    torch.export.save(program, path, extra_files={MARK: ""})
+    check_target(path, ".pt2")

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from sppnet import FeatureExtractor
 from sppnet.errors import UserError
 from sppnet.features.bulk import write_features
+from sppnet.locks import locked_file
 
 BROKEN = 2
 
@@ -156,8 +158,8 @@ def test_interrupted_anywhere_it_ends_the_same(
             monkeypatch.undo()
         write_features(extractor, images, folder / "f.npy", checkpoint_seconds=0, quiet=True)
         assert contents(folder) == contents(tmp_path / "whole")
-    # The job, a part for each image, three files, the job again, and the removal of the parts.
-    assert interruptions == 1 + len(images) + 3 + 1 + 1
+    # The job, a part for each image, three files and the job again.
+    assert interruptions == 1 + len(images) + 3 + 1
 
 
 def test_a_damaged_part_is_computed_again(
@@ -205,6 +207,25 @@ def test_another_job_is_refused_unless_it_may_overwrite(
     assert np.load(out).shape == (5, other.n_features_out_)
 
 
+def test_overwriting_goes_on_where_an_interrupted_one_ended(
+    extractor, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "f.npy"
+    write_features(FeatureExtractor(layers=("stride8",), levels=(1,), device="cpu"), images, out, quiet=True)
+    monkeypatch.setattr(os, "replace", Interruption(6, after=True))
+    with pytest.raises(KeyboardInterrupt):
+        write_features(extractor, images, out, overwrite=True, checkpoint_seconds=0, quiet=True)
+    monkeypatch.undo()
+    modified = (tmp_path / "f.npy.parts" / "000000000000.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(os, "replace", Interruption(1, after=True))  # the next part
+    with pytest.raises(KeyboardInterrupt):
+        write_features(extractor, images, out, overwrite=True, checkpoint_seconds=0, quiet=True)
+    monkeypatch.undo()
+    assert (tmp_path / "f.npy.parts" / "000000000000.safetensors").stat().st_mtime_ns == modified
+    write_features(extractor, images, out, overwrite=True, quiet=True)
+    assert np.load(out).shape == (5, extractor.n_features_out_)
+
+
 def test_changed_images_are_another_job(extractor, tmp_path: Path) -> None:
     paths = write_images(tmp_path / "images", 2)
     write_features(extractor, paths, tmp_path / "f.npy", quiet=True)
@@ -219,11 +240,60 @@ def test_foreign_files_stay(extractor, images, tmp_path: Path) -> None:
         write_features(extractor, images, tmp_path / "f.npy")
     (tmp_path / "folder.npy").mkdir()
     (tmp_path / "file").touch()
-    for out, wanted in (("f.csv", "ends in"), ("folder.npy", "a folder"), ("file/f.npy", "can be written")):
-        with pytest.raises(UserError, match=wanted):
+    (tmp_path / "g.npy.parts").touch()
+    for out, expected in (
+        ("f.csv", "ends in"),
+        ("folder.npy", "a folder"),
+        ("file/f.npy", "can be written"),
+        ("g.npy", "a folder of parts"),
+        ("n" * 250 + ".npy", "can be written"),
+        ("n" * 245 + ".npy", "can be written"),  # with .failed.jsonl too long
+        ("f\0.npy", "can be written"),
+    ):
+        with pytest.raises(UserError, match=expected):
             write_features(extractor, images, tmp_path / out)
     assert set(contents(tmp_path / "folder.npy")) == set()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.npy", "file", "folder.npy", "g.npy.parts"]
+    for seconds in (-1, float("nan")):
+        with pytest.raises(UserError, match="checkpoint_seconds"):
+            write_features(extractor, images, tmp_path / "h.npy", checkpoint_seconds=seconds)
     assert (tmp_path / "f.npy").read_bytes() == b"mine"
+
+
+def test_foreign_files_beside_it_and_in_its_folder_stay(extractor, images, tmp_path: Path) -> None:
+    for name in ("f.npy.index.jsonl", "f.npy.failed.jsonl", "f.npy.job.json"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(UserError, match=r"f\.npy: expected a new file"):
+            write_features(extractor, images, tmp_path / "f.npy")
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    parts = tmp_path / "f.npy.parts"
+    parts.mkdir()
+    mine = {"notes.txt": b"mine", "weights.safetensors.bak": b"mine"}
+    for name, content in mine.items():
+        (parts / name).write_bytes(content)
+    write_features(extractor, images, tmp_path / "f.npy", checkpoint_seconds=0, quiet=True)
+    assert contents(parts) == mine
+
+
+def test_links_are_not_written_through(extractor, images, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "f.npy.parts").mkdir()
+    for name in ("f.npy", "f.npy.job.json", "f.npy.parts/job.json", "f.npy.parts/000000000000"):
+        (tmp_path / f"{name}.part").symlink_to(victim)
+    write_features(extractor, images, tmp_path / "f.npy", checkpoint_seconds=0, quiet=True)
+    assert victim.read_text() == "mine"
+
+
+def test_two_processes_never_write_one_file(extractor, images, tmp_path: Path) -> None:
+    with locked_file(tmp_path / "f.npy"):
+        with ThreadPoolExecutor(1) as other:
+            call = other.submit(write_features, extractor, images, tmp_path / "f.npy", quiet=True)
+            with pytest.raises(UserError, match="in use by another thread"):
+                call.result()
+        write_features(extractor, images, tmp_path / "g.npy", quiet=True)
+    write_features(extractor, images, tmp_path / "f.npy", quiet=True)
 
 
 def test_names_that_are_no_unicode(extractor, images, tmp_path: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 import torch
+from oracle import operations
 from torch import Tensor
 
 from sppnet.ops import region_pyramid_pool, spatial_pyramid_pool
@@ -110,6 +112,54 @@ def test_a_forked_childs_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) 
             assert torch.equal(got, wanted)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["no RTLD_NOLOAD", "another OpenMP library"])
+def fallback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The executor in place of torch's OpenMP threads, as on Windows and macOS, with several threads."""
+    if request.param == "no RTLD_NOLOAD":
+        monkeypatch.delattr(os, "RTLD_NOLOAD")
+    else:
+        monkeypatch.setattr(cpu_threads.Path, "glob", lambda self, pattern: iter(()))
+    cpu_threads._parallel.cache_clear()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    assert cpu_threads._parallel() is None
+    monkeypatch.undo()
+    yield
+    cpu_threads._parallel.cache_clear()
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("fallback")
+@pytest.mark.parametrize("mode", ["max", "mean"])
+def test_the_executor_pools_as_adaptive_pooling_does(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and gradients of whole maps, lists, regions and scores, large enough for several threads."""
+    submitted: list[object] = []
+    submit = cpu_threads._workers.submit
+
+    def counted(call: Callable[[], object]) -> Future[object]:
+        submitted.append(call)
+        return submit(call)
+
+    monkeypatch.setattr(cpu_threads._workers, "submit", counted)
+    generator = torch.Generator().manual_seed(4)
+    maps = torch.randn(2, 64, 40, 52, generator=generator)
+    x = torch.randint(0, 52, (150, 2), generator=generator).sort(1).values
+    y = torch.randint(0, 40, (150, 2), generator=generator).sort(1).values
+    boxes = torch.stack([x[:, 0], y[:, 0], x[:, 1] + 1, y[:, 1] + 1], 1)
+    for operation in operations(maps.shape, [boxes, boxes[:31]], (6, 3, 2, 1), mode):
+        submitted.clear()
+        ours, theirs = maps.clone().requires_grad_(), maps.clone().requires_grad_()
+        got, expected = operation.ours(ours), operation.oracle(theirs)
+        torch.testing.assert_close(
+            got, expected, rtol=1e-4, atol=1e-3 if operation.name == "scores" else 1e-5
+        )
+        weights = torch.randn(got.shape, generator=generator)
+        got.backward(weights)
+        expected.backward(weights)
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-3)
+        assert submitted, operation.name
 
 
 @pytest.mark.exhaustive

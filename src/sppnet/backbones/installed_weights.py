@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sppnet.errors import MissingExtraError, UserError
-from sppnet.files import make_folder, write_tensors
+from sppnet.files import remove_temporaries, write_tensors
+from sppnet.locks import locked_file
 
 _CACHE = "SPPNET_CACHE"
 
@@ -85,10 +86,12 @@ def weights_of_package(source: InstalledWeights, network: str) -> tuple[dict[str
     path, content = _installed(source, network)
     tensors = rename_blocks(_load_checkpoint(content, path), source.repeats)
     try:
-        make_folder(cached.parent)
-        write_tensors(cached, tensors)
+        with locked_file(cached):
+            remove_temporaries(cached.parent, [cached.name])
+            write_tensors(cached, tensors)
     except UserError:
-        return tensors, path  # the cache is optional
+        # The cache is optional: it may not be writable, or another process may be writing it.
+        return tensors, path
     return tensors, cached
 
 

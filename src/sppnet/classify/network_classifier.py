@@ -21,18 +21,13 @@ from sppnet.classify.result import ClassificationResult
 from sppnet.classify.train_options import TrainOptions
 from sppnet.classify.training import TrainJob, check_extras, train_network
 from sppnet.classify.training_data import read_held_out, read_training_data
-from sppnet.classify.views import ViewOptions, default_views, view_probabilities
+from sppnet.classify.views import ViewOptions, default_views, read_for_views, view_probabilities
 from sppnet.config import as_config
-from sppnet.data import (
-    Division,
-    ImageSource,
-    read_scaled,
-)
+from sppnet.data import Division, ImageSource
 from sppnet.errors import UserError
 from sppnet.estimators import SavedState, TensorSpec, fresh_fit
 from sppnet.estimators.state import check_backbone, damaged
 from sppnet.estimators.tensors import same_shapes
-from sppnet.features.extract import resized_size
 from sppnet.features.network import pick_device
 from sppnet.progress import Stopwatch, peak_memory_mb, track
 from sppnet.runs import describe_run, lock_run
@@ -200,22 +195,17 @@ class NetworkClassifier(ImageClassifier):
         """Return the views that `predict` and `evaluate` average."""
         return self.views or default_views(self.network_, self.train, self.seed)
 
-    def _read(self, source: ImageSource) -> Tensor:
-        """Read an image for `test_views`; a very large one is reduced while it is decoded."""
-        views = self.test_views()
-        scales = (*(views.scales if views.positions != "none" else ()), views.full or 1)
-        return read_scaled(
-            source, lambda size: resized_size(size, max(scales), self.network_.backbone)
-        ).values
+    def _probabilities(self, source: ImageSource, views: ViewOptions) -> Tensor:
+        return view_probabilities(self.network_, read_for_views(source, self.network_, views), views)
 
     def _predict_one(self, source: ImageSource, threshold: float | None) -> ClassificationResult:
-        probabilities = view_probabilities(self.network_, self._read(source), self.test_views())
+        probabilities = self._probabilities(source, self.test_views())
         return ClassificationResult.top(probabilities, self.names_, source, threshold)
 
     def _scores(self, paths: Sequence[Path], *, quiet: bool) -> Tensor:
         views = self.test_views()
         tracked = track(paths, "Evaluating", quiet=quiet)
-        return torch.stack([view_probabilities(self.network_, self._read(path), views) for path in tracked])
+        return torch.stack([self._probabilities(path, views) for path in tracked])
 
     def write_run(self, folder: Path, *, keep_log: bool) -> None:
         """Write the run during training; `fit` calls it after every epoch.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sppnet.classify.train_options import TrainOptions
-from sppnet.data import image_size, read_image
+from sppnet.data import image_size, read_scaled
 from sppnet.errors import UserError
 from sppnet.features import resize
 from sppnet.progress import track
@@ -145,9 +145,9 @@ class TrainImages(Dataset[tuple[Tensor, int]]):
     def _image(self, path: Path) -> Tensor:
         if self.cache is not None and path in self.cache:
             return self.cache[path]
-        image = read_image(path)
-        size = short_side_size(ImageSize(image.shape[1], image.shape[2]), self.options.short_side)
-        resized = resize(image[None], size, antialias=True)[0]
+        image = read_scaled(path, lambda size: short_side_size(size, self.options.short_side))
+        size = short_side_size(image.size, self.options.short_side)
+        resized = resize(image.values[None], size, antialias=True)[0]
         pixels = (resized.clamp(0, 1) * 255).round().to(torch.uint8)
         if self.cache is not None:
             self.cache[path] = pixels

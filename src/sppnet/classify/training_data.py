@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sppnet.classify.network import PyramidNetwork
 from sppnet.classify.samples import Sample, image_samples, object_samples
 from sppnet.classify.train_options import TrainOptions
-from sppnet.classify.views import ViewOptions, view_probabilities
+from sppnet.classify.views import ViewOptions, read_for_views, view_probabilities
 from sppnet.data import (
     Division,
     FittedOn,
@@ -17,7 +17,6 @@ from sppnet.data import (
     classification_to_fit,
     detection_to_fit,
     read_classification,
-    read_image,
     splits,
 )
 from sppnet.errors import UserError
@@ -103,6 +102,7 @@ class HeldOut:
         """Return the share of the images that are classified wrongly."""
         wrong = 0
         for sample in self.samples:
-            scores = view_probabilities(network, read_image(sample.path), self.views)
+            image = read_for_views(sample.path, network, self.views)
+            scores = view_probabilities(network, image, self.views)
             wrong += int(scores.argmax()) != sample.label
         return wrong / len(self.samples)

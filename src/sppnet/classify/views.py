@@ -16,6 +16,7 @@ from torch import Tensor
 from sppnet.classify.network import PyramidNetwork
 from sppnet.classify.samples import bounded_shape
 from sppnet.classify.train_options import TrainOptions
+from sppnet.data import ImageSource, read_scaled
 from sppnet.errors import UserError
 from sppnet.features import extract, image_rows, pool_rows, resize, resized_size
 from sppnet.structures import Boxes, ImageSize
@@ -147,6 +148,16 @@ def view_probabilities(network: PyramidNetwork, image: Tensor, options: ViewOpti
         if options.full is not None:
             logits.append(_full_scores(network, image, options.full, flip=options.flip))
         return torch.cat(logits).float().softmax(1).mean(0).cpu()
+
+
+def read_for_views(source: ImageSource, network: PyramidNetwork, options: ViewOptions) -> Tensor:
+    """Read an image for `view_probabilities`: float32 ``[3, H, W]``; a large one is reduced.
+
+    Raises:
+        UserError: the image cannot be read.
+    """
+    scales = (*(options.scales if options.positions != "none" else ()), options.full or 1)
+    return read_scaled(source, lambda size: resized_size(size, max(scales), network.backbone)).values
 
 
 def _scale_scores(network: PyramidNetwork, image: Tensor, scale: int, options: ViewOptions) -> Tensor:

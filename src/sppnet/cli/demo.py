@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from sppnet.cli.paths import OutFolder
 from sppnet.cli.predict import draw_images
 from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.errors import UserError
-from sppnet.files import make_folder, write_text
+from sppnet.files import is_temporary, remove_folder, remove_temporaries, write_text
+from sppnet.locks import locked
 from sppnet.progress import Stopwatch
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DemoFlags", "run"]
 
-_MARK = "demo.json"
+_MARK, _LOCK = "demo.json", ".sppnet-demo.lock"
 _OURS = {"made_by": "sppnet demo"}
 _PARTS = ("data", "detector", "classifier", "images")
 
@@ -48,8 +49,11 @@ class DemoFlags:
 def run(words: list[str]) -> int:
     """Fit, evaluate and predict, and write images and a report."""
     flags = read_flags(DemoFlags, "sppnet demo", words)
-    _clear(flags.out)
-    with opened_screen(json=flags.json) as screen:
+    if not 0 <= flags.seed < 2**63:
+        raise UserError("--seed", "a whole number from 0 to 2 ** 63 - 1", flags.seed)
+    _check_out(flags.out)
+    with locked(flags.out, create=True, name=_LOCK), opened_screen(json=flags.json) as screen:
+        _clear(flags.out)
         from sppnet.classify import Classifier
         from sppnet.data import find_images
         from sppnet.detect import Detector, DetectorOptions
@@ -114,15 +118,28 @@ def _report(
     write_report(path, "Digits on photographs", facts, tables, shown)
 
 
+def _check_out(out: Path) -> None:
+    """Raise `UserError` if the folder has files of other origin; a demo marks its folder at the start."""
+    if not os.path.lexists(out) or _is_ours(out):
+        return
+    if out.is_dir():
+        try:
+            names = os.listdir(out)
+        except OSError as error:
+            raise UserError(out, "a folder that can be read", error.strerror or error) from error
+        # Files of a demo that was killed before it marked its folder.
+        if all(name == _LOCK or is_temporary(name) for name in names):
+            return
+    expected = "a new folder, or one of an earlier demo"
+    raise UserError(out, expected, "other files", "Choose another folder with --out.")
+
+
 def _clear(out: Path) -> None:
-    """Create and mark the folder, or remove the files of an earlier demo."""
-    if out.exists() and not _is_ours(out) and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            out, "a new folder, or one of an earlier demo", "other files", "Choose another folder with --out."
-        )
+    """Mark the folder, and remove the files of an earlier demo."""
+    _check_out(out)
+    remove_temporaries(out)
     for name in _PARTS:
-        shutil.rmtree(out / name, ignore_errors=True)
-    make_folder(out)
+        remove_folder(out / name)
     write_text(out / _MARK, json.dumps(_OURS))
 
 

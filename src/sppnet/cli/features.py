@@ -47,7 +47,7 @@ class FeaturesFlags:
         seed: seed of the weights of a random: backbone.
         config: TOML file with values for these flags; flags on the command line win.
         json: print one JSON document on stdout and everything else on stderr.
-        overwrite: replace the file and restart.
+        overwrite: replace the file, and unfinished parts of another job.
     """
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
@@ -61,6 +62,12 @@ def read_flags(
     if asked := {"-h", "--help", "--help-all"}.intersection(words):
         print(help_text(kind, command, whole="--help-all" in asked, defaults=base))
         raise SystemExit(0)
+    for before, word in pairwise(["", *words]):
+        # An empty path would be the current folder, as in --out "$OUT" if the variable is not set.
+        if before.startswith("--") and not word:
+            raise UsageError(command, f"{before} expects a value, got an empty string")
+        if word.startswith("--") and word.endswith("="):
+            raise UsageError(command, f"{word[:-1]} expects a value, got an empty string")
     flags = _parsed(kind, command, words, base)
     check_paths(flags, flag_table(kind))
     return flags

@@ -6,8 +6,10 @@
     predictions.jsonl          one line per image, appended when it is finished: its result or its error
     predictions.json           all results of the last call
     NAME.jpg                   the drawn images
+    NAME.mp4, NAME.jsonl       the drawn videos, and one line per frame
 
 A file that is not listed with its size and digest belongs to the user and is neither replaced nor removed.
+The caller holds the lock of the folder, so that no other process writes to it.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from typing import Any
 
 from sppnet.data.search import OUTPUT_MARK, written_files
 from sppnet.errors import UserError
-from sppnet.files import append_line, make_folder, remove, write_bytes, write_text
+from sppnet.files import append_line, make_folder, remove, remove_temporaries, write_bytes, write_text
 from sppnet.inputs.documents import json_lines
 from sppnet.runs import json_text
 
-__all__ = ["LINES", "PredictionFolder", "free_names", "source_state"]
+__all__ = ["LINES", "PredictionFolder", "free_names", "plain_stem", "source_state"]
 
 LINES = "predictions.jsonl"
 _LONGEST = 200  # bytes of the stem of a drawn image; most file systems allow names of 255
@@ -54,11 +56,12 @@ class PredictionFolder:
     ) -> None:
         self.out = out
         make_folder(out)
+        remove_temporaries(out)
         self._records = written_files(out)
         if restart:
             self._remove()
         for name in (LINES, *names):
-            if os.path.lexists(out / name) and not self._is_ours(name):
+            if os.path.lexists(out / name) and not self.is_ours(name):
                 expected = "an unused name, or a file written by sppnet predict"
                 raise UserError(out / name, expected, "another file", "Choose another folder with --out.")
         self._check_key(key)
@@ -73,17 +76,26 @@ class PredictionFolder:
         """Choose names of drawn images that differ from those of files of the user."""
         taken = {Path(str(line.get("drawn", ""))).name for line in self._lines.values()}
         # Other files of this package have no result, because the process was killed; they are replaced.
-        taken |= {name for name in _names_in(self.out) if name not in taken and not self._is_ours(name)}
+        taken |= {name for name in _names_in(self.out) if name not in taken and not self.is_ours(name)}
         pending = [path for path in paths if self.line_of(path) is None]
         self.drawn = free_names(pending, taken)
 
     def write(self, name: str, content: bytes) -> Path:
         """Write a file, after recording it, so that it is recognised however the process ends."""
-        record = {"name": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        append_line(self.out / OUTPUT_MARK, json_text(record, indent=None))
-        self._records[name] = record
+        self._record(name, len(content), hashlib.sha256(content).hexdigest())
         write_bytes(self.out / name, content)
         return self.out / name
+
+    def record_file(self, name: str, written: Path) -> None:
+        """Record a complete temporary file before the caller renames it to ``name``."""
+        with written.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        self._record(name, written.stat().st_size, digest)
+
+    def _record(self, name: str, size: int, digest: str) -> None:
+        record = {"name": name, "size": size, "sha256": digest}
+        append_line(self.out / OUTPUT_MARK, json_text(record, indent=None))
+        self._records[name] = record
 
     def add(self, path: Path, line: Mapping[str, object]) -> None:
         """Add the result of an image to ``predictions.jsonl``."""
@@ -134,12 +146,13 @@ class PredictionFolder:
 
     def _remove(self) -> None:
         for name in list(self._records):
-            if self._is_ours(name):
+            if self.is_ours(name):
                 remove(self.out / name)
         remove(self.out / OUTPUT_MARK)
         self._records = {}
 
-    def _is_ours(self, name: str) -> bool:
+    def is_ours(self, name: str) -> bool:
+        """Return whether a file is as an earlier call or this one wrote it."""
         record, path = self._records.get(name), self.out / name
         if record is None or path.is_symlink() or not path.is_file():
             return False
@@ -147,7 +160,8 @@ class PredictionFolder:
             return True
         if path.stat().st_size != record.get("size"):
             return False
-        return hashlib.sha256(path.read_bytes()).hexdigest() == record.get("sha256")
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == record.get("sha256")
 
 
 def free_names(images: Iterable[Path], taken: Iterable[str] = ()) -> dict[Path, str]:
@@ -171,7 +185,7 @@ def free_names(images: Iterable[Path], taken: Iterable[str] = ()) -> dict[Path, 
     used = {_folded(name) for name in taken}
     numbers: dict[str, int] = {}
     for path in images:
-        stem = _plain_stem(path)
+        stem = plain_stem(path)
         name, number = f"{stem}.jpg", numbers.get(stem, 1)
         while _folded(name) in used:
             number += 1
@@ -191,7 +205,8 @@ def source_state(path: Path) -> dict[str, int] | None:
     return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
 
 
-def _plain_stem(path: Path) -> str:
+def plain_stem(path: Path) -> str:
+    """Return the stem of a file as a name that every file system and terminal accepts."""
     hidden = ("Cc", "Cf", "Cs")
     stem = "".join("_" if unicodedata.category(ch) in hidden else ch for ch in path.stem)
     while len(os.fsencode(stem)) > _LONGEST:

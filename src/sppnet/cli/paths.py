@@ -13,7 +13,7 @@ import tyro
 
 from sppnet.cli.flag_table import Flag, PathKind
 from sppnet.errors import MissingExtraError, UserError
-from sppnet.inputs.sources import is_camera, is_url, is_video
+from sppnet.inputs.sources import expand_glob, is_camera, is_url, is_video
 
 __all__ = [
     "DataPath",
@@ -111,7 +111,7 @@ def check_sources(sources: Sequence[str]) -> None:
             continue
         if not glob.has_magic(source):
             raise UserError(source, expected, "no such file or folder")
-        if next(glob.iglob(os.path.expanduser(source), recursive=True), None) is None:
+        if next(expand_glob(source), None) is None:
             raise UserError(source, expected, "no match")
     if any(map(is_video, sources)):
         check_extra("av", "video", "videos and cameras")

@@ -21,6 +21,7 @@ from sppnet.cli.screen import Screen, opened_screen
 from sppnet.cli.tiles import use_tiles
 from sppnet.cli.videos import predict_videos, split_sources
 from sppnet.errors import UserError, visible
+from sppnet.locks import locked
 from sppnet.progress import track
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PredictFlags", "draw_images", "run"]
 
+_LOCK = ".sppnet-predictions.lock"
 _DOCUMENT = "predictions.json"
 _FORMATS = {"coco": "predictions.coco.json", "csv": "predictions.csv"}
 
@@ -38,8 +40,8 @@ class PredictFlags:
     """Predict on images and videos; write drawn images, predictions.jsonl and predictions.json.
 
     A line is added to predictions.jsonl when an image is finished. After an interruption, the same command
-    resumes. Files that sppnet predict did not write are never replaced. An image that cannot be read is
-    reported on stderr and skipped; the exit code is then 2.
+    resumes. Files that sppnet predict did not write are never replaced. One process at a time writes to OUT.
+    An image that cannot be read is reported on stderr and skipped; the exit code is then 2.
 
     Attributes:
         run: run folder of sppnet fit or sppnet train.
@@ -81,7 +83,11 @@ def run(words: list[str]) -> int:
     if not flags.sources:
         raise UsageError("sppnet predict", "Missing from sppnet predict: SOURCE...")
     check_sources(flags.sources)
-    with opened_screen(json=flags.json) as screen, _pixel_limit(flags.max_megapixels):
+    with (
+        opened_screen(json=flags.json) as screen,
+        _pixel_limit(flags.max_megapixels),
+        locked(flags.out, create=True, name=_LOCK),
+    ):
         return _predict(flags, screen)
 
 
@@ -90,12 +96,14 @@ def _predict(flags: PredictFlags, screen: Screen) -> int:
     from sppnet.data import find_images
     from sppnet.data.coco_ids import read_coco_ids
     from sppnet.estimators import load
+    from sppnet.estimators.predicting import check_threshold
     from sppnet.runs import json_text
 
     sources, videos = split_sources(
         flags.sources, flags.out, every=flags.every, allow_download=flags.allow_download
     )
     given = None if flags.images is None else read_coco_ids(flags.images)
+    check_threshold(flags.threshold)
     estimator = load(flags.run, flags.device)
     if flags.formats and not estimator.supports_boxes:
         raise UsageError("sppnet predict", "--formats is for the boxes of a detector; this is a classifier")
@@ -110,9 +118,7 @@ def _predict(flags: PredictFlags, screen: Screen) -> int:
     }
     folder = PredictionFolder(flags.out, key, names, restart=flags.restart)
     failed = predict_images(estimator, images, folder, flags.threshold)
-    filmed, unread = predict_videos(
-        estimator, videos, flags.out, every=flags.every, threshold=flags.threshold
-    )
+    filmed, unread = predict_videos(estimator, videos, folder, every=flags.every, threshold=flags.threshold)
     failed |= unread
     lines = {path: line for path in images if (line := folder.line_of(path)) is not None}
     document: dict[str, object] = {

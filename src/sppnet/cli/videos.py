@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sppnet.errors import UserError
-from sppnet.inputs.sources import is_camera, is_video
+from sppnet.files import append_line, remove
+from sppnet.inputs.sources import expand_glob, is_camera, is_video
 from sppnet.progress import track
 
 if TYPE_CHECKING:
+    from sppnet.cli.outputs import PredictionFolder
     from sppnet.data.video import Frame, VideoReader
     from sppnet.estimators import Estimator
 
@@ -26,12 +28,16 @@ def split_sources(
 ) -> tuple[list[str], list[str]]:
     """Download URLs into ``out/downloads``, and separate images from videos and cameras.
 
+    Videos that ``sppnet predict`` drew are not used.
+
     Returns:
         Paths and globs of images; videos and cameras.
 
     Raises:
-        UserError: a download is not permitted or fails, or ``every`` is below 1.
+        UserError: a download is not permitted or fails, ``every`` is below 1, or all sources are videos that
+            ``sppnet predict`` drew.
     """
+    from sppnet.data.search import is_output
     from sppnet.data.sources import local_sources
 
     if every < 1:
@@ -40,20 +46,24 @@ def split_sources(
     videos: list[str] = []
     for source in local_sources(sources, out / "downloads", allow_download=allow_download):
         if glob.has_magic(source) and not Path(source).exists():
-            found = sorted(filter(is_video, glob.glob(os.path.expanduser(source), recursive=True)))
+            found = sorted(filter(is_video, expand_glob(source)))
             videos += found
             # A glob that matches only videos is valid, one without any matches is not.
             if not found or not is_video(source):
                 images.append(source)
         else:
             (videos if is_video(source) else images).append(source)
-    return images, list(dict.fromkeys(videos))
+    known: dict[Path, dict[str, dict[str, Any]]] = {}
+    used = [video for video in dict.fromkeys(videos) if is_camera(video) or not is_output(Path(video), known)]
+    if not used and not images:
+        raise UserError("sources", "at least one image or video", "only outputs of sppnet predict")
+    return images, used
 
 
 def predict_videos(
     estimator: Estimator[Any],
     videos: Sequence[str],
-    out: Path,
+    folder: PredictionFolder,
     *,
     every: int = 1,
     threshold: float | None = None,
@@ -67,7 +77,7 @@ def predict_videos(
     Args:
         estimator: a fitted detector or classifier.
         videos: videos and cameras, from `split_sources`.
-        out: the folder, which is created if it does not exist.
+        folder: the output folder; the caller holds its lock.
         every: use every n-th frame.
         threshold: minimum score.
 
@@ -90,12 +100,12 @@ def predict_videos(
             failed[Path(video)] = error
         else:
             with reader:
-                drawn, lines = _free_targets(video, out, taken)
-                count, error = _predict_video(estimator, reader, drawn, lines, threshold)
+                drawn, lines = _free_targets(video, folder, taken)
+                count, error = _predict_video(estimator, reader, folder, drawn, lines, threshold)
             if count:
                 written.append({"path": video, "drawn": drawn, "lines": lines, "frames": count})
             else:
-                lines.unlink()
+                remove(lines)
             if error is not None:
                 failed[Path(video)] = error
         if Path(video) in failed:
@@ -104,7 +114,12 @@ def predict_videos(
 
 
 def _predict_video(
-    estimator: Estimator[Any], reader: VideoReader, drawn: Path, lines: Path, threshold: float | None
+    estimator: Estimator[Any],
+    reader: VideoReader,
+    folder: PredictionFolder,
+    drawn: Path,
+    lines: Path,
+    threshold: float | None,
 ) -> tuple[int, UserError | None]:
     """Process a video; return the number of frames, and the error that stopped it, if any."""
     import numpy as np
@@ -113,27 +128,20 @@ def _predict_video(
 
     count = 0
     error: UserError | None = None
-    try:
-        lines.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            lines.open("w", encoding="utf-8", newline="\n") as stream,
-            VideoWriter(drawn, reader.rate) as video,
-        ):
-            try:
-                for frame in _until_error(track(reader, Path(reader.source).name, reader.count)):
-                    if isinstance(frame, UserError):
-                        error = frame
-                        break
-                    result = estimator.predict_one(frame.pixels, threshold=threshold)
-                    stream.write(_line(reader.source, frame, result.to_dict()) + "\n")
-                    stream.flush()
-                    video.write(np.asarray(result.plot().convert("RGB")))
-                    count += 1
-            except KeyboardInterrupt:
-                if not is_camera(reader.source):
-                    raise
-    except OSError as fault:
-        raise UserError(lines, "a writable file", fault.strerror or fault) from fault
+    remove(lines)
+    with VideoWriter(drawn, reader.rate, lambda written: folder.record_file(drawn.name, written)) as video:
+        try:
+            for frame in _until_error(track(reader, Path(reader.source).name, reader.count)):
+                if isinstance(frame, UserError):
+                    error = frame
+                    break
+                result = estimator.predict_one(frame.pixels, threshold=threshold)
+                append_line(lines, _line(reader.source, frame, result.to_dict()))
+                video.write(np.asarray(result.plot().convert("RGB")))
+                count += 1
+        except KeyboardInterrupt:
+            if not is_camera(reader.source):
+                raise
     return count, error
 
 
@@ -155,15 +163,17 @@ def _text(source: str) -> str:
     return source.encode("utf-8", "backslashreplace").decode()
 
 
-def _free_targets(source: str, out: Path, taken: set[Path]) -> tuple[Path, Path]:
+def _free_targets(source: str, folder: PredictionFolder, taken: set[Path]) -> tuple[Path, Path]:
     """Return paths of the drawn video and the JSON file that are unused or belong to the same source."""
-    stem = source.replace(":", "-") if is_camera(source) else Path(source).stem
+    from sppnet.cli.outputs import plain_stem
+
+    stem = source.replace(":", "-") if is_camera(source) else plain_stem(Path(source))
     number = 1
     while True:
         name = stem if number == 1 else f"{stem}-{number}"
-        drawn, lines = out / f"{name}.mp4", out / f"{name}.jsonl"
-        free = not drawn.exists() and not lines.exists()
-        if lines not in taken and (free or _is_ours(lines, source)):
+        drawn, lines = folder.out / f"{name}.mp4", folder.out / f"{name}.jsonl"
+        free = not os.path.lexists(drawn) or folder.is_ours(drawn.name)
+        if lines not in taken and free and (not os.path.lexists(lines) or _is_ours(lines, source)):
             taken.add(lines)
             return drawn, lines
         number += 1
@@ -171,6 +181,8 @@ def _free_targets(source: str, out: Path, taken: set[Path]) -> tuple[Path, Path]
 
 def _is_ours(lines: Path, source: str) -> bool:
     """Return whether a JSON file was written for the same source."""
+    if lines.is_symlink():
+        return False
     try:
         with lines.open(encoding="utf-8") as stream:
             first: Any = json.loads(stream.readline())

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from sppnet.data.images import image_size, read_pixels
+from sppnet.data.images import image_size, read_scaled_pixels
 from sppnet.errors import UserError
 from sppnet.progress import track
+from sppnet.structures import ImageSize
 
+_CHECKED = ImageSize(256, 256)  # large images are reduced towards this size, which saves memory
 _PROGRESS_FROM = 500  # number of images from which a progress bar is shown
 
 
@@ -47,7 +49,7 @@ def _fault(path: Path) -> str | None:
     try:
         size = image_size(path)
         if not _decodes_as_jpeg(path, size.height, size.width):
-            read_pixels(path)
+            read_scaled_pixels(path, lambda _: _CHECKED)
     except UserError as error:
         return f"expected {error.expected}, got {error.got}"
     except (OSError, ValueError) as error:
@@ -56,7 +58,7 @@ def _fault(path: Path) -> str | None:
 
 
 def _decodes_as_jpeg(path: Path, height: int, width: int) -> bool:
-    """Return whether a file is a JPEG image that decodes; other formats are read with `read_pixels`."""
+    """Return whether a file is a JPEG image that decodes; other formats are decoded completely."""
     try:
         with Image.open(path) as image:
             if image.format not in {"JPEG", "MPO"}:
@@ -64,5 +66,5 @@ def _decodes_as_jpeg(path: Path, height: int, width: int) -> bool:
             image.draft(image.mode, (max(width // 8, 1), max(height // 8, 1)))
             image.load()
             return True
-    except Exception:  # read_pixels gives the reason
+    except Exception:  # read_scaled_pixels gives the reason
         return False

@@ -42,7 +42,8 @@ def class_folders(root: Path) -> list[Path]:
 def read_folders(root: Path, split: str) -> ClassificationSet:
     """Read a split of class folders; the classes are those of all splits, sorted.
 
-    Subfolders of class folders are skipped and counted in ``notes``; hidden files and folders are skipped.
+    Subfolders of class folders and links to missing images are skipped and counted in ``notes``; hidden files
+    and folders are skipped.
 
     Args:
         root: the folder.
@@ -61,8 +62,11 @@ def read_folders(root: Path, split: str) -> ClassificationSet:
     items: list[ClassificationItem] = []
     others: list[Path] = []
     nested: list[str] = []
+    broken: list[Path] = []
     for folder in _inner(root / split):
-        files = [path for path in listed(folder) if is_file(path)]
+        entries = listed(folder)
+        files = [path for path in entries if is_file(path)]
+        broken += [path for path in entries if path.suffix.lower() in IMAGE_ENDINGS and not path.exists()]
         images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
         if not images:
             raise UserError(folder, "images in every class folder", "none", "Fill or remove the folder.")
@@ -71,6 +75,7 @@ def read_folders(root: Path, split: str) -> ClassificationSet:
         label = numbers[class_name(folder.name, folder)]
         items += [ClassificationItem(path, label) for path in images]
     notes = counted(nested, "folder", "folders", "inside class folders left out") + skipped(others)
+    notes += counted(broken, "link", "links", "to missing images left out")
     return ClassificationSet(root, "folders", split if splits else WHOLE, names, tuple(items), notes)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeAlias, cast
 
@@ -25,7 +27,7 @@ from sppnet.data.opening import (
 from sppnet.data.pixels import array_pixels, tensor_pixels
 from sppnet.data.search import IMAGE_ENDINGS, find_images, images_under, is_image
 from sppnet.errors import UserError
-from sppnet.inputs.pixels import TRANSPOSES, Pixels, orientation, rgb_pixels
+from sppnet.inputs.pixels import TRANSPOSES, Pixels, orientation, reduced, rgb_pixels
 from sppnet.structures import ImageSize
 
 __all__ = [
@@ -57,6 +59,7 @@ _SOURCES = "a path, bytes, a binary file, a PIL image, an array or a tensor"
 LARGE = 16_000_000
 """Images of more pixels are reduced to at least twice the input size of the network."""
 
+_decoding_large = threading.Lock()
 _REDUCIBLE = frozenset({"L", "RGB", "CMYK", "YCbCr"})
 
 
@@ -230,26 +233,31 @@ def _decoded(
         exif = 1 if getattr(image, "tag_v2", None) is not None else orientation(image)
         size, _ = upright_size(image)
         factor = 1 if wanted is None else _factor(size, wanted(size))
-        unchanged = factor == 1
-        if factor > 1 and draft:
-            # JPEG is decoded at a half, a quarter or an eighth; the call has no effect for other file types.
-            image.draft(image.mode, (image.width // factor, image.height // factor))
-        image.load()
-        if factor > 1 and image.mode in _REDUCIBLE and not image.has_transparency_data:
-            decoded_at = round((size.area / (image.width * image.height)) ** 0.5)
-            image = image.reduce(factor // decoded_at) if factor >= 2 * decoded_at else image
-            factor = 1
-        upright = image.transpose(TRANSPOSES[exif]) if exif > 1 else image
-        pixels = rgb_pixels(upright)
-        if factor > 1:
-            pixels = np.asarray(Image.fromarray(pixels).reduce(factor))
+        # The memory of large images must not grow with the number of threads that decode.
+        with _decoding_large if size.area > LARGE else nullcontext():
+            image = _loaded(image, size, factor, draft=draft)
+            pixels = rgb_pixels(image.transpose(TRANSPOSES[exif]) if exif > 1 else image)
         # A TIFF that was rotated on loading still has the tags of the file.
-        return pixels, ImageSize(*pixels.shape[:2]) if unchanged else size
+        return pixels, size if factor > 1 else ImageSize(*pixels.shape[:2])
     except (MemoryError, UserError):
         raise
     except Exception as error:  # exceptions of decoders for damaged data have no common type
         hint = "The file may be truncated or corrupt: fetch it again or leave it out."
         raise UserError(where, "an image that decodes", reason(error), hint) from error
+
+
+def _loaded(image: Image.Image, size: ImageSize, factor: int, *, draft: bool) -> Image.Image:
+    """Decode an image, reduced by a factor."""
+    if factor > 1 and draft:
+        # JPEG is decoded at a half, a quarter or an eighth; the call has no effect for other file types.
+        image.draft(image.mode, (image.width // factor, image.height // factor))
+    image.load()
+    if factor == 1:
+        return image
+    if image.mode not in _REDUCIBLE or image.has_transparency_data:
+        return reduced(image, factor)
+    decoded_at = round((size.area / (image.width * image.height)) ** 0.5)
+    return image.reduce(factor // decoded_at) if factor >= 2 * decoded_at else image
 
 
 def _factor(size: ImageSize, wanted: ImageSize) -> int:

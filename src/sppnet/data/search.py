@@ -10,6 +10,7 @@ from typing import Any
 
 from sppnet.errors import UserError
 from sppnet.inputs.documents import json_lines
+from sppnet.inputs.sources import expand_glob
 
 IMAGE_ENDINGS = (
     ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm",
@@ -50,8 +51,7 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
         elif path.is_dir():
             images = images_under(path)
         elif glob.has_magic(os.fspath(source)):
-            matches = glob.glob(os.path.expanduser(source), recursive=True)
-            images = sorted(Path(name) for name in matches if is_image(Path(name)))
+            images = sorted(path for path in map(Path, expand_glob(source)) if is_image(path))
             images = [image for image in images if not is_output(image, known)]
         else:
             raise UserError(source, "an image, a folder or a glob", "no such file or folder")

@@ -13,10 +13,11 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from sppnet.errors import UserError
+from sppnet.files import make_folder, replacing
 from sppnet.inputs.sources import is_url
 
 _SCHEMES = ("http", "https")
@@ -88,14 +89,9 @@ def download(url: str, folder: Path, limits: DownloadLimits) -> Path:
     try:
         with opener.open(request, timeout=limits.timeout) as response:
             target = folder / (start + _file_name(url, response.headers.get_content_type()))
-            folder.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(target.name + ".part")
-            try:
-                with part.open("wb") as stream:
-                    _copy(response, stream, url, limits)
-                os.replace(part, target)
-            finally:
-                part.unlink(missing_ok=True)
+            make_folder(folder)
+            with replacing(target) as stream:
+                _copy(response, stream, url, limits)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -119,7 +115,7 @@ def _check_scheme(url: str) -> None:
         raise UserError(url, "a URL of http or https, or a path", f"a URL of {url.partition(':')[0]}")
 
 
-def _copy(response: Any, stream: IO[bytes], url: str, limits: DownloadLimits) -> None:
+def _copy(response: Any, stream: BinaryIO, url: str, limits: DownloadLimits) -> None:
     most = int(limits.megabytes * 1e6)
     expected = f"a file of at most {limits.megabytes:g} MB"
     length = response.headers.get("Content-Length", "")
@@ -127,7 +123,7 @@ def _copy(response: Any, stream: IO[bytes], url: str, limits: DownloadLimits) ->
         raise UserError(url, expected, f"{int(length) / 1e6:.1f} MB")
     end = time.monotonic() + limits.seconds
     count = 0
-    while chunk := response.read1(_CHUNK):
+    while chunk := _read_chunk(response, url):
         count += len(chunk)
         if count > most:
             raise UserError(url, expected, "a larger file")
@@ -136,6 +132,14 @@ def _copy(response: Any, stream: IO[bytes], url: str, limits: DownloadLimits) ->
         stream.write(chunk)
     if length.isdigit() and count != int(length):
         raise UserError(url, f"{length} bytes", f"{count} bytes before the connection ended")
+
+
+def _read_chunk(response: Any, url: str) -> bytes:
+    """Read from the connection; its errors are reported with the URL, those of the file with its path."""
+    try:
+        return response.read1(_CHUNK)
+    except OSError as error:
+        raise UserError(url, "a file that can be downloaded", str(error) or type(error).__name__) from error
 
 
 def _file_name(url: str, kind: str) -> str:

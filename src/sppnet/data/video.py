@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +17,7 @@ import numpy as np
 
 from sppnet.data.images import Pixels
 from sppnet.errors import MissingExtraError, UserError
+from sppnet.files import new_temporary, remove, rename
 from sppnet.inputs.sources import CAMERA, is_camera
 
 _CODECS = ("libx264", "libopenh264", "mpeg4")
@@ -120,23 +121,29 @@ class VideoWriter:
     Args:
         path: the file; its folder must exist.
         rate: frames per second.
+        finished: called with the complete temporary file before it is renamed to ``path``.
 
     Raises:
         MissingExtraError: PyAV is not installed.
         UserError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, rate: Fraction) -> None:
+    def __init__(self, path: Path, rate: Fraction, finished: Callable[[Path], object] | None = None) -> None:
         self.path = path
+        self.finished = finished
         self.rate = rate.limit_denominator(1001)
         if not 0 < self.rate.numerator <= _LARGEST_NUMERATOR:
             self.rate = Fraction(max(1, round(rate)))
-        self._part = path.with_name(f".{path.name}.part")
         av = _av()
         if not path.parent.is_dir():
             raise UserError(path, "a file that can be written", "no such folder")
-        with _reported(path, "a file that can be written"):
-            self._container: Any = av.open(str(self._part), "w", format="mp4")
+        self._part = new_temporary(path)
+        try:
+            with _reported(path, "a file that can be written"):
+                self._container: Any = av.open(str(self._part), "w", format="mp4")
+        except UserError:
+            remove(self._part)
+            raise
         self._stream: Any = None
 
     def __enter__(self) -> Self:
@@ -165,10 +172,12 @@ class VideoWriter:
                 if self._stream is not None:
                     self._container.mux(self._stream.encode())
                 self._container.close()
-                if self._stream is not None and kind is None:
-                    os.replace(self._part, self.path)
+            if self._stream is not None and kind is None:
+                if self.finished is not None:
+                    self.finished(self._part)
+                rename(self._part, self.path)
         finally:
-            self._part.unlink(missing_ok=True)
+            remove(self._part)
 
 
 def camera_input(number: int, platform: str = sys.platform) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from sppnet.backbones import load_backbone, prepare
 from sppnet.backbones.weights import read_fc_weights
 from sppnet.config import DEFAULT_BACKBONE, as_config
-from sppnet.data import Division, ImageSource, detection_to_fit, detection_to_measure, read_image
+from sppnet.data import Division, ImageSource, detection_to_fit, detection_to_measure, read_pixels
 from sppnet.detect.fitting import Fit, pooled_source, svm_source
 from sppnet.detect.heads import Heads, tensor_table
 from sppnet.detect.images import image_of
@@ -173,7 +173,7 @@ class Detector(Estimator[DetectionResult]):
         """
         self._check_fitted()
         if self.options.map.tile:
-            tiles = (read_image(source), self._tiling(), self._detect_tile)
+            tiles = (read_pixels(source), self._tiling(), self._detect_tile)
             return detect_in_tiles(*tiles, self.options.post.nms)
         if self.cache is None:
             return self._detect(source, None)

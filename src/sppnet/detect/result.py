@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from sppnet._records import detection_record
-from sppnet.data import ImageSource
-from sppnet.data.images import read_pixels, read_scaled_pixels
+from sppnet.data import ImageSource, Pixels
+from sppnet.data.images import read_scaled_pixels
 from sppnet.data.writers import coco_rows
 from sppnet.estimators.results import PredictionResult, drawn_size, optional_module
-from sppnet.structures import Boxes, DetectionItem, Detections, ImageSize
+from sppnet.structures import Boxes, DetectionItem, Detections, GroundTruth, ImageSize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Objects = TypeVar("Objects", Detections, GroundTruth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +89,7 @@ class DetectionResult(PredictionResult):
         from sppnet.draw import draw_boxes
 
         pixels, size = read_scaled_pixels(self.source, drawn_size)
-        height, width = pixels.shape[:2]
-        found = self.detections
-        if (height, width) != (size.height, size.width):
-            scales = found.boxes.xyxy.new_tensor([width / size.width, height / size.height] * 2)
-            boxes = Boxes(found.boxes.xyxy * scales, ImageSize(height, width))
-            found = replace(found, boxes=boxes)
-        return draw_boxes(pixels, found)
+        return draw_boxes(pixels, _on_drawn(self.detections, pixels, size))
 
     def to_dict(self) -> dict[str, object]:
         """Return ``{"height", "width", "detections": [{"box", "score", "label", "name"}]}`` for JSON."""
@@ -110,7 +106,9 @@ class DetectionResult(PredictionResult):
         """Draw annotated boxes, left, and detections, right; return the file name as caption too."""
         from sppnet.draw import draw_comparison
 
-        return draw_comparison(read_pixels(item.path), item.truth, self.detections), item.path.name
+        pixels, size = read_scaled_pixels(item.path, drawn_size)
+        truth, found = _on_drawn(item.truth, pixels, size), _on_drawn(self.detections, pixels, size)
+        return draw_comparison(pixels, truth, found), item.path.name
 
     def to_supervision(self) -> Any:
         """Return a ``supervision.Detections`` with the class names in ``data["class_name"]``.
@@ -142,3 +140,12 @@ class DetectionResult(PredictionResult):
             []
         """
         return coco_rows(self.detections, self._image_id(image_id), self.category_ids)
+
+
+def _on_drawn(objects: Objects, pixels: Pixels, size: ImageSize) -> Objects:
+    """Scale objects from the size of an image to that of its pixels, which may be reduced."""
+    height, width = pixels.shape[:2]
+    if (height, width) == (size.height, size.width):
+        return objects
+    scales = objects.boxes.xyxy.new_tensor([width / size.width, height / size.height] * 2)
+    return replace(objects, boxes=Boxes(objects.boxes.xyxy * scales, ImageSize(height, width)))

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sppnet.data import read_pixels
+from sppnet.data import Pixels, pixels_to_image, read_pixels
 from sppnet.errors import UserError
 from sppnet.ops.boxes import ioa, iou
 from sppnet.progress import track
@@ -155,12 +155,12 @@ def _cut_item(
 
 
 def detect_in_tiles(
-    image: Tensor, tiling: Tiling, detect: Callable[[Tensor], Detections], nms: float
+    pixels: Pixels, tiling: Tiling, detect: Callable[[Tensor], Detections], nms: float
 ) -> Detections:
     """Detect in every tile of an image and merge.
 
     Args:
-        image: ``[3, H, W]``.
+        pixels: uint8 ``[H, W, 3]``, RGB; one tile at a time is converted to float.
         tiling: the tiles.
         detect: function that returns the detections of an image ``[3, h, w]``.
         nms: as for `merge_tiles`.
@@ -168,10 +168,10 @@ def detect_in_tiles(
     Returns:
         The detections, best first.
     """
-    windows = tiling.windows(ImageSize(image.shape[1], image.shape[2]))
+    windows = tiling.windows(ImageSize(pixels.shape[0], pixels.shape[1]))
     found: list[Detections] = []
     for x0, y0, x1, y1 in windows.xyxy.int().tolist():
-        found.append(detect(image[:, y0:y1, x0:x1]))
+        found.append(detect(pixels_to_image(pixels[y0:y1, x0:x1])))
     return merge_tiles(found, windows, nms)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,16 +31,18 @@ class Predictor(ABC, Generic[Result]):
         Args:
             source: a path, bytes, a binary file, a PIL image, an array or a tensor (see
                 `sppnet.data.read_pixels`), or a list, tuple or iterator of them.
-            threshold: smallest probability of a prediction; the default of the class when None.
+            threshold: smallest probability of a prediction, 0 to 1; the default of the class when None.
 
         Returns:
             A result, or a list of results in the order of the sources.
 
         Raises:
-            UserError: the estimator is not fitted, or an image cannot be read. For a list, the error is a
-                `PredictionsError`, whose ``results`` has the results of the other images.
+            UserError: the estimator is not fitted, ``threshold`` is out of range, or an image cannot be read.
+                For a list, the error is a `PredictionsError`, whose ``results`` has the results of the other
+                images.
         """
         self._check_fitted()
+        check_threshold(threshold)
         if not _is_collection(source):
             return self._checked(cast("ImageSource", source), threshold)
         sources = cast("Iterable[ImageSource]", source)
@@ -59,6 +62,7 @@ class Predictor(ABC, Generic[Result]):
             UserError: the estimator is not fitted, or the image cannot be read.
         """
         self._check_fitted()
+        check_threshold(threshold)
         return self._checked(source, threshold)
 
     def predict_iter(
@@ -78,6 +82,7 @@ class Predictor(ABC, Generic[Result]):
             UserError: the estimator is not fitted, or ``sources`` is not an iterable of images.
         """
         self._check_fitted()
+        check_threshold(threshold)
         if not hasattr(sources, "__iter__") or isinstance(sources, (str, bytes, os.PathLike)):
             hint = "Use predict for one image."
             raise UserError("sources", "an iterable of images", type(sources).__name__, hint)
@@ -111,6 +116,22 @@ class Predictor(ABC, Generic[Result]):
     @abstractmethod
     def _predict_one(self, source: ImageSource, threshold: float | None) -> Result:
         """Return the result of one image; the estimator is fitted."""
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Check that a threshold is None or a number from 0 to 1; NaN would remove all predictions silently.
+
+    Raises:
+        UserError: the threshold is not a number from 0 to 1.
+
+    Examples:
+        >>> check_threshold(float("nan"))
+        Traceback (most recent call last):
+        sppnet.errors.UserError: threshold: expected a number from 0 to 1, got nan
+    """
+    number = isinstance(threshold, numbers.Real)
+    if threshold is not None and not (number and 0 <= threshold <= 1):
+        raise UserError("threshold", "a number from 0 to 1", threshold)
 
 
 def _is_collection(source: object) -> bool:

@@ -17,9 +17,8 @@ from sppnet.export.models import box_feature_model, feature_model, whole_model
 from sppnet.export.network import Precision, export_network
 from sppnet.export.parts import FeatureParts
 from sppnet.export.reading import estimator_parts
-from sppnet.export.targets import ExportOptions
+from sppnet.export.targets import ExportOptions, check_target, write_export
 from sppnet.features import resize, resized_size
-from sppnet.files import make_folder, write_bytes
 from sppnet.structures import ImageSize
 
 Part: TypeAlias = Literal["all", "features", "box-features"]
@@ -49,7 +48,8 @@ def export_estimator(
         The path.
 
     Raises:
-        UserError: the estimator is not fitted or cannot be exported, or an argument is invalid.
+        UserError: the estimator is not fitted or cannot be exported, an argument is invalid, or the path is
+            a file that sppnet did not export.
         MissingExtraError: a package of the extra ``export`` is not installed.
 
     Examples:
@@ -127,10 +127,7 @@ def export_features(
 
 def _target(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
-    if target.suffix.lower() != ".onnx":
-        raise UserError(target, "a file that ends in .onnx", target.suffix or "no extension")
-    if target.is_dir():
-        raise UserError(target, "a file", "a folder")
+    check_target(target, ".onnx")
     return target
 
 
@@ -149,6 +146,4 @@ def _network_images(parts: FeatureParts, sources: Sequence[ImageSource]) -> Iter
 def _write(model: onnx.ModelProto, target: Path, precision: Precision) -> Path:
     entry = model.metadata_props.add()
     entry.key, entry.value = "precision", precision
-    make_folder(target.parent)
-    write_bytes(target, model.SerializeToString())
-    return target
+    return write_export(target, model.SerializeToString())

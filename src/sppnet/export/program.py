@@ -16,8 +16,7 @@ from sppnet.errors import UserError
 from sppnet.export.network import static_padding
 from sppnet.export.parts import ClassifierParts, FeatureParts
 from sppnet.export.reading import estimator_parts
-from sppnet.export.targets import ExportOptions
-from sppnet.files import make_folder, write_bytes
+from sppnet.export.targets import MARK, ExportOptions, check_target, write_export
 
 # Symbolic heights and widths are not int for a type checker.
 Side = Any
@@ -45,7 +44,8 @@ def export_program(estimator: object, path: str | os.PathLike[str], *, part: str
         The path.
 
     Raises:
-        UserError: the estimator is a whole detector or not fitted, or the path has another extension.
+        UserError: the estimator is a whole detector or not fitted, the path has another extension, or it is a
+            file that sppnet did not export.
 
     Examples:
         >>> from sppnet import Classifier
@@ -54,8 +54,7 @@ def export_program(estimator: object, path: str | os.PathLike[str], *, part: str
         sppnet.errors.UserError: model.onnx: expected a file that ends in .pt2, got .onnx
     """
     target = Path(path)
-    if target.suffix.lower() != ".pt2":
-        raise UserError(target, "a file that ends in .pt2", target.suffix or "no extension")
+    check_target(target, ".pt2")
     if part not in ("all", "features"):
         raise UserError("part", "all or features for a torch program", repr(part))
     parts = estimator_parts(estimator)
@@ -70,10 +69,8 @@ def export_program(estimator: object, path: str | os.PathLike[str], *, part: str
     image = torch.zeros(*_SIDES, 3, dtype=torch.uint8)
     program = torch.export.export(module.eval(), (image,), dynamic_shapes=({0: height, 1: width},))
     content = io.BytesIO()
-    torch.export.save(program, content)
-    make_folder(target.parent)
-    write_bytes(target, content.getvalue())
-    return target
+    torch.export.save(program, content, extra_files={MARK: ""})
+    return write_export(target, content.getvalue())
 
 
 def torch_target(estimator: object, path: Path, options: ExportOptions) -> Path:

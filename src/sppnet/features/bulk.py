@@ -1,8 +1,8 @@
 """Features of many images into one file; an interrupted run is resumed.
 
 Features of finished images are stored as *parts* in ``OUT.parts/``, from which the file is assembled at the
-end. A part is written to a temporary file and renamed, so that the folder is valid whenever the process ends.
-The assembled files do not depend on the boundaries of the parts.
+end. A part is written atomically, so that the folder is valid whenever the process ends. The assembled files
+do not depend on the boundaries of the parts.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from torch import Tensor
 
 from sppnet.data import Pixels, read_pixels
 from sppnet.errors import UserError
-from sppnet.features.job import describe_job
+from sppnet.features.job import Job, describe_job
 from sppnet.features.parallel import staged_iter
 from sppnet.features.parts import Part, PartStore
-from sppnet.features.tables import assemble, read_summary, table_files
+from sppnet.features.tables import TableFiles, assemble, read_summary, table_files
+from sppnet.files import remove_temporaries
+from sppnet.locks import locked_file
 from sppnet.progress import rate_bar
 from sppnet.proposals import proposals_for
 from sppnet.structures import ImageSize
@@ -92,29 +94,40 @@ def write_features(
         The files and the counts.
 
     Raises:
-        UserError: an option is invalid, the files exist already, or the folder is not writable.
+        UserError: an option is invalid, the files exist already, the folder is not writable, or another
+            process writes to ``out``.
         MissingExtraError: pyarrow, needed for a Parquet file, is not installed.
     """
+    if not checkpoint_seconds >= 0:
+        raise UserError("checkpoint_seconds", "a number of at least 0", checkpoint_seconds)
     target = Path(out)
     files = table_files(target)
-    job = describe_job(extractor, images, boxes)
-    try:
-        store = PartStore(files.parts, job)
-        if overwrite:
+    with locked_file(target):
+        try:
+            remove_temporaries(target.parent, files.names())
+            job = describe_job(extractor, images, boxes)
+            store = _open_store(job, files, overwrite=overwrite)
+            if not files.hold(job) or overwrite:
+                store.open()
+                _fill(store, extractor, images, boxes, checkpoint_seconds, quiet=quiet)
+                assemble(store, job, images, files)
             store.clear()
-        elif store.exists():
-            store.check()
-        elif any(path.exists() for path in (files.data, files.job)) and not files.hold(job):
-            hint = "Choose another name, or give overwrite to replace it."
-            raise UserError(target, "a new file, or one of the same job", "a file of another job", hint)
-        if not files.hold(job) or overwrite:
-            store.open()
-            _fill(store, extractor, images, boxes, checkpoint_seconds, quiet=quiet)
-            assemble(store, job, images, files)
-        store.clear()
-    except OSError as error:
-        raise UserError(target, "a file that can be written", error.strerror or error) from error
-    return BulkResult(files.data, files.index, files.failed, **read_summary(files))
+            return BulkResult(files.data, files.index, files.failed, **read_summary(files))
+        except OSError as error:
+            raise UserError(target, "a file that can be written", error.strerror or error) from error
+
+
+def _open_store(job: Job, files: TableFiles, *, overwrite: bool) -> PartStore:
+    """Return the parts of the job; reject those of another job, and other files, unless ``overwrite``."""
+    store = PartStore(files.parts, job)
+    if store.exists():
+        if overwrite and not store.is_same():
+            store.clear()
+        store.check()
+    elif not overwrite and files.exist() and not files.hold(job):
+        hint = "Choose another name, or give overwrite to replace it."
+        raise UserError(files.data, "a new file, or one of the same job", "a file of another job", hint)
+    return store
 
 
 def _fill(

@@ -236,7 +236,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
         Examples:
             >>> FeatureExtractor(layers=("stride8",), levels=(1,), device="cpu").get_feature_names_out()[0]
-            'stride8:1x1:c0:0,0'
+            'blocks.2:1x1:c0:0,0'
         """
         return feature_names(self.network_.layers, self.levels, self._scales())
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from sppnet.errors import UserError
 from sppnet.features.job import Job
+from sppnet.files import make_folder, remove, remove_temporaries, write_tensors, write_text
 from sppnet.structures import ImageSize
 
 _JOB = "job.json"
+_PART = re.compile(r"\d{12}\.safetensors")
 
 
 class Part:
@@ -80,39 +83,53 @@ class PartStore:
         self.job = job
 
     def exists(self) -> bool:
-        """Return whether the folder has parts of an unfinished job."""
+        """Return whether the folder has parts of an unfinished job.
+
+        Raises:
+            UserError: the path is a file or a symbolic link.
+        """
+        if os.path.lexists(self.folder) and (self.folder.is_symlink() or not self.folder.is_dir()):
+            raise UserError(self.folder, "a folder of parts, or none", "another file", "Choose another name.")
         return self.folder.exists()
+
+    def is_same(self) -> bool:
+        """Return whether the parts belong to this job."""
+        try:
+            found: Any = json.loads((self.folder / _JOB).read_bytes())
+            return found["digest"] == self.job.digest
+        except FileNotFoundError:  # interrupted before the first part
+            return not any(map(_PART.fullmatch, os.listdir(self.folder)))
+        except (ValueError, KeyError, TypeError):
+            return False
 
     def check(self) -> None:
         """Raise `UserError` unless the parts belong to this job."""
-        try:
-            found: Any = json.loads((self.folder / _JOB).read_bytes())
-            same = found["digest"] == self.job.digest
-        except FileNotFoundError:  # interrupted before the first part
-            same = not any(self.folder.glob("*.safetensors"))
-        except (ValueError, KeyError, TypeError):
-            same = False
-        if not same:
+        if not self.is_same():
             expected = "parts of the same job: equal options, weights, images and boxes"
             hint = "Repeat the interrupted call, choose another name, or give overwrite to start over."
             raise UserError(self.folder, expected, "parts of another job", hint)
 
     def clear(self) -> None:
-        """Remove the folder with all parts."""
-        gone = self.folder.with_name(self.folder.name + ".old")
-        shutil.rmtree(gone, ignore_errors=True)
-        if self.folder.exists():
-            # Renamed first, so that an interrupted removal leaves no incomplete list of parts.
-            os.replace(self.folder, gone)
-            shutil.rmtree(gone)
+        """Remove all parts, and the folder if it has no other files.
+
+        The parts are removed from the last to the first, so that an interrupted removal leaves a valid job.
+        """
+        if not self.folder.is_dir() or self.folder.is_symlink():
+            return
+        remove_temporaries(self.folder)
+        for path in sorted(self.folder.iterdir(), reverse=True):
+            if _PART.fullmatch(path.name):
+                remove(path)
+        remove(self.folder / _JOB)
+        with suppress(OSError):  # the folder has files of the user
+            self.folder.rmdir()
 
     def open(self) -> None:
         """Create the folder and record the job in it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
+        remove_temporaries(self.folder)
         if not (self.folder / _JOB).exists():
-            staged = self.folder / f"{_JOB}.part"
-            staged.write_text(json.dumps(asdict(self.job), sort_keys=True), encoding="utf-8")
-            os.replace(staged, self.folder / _JOB)
+            write_text(self.folder / _JOB, json.dumps(asdict(self.job), sort_keys=True))
 
     def count(self) -> int:
         """Return the number of images of all parts."""
@@ -130,10 +147,8 @@ class PartStore:
         if job.boxes:
             arrays["boxes"] = np.concatenate([np.empty((0, 4), np.float32), *part.boxes])
         facts = {"first": str(part.first), "count": str(part.count), "failures": json.dumps(part.failures)}
-        path = self.folder / f"{part.first:012d}.safetensors"
-        staged = path.with_suffix(".part")
-        save_file(arrays, staged, facts)
-        os.replace(staged, path)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        write_tensors(self.folder / f"{part.first:012d}.safetensors", tensors, facts)
         return Part(part.first + part.count)
 
     def parts(self, *, features: bool = True) -> Iterator[Part]:
@@ -156,6 +171,8 @@ class PartStore:
         """List first image, number of images and file of the parts, up to the first gap or damaged file."""
         listed: list[tuple[int, int, Path]] = []
         for path in sorted(self.folder.glob("*.safetensors")):
+            if not _PART.fullmatch(path.name):
+                continue
             try:
                 with safe_open(path, "numpy") as stored:
                     facts = stored.metadata()

@@ -6,9 +6,10 @@ import importlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from sppnet.errors import MissingExtraError, UserError
 from sppnet.features.job import Job
 from sppnet.features.parts import Part, PartStore
+from sppnet.files import remove, replacing, write_text
 
 _ENDINGS = (".npy", ".parquet")
 _GROUP_BYTES = 16 * 2**20
@@ -40,6 +42,15 @@ class TableFiles:
     failed: Path
     job: Path
     parts: Path
+
+    def names(self) -> list[str]:
+        """Return the names of the files, without the folder of parts."""
+        paths = (self.data, self.index, self.failed, self.job)
+        return [path.name for path in paths if path is not None]
+
+    def exist(self) -> bool:
+        """Return whether a file with one of the names exists, of any origin."""
+        return any(os.path.lexists(self.data.with_name(name)) for name in self.names())
 
     def hold(self, job: Job) -> bool:
         """Return whether the files are complete and belong to this job."""
@@ -66,32 +77,43 @@ def table_files(out: Path) -> TableFiles:
     index, failed, job, parts = (
         out.with_name(f"{out.name}.{name}") for name in ("index.jsonl", "failed.jsonl", "job.json", "parts")
     )
+    try:
+        os.lstat(failed)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # such as a name that is too long with the suffix
+        raise UserError(failed, "a file that can be written", getattr(error, "strerror", error)) from error
     return TableFiles(out, None if out.suffix.lower() == ".parquet" else index, failed, job, parts)
 
 
 def assemble(store: PartStore, job: Job, images: Sequence[Path], files: TableFiles) -> None:
-    """Write the output files from the parts; they are renamed when all are complete."""
-    paths = [path for path in (files.index, files.failed, files.data) if path is not None]
-    staged = {path: path.with_name(path.name + ".part") for path in paths}
+    """Write the output files from the parts; they are renamed when all are complete.
+
+    The file of the job is removed before the renaming and written last: without it, the other files may
+    belong to different jobs.
+    """
     rows = sum(sum(part.lengths) for part in store.parts(features=False))
-    write = _write_parquet if files.index is None else _write_npy
-    write(staged[files.data], _groups(store, job, images), job, rows)
-    if files.index is not None:
-        with staged[files.index].open("w", encoding="utf-8", newline="\n") as index:
+    failed = 0
+    with ExitStack() as stack:
+        # The contexts end in reverse order: the features are renamed last.
+        data = stack.enter_context(replacing(files.data, durable=True))
+        failures = stack.enter_context(replacing(files.failed, durable=True))
+        write = _write_parquet if files.index is None else _write_npy
+        write(data, _groups(store, job, images), job, rows)
+        if files.index is not None:
+            index = stack.enter_context(replacing(files.index, durable=True))
             for part in store.parts(features=False):
                 _write_index(index, part, images)
-    failed = 0
-    with staged[files.failed].open("w", encoding="utf-8", newline="\n") as failures:
+            index.flush()
         for part in store.parts(features=False):
             failed += len(part.failures)
             for position, reason in part.failures:
                 _write_line(failures, {"image": printable(images[position]), "error": printable(reason)})
-    for path in paths:
-        os.replace(staged[path], path)
+        failures.flush()
+        data.flush()
+        remove(files.job)
     facts = {**asdict(job), "rows": rows, "failed": failed}
-    last = files.job.with_name(files.job.name + ".part")
-    last.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(last, files.job)
+    write_text(files.job, json.dumps(facts, indent=2, sort_keys=True) + "\n", durable=True)
 
 
 def read_summary(files: TableFiles) -> dict[str, Any]:
@@ -154,19 +176,18 @@ def _joined(groups: list[_Group]) -> _Group:
     )
 
 
-def _write_npy(path: Path, groups: Iterator[_Group], job: Job, rows: int) -> None:
+def _write_npy(stream: BinaryIO, groups: Iterator[_Group], job: Job, rows: int) -> None:
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(job.dtype)),
         "fortran_order": False,
         "shape": (rows, job.length),
     }
-    with path.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, header)
-        for group in groups:
-            stream.write(np.ascontiguousarray(group.features).data)
+    np.lib.format.write_array_header_1_0(stream, header)
+    for group in groups:
+        stream.write(np.ascontiguousarray(group.features).data)
 
 
-def _write_parquet(path: Path, groups: Iterator[_Group], job: Job, rows: int) -> None:
+def _write_parquet(stream: BinaryIO, groups: Iterator[_Group], job: Job, rows: int) -> None:
     arrow = _pyarrow()
     parquet: Any = importlib.import_module("pyarrow.parquet")
     value = arrow.float32() if job.dtype == "float32" else arrow.float16()
@@ -175,7 +196,7 @@ def _write_parquet(path: Path, groups: Iterator[_Group], job: Job, rows: int) ->
     fields += [(side, arrow.float32()) for side in sides]
     fields.append(("features", arrow.list_(value, job.length)))
     schema = arrow.schema(fields, metadata={"sppnet": json.dumps(asdict(job), sort_keys=True)})
-    with parquet.ParquetWriter(path, schema, compression="snappy", use_dictionary=["image"]) as writer:
+    with parquet.ParquetWriter(stream, schema, compression="snappy", use_dictionary=["image"]) as writer:
         for group in groups:
             columns: list[Any] = [arrow.array(group.images, arrow.string())]
             columns += [arrow.array(group.sizes[:, axis], arrow.int32()) for axis in (0, 1)]
@@ -193,7 +214,7 @@ def _pyarrow() -> Any:
         raise MissingExtraError("pyarrow", "parquet", "features in Parquet files") from error
 
 
-def _write_index(stream: IO[str], part: Part, images: Sequence[Path]) -> None:
+def _write_index(stream: BinaryIO, part: Part, images: Sequence[Path]) -> None:
     start = 0
     for position, (height, width), count in zip(part.positions, part.sizes, part.lengths, strict=True):
         line: dict[str, Any] = {"image": printable(images[position]), "height": height, "width": width}
@@ -205,5 +226,5 @@ def _write_index(stream: IO[str], part: Part, images: Sequence[Path]) -> None:
         start += count
 
 
-def _write_line(stream: IO[str], content: dict[str, Any]) -> None:
-    stream.write(json.dumps(content, ensure_ascii=False) + "\n")
+def _write_line(stream: BinaryIO, content: dict[str, Any]) -> None:
+    stream.write((json.dumps(content, ensure_ascii=False) + "\n").encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, ImageCms
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
+_STRIP = 4_000_000  # pixels that are converted at a time
 _ORIENTATION = 0x0112
 TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,8 +51,8 @@ def rgb_pixels(image: Image.Image) -> Pixels:
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return np.asarray(image)
-    if image.mode.startswith(("I", "F")):
-        return grey_to_rgb(grey_to_uint8(np.asarray(image), image.mode))
+    if _is_deep(image):
+        return grey_to_rgb(_deep_grey(image))
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
@@ -77,19 +79,79 @@ def grey_to_uint8(values: NDArray[Any], mode: str) -> Pixels:
         >>> grey_to_uint8(np.array([[0, 65535]]), "I;16").tolist()
         [[0, 255]]
     """
+    return _strips_to_uint8(lambda top, stop: values[top:stop], (values.shape[0], values.shape[1]), mode)
+
+
+def reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Convert a decoded image of any mode to 8-bit grey or RGB, reduced by an integer factor by averaging.
+
+    Colour images are converted and reduced in strips, because the conversion of a whole image would need up
+    to 20 bytes per pixel.
+
+    Examples:
+        >>> reduced(Image.new("RGBA", (6, 4), "red"), 2).size
+        (3, 2)
+    """
+    if _is_deep(image):
+        return Image.fromarray(_deep_grey(image)).reduce(factor)
+    height = factor * max(1, _STRIP // (factor * image.width))
+    strips = [
+        np.asarray(Image.fromarray(rgb_pixels(_strip(image, top, top + height))).reduce(factor))
+        for top in range(0, image.height, height)
+    ]
+    return Image.fromarray(np.concatenate(strips))
+
+
+def _strip(image: Image.Image, top: int, stop: int) -> Image.Image:
+    return image.crop((0, top, image.width, min(stop, image.height)))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether an image is grey of more than 8 bits."""
+    return image.mode.startswith(("I", "F"))
+
+
+def _deep_grey(image: Image.Image) -> Pixels:
+    """Convert grey of more than 8 bits to uint8 ``[H, W]``."""
+    size = image.height, image.width
+    return _strips_to_uint8(lambda top, stop: np.asarray(_strip(image, top, stop)), size, image.mode)
+
+
+def _strips_to_uint8(strip: Callable[[int, int], NDArray[Any]], size: tuple[int, int], mode: str) -> Pixels:
+    """Convert deep grey to uint8 ``[H, W]`` in strips, so that float64 copies are small.
+
+    Args:
+        strip: returns the values ``[stop - top, W]`` from row ``top`` to before row ``stop``.
+        size: height and width.
+        mode: the mode of Pillow.
+    """
+    height, width = size
+    step = max(1, _STRIP // max(1, width))
+    spans = [(top, min(top + step, height)) for top in range(0, height, step)]
+    ranges = [_range(_finite(strip(*span), mode)) for span in spans]
+    convert = _conversion(mode, min(low for low, _ in ranges), max(high for _, high in ranges))
+    grey = np.empty((height, width), np.uint8)
+    for top, stop in spans:
+        grey[top:stop] = convert(_finite(strip(top, stop), mode))
+    return grey
+
+
+def _finite(values: NDArray[Any], mode: str) -> NDArray[Any]:
     if mode.startswith("I;16"):
-        return _deep_to_uint8(values.astype(np.uint16))
-    plain = np.where(np.isfinite(values), values, 0).astype(np.float64)
-    low, high = float(plain.min()), float(plain.max())
-    if mode == "I" and low >= 0 and high <= 65535:
-        return _deep_to_uint8(plain.astype(np.uint16))
+        return values
+    return np.where(np.isfinite(values), values, 0).astype(np.float64)
+
+
+def _range(values: NDArray[Any]) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _conversion(mode: str, low: float, high: float) -> Callable[[NDArray[Any]], Pixels]:
+    """Return the conversion to uint8 of grey values from ``low`` to ``high``."""
+    if mode.startswith("I;16") or (mode == "I" and low >= 0 and high <= 65535):
+        # The upper 8 of the 10, 12, 14 or 16 bits of the maximum; values up to 255 do not change.
+        shift = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits) - 8
+        return lambda values: (values.astype(np.uint16) >> shift).astype(np.uint8)
     if mode == "F" and low >= 0 and high <= 255:
-        return np.rint(plain * 255 if high <= 1 else plain).astype(np.uint8)
-    return np.rint((plain - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
-
-
-def _deep_to_uint8(values: NDArray[np.uint16]) -> Pixels:
-    """Return the upper 8 of the 10, 12, 14 or 16 bits of the maximum; values up to 255 do not change."""
-    high = int(values.max())
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
-    return (values >> (bits - 8)).astype(np.uint8)
+        return lambda values: np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
+    return lambda values: np.rint((values - low) / ((high - low) or 1.0) * 255).astype(np.uint8)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 VIDEO_ENDINGS = (
@@ -30,6 +32,51 @@ def is_video(source: str | os.PathLike[str]) -> bool:
         (True, True, False)
     """
     return is_camera(source) or Path(source).suffix.lower() in VIDEO_ENDINGS
+
+
+def expand_glob(pattern: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield the paths that match a glob; ``**`` does not follow symbolic links, which may form cycles.
+
+    Args:
+        pattern: a pattern as for `glob.glob`; ``~`` is the home folder. ``**`` skips hidden folders.
+
+    Examples:
+        >>> folder = getfixture("tmp_path")
+        >>> (folder / "a").mkdir()
+        >>> (folder / "a" / "b.jpg").touch()
+        >>> [os.path.basename(path) for path in expand_glob(folder / "**" / "*.jpg")]
+        ['b.jpg']
+    """
+    seen: set[str] = set()
+    for path in _expanded(os.path.expanduser(os.fspath(pattern))):
+        if path not in seen:
+            seen.add(path)
+            yield path
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    head, found, tail = _at_recursion(pattern)
+    if not found:
+        yield from glob.iglob(pattern)
+        return
+    for base in glob.iglob(head) if head else ("",):
+        for here, folders, names in os.walk(base or os.curdir):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            place = os.path.relpath(here) if not base else here
+            place = "" if place == os.curdir else place
+            if tail:
+                yield from _expanded(os.path.join(glob.escape(place), tail))
+            else:
+                yield from (os.path.join(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _at_recursion(pattern: str) -> tuple[str, bool, str]:
+    """Split a glob at the first component ``**``; return the parts and whether there is one."""
+    parts = re.split(r"([/\\\\])" if os.sep == "\\" else "(/)", pattern)
+    if "**" not in parts[::2]:
+        return pattern, False, ""
+    first = parts.index("**")
+    return "".join(parts[: max(0, first - 1)]) or "".join(parts[:first]), True, "".join(parts[first + 2 :])
 
 
 def is_url(source: str | os.PathLike[str]) -> bool:
