@@ -196,12 +196,12 @@ class PostOptions:
     candidates_per_image: int = 600
     regressions: int = 2
     rescored: bool = True
-    iou_weight: float = 0.75
+    iou_weight: float = 0.5
     calibrated: bool = True
     calibration_images: int = 40
     calibration_per_class: int = 10
     nms: float = 0.4
-    vote: float = 0.8
+    vote: float = 0.75
     per_class: int = 100
     threshold: float = 0.5
     same_box: float = 0.6
