@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Two processes of one thread each: most tests are too small to share among threads.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+# Two processes of one thread each: most tests are too small to share among threads. A process that crashes ends the
+# tests; otherwise the others would wait for its tests for ever.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --max-worker-restart 0
 
 .PHONY: help demo test test-all check fix clean
 help:
