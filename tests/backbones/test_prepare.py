@@ -70,6 +70,20 @@ def test_all_batch_norms_of_lite_are_folded() -> None:
     assert not any(isinstance(module, nn.BatchNorm2d) for module in prepare(backbone).modules())
 
 
+def test_the_layout_avoids_gradients_that_corrupt_memory() -> None:
+    # In channels_last, the gradient of the 1x1 convolution of the image ends the process sooner or later.
+    network = prepare(load_backbone("random:timm:repvgg_a0", layers=("stride2",)), precision="float32")
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert any(conv.kernel_size == (1, 1) and conv.stride == (2, 2) for conv in convolutions)
+    assert all(conv.weight.is_contiguous() for conv in convolutions)
+    for _ in range(20):
+        images = torch.rand(1, 3, 80, 112, requires_grad=True)
+        network(images)[0].sum().backward()
+        assert images.grad is not None
+    other = prepare(load_backbone("random:timm:resnet18"), precision="float32")
+    assert not all(m.weight.is_contiguous() for m in other.modules() if isinstance(m, nn.Conv2d))
+
+
 def test_what_folding_would_change_is_not_folded() -> None:
     infos = (LayerInfo("sum", 4, Grid(1.0, 0.5)),)
     backbone = Backbone("both", _Both(), infos, ImageSize(1, 1), (0.0,) * 3, (1.0,) * 3)

@@ -56,12 +56,25 @@ def prepare(
     with torch.inference_mode(False), torch.no_grad():
         ours = copy.deepcopy(backbone).to("cpu", torch.float32).eval().requires_grad_(False)
         ours.trunk = _folded(ours)
-        ours = ours.to(target).to(memory_format=torch.channels_last)
+        ours = ours.to(target)
+        if not any(map(_corrupts_memory, ours.trunk.modules())):
+            ours = ours.to(memory_format=torch.channels_last)
         if precision == "bfloat16" or (
             precision == "auto" and target.type == "cpu" and _multiplies_bfloat16()
         ):
             ours.trunk.to(torch.bfloat16)  # mean and std stay float32: images are normalised exactly
     return ours
+
+
+def _corrupts_memory(module: nn.Module) -> bool:
+    """Return whether the gradient of a convolution writes beyond its memory in channels_last on the CPU.
+
+    Seen with torch 2.14 for strided 1x1 convolutions of 3 to 15 channels, as at the input of RepVGG; not with
+    1 or 24 channels, groups, other kernels, or without stride.
+    """
+    if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1) or max(module.stride) == 1:
+        return False
+    return 1 < module.in_channels // module.groups < 16
 
 
 def _multiplies_bfloat16() -> bool:
