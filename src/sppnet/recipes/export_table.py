@@ -137,20 +137,20 @@ def make_rows(data: Path, backbones: Sequence[str], rounds: int) -> list[Row]:
         UserError: the folder has neither data set.
     """
     rows: list[Row] = []
-    cells, pictures = data / "bccd", data / "caltech101-small"
-    if not cells.is_dir() and not pictures.is_dir():
+    cells, photographs = data / "bccd", data / "caltech101-small"
+    if not cells.is_dir() and not photographs.is_dir():
         raise UserError(data, "a folder with bccd or caltech101-small", "neither")
     for backbone in backbones:
         if cells.is_dir():
             detector = Detector(backbone, device="cpu").fit(cells, "train", quiet=True)
             images = [item.path for item in read_detection(cells, "train").items[:_CALIBRATION]]
             rows += measure(f"detector, `{backbone}`, BCCD", detector, cells, "val", images, rounds)
-        if pictures.is_dir():
-            classifier = Classifier(backbone, device="cpu").fit(pictures, "train", quiet=True)
-            found = find_images([pictures / "train"])
+        if photographs.is_dir():
+            classifier = Classifier(backbone, device="cpu").fit(photographs, "train", quiet=True)
+            found = find_images([photographs / "train"])
             images = found[:: max(1, len(found) // _CALIBRATION)][:_CALIBRATION]
             rows += measure(
-                f"classifier, `{backbone}`, Caltech-101", classifier, pictures, "test", images, rounds
+                f"classifier, `{backbone}`, Caltech-101", classifier, photographs, "test", images, rounds
             )
     return rows
 
