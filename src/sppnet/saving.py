@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sppnet.draw import save_image
 from sppnet.errors import UserError
@@ -15,7 +17,39 @@ from sppnet.files import make_folder, write_text
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["save_result"]
+__all__ = ["DrawnResult", "save_result"]
+
+
+class DrawnResult(ABC):
+    """Base class of results that can be drawn: saving and display in notebooks.
+
+    Attributes:
+        source: the source of the result.
+    """
+
+    source: Any
+
+    @abstractmethod
+    def plot(self) -> Image:
+        """Return the image with the predictions drawn on it."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, object]:
+        """Return the predictions in JSON types."""
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the drawn image or, where the path ends in ``.json``, `to_dict`; return the path.
+
+        Raises:
+            UserError: the path is the image itself, has no ending of an image, or cannot be written.
+        """
+        return save_result(path, self.source, self.plot, self.to_dict)
+
+    def _repr_png_(self) -> bytes:
+        """Return the drawn image for notebooks."""
+        stream = io.BytesIO()
+        self.plot().save(stream, "PNG")
+        return stream.getvalue()
 
 
 def save_result(

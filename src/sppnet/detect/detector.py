@@ -46,7 +46,7 @@ class Detector(Estimator[DetectionResult]):
         backbone: the network's name, as `sppnet.backbones.load_backbone` takes it.
         weights: its local weights, a safetensors file or a run; nothing is downloaded then.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        seed: of everything random.
+        seed: seed of all random numbers.
         val_share: the share of the images of a data set without splits that `fit` holds out and `evaluate`
             measures. None is 0.2 for a path, and 0 for a data set object, of which all images are used.
         options: of all stages; single options can be given by their names.
@@ -105,7 +105,7 @@ class Detector(Estimator[DetectionResult]):
         Args:
             data: a data set in VOC, COCO or YOLO layout, or one that was read.
             split: the part to learn from; the part for training when None.
-            layout: the data set's layout, where looking is not enough.
+            layout: the layout of the data; detected automatically when None.
             skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
             quiet: no progress bars.
 
@@ -114,7 +114,7 @@ class Detector(Estimator[DetectionResult]):
             (digests of the images fitted on and held out) and the heads.
 
         Raises:
-            UserError: data, weights or options at fault.
+            UserError: the data, the weights or an option are invalid.
         """
         watch = Stopwatch()
         options = self._starting_options()
@@ -166,7 +166,7 @@ class Detector(Estimator[DetectionResult]):
         return DetectionResult(found, source, self.category_ids_)
 
     def detect(self, source: ImageSource) -> Detections:
-        """Return everything found in an image, best first: what ``predict(source, threshold=0)`` shows.
+        """Return all detections of an image, best first, as ``predict(source, threshold=0)`` does.
 
         Raises:
             UserError: not fitted, or an image that cannot be read.
@@ -225,18 +225,18 @@ class Detector(Estimator[DetectionResult]):
         Args:
             data: a data set whose classes are among the detector's, or one that was read.
             split: the part to measure on; the part for validation or test when None.
-            layout: the data set's layout, where looking is not enough.
-            skip_bad: leave damaged images out; otherwise they are an error that lists all of them.
-            quiet: no progress bars.
+            layout: the layout of the data; detected automatically when None.
+            skip_bad: skip damaged images; otherwise an error lists all of them.
+            quiet: show no progress bars.
 
         Returns:
-            What `sppnet.evaluate.detection_metrics` returns: "AP50", "AP75", "AP", "per_class", ...; and
-            "threshold" (at which `predict` shows detections when it is not given one), "held_out" (whether
-            held-out images are measured), "trained_on" (how many of the measured images were fitted on; None
-            for runs without a record of them) and "notes" (one sentence each).
+            The result of `sppnet.evaluate.detection_metrics` ("AP50", "AP75", "AP", "per_class", ...),
+            "threshold" (the default threshold of `predict`), "held_out" (whether held-out images are
+            evaluated), "trained_on" (number of evaluated images that were fitted on; None if unknown) and
+            "notes" (a list of sentences).
 
         Raises:
-            UserError: not fitted, or data at fault.
+            UserError: the detector is not fitted, or the data are invalid.
         """
         self._check_fitted()
         dataset, facts = self.to_measure(data, split, layout=layout, skip_bad=skip_bad)
@@ -254,10 +254,10 @@ class Detector(Estimator[DetectionResult]):
         layout: str | None = None,
         skip_bad: bool = False,
     ) -> tuple[DetectionSet, dict[str, object]]:
-        """Return the images that `evaluate` measures of some data, and its "held_out" and "trained_on".
+        """Return the images that `evaluate` uses, and its "held_out" and "trained_on".
 
         Raises:
-            UserError: not fitted, or data at fault.
+            UserError: the detector is not fitted, or the data are invalid.
         """
         self._check_fitted()
         return detection_to_measure(

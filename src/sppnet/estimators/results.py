@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, SupportsIndex, cast
 
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from sppnet.data import ImageSource, image_id_of_name
 from sppnet.errors import MissingExtraError, UserError
-from sppnet.saving import save_result
+from sppnet.saving import DrawnResult
 from sppnet.structures import ImageSize
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ _LISTED = 10  # further messages would hide these
 _DRAWN_SIDE = 1024
 
 
-class PredictionResult(ABC):
+class PredictionResult(DrawnResult):
     """Predictions of one image, best first: a sequence that can be sliced, compared, merged and converted.
 
     Letters: N predictions.
@@ -129,10 +127,6 @@ class PredictionResult(ABC):
         """Return the values that must be equal in results that are merged: image size and class names."""
 
     @abstractmethod
-    def plot(self) -> Image:
-        """Return the image with the predictions drawn on it."""
-
-    @abstractmethod
     def report_image(self, item: Any, names: Sequence[str]) -> tuple[Image, str]:
         """Draw the predictions and the truth, and return a caption too.
 
@@ -174,20 +168,6 @@ class PredictionResult(ABC):
                 columns[name] = values.numpy()
         columns["name"] = [self.names[label] for label in self.labels.tolist()]
         return pandas.DataFrame(columns)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the drawn image or, where the path ends in ``.json``, `to_dict`; return the path.
-
-        Raises:
-            UserError: the path is the image itself, has no ending of an image, or cannot be written.
-        """
-        return save_result(path, self.source, self.plot, self.to_dict)
-
-    def _repr_png_(self) -> bytes:
-        """Return the drawn image for notebooks."""
-        stream = io.BytesIO()
-        self.plot().save(stream, "PNG")
-        return stream.getvalue()
 
     def _image_id(self, image_id: int | str | None) -> int | str:
         if image_id is not None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import os
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +12,12 @@ from sppnet._records import classification_record, detection_record
 from sppnet.draw.canvas import class_lines, detection_marks, draw_lines, draw_marks
 from sppnet.errors import UserError
 from sppnet.runtime.images import ImageSource, read_pixels
-from sppnet.saving import save_result
+from sppnet.saving import DrawnResult
 
 _LARGEST_DRAWN = 16_000_000  # pixels; a larger image is reduced before it is drawn
 
 
-class _Result(ABC):
+class _Result(DrawnResult):
     """What both results share: drawing and saving."""
 
     source: ImageSource | None
@@ -29,28 +25,6 @@ class _Result(ABC):
 
     def __len__(self) -> int:
         return len(self.scores)
-
-    @abstractmethod
-    def plot(self) -> Image.Image:
-        """Return the image with the predictions drawn on it."""
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, object]:
-        """Return the predictions in JSON types."""
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the drawn image or, where the path ends in ``.json``, `to_dict`; return the path.
-
-        Raises:
-            UserError: the path is the image itself, has no ending of an image, or cannot be written.
-        """
-        return save_result(path, self.source, self.plot, self.to_dict)
-
-    def _repr_png_(self) -> bytes:
-        """Return the drawn image for notebooks."""
-        stream = io.BytesIO()
-        self.plot().save(stream, "PNG")
-        return stream.getvalue()
 
     def _image(self) -> tuple[Image.Image, float]:
         """Return the image to draw on, and the factor by which it was reduced."""
