@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import warnings
@@ -177,3 +178,19 @@ def test_waiting_threads_sleep_unless_the_user_has_chosen(name: str, monkeypatch
     monkeypatch.delenv(name)
     main(["no such verb"])
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc is adjusted")
+def test_freed_memory_is_used_again_unless_the_user_has_chosen(
+    program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faults() -> int:
+        return int(program("page_faults", "no such verb").stdout.split()[-1])
+
+    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    kept = faults()
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(2**20))
+    returned = faults()
+    # Huge pages, if the system uses them, are 2 MB.
+    assert kept < 20 <= returned

@@ -11,7 +11,9 @@ from sppnet.errors import UserError
 from sppnet.learn import fit_ridge
 
 
-@pytest.mark.parametrize(("count", "columns"), [(200, 30), (30, 200), (5000, 7), (7, 5000)])
+@pytest.mark.parametrize(
+    ("count", "columns"), [(200, 30), (30, 200), (5000, 7), (7, 5000), (1200, 700), (700, 1200)]
+)
 @pytest.mark.parametrize("penalty", [1e-2, 10.0, 4000.0])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_equals_scikit_learn(count: int, columns: int, penalty: float, weighted: bool):

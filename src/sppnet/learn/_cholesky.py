@@ -16,7 +16,8 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
     are then added until the factorisation succeeds.
 
     Args:
-        matrix: float64 ``[n, n]``, symmetric, positive definite up to rounding.
+        matrix: float64 ``[n, n]``, symmetric, positive definite up to rounding; only its lower
+            triangle is read.
         right: float64 ``[n, T]``.
 
     Returns:

@@ -10,6 +10,7 @@ from sppnet.learn._cholesky import solve_positive
 from sppnet.learn.linear import LinearModel, check_rows
 
 _CHUNK = 4096  # rows or columns that are centred per step
+_BLOCK = 512  # columns per block of inner products
 
 
 def fit_ridge(rows: Tensor, targets: Tensor, penalty: float, weight: Tensor | None = None) -> LinearModel:
@@ -81,7 +82,7 @@ def _solve_dual(rows: Tensor, row_mean: Tensor, targets: Tensor, root: Tensor, p
     gram = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
     for chunk, mean in zip(rows.split(_CHUNK, 1), row_mean.split(_CHUNK), strict=True):
         centred = (chunk - mean) * root.to(rows.dtype)
-        gram += centred @ centred.T
+        _add_inner_products(gram, centred.T)
     gram.diagonal().add_(penalty)
     dual = solve_positive(gram, targets * root) * root
     # This is the product of centred features and dual weights, without a centred copy of all features.
@@ -96,10 +97,20 @@ def _solve_primal(rows: Tensor, row_mean: Tensor, targets: Tensor, root: Tensor,
         rows.split(_CHUNK), root.split(_CHUNK), (targets * root).split(_CHUNK), strict=True
     ):
         centred = (chunk - row_mean) * scale.to(rows.dtype)
-        gram += centred.T @ centred
+        _add_inner_products(gram, centred)
         right += centred.T @ target.to(rows.dtype)
     gram.diagonal().add_(penalty)
     return solve_positive(gram, right).to(rows.dtype)
+
+
+def _add_inner_products(gram: Tensor, rows: Tensor) -> None:
+    """Add the inner products of columns ``rows.T @ rows`` to the lower triangle of ``gram``, in blocks.
+
+    The blocks above the diagonal, almost half of the products, are left out.
+    """
+    for start in range(0, rows.shape[1], _BLOCK):
+        end = min(start + _BLOCK, rows.shape[1])
+        gram[start:, start:end] += rows[:, start:].T @ rows[:, start:end]
 
 
 def _mean(rows: Tensor, share: Tensor) -> Tensor:
