@@ -78,18 +78,22 @@ class Backbone(nn.Module):
         """Compute the maps of a batch of images.
 
         Args:
-            images: ``[B, 3, H, W]``, RGB, 0..1, at least of size ``minimum``.
+            images: ``[B, 3, H, W]``, RGB, 0..1, at least of size ``minimum``, with sides divisible by
+                ``multiple``.
 
         Returns:
             One map ``[B, C, h, w]`` per layer, in the dtype of the trunk.
 
         Raises:
-            UserError: the images have another shape or are smaller than ``minimum``.
+            UserError: the images have another shape, or sides that the network does not support.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError("images", "a tensor [B, 3, H, W]", f"shape {list(images.shape)}")
         if images.shape[2] < self.minimum.height or images.shape[3] < self.minimum.width:
             expected = f"images of at least {self.minimum.height} x {self.minimum.width} for {self.name}"
+            raise UserError("images", expected, f"{images.shape[2]} x {images.shape[3]}")
+        if images.shape[2] % self.multiple or images.shape[3] % self.multiple:
+            expected = f"images with sides divisible by {self.multiple} for {self.name}"
             raise UserError("images", expected, f"{images.shape[2]} x {images.shape[3]}")
         normalised = (images - self.mean) / self.std
         return tuple(self.trunk(normalised.to(self.precision)))

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sppnet.backbones.base import Backbone
+from sppnet.backbones.padding import constant_padding
+from sppnet.backbones.timm_nets import TimmTrunk
 from sppnet.errors import UserError
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -55,6 +57,10 @@ def prepare(
     # left.
     with torch.inference_mode(False), torch.no_grad():
         ours = copy.deepcopy(backbone).to("cpu", torch.float32).eval().requires_grad_(False)
+        if isinstance(ours.trunk, TimmTrunk):
+            ours.trunk.drop_unused()
+        if ours.multiple > 1:
+            ours.trunk = constant_padding(ours.trunk, _probe(ours))
         ours.trunk = _folded(ours)
         ours = ours.to(target)
         if not any(map(_corrupts_memory, ours.trunk.modules())):
@@ -89,10 +95,7 @@ def _folded(backbone: Backbone) -> nn.Module:
     not be folded, so the folded trunk is compared with the original and dropped if the maps differ.
     """
     trunk = copy.deepcopy(backbone.trunk).eval()
-    random = torch.Generator().manual_seed(0)
-    side = max(_PROBE_SIDE, backbone.minimum.height, backbone.minimum.width)
-    side = -(-side // backbone.multiple) * backbone.multiple
-    image = torch.randn(1, 3, side, side, generator=random)
+    image = _probe(backbone)
     for conv_name, norm_name in _pairs(trunk, image):
         conv, norm = trunk.get_submodule(conv_name), trunk.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
@@ -104,6 +107,16 @@ def _folded(backbone: Backbone) -> nn.Module:
         for a, b in zip(trunk(image), backbone.trunk(image), strict=True)
     )
     return trunk.requires_grad_(False) if same else backbone.trunk
+
+
+def _probe(backbone: Backbone) -> Tensor:
+    """Return a random image that the network accepts; its sides are odd multiples of the required divisor.
+
+    Sides that no other images have, such as halves of odd ones, are seen with it.
+    """
+    side = max(_PROBE_SIDE, backbone.minimum.height, backbone.minimum.width)
+    side = (-(-side // backbone.multiple) | 1) * backbone.multiple
+    return torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def _activation(norm: nn.BatchNorm2d) -> nn.Module:

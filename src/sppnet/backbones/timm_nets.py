@@ -34,6 +34,12 @@ class TimmTrunk(nn.Module):
         maps = self.net(images)
         return tuple(maps[i] for i in self.order)
 
+    def drop_unused(self) -> None:
+        """Remove the blocks after the last layer, which EfficientNets of timm compute for no map."""
+        blocks, last = getattr(self.net, "blocks", None), str(_infos(self.net)[-1]["module"])
+        if isinstance(blocks, nn.Sequential) and last.startswith("blocks."):
+            self.net.blocks = blocks[: int(last.split(".")[1]) + 1]
+
 
 def _features_only(name: str, out_indices: tuple[int, ...] | None) -> nn.Module:
     import timm

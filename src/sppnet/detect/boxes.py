@@ -31,7 +31,7 @@ class Projection:
     Attributes:
         layers: names of the layers.
         means: ``[C]`` per layer.
-        bases: ``[C, P]`` per layer, orthonormal columns; P is 64, or C in narrower layers.
+        bases: ``[C, P]`` per layer, orthonormal columns; P is ``box_channels``, or C in narrower layers.
     """
 
     layers: tuple[str, ...]

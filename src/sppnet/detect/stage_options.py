@@ -157,7 +157,7 @@ class BoxOptions:
     regression: Literal["projected", "pooled", "none"] = "projected"
     ridge: float = 1000.0
     above_iou: float = 0.5
-    box_channels: int = 64
+    box_channels: int = 32
     box_bins: tuple[int, ...] = (6,)
     box_cells: int = 60_000
     boxes_per_object: int = 8

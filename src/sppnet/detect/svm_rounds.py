@@ -36,9 +36,10 @@ class _Mining:
     draw: torch.Generator
     quiet: bool
 
-    def targets(self, i: int) -> Tensor:
-        """Compute the targets ``[N, K]`` of the proposals of image i."""
-        return svm_targets(self.source.windows[i], self.truths[i], self.target)
+    def targets(self, i: int, which: Tensor | None = None) -> Tensor:
+        """Compute the targets ``[N, K]`` of the proposals of image i, or of ``which`` of them."""
+        windows = self.source.windows[i]
+        return svm_targets(windows if which is None else windows[which], self.truths[i], self.target)
 
 
 def fit_in_rounds(
@@ -97,7 +98,7 @@ def _add_first_samples(table: SampleTable, mining: _Mining) -> int:
     chosen = first_samples_within(samples, classes, options.rows, options.hard_share, mining.draw)
     for i, which in enumerate(track(chosen, "Sampling windows", quiet=mining.quiet)):
         if len(which):
-            table.add(i, mining.source.rows(i, which), mining.targets(i)[which], which)
+            table.add(i, mining.source.rows(i, which), mining.targets(i, which), which)
     return sum(len(sample.windows) for sample in samples) - len(table)
 
 
@@ -113,7 +114,7 @@ def _add_hard_samples(table: SampleTable, mining: _Mining, model: LinearModel) -
     added = 0
     for i, which in enumerate(hard_samples_within(samples, table.free, mining.draw)):
         if len(which):
-            table.add(i, mining.source.rows(i, which), mining.targets(i)[which], which)
+            table.add(i, mining.source.rows(i, which), mining.targets(i, which), which)
             added += len(which)
     return added, found - added
 

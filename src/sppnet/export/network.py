@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import onnx
 import torch
@@ -63,69 +63,8 @@ def export_network(
     if sides[0] == sides[1]:
         sides[1] += plain.multiple
     image = torch.zeros(1, 3, *sides)
-    trunk = static_padding(plain.trunk, image) if plain.multiple > 1 else plain.trunk
-    model = _convert(_Trunk(trunk, dtype), image)
+    model = _convert(_Trunk(plain.trunk, dtype), image)
     return _quantised(model, images) if precision == "int8" else model
-
-
-def static_padding(trunk: nn.Module, image: Tensor) -> nn.Module:
-    """Replace convolutions whose padding depends on the size of their input by ones with a constant padding.
-
-    Where sides are multiples of the stride, as in networks whose inputs are multiples of all strides, the
-    padding is that of every such size. Tracing the formula through a deep network takes minutes.
-
-    Args:
-        trunk: a network; it is changed.
-        image: an input whose sides are as required.
-    """
-    from timm.layers.conv2d_same import Conv2dSame
-
-    uneven: set[str] = set()
-
-    def note(name: str, conv: nn.Conv2d) -> None:
-        def check(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            sides = given[0].shape[2:]
-            if any(side % step for side, step in zip(sides, conv.stride, strict=True)):
-                uneven.add(name)
-
-        hooks.append(conv.register_forward_pre_hook(check))
-
-    hooks: list[Any] = []
-    found: dict[str, nn.Conv2d] = {}
-    for name, module in trunk.named_modules():
-        if isinstance(module, Conv2dSame):
-            found[name] = cast("nn.Conv2d", module)
-    for name, conv in found.items():
-        note(name, conv)
-    with torch.no_grad():
-        trunk(image)
-    for hook in hooks:
-        hook.remove()
-    for name, conv in found.items():
-        if name not in uneven:
-            trunk.set_submodule(name, _padded(conv))
-    return trunk
-
-
-def _padded(conv: nn.Conv2d) -> nn.Module:
-    """Return a convolution with the padding that a side of a multiple of its stride has."""
-    pads: list[tuple[int, int]] = []
-    for size, step, dilation in zip(conv.kernel_size, conv.stride, conv.dilation, strict=True):
-        total = max(0, (size - 1) * dilation + 1 - step)
-        pads.append((total // 2, total - total // 2))
-    (top, bottom), (left, right) = pads
-    plain = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        cast("tuple[int, int]", conv.kernel_size),
-        cast("tuple[int, int]", conv.stride),
-        0,
-        cast("tuple[int, int]", conv.dilation),
-        conv.groups,
-        bias=conv.bias is not None,
-    )
-    plain.load_state_dict(conv.state_dict())
-    return nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), plain).requires_grad_(False)
 
 
 def _convert(trunk: nn.Module, image: Tensor) -> onnx.ModelProto:

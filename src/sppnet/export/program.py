@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from sppnet.backbones import Backbone, prepare
 from sppnet.errors import UserError
-from sppnet.export.network import static_padding
 from sppnet.export.parts import ClassifierParts, FeatureParts
 from sppnet.export.reading import estimator_parts
 from sppnet.export.targets import MARK, ExportOptions, check_target, write_export
@@ -86,9 +85,6 @@ class _Features(nn.Module):
     def __init__(self, parts: FeatureParts) -> None:
         super().__init__()
         self.backbone = prepare(parts.backbone, "cpu", "float32")
-        if self.backbone.multiple > 1:
-            side = self.backbone.multiple * 4
-            static_padding(self.backbone.trunk, torch.zeros(1, 3, side, side))
         self.parts = parts
 
     def levels(self, image: Tensor, scale: int) -> list[Tensor]:
