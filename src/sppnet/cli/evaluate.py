@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from sppnet.cli.estimators import Device, Layout
+from sppnet.cli.flag_table import ADVANCED
 from sppnet.cli.flags import read_flags
+from sppnet.cli.limits import pixel_limit
 from sppnet.cli.paths import DataPath, RunPath
 from sppnet.cli.screen import metric_tables, opened_screen
 from sppnet.cli.tiles import use_tiles
@@ -33,6 +35,7 @@ class EvaluateFlags:
         overlap: overlap of neighbouring tiles as a fraction of their side.
         device: device to compute on.
         skip_bad: skip damaged images instead of reporting them as an error.
+        max_megapixels: maximum size of images; 179 by default, the limit of Pillow.
         json: print one JSON document on stdout and everything else on stderr.
     """
 
@@ -44,13 +47,14 @@ class EvaluateFlags:
     overlap: float | None = None
     device: Device = "auto"
     skip_bad: bool = False
+    max_megapixels: Annotated[float | None, ADVANCED] = None
     json: bool = False
 
 
 def run(words: list[str]) -> int:
     """Evaluate, print and write the metrics."""
     flags = read_flags(EvaluateFlags, "sppnet evaluate", words)
-    with opened_screen(json=flags.json) as screen:
+    with opened_screen(json=flags.json) as screen, pixel_limit(flags.max_megapixels):
         from sppnet.estimators import load
 
         estimator = load(flags.run, flags.device)

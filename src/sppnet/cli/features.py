@@ -11,6 +11,7 @@ import tyro
 from sppnet.cli.estimators import Device
 from sppnet.cli.flag_table import ADVANCED
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
+from sppnet.cli.limits import pixel_limit
 from sppnet.cli.paths import InputFile, OutFile, WeightsPath, check_extra, check_sources
 from sppnet.cli.screen import opened_screen
 from sppnet.config import DEFAULT_BACKBONE
@@ -41,6 +42,7 @@ class FeaturesFlags:
         long_side: maximum long side after resizing, in pixels.
         normalise: l2-normalise the features of each scale, layer and level (whole images only).
         dtype: data type of the features in the file.
+        max_megapixels: maximum size of images; 179 by default, the limit of Pillow.
         checkpoint_seconds: seconds between checkpoints; an interruption loses at most about this much work.
         allow_download: download sources that are http or https URLs, into OUT.downloads/.
         device: device to compute on.
@@ -62,6 +64,7 @@ class FeaturesFlags:
     long_side: Annotated[int | None, ADVANCED] = None
     normalise: bool = False
     dtype: Literal["float32", "float16"] = "float32"
+    max_megapixels: Annotated[float | None, ADVANCED] = None
     checkpoint_seconds: Annotated[float, ADVANCED] = 10.0
     allow_download: Annotated[bool, ADVANCED] = False
     device: Device = "auto"
@@ -79,7 +82,7 @@ def run(words: list[str]) -> int:
     check_sources(flags.sources)
     if flags.out.suffix.lower() == ".parquet":
         check_extra("pyarrow", "parquet", "features in Parquet files")
-    with opened_screen(json=flags.json) as screen:
+    with opened_screen(json=flags.json) as screen, pixel_limit(flags.max_megapixels):
         result = _write(flags)
         for _, error in result.failures:
             print(f"sppnet: {error}", file=sys.stderr)

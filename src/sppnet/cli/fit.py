@@ -13,6 +13,7 @@ from sppnet.cli.estimators import Device, Layout
 from sppnet.cli.flag_table import ADVANCED
 from sppnet.cli.flags import ConfigFile
 from sppnet.cli.jobs import run_job
+from sppnet.cli.limits import pixel_limit
 from sppnet.cli.paths import DataPath, NewRun, WeightsPath
 from sppnet.cli.screen import Screen, opened_screen, summary_rows
 from sppnet.config import DEFAULT_BACKBONE
@@ -44,6 +45,7 @@ class FitFlags:
         val_share: fraction of the images held out for sppnet evaluate if the data have no splits; 0.2 by
             default, 0 to fit on all images.
         skip_bad: skip damaged images instead of reporting them as an error.
+        max_megapixels: maximum size of images; 179 by default, the limit of Pillow.
         config: TOML file with values for these flags; flags on the command line win.
         json: print one JSON document on stdout and everything else on stderr.
         overwrite: replace the run in OUT.
@@ -59,6 +61,7 @@ class FitFlags:
     seed: int = 0
     val_share: Annotated[float | None, ADVANCED] = None
     skip_bad: bool = False
+    max_megapixels: Annotated[float | None, ADVANCED] = None
     config: ConfigFile = None
     json: bool = False
     overwrite: bool = False
@@ -85,7 +88,11 @@ def fit_and_save(estimator: Estimator[Any], flags: FitFlags) -> int:
     from sppnet.runs import append_log, lock_run
 
     estimator.check_params()
-    with lock_run(flags.out, overwrite=flags.overwrite), opened_screen(json=flags.json) as screen:
+    with (
+        lock_run(flags.out, overwrite=flags.overwrite),
+        opened_screen(json=flags.json) as screen,
+        pixel_limit(flags.max_megapixels),
+    ):
         estimator.fit(flags.data, flags.split, layout=flags.format, skip_bad=flags.skip_bad)
         estimator.save(flags.out, overwrite=flags.overwrite)
         learned = fit_summary(estimator, flags.out, flags.data)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +15,7 @@ import tyro
 from sppnet.cli.estimators import Device
 from sppnet.cli.flag_table import ADVANCED
 from sppnet.cli.flags import UsageError, read_flags
+from sppnet.cli.limits import pixel_limit
 from sppnet.cli.paths import InputFile, OutFolder, RunPath, check_sources
 from sppnet.cli.screen import Screen, opened_screen
 from sppnet.cli.tiles import use_tiles
@@ -85,7 +85,7 @@ def run(words: list[str]) -> int:
     check_sources(flags.sources)
     with (
         opened_screen(json=flags.json) as screen,
-        _pixel_limit(flags.max_megapixels),
+        pixel_limit(flags.max_megapixels),
         locked(flags.out, create=True, name=_LOCK),
     ):
         return _predict(flags, screen)
@@ -188,25 +188,6 @@ def draw_images(estimator: Estimator[Any], images: list[Path], out: Path) -> lis
         result = estimator.predict_one(path)
         drawn.append(result.save(out / names[path]))
     return drawn
-
-
-@contextmanager
-def _pixel_limit(megapixels: float | None) -> Generator[None]:
-    if megapixels is None:
-        yield
-        return
-    if not megapixels > 0:
-        raise UserError("--max-megapixels", "a number above 0", megapixels)
-    name = "SPPNET_MAX_MEGAPIXELS"
-    before = os.environ.get(name)
-    os.environ[name] = repr(megapixels)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _digest(run: Path) -> str:

@@ -12,6 +12,7 @@ from sppnet.cli.estimators import Device, Layout
 from sppnet.cli.fit import fit_summary, show_fit
 from sppnet.cli.flag_table import ADVANCED, Group
 from sppnet.cli.flags import ConfigFile, UsageError, read_flags
+from sppnet.cli.limits import pixel_limit
 from sppnet.cli.paths import DataPath, NewRun, WeightsPath, check_extra
 from sppnet.cli.screen import opened_screen
 from sppnet.config import from_config
@@ -50,6 +51,7 @@ class TrainClassify:
         val_share: fraction of the images held out for sppnet evaluate if the data have no splits; 0.2 by
             default, 0 to train on all images.
         skip_bad: skip damaged images instead of reporting them as an error.
+        max_megapixels: maximum size of images; 179 by default, the limit of Pillow.
         config: TOML file with values for these flags; flags on the command line win.
         resume: continue the run in OUT from its checkpoint, with the same data and flags.
         json: print one JSON document on stdout and everything else on stderr.
@@ -69,6 +71,7 @@ class TrainClassify:
     seed: int = 0
     val_share: Annotated[float | None, ADVANCED] = None
     skip_bad: bool = False
+    max_megapixels: Annotated[float | None, ADVANCED] = None
     config: ConfigFile = None
     resume: bool = False
     json: bool = False
@@ -91,7 +94,7 @@ def run(words: list[str]) -> int:
     classifier = _resumed(flags) if flags.resume else _requested(flags)
     if not flags.resume:
         classifier.check_params()
-    with opened_screen(json=flags.json) as screen:
+    with opened_screen(json=flags.json) as screen, pixel_limit(flags.max_megapixels):
         classifier.fit(
             flags.data,
             flags.split,
