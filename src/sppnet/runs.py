@@ -104,7 +104,7 @@ def check_out(folder: Path | str, *, overwrite: bool = False) -> Path:
 
 @contextmanager
 def lock_run(folder: Path | str, *, overwrite: bool = False) -> Generator[Path]:
-    """Reserve a folder for a run during the block.
+    """Reserve a folder for a run during the block, and finish or remove what a killed writer left in it.
 
     A missing folder is made first, so that a folder that cannot be written is reported before the work. It
     is removed again if nothing was written into it.
@@ -122,7 +122,9 @@ def lock_run(folder: Path | str, *, overwrite: bool = False) -> Generator[Path]:
     """
     folder = check_out(folder, overwrite=overwrite)
     with locked(folder, create=True):
-        yield check_out(folder, overwrite=overwrite)
+        folder = check_out(folder, overwrite=overwrite)
+        settle(folder)
+        yield folder
 
 
 def save_run(
@@ -162,7 +164,6 @@ def save_run(
         {'seed': 0}
     """
     with lock_run(folder, overwrite=overwrite) as folder:
-        settle(folder)
         try:
             digests = stage(folder, config, tensors)
             described = {"format": FORMAT, "package": _package_version(), "kind": kind, "files": digests}

@@ -26,6 +26,7 @@ from sppnet.classify.train_options import Plateau
 from sppnet.cli.train_classify import run as train_words
 from sppnet.errors import UserError
 from sppnet.estimators import load
+from sppnet.files import new_temporary
 from sppnet.structures import ImageSize
 
 TINY = TrainOptions(short_side=40, crop=36, epochs=2, batch=8, drops=(), rate=0.01)
@@ -277,6 +278,16 @@ def test_resume_goes_on_with_the_same_data_options_and_seed_only(tmp_path: Path)
     with pytest.raises(UserError, match="the images and labels of the checkpoint"):
         classifier().fit(data, folder=run, resume=True, quiet=True)
     assert run_files(run) == before
+
+
+def test_resume_of_a_finished_training_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", "train", 2)
+    run = tmp_path / "run"
+    classifier().fit(data, folder=run, quiet=True)
+    names = {path.name for path in run.iterdir()}
+    new_temporary(run / "model.json")  # as a training that is killed in its last write
+    classifier().fit(data, folder=run, resume=True, quiet=True)
+    assert {path.name for path in run.iterdir()} == names
 
 
 def test_the_last_epoch_is_kept_where_nothing_is_held_out(tmp_path: Path) -> None:

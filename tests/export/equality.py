@@ -88,12 +88,16 @@ def compare_features(estimator: Any, model: Runtime, pixels: np.ndarray, so_far:
     parts = estimator_parts(estimator).features
     network = getattr(estimator, "network_", parts.backbone)
     network = getattr(network, "backbone", network)
-    scales = None if parts.scales == (0,) else parts.scales
     image = read_image(pixels)
-    maps = extract(network, image, scales, antialias=parts.antialias, long_side=parts.long_side)
-    rows = image_rows(maps, parts.levels).cpu().numpy()
+    rows: list[np.ndarray] = []
+    for scale in parts.scales:  # 0 is the size of the image
+        sides = (scale,) if scale else None
+        maps = extract(network, image, sides, antialias=parts.antialias, long_side=parts.long_side)
+        rows.append(image_rows(maps, parts.levels).cpu().numpy())
     found = model.features(pixels)
-    so_far.note("features", float(np.abs(found - rows).max() / np.abs(rows).max()), pixels.shape[:2])
+    so_far.note(
+        "features", float(np.abs(found - np.concatenate(rows)).max() / np.abs(rows).max()), pixels.shape[:2]
+    )
 
 
 def resized(images: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
