@@ -7,6 +7,8 @@ Python it is a `ValueError`. Every other exception is a defect of the package.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Generator
+from contextlib import contextmanager
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _LONGEST = 400  # characters of a word in a message; file names have at most 255 bytes
@@ -87,3 +89,22 @@ class MissingExtraError(UserError):
             "none installed",
             f"Install it with: pip install 'sppnet[{extra}]'",
         )
+
+
+@contextmanager
+def memory_errors() -> Generator[None]:
+    """Raise `MemoryError` where torch raises a RuntimeError of its own because no memory is left.
+
+    Examples:
+        >>> with memory_errors():
+        ...     raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        Traceback (most recent call last):
+        MemoryError: DefaultCPUAllocator: can't allocate memory
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "DefaultCPUAllocator" in text or "out of memory" in text:
+            raise MemoryError(" ".join(text.split())) from error
+        raise

@@ -60,3 +60,13 @@ def test_mistakes(refused, photos: Path, tmp_path: Path) -> None:
     assert "scales" in refused("features", photos, "--scales", 3, *out)
     assert "backbone" in refused("features", photos, *out, "--backbone", "resnet")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photos"]
+
+
+def test_images_that_exceed_memory_are_reported(shell, photos: Path, tmp_path: Path) -> None:
+    # The resized image would have more bytes than a process can address.
+    words = ("features", photos, "--out", tmp_path / "f.npy", "--backbone", "builtin", "--scales", 10**7)
+    said = shell(*words)
+    assert said.code == 2
+    assert "Traceback" not in said.err
+    assert "expected an image that fits into memory" in said.err
+    assert not (tmp_path / "f.npy.parts").exists()

@@ -194,3 +194,13 @@ def test_freed_memory_is_used_again_unless_the_user_has_chosen(
     returned = faults()
     # Huge pages, if the system uses them, are 2 MB.
     assert kept < 20 <= returned
+
+
+def test_lack_of_memory_is_one_line(refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def allocate(words: list[str]) -> int:
+        return torch.empty(2**60).numel()
+
+    monkeypatch.setattr("sppnet.cli.check.run", allocate)
+    assert refused("check").startswith("sppnet: memory: expected enough free memory, got ")

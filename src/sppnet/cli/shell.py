@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from sppnet.errors import UserError
+from sppnet.errors import UserError, memory_errors
 
 __all__ = ["VERBS", "console_main", "main"]
 
@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verb not in VERBS:
             raise UserError("verb", "one of " + ", ".join(VERBS), repr(verb), _close(verb))
         module = importlib.import_module(f"sppnet.cli.{verb}")
-        code = int(module.run(words[1:]))
+        with memory_errors():
+            code = int(module.run(words[1:]))
         sys.stdout.flush()
         return code
     except UserError as error:
@@ -92,6 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has closed the pipe (`sppnet ... | head`), so that buffered output is discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except MemoryError as error:
+        hint = "Use smaller images, scales or tiles."
+        lack = UserError("memory", "enough free memory", str(error) or "none", hint)
+        print(f"sppnet: {lack}", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.errno not in _SYSTEM_FAULTS:
             raise

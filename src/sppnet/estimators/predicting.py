@@ -11,7 +11,7 @@ from typing import Generic, TypeVar, cast
 import torch
 
 from sppnet.data import ImageSource, stable_source
-from sppnet.errors import UserError
+from sppnet.errors import UserError, memory_errors
 from sppnet.estimators.results import FailedPrediction, PredictionResult, PredictionsError
 
 Result = TypeVar("Result", bound=PredictionResult)
@@ -102,7 +102,8 @@ class Predictor(ABC, Generic[Result]):
                 yield FailedPrediction(source, UserError(where, expected, str(error) or "a larger image"))
 
     def _checked(self, source: ImageSource, threshold: float | None) -> Result:
-        result = self._predict_one(stable_source(source), threshold)
+        with memory_errors():
+            result = self._predict_one(stable_source(source), threshold)
         if not bool(torch.isfinite(result.scores).all()):
             hint = "The run or the image has extreme values."
             raise UserError(type(self).__name__, "finite scores", "NaN or infinity", hint)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -155,7 +154,7 @@ def _fill(
             return _features(extractor, path, pixels, boxes)
         except UserError as error:
             return error
-        except (MemoryError, torch.OutOfMemoryError):
+        except MemoryError:
             return UserError(path, "an image that fits into memory", " x ".join(map(str, pixels.shape[:2])))
 
     done = store.count()

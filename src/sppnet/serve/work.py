@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from starlette.requests import Request
 
 from sppnet.data.images import Pixels
@@ -128,7 +127,7 @@ class Workshop:
                 result = await asyncio.wrap_future(future)
             except UserError as error:
                 raise Problem(422, "unusable_image", str(error)) from error
-            except (MemoryError, torch.OutOfMemoryError):
+            except MemoryError:
                 raise Problem(503, "memory", "expected memory for the image, got none", 5) from None
             return {"height": pixels.shape[0], "width": pixels.shape[1], **result}
 
