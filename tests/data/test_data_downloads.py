@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from sppnet.data.sources import DownloadLimits, local_sources
 from sppnet.errors import UserError
@@ -127,3 +132,18 @@ def test_an_unreachable_server_is_reported(tmp_path: Path, monkeypatch: pytest.M
         local_sources(["http://127.0.0.1:1/a.jpg"], tmp_path, allow_download=True)
     with pytest.raises(UserError, match="can be downloaded"):
         local_sources(["http://127.0.0.1:port/a.jpg"], tmp_path, allow_download=True)
+
+
+@given(st.text(max_size=40))
+@example("[::1/x.jpg")
+@example("[v1.a]/x")
+@example("a:99999/x.jpg")
+@example("\x00")
+@settings(deadline=None, max_examples=200)
+def test_any_text_after_the_scheme_is_downloaded_or_refused(rest: str) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch("socket.create_connection", side_effect=OSError("no network")),
+        suppress(UserError),
+    ):
+        local_sources([f"http://{rest}"], Path(folder), allow_download=True)

@@ -111,8 +111,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _check_scheme(url: str) -> None:
-    if urlsplit(url).scheme.lower() not in _SCHEMES:
-        raise UserError(url, "a URL of http or https, or a path", f"a URL of {url.partition(':')[0]}")
+    expected = "a URL of http or https, or a path"
+    try:
+        scheme = urlsplit(url).scheme.lower()
+    except ValueError as error:  # brackets that enclose no IPv6 address
+        raise UserError(url, expected, str(error)) from error
+    if scheme not in _SCHEMES:
+        raise UserError(url, expected, f"a URL of {scheme}")
 
 
 def _copy(response: Any, stream: BinaryIO, url: str, limits: DownloadLimits) -> None:
