@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from sppnet.backbones import load_backbone, prepare
-from sppnet.backbones.weights import read_fc_weights
 from sppnet.config import DEFAULT_BACKBONE, as_config
 from sppnet.data import Division, ImageSource, detection_to_fit, detection_to_measure, read_pixels
+from sppnet.detect.fc_head import with_pretrained_fc
 from sppnet.detect.fitting import Fit, pooled_source, svm_source
 from sppnet.detect.heads import Heads, tensor_table
 from sppnet.detect.images import image_of
@@ -117,7 +117,7 @@ class Detector(Estimator[DetectionResult]):
             UserError: the data, the weights or an option are invalid.
         """
         watch = Stopwatch()
-        options = self._starting_options()
+        options = with_pretrained_fc(self.options, self.weights)
         division = Division(self.val_share, self.seed)
         declared, record = detection_to_fit(data, split, layout, division, skip_bad=skip_bad)
         dataset = learnable(declared, options.target)
@@ -294,23 +294,3 @@ class Detector(Estimator[DetectionResult]):
         self.heads_ = heads.to(self.network_.device)
         self.shapes_ = tensors["shapes"]
         self.proposals_ = make_source(self.options.window, self.shapes_, required=False)
-
-    def _starting_options(self) -> DetectorOptions:
-        """Return the options of a fit, with the pretrained fc6 and fc7 that it starts from, checked.
-
-        A run of ``sppnet train classify`` as the backbone's weights has them too.
-        """
-        options, fc = self.options, self.options.fc
-        if fc.features == "pool":
-            return options
-        path, required = fc.fc_weights, True
-        if path is None and self.weights is not None and not fc.random_start:
-            path, required = Path(self.weights), False
-        given = None if path is None else read_fc_weights(path, required=required)
-        if given is None:
-            return options
-        if given.levels is not None and given.levels != options.pool.levels:
-            wanted = f"the levels {given.levels} that fc6 in {given.path} was trained with"
-            hint = "Pass these levels, or random_start to take the convolutions alone."
-            raise UserError("options.levels", wanted, options.pool.levels, hint)
-        return options.replace(fc_weights=given.path)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sppnet.backbones.weights import FcWeights
+from sppnet.backbones.weights import FcWeights, read_fc_weights
+from sppnet.detect.options import DetectorOptions
 from sppnet.errors import UserError
 
 _CLASSIFIER_STD = 0.01  # of the new last layer (He et al. 2015, section 4.1)
@@ -75,3 +77,29 @@ class FullyConnected(nn.Module):
         with torch.inference_mode():
             six = self.fc6(rows * self.scale).relu()
             return six if layer == "fc6" else self.fc7(six).relu()
+
+
+def with_pretrained_fc(options: DetectorOptions, weights: Path | str | None) -> DetectorOptions:
+    """Return the options of a fit, with the file of the pretrained fc6 and fc7 that it starts from.
+
+    Args:
+        options: options of the detector.
+        weights: weights of the backbone; those of a run of ``sppnet train classify`` have fc6 and fc7 too.
+
+    Raises:
+        UserError: the file has no fc6 and fc7, or they were trained with other levels.
+    """
+    fc = options.fc
+    if fc.features == "pool":
+        return options
+    path, required = fc.fc_weights, True
+    if path is None and weights is not None and not fc.random_start:
+        path, required = Path(weights), False
+    given = None if path is None else read_fc_weights(path, required=required)
+    if given is None:
+        return options
+    if given.levels is not None and given.levels != options.pool.levels:
+        wanted = f"the levels {given.levels} that fc6 in {given.path} was trained with"
+        hint = "Pass these levels, or random_start to take the convolutions alone."
+        raise UserError("options.levels", wanted, options.pool.levels, hint)
+    return options.replace(fc_weights=given.path)
