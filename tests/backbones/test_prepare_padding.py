@@ -13,8 +13,9 @@ from sppnet.errors import UserError
 @pytest.mark.parametrize("kernel", [2, 3, 5, (3, 5), 7])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (4, 1), (2, 2)])
+@pytest.mark.parametrize("shift", [True, False])
 def test_constant_padding_equals_the_padding_of_every_size(
-    kernel: int | tuple[int, int], groups: int, stride: int, dilation: int
+    kernel: int | tuple[int, int], groups: int, stride: int, dilation: int, shift: bool
 ) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(
@@ -23,7 +24,7 @@ def test_constant_padding_equals_the_padding_of_every_size(
     with torch.no_grad():
         images = [torch.randn(1, 4, 4 * a, 4 * b) for a, b in ((3, 4), (2, 9))]
         expected = [plain(image) for image in images]
-        replaced = constant_padding(plain, torch.zeros(1, 4, 8, 8))
+        replaced = constant_padding(plain, torch.zeros(1, 4, 8, 8), shift=shift)
         assert not any(isinstance(module, Conv2dSame) for module in replaced.modules())
         for image, maps in zip(images, expected, strict=True):
             torch.testing.assert_close(replaced(image), maps, atol=2e-6, rtol=1e-5)

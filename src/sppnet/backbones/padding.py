@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 Pair = tuple[int, int]
 
 
-def constant_padding(trunk: nn.Module, image: Tensor) -> nn.Module:
+def constant_padding(trunk: nn.Module, image: Tensor, *, shift: bool = True) -> nn.Module:
     """Replace timm's ``Conv2dSame`` by convolutions with a constant padding.
 
     If the sides of an input are multiples of the stride, its padding is the same for all sizes: in a network
@@ -21,6 +21,8 @@ def constant_padding(trunk: nn.Module, image: Tensor) -> nn.Module:
     Args:
         trunk: a network; it is changed. Convolutions with an input of other sides remain.
         image: an input whose sides are as required.
+        shift: shift the kernels of depthwise convolutions instead of copying their input into a padded one,
+            which is faster on CPUs; GPUs have kernels for sides of 3 and 5 only.
 
     Returns:
         The network.
@@ -48,18 +50,17 @@ def constant_padding(trunk: nn.Module, image: Tensor) -> nn.Module:
         for hook in hooks:
             hook.remove()
     for name in found.keys() - uneven:
-        trunk.set_submodule(name, _padded(found[name]))
+        trunk.set_submodule(name, _padded(found[name], shift=shift))
     return trunk
 
 
-def _padded(conv: nn.Conv2d) -> nn.Module:
+def _padded(conv: nn.Conv2d, *, shift: bool) -> nn.Module:
     """Return a convolution with the padding that sides of a multiple of the stride have."""
     kernel, stride, dilation = (cast("Pair", v) for v in (conv.kernel_size, conv.stride, conv.dilation))
     totals = [max(0, (k - 1) * d + 1 - s) for k, s, d in zip(kernel, stride, dilation, strict=True)]
     (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)
-    # One more weight of 0 before the others shifts a kernel by one cell. Depthwise convolutions multiply by
-    # these zeros in less time than a copy of their input into a padded one takes.
-    shifted = conv.groups > 1 and dilation == (1, 1)
+    # One more weight of 0 before the others shifts a kernel by one cell.
+    shifted = shift and conv.groups > 1 and dilation == (1, 1)
     before = (bottom - top, right - left) if shifted else (0, 0)
     plain = nn.Conv2d(
         conv.in_channels,

@@ -60,7 +60,7 @@ def prepare(
         if isinstance(ours.trunk, TimmTrunk):
             ours.trunk.drop_unused()
         if ours.multiple > 1:
-            ours.trunk = constant_padding(ours.trunk, _probe(ours))
+            ours.trunk = constant_padding(ours.trunk, _probe(ours), shift=target.type == "cpu")
         ours.trunk = _folded(ours)
         ours = ours.to(target)
         if not any(map(_corrupts_memory, ours.trunk.modules())):
