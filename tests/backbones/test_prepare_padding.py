@@ -31,8 +31,12 @@ def test_constant_padding_equals_the_padding_of_every_size(
 
 
 def test_an_input_that_is_no_multiple_of_the_stride_keeps_its_convolution() -> None:
-    plain = nn.Sequential(Conv2dSame(3, 3, 3, stride=2))
-    assert isinstance(constant_padding(plain, torch.zeros(1, 3, 7, 8))[0], Conv2dSame)
+    plain = nn.Sequential(Conv2dSame(3, 4, 3, stride=2), Conv2dSame(4, 4, 3, stride=2))
+    image = torch.randn(1, 3, 34, 34)  # the second convolution has an input of odd sides
+    expected = plain(image)
+    replaced = constant_padding(plain, image)
+    assert [isinstance(module, Conv2dSame) for module in replaced] == [False, True]
+    torch.testing.assert_close(replaced(image), expected)
 
 
 def test_prepared_networks_have_constant_padding_and_refuse_other_sides() -> None:

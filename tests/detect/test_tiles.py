@@ -183,7 +183,9 @@ def test_a_detector_predicts_what_it_finds_in_the_tiles(dataset: DetectionSet) -
     assert float(found.scores[0]) == pytest.approx(best, rel=1e-4)
     small = dataset.items[1].path
     one, other = detector.predict(small, threshold=0.0), whole.predict(small, threshold=0.0)
-    torch.testing.assert_close(one.boxes, other.boxes)
+    torch.testing.assert_close(one.scores, other.scores)
+    # Scores that differ by rounding may change places.
+    torch.testing.assert_close(*(sorted(found.boxes.tolist()) for found in (one, other)))
     assert read_image(small).shape == (3, 60, 60)
 
 

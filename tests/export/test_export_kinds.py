@@ -179,33 +179,6 @@ def test_antialiased_resizing_is_that_of_torch():
         np.testing.assert_allclose(found, wanted, atol=2e-6, rtol=0)
 
 
-def test_padding_that_depends_on_the_size_becomes_constant():
-    from timm.layers.conv2d_same import Conv2dSame
-    from torch import nn
-
-    from sppnet.export.network import static_padding
-
-    torch.manual_seed(0)
-    trunk = nn.Sequential(
-        Conv2dSame(3, 4, 3, 2),
-        nn.ReLU(),
-        Conv2dSame(4, 4, 5, 2, groups=4),
-        Conv2dSame(4, 5, 3, 1, bias=False),
-    )
-    images = [torch.randn(1, 3, *size) for size in ((32, 64), (96, 32), (4, 4))]
-    before = [trunk(image) for image in images]
-    changed = static_padding(trunk, images[0])
-    for image, wanted in zip(images, before, strict=True):
-        torch.testing.assert_close(changed(image), wanted)
-    assert not any(isinstance(module, Conv2dSame) for module in changed.modules())
-    # The second convolution would see an odd side.
-    odd = nn.Sequential(Conv2dSame(3, 4, 3, 2), Conv2dSame(4, 4, 3, 2))
-    image = torch.randn(1, 3, 34, 34)
-    wanted = odd(image)
-    torch.testing.assert_close(static_padding(odd, image)(image), wanted)
-    assert isinstance(odd[1], Conv2dSame)
-
-
 def test_features_of_boxes_at_the_scale_that_suits_each(classifier, tmp_path):
     model = Runtime(classifier.export(tmp_path / "boxes.onnx", part="box-features"))
     pixels = _image((150, 200))
