@@ -163,3 +163,20 @@ def test_a_video_with_a_long_and_odd_name(shell, classifier_run: Path, film: Pat
     drawn = Path(said.document["videos"][0]["drawn"])
     assert drawn.exists()
     assert "\x1b" not in drawn.name
+
+
+def test_an_interrupted_video_is_predicted_again_under_its_name(
+    shell, classifier_run: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("predict", classifier_run, film, "--out", tmp_path / "out")
+
+    def killed(path: Path, text: str) -> None:
+        path.touch()  # the file is created before its content is written
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(videos, "append_line", killed)
+        assert shell(*words).code == 130
+    assert shell(*words).code == 0
+    names = {path.name for path in (tmp_path / "out").iterdir() if path.name[0] != "."}
+    assert names == {"film.mp4", "film.jsonl", "predictions.json", "predictions.jsonl"}

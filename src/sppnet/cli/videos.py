@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sppnet.errors import UserError
-from sppnet.files import append_line, remove
+from sppnet.files import append_line, remove, write_text
 from sppnet.inputs.sources import expand_glob, is_camera, is_video
 from sppnet.progress import track
 
@@ -136,7 +136,11 @@ def _predict_video(
                     error = frame
                     break
                 result = estimator.predict_one(frame.pixels, threshold=threshold)
-                append_line(lines, _line(reader.source, frame, result.to_dict()))
+                line = _line(reader.source, frame, result.to_dict())
+                if count:
+                    append_line(lines, line)
+                else:  # in one step, because the first line of a file identifies its source
+                    write_text(lines, f"{line}\n")
                 video.write(np.asarray(result.plot().convert("RGB")))
                 count += 1
         except KeyboardInterrupt:
