@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -239,3 +240,18 @@ def test_any_boxes_are_answered(client: TestClient, value: object) -> None:
 def test_any_part_header_is_answered(client: TestClient, name: bytes, filename: bytes) -> None:
     body = part(b'form-data; name="' + name + b'"; filename="' + filename + b'"', png(1))
     assert client.post("/maps?count=1", content=body, headers=FORM).status_code in (200, 413, 422)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/features"])
+@pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError, RuntimeError])
+def test_lack_of_memory_is_answered_with_503(
+    client: TestClient, path: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(*arguments: object, **options: object) -> None:
+        raise kind("out of memory: DefaultCPUAllocator")
+
+    monkeypatch.setattr("sppnet.features.pool.region_pyramid_pool", allocate)
+    answer = client.post(path, content=png(0), headers=PNG)
+    assert answer.status_code == 503
+    assert answer.json()["error"]["reason"] == "memory"
+    assert answer.headers["Retry-After"] == "5"

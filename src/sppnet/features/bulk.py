@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sppnet.data import Pixels, read_pixels
-from sppnet.errors import UserError
+from sppnet.errors import UserError, memory_errors
 from sppnet.features.job import Job, describe_job
 from sppnet.features.parallel import staged_iter
 from sppnet.features.parts import Part, PartStore
@@ -151,7 +151,8 @@ def _fill(
         if isinstance(pixels, UserError):
             return pixels
         try:
-            return _features(extractor, path, pixels, boxes)
+            with memory_errors():
+                return _features(extractor, path, pixels, boxes)
         except UserError as error:
             return error
         except MemoryError:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sppnet.backbones import Backbone
-from sppnet.errors import UserError, memory_errors
+from sppnet.errors import UserError
 from sppnet.structures import FeatureMap, FeatureMaps, ImageSize
 
 
@@ -99,7 +99,6 @@ def extract_batch(
 
     Raises:
         UserError: images have other shapes or several sizes, or a scale is below 1.
-        MemoryError: an image does not fit in memory after resizing.
 
     Examples:
         >>> from sppnet.backbones import load_backbone
@@ -120,7 +119,7 @@ def extract_batch(
     size = image_size or ImageSize(images[0].shape[1], images[0].shape[2])
     batch = torch.stack(list(images)).to(backbone.device, torch.float32, memory_format=torch.channels_last)
     maps: list[list[FeatureMap]] = [[] for _ in images]
-    with torch.inference_mode(), memory_errors():
+    with torch.inference_mode():
         for scale in [None] if scales is None else sorted(set(scales)):
             resized = resized_size(size, scale, backbone, long_side)
             outputs = backbone(resize(batch, resized, antialias=antialias))

@@ -14,7 +14,7 @@ from typing import Any
 from starlette.requests import Request
 
 from sppnet.data.images import Pixels
-from sppnet.errors import UserError
+from sppnet.errors import UserError, memory_errors
 from sppnet.serve.admission import Admission, Ticket
 from sppnet.serve.batching import Batcher
 from sppnet.serve.bodies import Body, Upload, uploads
@@ -124,7 +124,8 @@ class Workshop:
             finally:
                 self.batcher.arriving(-1)
             try:
-                result = await asyncio.wrap_future(future)
+                with memory_errors():
+                    result = await asyncio.wrap_future(future)
             except UserError as error:
                 raise Problem(422, "unusable_image", str(error)) from error
             except MemoryError:
