@@ -15,7 +15,7 @@ from sppnet.classify import Classifier, ClassifierOptions, NetworkClassifier, Ne
 from sppnet.classify.views import ViewOptions
 from sppnet.detect import Detector, DetectorOptions
 from sppnet.errors import UserError
-from sppnet.export import evaluate_export, export_estimator
+from sppnet.export import evaluate_export, export_estimator, export_program
 from sppnet.features import extract, pool_rows, resize
 from sppnet.runtime import Runtime
 from sppnet.structures import Boxes, ImageSize
@@ -154,6 +154,25 @@ def test_features_of_a_trained_network(colours, tmp_path):
     one_size = _network((), None, colours)
     with pytest.raises(UserError, match="pyramid pooling"):
         one_size.export(tmp_path / "refused.onnx", part="features")
+
+
+@pytest.mark.exhaustive  # torch.export takes a minute
+def test_a_torch_program_of_a_trained_network(colours, tmp_path):
+    ours = _network((3, 1), ViewOptions(positions="none", full=64, flip=True), colours)
+    path = export_program(ours, tmp_path / "model.pt2")
+    program = torch.export.load(path).module(check_guards=False)
+    for size in ((64, 90), (300, 200), (40, 900)):
+        pixels = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+        scores, _ = program(torch.from_numpy(pixels))
+        expected = ours.predict(pixels)
+        torch.testing.assert_close(scores[expected.labels], expected.scores, atol=1e-5, rtol=0)
+
+
+def test_torch_programs_of_crops_are_refused(colours, tmp_path):
+    ours = _network((2, 1), ViewOptions((48,), 40, "five"), colours)
+    with pytest.raises(UserError, match="full image only"):
+        export_program(ours, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_antialiased_resizing_is_that_of_torch():

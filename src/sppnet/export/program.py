@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sppnet.backbones import Backbone, prepare
 from sppnet.errors import UserError
-from sppnet.export.parts import ClassifierParts, FeatureParts
+from sppnet.export.parts import ClassifierParts, FeatureParts, NetworkParts
 from sppnet.export.reading import estimator_parts
 from sppnet.export.targets import MARK, ExportOptions, check_target, write_export
 
@@ -28,8 +28,9 @@ def export_program(estimator: object, path: str | os.PathLike[str], *, part: str
 
     A classifier returns probabilities ``[K]`` and features ``[D]``; ``part="features"`` of any estimator
     returns the features ``[S, D]`` of the image at S scales. The number of windows and detections of a
-    detector depends on the image, which programs cannot express; export detectors to ONNX. Images of less
-    than 32 pixels or maps of less than two cells per side raise an AssertionError when the program runs.
+    detector depends on the image, which programs cannot express; export detectors to ONNX, and likewise
+    trained networks that are tested on crops or regions. Images of less than 32 pixels or maps of less than
+    two cells per side raise an AssertionError when the program runs.
 
     Load it with ``torch.export.load(path).module(check_guards=False)``: torch guards that no map is a single
     cell high or wide, for the sake of memory layouts on which nothing here depends.
@@ -61,6 +62,11 @@ def export_program(estimator: object, path: str | os.PathLike[str], *, part: str
         module: nn.Module = _Features(parts.features)
     elif isinstance(parts, ClassifierParts):
         module = _Classifier(parts)
+    elif isinstance(parts, NetworkParts):
+        if parts.views.full is None or parts.views.positions != "none":
+            hint = "Export it to ONNX, or set views to the full image."
+            raise UserError("views", "the full image only for a torch program", "crops or regions", hint)
+        module = _Network(parts)
     else:
         expected = "a classifier, or the part features"
         raise UserError("format torch", expected, "a whole detector", "Export it to ONNX.")
@@ -90,7 +96,9 @@ class _Features(nn.Module):
     def levels(self, image: Tensor, scale: int) -> list[Tensor]:
         """Return features ``[C * n * n]`` for each layer and level of an image ``[3, H, W]``."""
         size = _resized(image.shape[1], image.shape[2], scale, self.parts, self.backbone)
-        resized = functional.interpolate(image[None], size, mode="bilinear", align_corners=False)
+        resized = functional.interpolate(
+            image[None], size, mode="bilinear", align_corners=False, antialias=self.parts.antialias
+        )
         maps = self.backbone.trunk((resized - self.backbone.mean) / self.backbone.std)
         return [_pool(one, level, self.parts.mode) for one in maps for level in self.parts.levels]
 
@@ -127,11 +135,40 @@ class _Classifier(nn.Module):
         return torch.softmax(slope * scores + offset, 0), vector
 
 
+class _Network(nn.Module):
+    """Probabilities ``[K]`` and features ``[D]`` of a trained network, from the full image."""
+
+    def __init__(self, parts: NetworkParts) -> None:
+        super().__init__()
+        self.features = _Features(parts.features)
+        self.scale = parts.views.full or 0
+        self.flip = parts.views.flip
+        self.layers = nn.ModuleList()
+        for layer in parts.layers:
+            linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[0])
+            tensors = {"weight": torch.from_numpy(layer.weight), "bias": torch.from_numpy(layer.bias)}
+            linear.load_state_dict(tensors)
+            self.layers.append(linear)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = image.permute(2, 0, 1).float() / 255
+        views = [pixels, pixels.flip(2)] if self.flip else [pixels]
+        rows = torch.stack([torch.cat(self.features.levels(view, self.scale)) for view in views])
+        values = rows
+        for number, layer in enumerate(self.layers):
+            values = layer(values if number == 0 else torch.relu(values))
+        return torch.softmax(values, 1).mean(0), rows[0]
+
+
 def _resized(
     height: Side, width: Side, scale: int, parts: FeatureParts, backbone: Backbone
 ) -> tuple[Side, Side]:
     """Return the size like `sppnet.features.resized_size`, without a branch on a size."""
-    short, longest = torch.sym_min(height, width), torch.sym_max(height, width)
+    short = torch.sym_min(height, width)
+    if parts.longest_shape is not None:
+        bound = parts.longest_shape * short
+        height, width = torch.sym_min(height, bound), torch.sym_min(width, bound)
+    longest = torch.sym_max(height, width)
     step, least = backbone.multiple, backbone.minimum
     side: Side = scale or short
 
