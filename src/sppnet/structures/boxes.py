@@ -75,6 +75,12 @@ class Boxes:
             raise UserError("Boxes.xyxy", "a tensor [N, 4]", f"shape {list(given.shape)}")
         if given.dtype != torch.float32:
             object.__setattr__(self, "xyxy", given.to(torch.float32))
+        if not len(given):
+            return
+        # One pass over valid boxes, of which there are thousands per image; NaN fails both comparisons.
+        low, high = torch.aminmax(self.xyxy[:, 2:] - self.xyxy[:, :2])
+        if low >= 0 and high < torch.inf:
+            return
         bad = ~torch.isfinite(self.xyxy).all(1) | (self.xyxy[:, 2:] < self.xyxy[:, :2]).any(1)
         if bool(bad.any()):
             first = int(bad.nonzero()[0, 0])
