@@ -72,9 +72,9 @@ class FcSource:
         assert draw is None
         return self.every(i)[which].float()
 
-    def scores(self, i: int, model: LinearModel) -> Tensor:
+    def scores(self, i: int, model: LinearModel, which: Tensor | None = None) -> Tensor:
         """See `RowSource`."""
-        return model.scores(self.every(i).float())
+        return model.scores((self.every(i) if which is None else self.every(i)[which]).float())
 
     def at(self, i: int, boxes: Boxes) -> FcSource:
         """See `RowSource`."""

@@ -47,8 +47,8 @@ class RowSource(Protocol):
         """
         ...
 
-    def scores(self, i: int, model: LinearModel) -> Tensor:
-        """Compute the scores ``[N, K]`` of all proposals of image i by K linear functions, on the CPU."""
+    def scores(self, i: int, model: LinearModel, which: Tensor | None = None) -> Tensor:
+        """Compute scores ``[n, K]`` of proposals ``which`` (or all) of image i by K linear functions."""
         ...
 
     def at(self, i: int, boxes: Boxes) -> RowSource:
@@ -166,9 +166,10 @@ class MapSource:
             scale = torch.randint(len(self.options.sides or (0,)), (len(boxes),), generator=draw)
         return pool_windows(maps, self._cells(maps, boxes, scale), self.pool.levels).cpu()
 
-    def scores(self, i: int, model: LinearModel) -> Tensor:
+    def scores(self, i: int, model: LinearModel, which: Tensor | None = None) -> Tensor:
         """Compute scores as `RowSource`, without storing features."""
         maps, boxes, levels = self.maps(i), self.windows[i], self.pool.levels
+        boxes = boxes if which is None else boxes[which]
         if self.pool.cells == "centre":
             return score_rows(maps, boxes, model.weight, model.bias, levels).cpu()
         return score_windows(maps, self._cells(maps, boxes), model, levels)
@@ -262,9 +263,10 @@ class CropSource:
         """Compute features as `RowSource`; crops have one scale."""
         return self.every(i, flipped=flipped)[which].float()
 
-    def scores(self, i: int, model: LinearModel) -> Tensor:
+    def scores(self, i: int, model: LinearModel, which: Tensor | None = None) -> Tensor:
         """See `RowSource`."""
-        return torch.cat([model.scores(part.float()) for part in self.every(i).split(_PIECE)])
+        rows = self.every(i) if which is None else self.every(i)[which]
+        return torch.cat([model.scores(part.float()) for part in rows.split(_PIECE)])
 
     def at(self, i: int, boxes: Boxes) -> CropSource:
         """See `RowSource`."""

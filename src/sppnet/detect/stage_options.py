@@ -73,6 +73,7 @@ class SvmOptions:
         tolerance: relative error of the weights.
         mean_norm: mean norm to which features are scaled before fitting.
         mining_rounds: rounds of mining over all images.
+        mining_step: each round scores every n-th proposal, and successive rounds different ones (rounds).
         rows: maximum number of training features (rounds); bounds the memory of fitting.
         hard_share: fraction of ``rows`` that is reserved for hard negatives if the sample does not fit.
         random_negatives: negatives per image in the first sample (rounds).
@@ -98,6 +99,7 @@ class SvmOptions:
     tolerance: float = 0.03
     mean_norm: float = 20.0
     mining_rounds: int = 2
+    mining_step: int = 2
     rows: int = 30000
     hard_share: float = 0.25
     random_negatives: int = 40
@@ -123,6 +125,7 @@ SVM_RANGES: Mapping[str, Range] = {
     "tolerance": BELOW_1,
     "mean_norm": ABOVE_0,
     "mining_rounds": AT_LEAST_0,
+    "mining_step": AT_LEAST_1,
     "rows": (lambda value: value >= 100, "at least 100"),
     "hard_share": BELOW_1,
     "random_negatives": AT_LEAST_1,

@@ -75,8 +75,8 @@ def fit_in_rounds(
     model = _fit(table, options, None)
     seconds("svm")
     rounds = hard_left_out = 0
-    for _ in range(options.mining_rounds):
-        added, missed = _add_hard_samples(table, mining, model)
+    for number in range(options.mining_rounds):
+        added, missed = _add_hard_samples(table, mining, model, number)
         hard_left_out += missed
         seconds("mining")
         if added <= options.enough_news * len(table):
@@ -102,10 +102,12 @@ def _add_first_samples(table: SampleTable, mining: _Mining) -> int:
     return sum(len(sample.windows) for sample in samples) - len(table)
 
 
-def _add_hard_samples(table: SampleTable, mining: _Mining, model: LinearModel) -> tuple[int, int]:
+def _add_hard_samples(
+    table: SampleTable, mining: _Mining, model: LinearModel, number: int
+) -> tuple[int, int]:
     """Add the hard negatives of a round; return the numbers of added ones and of those that did not fit."""
     samples = [
-        _hard(mining, i, model, table.used[i])
+        _hard(mining, i, model, table.used[i], number)
         for i in track(range(len(mining.truths)), "Mining negatives", quiet=mining.quiet)
     ]
     found = sum(len(sample.windows) for sample in samples)
@@ -139,10 +141,15 @@ def _first_sample(mining: _Mining, i: int, share: int) -> Sample:
     return Sample(chosen, groups, (chosen >= len(truth)).float())
 
 
-def _hard(mining: _Mining, i: int, model: LinearModel, used: set[int]) -> Sample:
-    """Select negatives of image i that score above ``add_above`` for some class and are not used yet."""
+def _hard(mining: _Mining, i: int, model: LinearModel, used: set[int], number: int) -> Sample:
+    """Select negatives of image i that score above ``add_above`` for some class and are not used yet.
+
+    Neighbouring dense windows overlap, so that round ``number`` scores every ``mining_step``-th one.
+    """
     options = mining.options
-    windows, targets, scores = mining.source.windows[i], mining.targets(i), mining.source.scores(i, model)
+    scored = torch.arange(number % options.mining_step, len(mining.source.windows[i]), options.mining_step)
+    windows, targets = mining.source.windows[i][scored], mining.targets(i, scored)
+    scores = mining.source.scores(i, model, scored)
     chosen: set[int] = set()
     for number in range(scores.shape[1]):
         wrong = ((targets[:, number] < 0) & (scores[:, number] > options.add_above)).nonzero()[:, 0]
@@ -150,9 +157,10 @@ def _hard(mining: _Mining, i: int, model: LinearModel, used: set[int]) -> Sample
             best = scores[wrong, number]
             apart = nms(windows.xyxy[wrong], best, options.alike, options.hard_per_class)
             chosen.update(wrong[apart].tolist())
-    index = torch.tensor(sorted(chosen - used), dtype=torch.int64)
+    fresh = [j for j in sorted(chosen) if int(scored[j]) not in used]
+    index = torch.tensor(fresh, dtype=torch.int64)
     worst, groups = scores[index].masked_fill(targets[index] >= 0, -torch.inf).max(1)
-    return Sample(index, groups, -worst)
+    return Sample(scored[index], groups, -worst)
 
 
 def _fit(table: SampleTable, options: SvmOptions, start: LinearModel | None) -> LinearModel:
