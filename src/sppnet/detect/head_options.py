@@ -28,11 +28,11 @@ class IouHeadOptions:
         largest_delta: limit of the deltas of a box, in units of their standard deviation.
 
     Examples:
-        >>> IouHeadOptions(iou_head=128).iou_head
-        128
+        >>> IouHeadOptions(iou_head=64).iou_head
+        64
     """
 
-    iou_head: int = 256
+    iou_head: int = 128
     iou_boxes: int = 20_000
     iou_per_object: int = 48
     iou_images: int = 100
