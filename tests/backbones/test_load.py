@@ -147,17 +147,21 @@ def test_random_weights_follow_the_seed_and_leave_the_global_one() -> None:
     assert not torch.equal(next(one.parameters()), next(other.parameters()))
 
 
-def test_builtin_gives_both_strides_or_the_finer_alone() -> None:
-    both = load_backbone("random:builtin", seed=1)
-    fine = load_backbone("random:builtin", layers=("stride8",), seed=1)
-    assert [(i.name, i.grid) for i in both.layers] == [
+def test_builtin_gives_all_strides_or_some_in_any_order() -> None:
+    every = load_backbone("random:builtin", seed=1)
+    some = load_backbone("random:builtin", layers=("stride16", "stride8"), seed=1)
+    assert [(i.name, i.grid) for i in every.layers] == [
         ("stride8", Grid(8.0, 0.5)),
         ("stride16", Grid(16.0, 0.5)),
+        ("stride32", Grid(32.0, 0.5)),
     ]
     images = torch.rand(1, 3, 50, 70)
     with torch.no_grad():
-        assert torch.equal(both(images)[0], fine(images)[0])
-        assert len(fine(images)) == 1
+        fine, coarse, _ = every(images)
+        found = some(images)
+    assert len(found) == 2
+    assert torch.equal(found[0], coarse)
+    assert torch.equal(found[1], fine)
 
 
 def test_copies_stay_in_evaluation_mode() -> None:

@@ -26,10 +26,11 @@ def test_rows_cover_threads_and_precisions() -> None:
 def test_multiply_adds_equal_a_manual_count() -> None:
     # builtin at 16x16: maps of 8x8, 4x4, 2x2 and 1x1 cells.
     steps = 8 * 8 * 32 * 27 + 4 * 4 * (64 * 32 * 9 + 2 * 64 * 32 + 32 * 32 * 9)
-    fine = 2 * 2 * (192 * 64 * 9 + 4 * (2 * 192 * 64 + 64 * 64 * 9) + 192 * 256 + 192 * 96)
-    coarse = 256 * 96 * 9 + 2 * (2 * 256 * 96 + 96 * 96 * 9) + 256 * 256
+    fine = 2 * 2 * (192 * 64 * 9 + 4 * (2 * 192 * 64 + 64 * 64 * 9) + 192 * 48 + 192 * 96)
+    coarse = 256 * 96 * 9 + 2 * (2 * 256 * 96 + 96 * 96 * 9) + 256 * 120
+    deep = 256 * 128 + 128 * 384 * 9 + 2 * (2 * 384 * 128 + 128 * 128 * 9) + 384 * 352
     backbone = load_backbone("random:builtin")
-    assert backbones.multiply_adds(backbone, ImageSize(16, 16)) == steps + fine + coarse
+    assert backbones.multiply_adds(backbone, ImageSize(16, 16)) == steps + fine + coarse + deep
 
 
 def test_the_command_prints_one_json_document(

@@ -34,7 +34,7 @@ def test_natural_size_equals_the_network() -> None:
     backbone = load_backbone("random:builtin")
     image = torch.rand(3, 41, 67)
     maps = extract(backbone, image)
-    assert [m.layer for m in maps.maps] == ["stride8", "stride16"]
+    assert [m.layer for m in maps.maps] == ["stride8", "stride16", "stride32"]
     with torch.no_grad():
         for fmap, values in zip(maps.maps, backbone(image[None]), strict=True):
             torch.testing.assert_close(fmap.values, values[0])

@@ -48,7 +48,7 @@ class Backbone(nn.Module):
     Examples:
         >>> from sppnet.backbones import load_backbone
         >>> [tuple(maps.shape) for maps in load_backbone("builtin")(torch.zeros(1, 3, 64, 96))]
-        [(1, 256, 8, 12), (1, 256, 4, 6)]
+        [(1, 48, 8, 12), (1, 120, 4, 6), (1, 352, 2, 3)]
     """
 
     def __init__(

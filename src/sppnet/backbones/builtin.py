@@ -8,6 +8,7 @@ convolutions, and the package has the folded weights.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +23,7 @@ from sppnet.errors import UserError
 WEIGHTS = "builtin.safetensors"
 
 
-class _Unit(nn.Module):
+class Unit(nn.Module):
     """A convolution with batch normalisation, unless it is folded; no activation."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, folded: bool) -> None:
@@ -31,6 +32,7 @@ class _Unit(nn.Module):
         self.norm = nn.Identity() if folded else nn.BatchNorm2d(outputs)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Apply the convolution and the normalisation to maps ``[B, C, H, W]``."""
         return self.norm(self.conv(maps))
 
     def folded_tensors(self) -> tuple[Tensor, Tensor]:
@@ -52,9 +54,9 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int, inner: int, folded: bool) -> None:
         super().__init__()
-        self.squeeze = _Unit(channels, inner, 1, 1, folded)
-        self.spread = _Unit(inner, inner, 3, 1, folded)
-        self.expand = _Unit(inner, channels, 1, 1, folded)
+        self.squeeze = Unit(channels, inner, 1, 1, folded)
+        self.spread = Unit(inner, inner, 3, 1, folded)
+        self.expand = Unit(inner, channels, 1, 1, folded)
 
     def forward(self, maps: Tensor) -> Tensor:
         inner = torch.relu(self.spread(torch.relu(self.squeeze(maps))))
@@ -66,31 +68,51 @@ class _Step(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, folded: bool) -> None:
         super().__init__()
-        self.unit = _Unit(inputs, outputs, kernel, stride, folded)
+        self.unit = Unit(inputs, outputs, kernel, stride, folded)
 
     def forward(self, maps: Tensor) -> Tensor:
         return torch.relu(self.unit(maps))
 
 
-class BuiltinNet(nn.Module):
-    """A network that maps normalised images to maps at strides 8 and 16.
+@dataclass(frozen=True)
+class Version:
+    """Outputs of a version of the network.
 
-    A side of n pixels (n >= 1) gives ceil(n / 8) and ceil(n / 16) cells; the first cell of both maps is
-    centred on the first pixel (0.5 in continuous coordinates). The maps are not negative.
+    Attributes:
+        channels: channels of the map at each stride: 8, 16 and, in version 2, 32.
+        rectified: whether the maps end with a ReLU.
+    """
+
+    channels: tuple[int, ...]
+    rectified: bool
+
+
+VERSIONS = {1: Version((256, 256), rectified=True), 2: Version((48, 120, 352), rectified=False)}
+"""All versions. The package has weights of version 2; runs of version 1 contain their weights."""
+
+
+class BuiltinNet(nn.Module):
+    """A network that maps normalised images to maps at strides 8, 16 and 32.
+
+    A side of n pixels (n >= 1) gives ceil(n / s) cells at stride s; the first cell of every map is centred on
+    the first pixel (0.5 in continuous coordinates).
 
     Args:
         folded: omit batch normalisation, for inference; training requires ``False``.
+        version: a key of `VERSIONS`.
     """
 
-    CHANNELS: ClassVar[tuple[int, int]] = (256, 256)
-    STRIDES: ClassVar[tuple[int, int]] = (8, 16)
+    CHANNELS: ClassVar[tuple[int, ...]] = VERSIONS[2].channels
+    STRIDES: ClassVar[tuple[int, ...]] = (8, 16, 32)
     MEAN: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
     STD: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
     minimum_side: ClassVar[int] = 1
 
-    def __init__(self, *, folded: bool = True) -> None:
+    def __init__(self, *, folded: bool = True, version: int = 2) -> None:
         super().__init__()
         self.folded = folded
+        self.version = version
+        channels = VERSIONS[version].channels
         self.fine = nn.Sequential(
             _Step(3, 32, 3, 2, folded),
             _Step(32, 64, 3, 2, folded),
@@ -103,32 +125,32 @@ class BuiltinNet(nn.Module):
             _Step(96, 256, 3, 2, folded),
             *(_Residual(256, 96, folded) for _ in range(2)),
         )
-        self.fine_head = nn.Conv2d(192, self.CHANNELS[0], 1)
-        self.coarse_head = nn.Conv2d(256, self.CHANNELS[1], 1)
+        self.fine_head = nn.Conv2d(192, channels[0], 1)
+        self.coarse_head = nn.Conv2d(256, channels[1], 1)
+        if len(channels) > 2:
+            self.deep = nn.Sequential(
+                _Step(256, 128, 1, 1, folded),
+                _Step(128, 384, 3, 2, folded),
+                *(_Residual(384, 128, folded) for _ in range(2)),
+            )
+            self.deep_head = nn.Conv2d(384, channels[2], 1)
 
-    def before_relu(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute both maps before their last ReLU, for the loss of distillation.
-
-        Args:
-            images: ``[B, 3, H, W]``, RGB, normalised by `MEAN` and `STD`.
-
-        Returns:
-            ``[B, 256, ceil(H / 8), ceil(W / 8)]`` and ``[B, 256, ceil(H / 16), ceil(W / 16)]``.
-        """
-        fine = self.fine(images)
-        return self.fine_head(fine), self.coarse_head(self.coarse(fine))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the maps at strides 8 and 16.
+    def forward(self, images: Tensor, most: int | None = None) -> tuple[Tensor, ...]:
+        """Compute the maps at all strides.
 
         Args:
             images: ``[B, 3, H, W]``, RGB, normalised by `MEAN` and `STD`.
+            most: number of maps to compute, from stride 8 on; None for all.
 
         Returns:
-            ``[B, 256, ceil(H / 8), ceil(W / 8)]`` and ``[B, 256, ceil(H / 16), ceil(W / 16)]``, at least 0.
+            ``[B, C, ceil(H / s), ceil(W / s)]`` for every stride s.
         """
-        fine, coarse = self.before_relu(images)
-        return torch.relu(fine), torch.relu(coarse)
+        found: list[Tensor] = []
+        maps = images
+        for name in ("fine", "coarse", "deep")[: min(most or 3, len(VERSIONS[self.version].channels))]:
+            maps = self.get_submodule(name)(maps)
+            found.append(self.get_submodule(f"{name}_head")(maps))
+        return tuple(torch.relu(m) for m in found) if VERSIONS[self.version].rectified else tuple(found)
 
     def fold(self) -> BuiltinNet:
         """Merge every batch normalisation into its convolution.
@@ -136,26 +158,36 @@ class BuiltinNet(nn.Module):
         Returns:
             A new network in evaluation mode, with equal maps up to rounding.
         """
-        net = BuiltinNet(folded=True)
-        units = [module for module in self.modules() if isinstance(module, _Unit)]
-        targets = [module for module in net.modules() if isinstance(module, _Unit)]
+        net = BuiltinNet(folded=True, version=self.version)
+        units = [module for module in self.modules() if isinstance(module, Unit)]
+        targets = [module for module in net.modules() if isinstance(module, Unit)]
         with torch.no_grad():
             for unit, target in zip(units, targets, strict=True):
                 weight, bias = unit.folded_tensors()
                 assert target.conv.bias is not None
                 target.conv.weight.copy_(weight)
                 target.conv.bias.copy_(bias)
-        net.fine_head.load_state_dict(self.fine_head.state_dict())
-        net.coarse_head.load_state_dict(self.coarse_head.state_dict())
+        for name, module in self.named_children():
+            if name.endswith("_head"):
+                net.get_submodule(name).load_state_dict(module.state_dict())
         return net.eval()
 
 
-def load_builtin(weights: Path | None = None) -> BuiltinNet:
+def _hint(got: dict[str, tuple[int, ...]], version: int) -> str:
+    """Return advice for weights of another version; empty for other weights."""
+    for other in VERSIONS.keys() - {version}:
+        if got == {n: tuple(t.shape) for n, t in BuiltinNet(version=other).state_dict().items()}:
+            return f"They are weights of version {other}: choose {'builtin-1' if other == 1 else 'builtin'}."
+    return ""
+
+
+def load_builtin(weights: Path | None = None, version: int = 2) -> BuiltinNet:
     """Load the folded network with trained weights, float32, in evaluation mode.
 
     Args:
         weights: a safetensors file of ``python -m sppnet.recipes.pretrain_builtin``; None for the weights in
             the package.
+        version: a key of `VERSIONS`; the package has the weights of version 2 only.
 
     Raises:
         UserError: the file does not exist, is not a safetensors file or has the weights of another network.
@@ -166,7 +198,7 @@ def load_builtin(weights: Path | None = None) -> BuiltinNet:
         tensors = load_bytes(content)
     else:
         tensors = read_weights(weights)
-    net = BuiltinNet(folded=True)
+    net = BuiltinNet(folded=True, version=version)
     expected = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != got:
@@ -177,6 +209,7 @@ def load_builtin(weights: Path | None = None) -> BuiltinNet:
             where,
             f"the {len(expected)} tensors of the builtin network",
             f"{len(got)} tensors, {len(differing)} of them different, first {differing[0]}",
+            _hint(got, version),
         )
     net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return net.eval()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sppnet.backbones.base import Backbone, LayerInfo
+from sppnet.backbones.builtin_trunk import renamed
 from sppnet.backbones.geometry import SHORT, count_channels, measure_grids, smallest_side
 from sppnet.backbones.registry import find_adapter
 from sppnet.backbones.weights import read_normalisation, run_backbone
@@ -34,8 +35,8 @@ def load_backbone(
         weights: a safetensors file with the parameter names of the library, in any floating dtype, or a run,
             whose mean and standard deviation are used too. None for the bundled weights (builtin), those of
             an installed package (lite0, lite2) or a download.
-        layers: names of layers in the library, or ``stride8``, ``stride16``, ... None for the default: both
-            layers of builtin, strides 8, 16 and 32 of lite0 and lite2, and one layer of other networks.
+        layers: names of layers in the library, or ``stride8``, ``stride16``, ... None for the default:
+            strides 8, 16 and 32 of builtin, lite0 and lite2, and one layer of other networks.
         seed: seed of random weights.
 
     Returns:
@@ -47,7 +48,7 @@ def load_backbone(
 
     Examples:
         >>> [info.name for info in load_backbone("builtin").layers]
-        ['stride8', 'stride16']
+        ['stride8', 'stride16', 'stride32']
     """
     weights = None if weights is None else Path(weights)
     random = name.startswith(_RANDOM)
@@ -106,6 +107,7 @@ def backbone_from_spec(spec: dict[str, Any]) -> Backbone:
         >>> backbone_from_spec(load_backbone("builtin").spec()).name
         'builtin'
     """
+    spec = renamed(spec)
     try:
         name = str(spec["name"])
         infos = tuple(

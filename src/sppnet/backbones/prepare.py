@@ -48,7 +48,7 @@ def prepare(
         >>> from sppnet.backbones import load_backbone, prepare
         >>> network = prepare(load_backbone("random:builtin"), precision="float32")
         >>> [tuple(maps.shape) for maps in network(torch.rand(1, 3, 64, 96))]
-        [(1, 256, 8, 12), (1, 256, 4, 6)]
+        [(1, 48, 8, 12), (1, 120, 4, 6), (1, 352, 2, 3)]
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise UserError("precision", "auto, float32 or bfloat16", repr(precision))

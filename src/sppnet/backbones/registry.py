@@ -74,7 +74,7 @@ class Adapter:
 
 
 ADAPTERS: list[Adapter] = [
-    Adapter("builtin", "builtin", "sppnet.backbones.builtin_trunk"),
+    Adapter("builtin(-1)?", "builtin", "sppnet.backbones.builtin_trunk"),
     Adapter("lite[02]", "lite0, lite2", "sppnet.backbones.lite_nets"),
     Adapter("torchvision:.+", "torchvision:NAME", "sppnet.backbones.torchvision_nets"),
     Adapter("timm:.+", "timm:NAME", "sppnet.backbones.timm_nets"),

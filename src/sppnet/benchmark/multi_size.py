@@ -3,7 +3,7 @@
     python -m sppnet.benchmark.multi_size --data DIR --teacher FILE --out FOLDER
 
 Both kinds of runs use the same images, pixels, steps and initial weights. Only the sizes of the crops differ
-(He et al. 2015, section 2.3): 128x128, or sides from 96 to 192. Every fifth image of each class is held out
+(He et al. 2015, section 2.3): 128x128, or sides from 96 to 256. Every fifth image of each class is held out
 of training and used for the evaluation, at several sizes (section 3.1.3). An interrupted benchmark continues
 when the command is repeated.
 """
@@ -48,7 +48,7 @@ class Ablation:
     Attributes:
         data: a folder of class folders, as for `sppnet.recipes.pretraining.Recipe`.
         out: folder of the runs and of ``multi_size.json``.
-        teacher: file of SqueezeNet 1.0; None to train on labels only.
+        teacher: file of EfficientNet-Lite2; None to train on labels only.
         labels: weight of the classification loss; 0 for none, which also removes the class head.
         steps: number of steps of each run.
         batch: number of crops of 128x128 per step.
@@ -126,8 +126,8 @@ def evaluate_head(
         with torch.inference_mode():
             for path in held.paths:
                 maps = extract(network, read_image(path), None if side is None else (side,))
-                fine, coarse = (maps.of_layer(layer)[0].values[None].float() for layer in maps.layers)
-                scores.append(head(fine, coarse)[0])
+                values = [maps.of_layer(layer)[0].values[None].float() for layer in maps.layers]
+                scores.append(head(values)[0])
         accuracies[_key(side)] = _accuracy(torch.stack(scores), held)
     return accuracies
 

@@ -104,7 +104,7 @@ def extract_batch(
         >>> from sppnet.backbones import load_backbone
         >>> maps = extract_batch(load_backbone("builtin"), [torch.zeros(3, 64, 96)] * 2)
         >>> len(maps), maps[0].layers
-        (2, ('stride8', 'stride16'))
+        (2, ('stride8', 'stride16', 'stride32'))
     """
     for i, image in enumerate(images):
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:

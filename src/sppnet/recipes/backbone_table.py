@@ -160,7 +160,7 @@ torchvision for images of any size are selected by name: `--backbone timm:NAME`,
 ## Default
 
 `lite0` is the default of `Detector`, `Classifier` and `FeatureExtractor`: of the networks that need no
-download it is the most accurate on these tasks for its time. `builtin` is part of the package and is faster.
+download it is the most accurate on these tasks for its time. `builtin` is part of the package.
 
 ## Vision transformers
 

@@ -20,7 +20,7 @@ from sppnet.data import find_images, read_pixels
 from sppnet.errors import UserError
 from sppnet.progress import track
 
-SIDES = (96, 112, 128, 144, 160, 176, 192)
+SIDES = (96, 128, 160, 192, 224, 256)
 UNKNOWN = -1
 
 
@@ -133,7 +133,7 @@ def make_batch(
         single_size: use 128x128 only.
 
     Returns:
-        The batch, float32 ``[B, 3, H, W]``, normalised, with sides that are multiples of 16, and the labels,
+        The batch, float32 ``[B, 3, H, W]``, normalised, with sides that are multiples of 32, and the labels,
         int64 ``[B]``; blended crops have the label of the crop of higher weight.
     """
     sides = [128, 128]

@@ -2,11 +2,11 @@
 
     python -m sppnet.recipes.pretrain_builtin --data DIR --teacher FILE --out FILE.safetensors --minutes 60
 
-With a teacher, the network is trained to predict the feature maps of a pretrained SqueezeNet 1.0 at strides
-8 and 16. With labels, it is trained to classify images by their class folders, through a spatial pyramid.
+With a teacher, the network is trained to predict the feature maps of EfficientNet-Lite2 at strides 8, 16 and
+32. With labels, it is trained to classify images by their class folders, through a spatial pyramid.
 Size and aspect of the crops change from batch to batch (multi-size training, He et al. 2015, section 2.3).
 ``--resume`` continues an interrupted or finished run from its last checkpoint, with the same batches in the
-same order. ``--start FILE`` begins a new run with the weights of another checkpoint.
+same order. ``--start FILE`` begins a new run with the weights of another checkpoint, or with folded weights.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,29 +17,31 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sppnet.backbones.builtin import BuiltinNet
+from sppnet.backbones.builtin import BuiltinNet, Unit
 from sppnet.errors import UserError
 from sppnet.files import write_tensors
 from sppnet.nn import SpatialPyramidPool2d
 from sppnet.recipes.crops import UNKNOWN, TrainingImages, make_batch
-from sppnet.recipes.distillation import Teacher, distillation_loss, measure_scales
+from sppnet.recipes.distillation import Teacher, measure_scales, standardised
 from sppnet.recipes.muon import Muon
 from sppnet.recipes.recipe import Recipe
 
 CHECKPOINT = ".checkpoint.safetensors"
+WEIGHTS = (0.5, 1.0, 1.0)
+"""Weights of strides 8, 16 and 32 in the loss."""
 
 
 class ClassHead(nn.Module):
-    """Class scores from both feature maps, pooled in 3x3, 2x2 and 1x1 bins; used in training only."""
+    """Class scores from the feature maps, pooled in 3x3, 2x2 and 1x1 bins; used in training only."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.pool = SpatialPyramidPool2d((3, 2, 1))
         self.linear = nn.Linear(14 * sum(BuiltinNet.CHANNELS), classes)
 
-    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Compute scores ``[B, K]`` from maps ``[B, 256, H, W]`` of both strides."""
-        return self.linear(F.normalize(torch.cat([self.pool(fine), self.pool(coarse)], 1)) * 10)
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Compute scores ``[B, K]`` from the maps ``[B, C, H, W]`` of all strides."""
+        return self.linear(F.normalize(torch.cat([self.pool(m) for m in maps], 1)) * 10)
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def start(recipe: Recipe, images: TrainingImages, teacher: Teacher | None) -> Ru
         _resume(run)
         return run
     if recipe.start is not None:
-        _start_from(run, recipe.start)
+        _start_from(run, recipe.start, images)
     if teacher is not None and not run.scales:
         generator = torch.Generator().manual_seed(recipe.seed)
         run.scales = measure_scales(teacher, [_batch(run, images, generator)[0] for _ in range(4)])
@@ -178,17 +180,55 @@ def _resume(run: Run) -> None:
     run.step, run.seconds = clock["step"], clock["seconds"]
 
 
-def _start_from(run: Run, path: Path) -> None:
+def _start_from(run: Run, path: Path, images: TrainingImages) -> None:
     if not path.is_file():
         raise UserError(path, "the checkpoint of another run", "no such file")
     try:
         tensors = load_file(path)
-        for name in ("net", "average"):
-            run.modules()[name].load_state_dict(_strip(tensors, f"{name}."))
-    except (SafetensorError, RuntimeError) as error:
-        raise UserError(path, "a checkpoint of the builtin network", error) from error
-    # With the scales of the other run, the channels of the teacher have equal weights in both losses.
-    run.scales = run.scales_of(tensors)
+        if _strip(tensors, "net."):
+            for name in ("net", "average"):
+                run.modules()[name].load_state_dict(_strip(tensors, f"{name}."))
+            # With the scales of the other run, the channels of the teacher have equal weights in both losses.
+            run.scales = run.scales_of(tensors)
+        else:
+            generator = torch.Generator().manual_seed(run.recipe.seed)
+            unfold(run.net, tensors, _batch(run, images, generator)[0])
+            run.average.load_state_dict(run.net.state_dict())
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        raise UserError(path, "a checkpoint or folded weights of the builtin network", error) from error
+
+
+@torch.no_grad()
+def unfold(net: BuiltinNet, folded: Mapping[str, Tensor], images: Tensor) -> None:
+    """Load folded weights into a network with batch normalisation.
+
+    The normalisation is set so that it has no effect on these images. Heads and layers that the folded
+    network does not have remain as they are.
+
+    Args:
+        net: an unfolded network.
+        folded: weights of a folded network of any version.
+        images: normalised images ``[B, 3, H, W]``.
+
+    Raises:
+        KeyError: a layer has a weight and no bias.
+    """
+    names = {module: name for name, module in net.named_modules()}
+
+    def load(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, Unit)
+        weight = folded.get(f"{names[module]}.conv.weight")
+        if weight is None or not isinstance(module.norm, nn.BatchNorm2d):
+            return
+        module.conv.weight.copy_(weight)
+        values = module.conv(inputs[0])
+        module.norm.weight.copy_((values.var((0, 2, 3), correction=0) + module.norm.eps).sqrt())
+        module.norm.bias.copy_(values.mean((0, 2, 3)) + folded[f"{names[module]}.conv.bias"].to(values))
+
+    hooks = [m.register_forward_pre_hook(load) for m in net.modules() if isinstance(m, Unit)]
+    net.train()(images)
+    for hook in hooks:
+        hook.remove()
 
 
 def _batch(run: Run, images: TrainingImages, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -207,7 +247,7 @@ def examples(run: Run, images: TrainingImages, teacher: Teacher | None) -> Itera
         for _ in range(recipe.chunk):
             batch, labels = _batch(run, images, generator)
             maps = () if teacher is None else teacher(batch)
-            targets = tuple((m / s).half() for m, s in zip(maps, run.scales, strict=True))
+            targets = tuple(standardised(m, s).half() for m, s in zip(maps, run.scales, strict=True))
             chunk.append(Example(batch, labels, targets))
         turns = [torch.randperm(recipe.chunk, generator=generator) for _ in range(recipe.repeats)]
         for i in torch.cat(turns).tolist()[skip:]:
@@ -215,7 +255,7 @@ def examples(run: Run, images: TrainingImages, teacher: Teacher | None) -> Itera
         skip, number = 0, number + 1
 
 
-def train_step(run: Run, example: Example) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def train_step(run: Run, example: Example) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Train on one batch.
 
     Args:
@@ -223,16 +263,16 @@ def train_step(run: Run, example: Example) -> tuple[Tensor, tuple[Tensor, Tensor
         example: the batch.
 
     Returns:
-        The loss, and both feature maps before their ReLU.
+        The loss, and the feature maps.
     """
     share = run.share_of_rate()
     run.adam.param_groups[0]["lr"] = run.recipe.rate_rest * share
-    maps = run.net.before_relu(example.images)
+    maps = run.net(example.images)
     loss = maps[0].new_zeros(())
-    for student, target in zip(maps, example.targets, strict=bool(example.targets)):
-        loss = loss + distillation_loss(student, target.float())
+    for student, target, weight in zip(maps, example.targets, WEIGHTS, strict=bool(example.targets)):
+        loss = loss + weight * F.mse_loss(student, target.float())
     if run.head is not None:
-        scores = run.head(torch.relu(maps[0]), torch.relu(maps[1]))
+        scores = run.head(maps)
         labelled = (example.labels != UNKNOWN).sum().clamp(min=1)
         total = F.cross_entropy(scores, example.labels, ignore_index=UNKNOWN, reduction="sum")
         loss = loss + (run.recipe.labels if example.targets else 1.0) * total / labelled
@@ -249,7 +289,23 @@ def train_step(run: Run, example: Example) -> tuple[Tensor, tuple[Tensor, Tensor
             else:
                 mean.copy_(value)
     run.step += 1
-    return loss.detach(), (maps[0].detach(), maps[1].detach())
+    return loss.detach(), tuple(m.detach() for m in maps)
+
+
+def in_units(net: BuiltinNet, scales: Sequence[Tensor]) -> BuiltinNet:
+    """Return a network in the units of the teacher from one that predicts standardised channels.
+
+    Args:
+        net: the folded network, which is changed.
+        scales: ``[2, C]`` per layer; empty for no change.
+    """
+    heads = (net.fine_head, net.coarse_head, net.deep_head)
+    with torch.no_grad():
+        for head, (mean, spread) in zip(heads, scales, strict=bool(scales)):
+            assert head.bias is not None
+            head.weight.mul_(spread[:, None, None, None])
+            head.bias.mul_(spread).add_(mean)
+    return net
 
 
 def save(run: Run) -> None:
@@ -257,7 +313,7 @@ def save(run: Run) -> None:
     recipe = run.recipe
     clock = json.dumps({"step": run.step, "seconds": run.seconds})
     settings = json.dumps({name: str(value) for name, value in asdict(recipe).items()})
-    folded = run.average.fold().state_dict()
+    folded = in_units(run.average.fold(), run.scales).state_dict()
     weights = {name: tensor.half().contiguous().cpu() for name, tensor in folded.items()}
     checkpoint = beside(recipe.out, CHECKPOINT)
     for path, tensors, metadata in (

@@ -14,15 +14,15 @@ class Recipe:
         data: a folder of images. Of VOC folders, only the train list is used. Folders named ``test`` are
             skipped.
         out: file of the weights (float16 safetensors); checkpoint and log are in the same folder.
-        teacher: file of SqueezeNet 1.0 with the tensor names of torchvision; None to train on labels only.
+        teacher: file of EfficientNet-Lite2 with the tensor names of timm; None to train on labels only.
         labels: weight of the classification loss; without a teacher it is the only loss.
         exclude: glob patterns, relative to ``data``, of images to skip.
         minutes: duration of the run, including the time before it was resumed.
         steps: number of steps; 0 to limit the run by ``minutes``.
         resume: continue from the checkpoint. The learning rate follows the given length of the run: it
             increases if the run is made longer.
-        start: checkpoint of another run, of which the network and its average are the initial weights. The
-            run may use labels even if the other did not.
+        start: checkpoint of another run, of which the network and its average are the initial weights; the
+            run may use labels even if the other did not. Or folded weights of any version of the network.
         batch: number of crops of 128x128 per step; batches of larger crops are smaller.
         rate: maximum learning rate of the kernels, which are trained by orthogonalised momentum.
         rate_rest: maximum learning rate of biases, normalisation and class head, which are trained by Adam.
