@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from sppnet.backbones import load_backbone
@@ -288,7 +289,8 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path: Path) -> None:
 
 
 def test_an_invalid_start_raises_a_user_error(tmp_path: Path) -> None:
-    for content in (None, b"nothing"):
+    other = save_bytes({"weight": torch.zeros(1)})
+    for content in (None, b"nothing", other):
         path = tmp_path / "start.safetensors"
         if content is not None:
             path.write_bytes(content)

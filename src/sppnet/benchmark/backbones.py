@@ -53,7 +53,7 @@ def multiply_adds(backbone: Backbone, size: ImageSize) -> int:
 
 
 def run(size: ImageSize | None = None, threads: Sequence[int] = (1, 2), runs: int = 15) -> dict[str, object]:
-    """Time the builtin network and SqueezeNet with two maps and with one; channels last, folded.
+    """Time the builtin network with all maps and SqueezeNet with two or one; channels last, folded.
 
     SqueezeNet has random weights, which do not affect the time, so that nothing is downloaded.
 

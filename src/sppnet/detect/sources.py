@@ -48,7 +48,10 @@ class RowSource(Protocol):
         ...
 
     def scores(self, i: int, model: LinearModel, which: Tensor | None = None) -> Tensor:
-        """Compute scores ``[n, K]`` of proposals ``which`` (or all) of image i by K linear functions."""
+        """Compute scores ``[n, K]`` of proposals ``which`` of image i by K linear functions, on the CPU.
+
+        Without ``which``, all proposals are scored.
+        """
         ...
 
     def at(self, i: int, boxes: Boxes) -> RowSource:

@@ -202,8 +202,8 @@ def _start_from(run: Run, path: Path, images: TrainingImages) -> None:
 def unfold(net: BuiltinNet, folded: Mapping[str, Tensor], images: Tensor) -> None:
     """Load folded weights into a network with batch normalisation.
 
-    The normalisation is set so that it has no effect on these images. Heads and layers that the folded
-    network does not have remain as they are.
+    The normalisation is set so that it has no effect on these images. Heads remain as they are, and so do the
+    layers of stride 32 if the folded network has none.
 
     Args:
         net: an unfolded network.
@@ -211,16 +211,17 @@ def unfold(net: BuiltinNet, folded: Mapping[str, Tensor], images: Tensor) -> Non
         images: normalised images ``[B, 3, H, W]``.
 
     Raises:
-        KeyError: a layer has a weight and no bias.
+        KeyError: the weights are those of another network.
     """
     names = {module: name for name, module in net.named_modules()}
 
     def load(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(module, Unit)
-        weight = folded.get(f"{names[module]}.conv.weight")
-        if weight is None or not isinstance(module.norm, nn.BatchNorm2d):
-            return
-        module.conv.weight.copy_(weight)
+        assert isinstance(module.norm, nn.BatchNorm2d)
+        name = f"{names[module]}.conv.weight"
+        if name not in folded and name.startswith("deep."):
+            return  # version 1 has no stride 32
+        module.conv.weight.copy_(folded[name])
         values = module.conv(inputs[0])
         module.norm.weight.copy_((values.var((0, 2, 3), correction=0) + module.norm.eps).sqrt())
         module.norm.bias.copy_(values.mean((0, 2, 3)) + folded[f"{names[module]}.conv.bias"].to(values))

@@ -22,7 +22,8 @@ class Recipe:
         resume: continue from the checkpoint. The learning rate follows the given length of the run: it
             increases if the run is made longer.
         start: checkpoint of another run, of which the network and its average are the initial weights; the
-            run may use labels even if the other did not. Or folded weights of any version of the network.
+            run may use labels even if the other did not. Or folded weights of any version of the network,
+            whose heads are not used.
         batch: number of crops of 128x128 per step; batches of larger crops are smaller.
         rate: maximum learning rate of the kernels, which are trained by orthogonalised momentum.
         rate_rest: maximum learning rate of biases, normalisation and class head, which are trained by Adam.
